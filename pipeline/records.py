@@ -1,0 +1,173 @@
+"""The facts that travel between engines, deployments and the graph.
+
+Frozen, keyword-only, slotted; arrays are read-only. Nothing here validates input (that happens once, at the
+HTTP edge) and nothing here imports torch or ray, so every process can afford this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]  # (h, w, 3), RGB
+Vectors = npt.NDArray[np.float32]  # (n, d), unit norm
+Contour = list[list[int]]  # [[x, y], ...], at least 3 points
+Polygon = list[Contour]  # outer contours of one region
+
+
+class Scheduler(StrEnum):
+    """The noise schedules a request may name."""
+
+    PNDM = "pndm"  # Stable Diffusion 1's own; calls the UNet once more than it has steps
+    DDIM = "ddim"
+    EULER = "euler"
+    EULER_A = "euler_a"  # draws fresh noise at every step
+    DPMPP_2M = "dpmpp_2m"
+    LCM = "lcm"  # for distilled models
+    UNIPC = "unipc"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationRequest:
+    """Everything that decides an image: the same request makes the same image again."""
+
+    prompt: str
+    negative_prompt: str
+    width: int  # pixels
+    height: int  # pixels
+    steps: int
+    guidance: float  # classifier-free guidance scale; 1 switches guidance off
+    seed: int  # of the CPU generator that draws the initial noise
+    scheduler: Scheduler
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepProgress:
+    """What the diffusion stream yields before its last item, the image itself."""
+
+    step: int  # steps done, from 1
+    num_steps: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRecord:
+    """One stored image and how to make it again."""
+
+    image_id: str  # made by the server: sorts by time, can't be guessed
+    digest: str  # SHA-256 over shape and RGB bytes, hex: what every result is keyed by
+    owner: str
+    width: int  # pixels
+    height: int  # pixels
+    request: GenerationRequest
+    model: str  # fingerprint of the diffusion model
+    created_at: datetime  # UTC
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelStatus:
+    """What a replica says of the model it holds."""
+
+    ready: bool
+    device: str  # "cpu" or "cuda:0"
+    fingerprint: str  # digest of the weights; empty while not ready
+    reason: str  # why it isn't ready and how to mend it; empty when ready
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Region:
+    """One segment of an image."""
+
+    region_id: int
+    rle: bytes  # COCO run lengths, column-major
+    box: npt.NDArray[np.float32]  # (4,): x0, y0, x1, y1 in pixels, x1 and y1 exclusive
+    predicted_iou: float
+    stability: float
+    polygon: Polygon
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segmentation:
+    """The regions of one image as a struct of arrays, most confident first; iterating yields `Region`s."""
+
+    size: tuple[int, int]  # (h, w) in pixels
+    rles: tuple[bytes, ...]
+    boxes: npt.NDArray[np.float32]  # (n, 4)
+    predicted_iou: npt.NDArray[np.float32]  # (n,)
+    stability: npt.NDArray[np.float32]  # (n,)
+    polygons: tuple[Polygon, ...]
+
+    def __len__(self) -> int:
+        return len(self.rles)
+
+    def __iter__(self) -> Iterator[Region]:
+        for i, rle in enumerate(self.rles):
+            yield Region(
+                region_id=i,
+                rle=rle,
+                box=self.boxes[i],
+                predicted_iou=float(self.predicted_iou[i]),
+                stability=float(self.stability[i]),
+                polygon=self.polygons[i],
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelScore:
+    """A label and the softmax share it got among all labels of the profile."""
+
+    label: str
+    confidence: float  # 0 to 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Description:
+    """What CLIP says of one picture: a whole image or one region's crop."""
+
+    vector: npt.NDArray[np.float32]  # (d,), unit norm
+    top: tuple[LabelScore, ...]  # best first
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Descriptions:
+    """Descriptions of n pictures as a struct of arrays; iterating yields `Description`s."""
+
+    vectors: Vectors  # (n, d)
+    labels: tuple[tuple[str, ...], ...]  # n rows, best label first
+    confidences: npt.NDArray[np.float32]  # (n, k)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[Description]:
+        for vector, labels, confidences in zip(self.vectors, self.labels, self.confidences, strict=True):
+            top = tuple(
+                LabelScore(label=label, confidence=float(c)) for label, c in zip(labels, confidences, strict=True)
+            )
+            yield Description(vector=vector, top=top)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawings:
+    """The pictures of a segmented image, as PNG bytes."""
+
+    overlay: bytes
+    spotlights: tuple[bytes, ...]  # one for each region, in the segmentation's order
+
+
+Artifact = Segmentation | Descriptions | Drawings
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Computed(Generic[T_co]):
+    """A worker's answer: what it computed, and by which model."""
+
+    value: T_co
+    model: str  # fingerprint; empty where no model took part

@@ -1,0 +1,48 @@
+"""Masks and what is derived from them: run lengths, outlines, crops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco
+
+from pipeline.records import Pixels, Polygon, Segmentation
+
+Mask = npt.NDArray[np.bool_]  # (h, w)
+
+OUTLINE_TOLERANCE = 0.005  # of a contour's length
+
+
+def encode_mask(mask: Mask) -> bytes:
+    """Encode a mask, (h, w) bool, as compressed COCO run lengths."""
+    counts: bytes = coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+    return counts
+
+
+def decode_mask(rle: bytes, size: tuple[int, int]) -> Mask:
+    """Decode compressed COCO run lengths to a mask of `size`, (h, w) bool."""
+    return np.asarray(coco.decode({"size": list(size), "counts": rle}), dtype=np.bool_)
+
+
+def outline(mask: Mask) -> Polygon:
+    """Trace a mask's outer contours, simplified at 0.5 % of their length; those of under 3 points are dropped."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    simplified = (cv2.approxPolyDP(c, OUTLINE_TOLERANCE * cv2.arcLength(c, True), True) for c in contours)
+    return [contour.reshape(-1, 2).astype(int).tolist() for contour in simplified if len(contour) >= 3]
+
+
+def masked_crops(pixels: Pixels, segmentation: Segmentation, fill: tuple[int, int, int]) -> Iterator[Pixels]:
+    """Cut each region out along its box, with everything outside its mask painted in `fill` (RGB).
+
+    Yields:
+        (box height, box width, 3) uint8, in the segmentation's order.
+    """
+    for region in segmentation:
+        x0, y0, x1, y1 = region.box.astype(int)
+        mask = decode_mask(region.rle, segmentation.size)[y0:y1, x0:x1]
+        crop = np.full((y1 - y0, x1 - x0, 3), fill, dtype=np.uint8)
+        np.copyto(crop, pixels[y0:y1, x0:x1], where=mask[..., None])
+        yield crop

@@ -1,0 +1,183 @@
+"""The one tree of settings: a `Profile` says what is computed, `ServiceSettings` where it runs.
+
+A profile is a file in `configs/`; service settings are the `args` of `serve_config.yaml`. Unknown keys are refused.
+Engines never read settings: parameters are resolved at the ingress and travel with each call.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.records import Scheduler
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+DType = Literal["float32", "float16", "bfloat16"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSource(_Settings):
+    """Where weights come from."""
+
+    source: str
+    """A folder or file (starts with `.` or `/`; `.` is the project's root), or a name the model's library knows."""
+    revision: str | None = None
+    """Commit or tag on the hub."""
+    sha256: str | None = None
+    """What a checkpoint file's digest must be; other content is refused."""
+    dtype: DType = "float32"
+
+    @property
+    def local_path(self) -> Path | None:
+        """The folder or file on this machine, or None for a name on a hub."""
+        if not self.source.startswith((".", "/")):
+            return None
+        return (PROJECT_ROOT / self.source).resolve()
+
+
+class GenerationDefaults(_Settings):
+    """What a request gets where it says nothing."""
+
+    width: int  # pixels
+    height: int  # pixels
+    steps: int
+    guidance: float
+    scheduler: Scheduler
+
+
+class GenerationLimits(_Settings):
+    """What a request may ask for."""
+
+    min_side: int  # pixels
+    max_side: int  # pixels
+    side_multiple: int  # pixels
+    max_steps: int = 100
+    max_guidance: float = 30.0
+
+
+class DiffusionSettings(_Settings):
+    model: ModelSource
+    safety_checker: bool = False
+    defaults: GenerationDefaults
+    limits: GenerationLimits
+
+
+class Labelling(_Settings):
+    """Zero-shot classification by CLIP."""
+
+    labels: Literal["cifar100"] | tuple[str, ...] = "cifar100"
+    template: str = "a photo of a {label}"
+    top_k: int = 5
+    logit_scale: float = 100.0
+
+
+class Probing(_Settings):
+    """The cosines that mean "nothing alike" and "the same" for this CLIP model."""
+
+    floor: float = 0.22
+    ceiling: float = 0.33
+
+
+class ClipSettings(_Settings):
+    model: ModelSource
+    pretrained: str | None = None
+    """open_clip's tag of the weights, where `model.source` names an architecture."""
+    labelling: Labelling = Labelling()
+    probing: Probing = Probing()
+
+
+class Everything(_Settings):
+    """Segmenting without a prompt: a grid of points, the good masks, no duplicates."""
+
+    image_size: int = 1024  # pixels; the longer side is scaled to it
+    points_per_side: int = 32
+    points_per_batch: int = 64
+    min_predicted_iou: Fraction = 0.95
+    min_stability: Fraction = 0.95
+    stability_offset: float = 0.95  # logits
+    max_box_iou: Fraction = 0.7
+
+
+class Sam2Settings(_Settings):
+    model: ModelSource
+    everything: Everything = Everything()
+
+
+class Drawing(_Settings):
+    """How overlays and spotlights look."""
+
+    dim: Fraction = 0.3
+    """Brightness left outside a spotlight's region."""
+    outline: tuple[int, int, int] = (0, 255, 0)  # RGB
+
+
+class Profile(_Settings):
+    """What is computed: models and their parameters."""
+
+    name: str
+    description: str = ""
+    threads: int = 2
+    """Torch threads of each model replica on a CPU."""
+    diffusion: DiffusionSettings
+    clip: ClipSettings
+    sam2: Sam2Settings
+    drawing: Drawing = Drawing()
+
+
+class Admission(_Settings):
+    """How much waits before more is refused, for each ingress replica."""
+
+    max_generations: int = 8
+    max_stages: int = 16
+    """Stage runs in progress; callers who join one of them are free."""
+    deadline_s: float = 300.0
+    max_body_bytes: int = 1 << 20
+
+
+class CacheSettings(_Settings):
+    """The shared segmentation cache."""
+
+    max_bytes: int = 256 << 20
+    lease_s: float = 10.0
+    call_deadline_s: float = 0.5
+
+
+class ServiceSettings(_Settings):
+    """Where it runs: the `args` of the application in `serve_config.yaml`."""
+
+    profile: str = "mini"
+    """A name in `configs/` or the path of a YAML file."""
+    data_dir: Path = Path("data")
+    """Images, sessions and `app.log`; relative to the project's root."""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    num_gpus: dict[str, Fraction] = {"Diffusion": 0.35, "Clip": 0.1, "Segmenter": 0.2}
+    log_format: Literal["text", "json"] = "text"
+    admission: Admission = Admission()
+    cache: CacheSettings = CacheSettings()
+
+    @property
+    def data_path(self) -> Path:
+        """The data folder as an absolute path."""
+        return (PROJECT_ROOT / self.data_dir.expanduser()).resolve()
+
+    def load_profile(self) -> Profile:
+        """Read the profile this names.
+
+        Raises:
+            FileNotFoundError: there is no such profile.
+            pydantic.ValidationError: the file holds something else than a profile.
+        """
+        named = PROJECT_ROOT / "configs" / f"{self.profile}.yaml"
+        path = named if named.is_file() else Path(self.profile)
+        if not path.is_file():
+            known = ", ".join(sorted(p.stem for p in named.parent.glob("*.yaml")))
+            raise FileNotFoundError(f"No profile {self.profile!r}: name one of {known}, or a YAML file.")
+        return Profile.model_validate(yaml.safe_load(path.read_text()))
