@@ -1,0 +1,25 @@
+"""The renderer deployment: drawing and PNG, away from every event loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ray import serve
+
+from pipeline import drawing, images
+from pipeline.records import Computed, Drawings, Pixels, Segmentation
+from pipeline.settings import Drawing
+
+
+@serve.deployment(max_ongoing_requests=8, ray_actor_options={"num_cpus": 0.1})
+class Renderer:
+    """OpenCV releases the interpreter while it works, so threads are enough."""
+
+    async def render(self, image: Pixels, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]:
+        """Draw the overlay and the spotlights of an image, (h, w, 3) uint8."""
+        drawings = await asyncio.to_thread(drawing.render, image, segmentation, style)
+        return Computed(value=drawings, model="")
+
+    async def encode_png(self, image: Pixels) -> bytes:
+        """Encode an image, (h, w, 3) uint8."""
+        return await asyncio.to_thread(images.encode_png, image)

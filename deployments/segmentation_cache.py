@@ -1,0 +1,155 @@
+"""The shared segmentation cache: one named, detached Ray actor round `pipeline.cache.LeasedLru`.
+
+Lossy by design. It is back within a second of a crash, empty, and nobody may depend on it: callers give every call a
+deadline (see `graphs.cache_client`) and compute without it when it doesn't answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict
+from typing import TypeAlias, cast
+
+import ray
+from ray.util.metrics import Counter, Gauge
+
+from pipeline.cache import Busy, Hit, Lease, LeasedLru
+from pipeline.settings import CacheSettings
+
+NAMESPACE = "ai-pipeline"
+PROTOCOL = 1  # raised when a method's meaning changes; versions live side by side during a rollout
+INLINE_BYTES = 1 << 20  # larger values go into the object store, put there by this actor so that they live with it
+IDLE_EXIT_S = 24 * 3600.0  # an actor nobody called for so long is an old version's, or idle: it ends itself
+REPORT_INTERVAL_S = 5.0  # a gauge that isn't set again vanishes from Ray's exporter after 20 s
+COUNTS = ("hits", "misses", "waits", "evictions")
+
+Value: TypeAlias = "bytes | ray.ObjectRef"
+
+
+class SegmentationCache:
+    """Single flight and LRU for every replica in the cluster."""
+
+    def __init__(self, settings: CacheSettings) -> None:
+        self._entries: LeasedLru[Value] = LeasedLru(settings.max_bytes, settings.lease_s, time.monotonic)
+        self._changed: dict[str, asyncio.Event] = {}
+        self._last_call_at = time.monotonic()
+        self._loop = asyncio.get_running_loop()
+        self._reporter = self._loop.create_task(self._report())
+
+    async def acquire(self, key: str) -> Hit[Value] | Lease | Busy:
+        """Ask for a key; see `LeasedLru.acquire`."""
+        self._last_call_at = time.monotonic()
+        return self._entries.acquire(key)
+
+    @ray.method(concurrency_group="waiters")  # type: ignore[untyped-decorator]
+    async def wait(self, key: str, timeout_s: float) -> None:
+        """Return when the key's computation ended one way or another, or after `timeout_s`.
+
+        Waiters have a concurrency group of their own, or enough of them would keep `put` from ever running. Ray runs
+        each group in its own thread with its own event loop, so the waiting itself hops to the loop of the others.
+        """
+        waiting = asyncio.run_coroutine_threadsafe(self._wait(key, timeout_s), self._loop)
+        await asyncio.wrap_future(waiting)
+
+    async def renew(self, key: str, token: int) -> bool:
+        """Prolong a lease; False if it was lost."""
+        return self._entries.renew(key, token)
+
+    async def release(self, key: str, token: int) -> None:
+        """Give a lease back without a value and wake those who wait: one of them gets it."""
+        self._entries.release(key, token)
+        self._wake(key)
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Keep a value and wake those who wait for it."""
+        self._entries.put(key, value if len(value) <= INLINE_BYTES else ray.put(value), len(value))
+        self._wake(key)
+
+    async def stats(self) -> dict[str, int]:
+        """The counts of `CacheStats`."""
+        return asdict(self._entries.stats)
+
+    async def _wait(self, key: str, timeout_s: float) -> None:
+        if not self._entries.is_busy(key):
+            return
+        changed = self._changed.setdefault(key, asyncio.Event())
+        try:
+            await asyncio.wait_for(changed.wait(), timeout_s)
+        except TimeoutError:
+            if not self._entries.is_busy(key):  # the holder died: its lease just ran out
+                self._wake(key)
+
+    def _wake(self, key: str) -> None:
+        if event := self._changed.pop(key, None):
+            event.set()
+
+    async def _report(self) -> None:
+        counters = {
+            name: Counter(f"pipeline_cache_{name}", description=f"Segmentation cache: {name}.") for name in COUNTS
+        }
+        gauges = {
+            "entries": Gauge("pipeline_cache_entries", description="Segmentation cache: values kept."),
+            "size_bytes": Gauge("pipeline_cache_bytes", description="Segmentation cache: bytes kept."),
+        }
+        reported = dict.fromkeys(COUNTS, 0)
+        while time.monotonic() - self._last_call_at < IDLE_EXIT_S:
+            now = await self.stats()
+            for name, counter in counters.items():
+                if now[name] > reported[name]:
+                    counter.inc(now[name] - reported[name])
+                    reported[name] = now[name]
+            for name, gauge in gauges.items():
+                gauge.set(now[name])
+            await asyncio.sleep(REPORT_INTERVAL_S)
+        ray.actor.exit_actor()
+
+
+def find_or_start(settings: CacheSettings, shard: int = 0) -> ray.actor.ActorHandle:
+    """Return the running cache actor, starting it if there is none."""
+    return (
+        ray.remote(concurrency_groups={"waiters": 10_000})(SegmentationCache)
+        .options(
+            name=f"segmentation-cache-v{PROTOCOL}-{shard}",
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            max_task_retries=0,
+            num_cpus=0.1,
+        )
+        .remote(settings)
+    )
+
+
+class RemoteCache:
+    """The actor as the flow sees it: plain awaitable methods, values as bytes."""
+
+    def __init__(self, settings: CacheSettings) -> None:
+        self._settings = settings
+        self._actor = find_or_start(settings)
+
+    async def acquire(self, key: str) -> Hit[bytes] | Lease | Busy:
+        reply = await self._call("acquire", key)
+        if isinstance(reply, Hit) and isinstance(reply.value, ray.ObjectRef):
+            return Hit(value=await reply.value)
+        return cast("Hit[bytes] | Lease | Busy", reply)
+
+    async def wait(self, key: str, timeout_s: float) -> None:
+        await self._call("wait", key, timeout_s)
+
+    async def renew(self, key: str, token: int) -> bool:
+        return bool(await self._call("renew", key, token))
+
+    async def release(self, key: str, token: int) -> None:
+        await self._call("release", key, token)
+
+    async def put(self, key: str, value: bytes) -> None:
+        await self._call("put", key, value)
+
+    async def _call(self, method: str, *args: object) -> object:
+        try:
+            return await getattr(self._actor, method).remote(*args)
+        except ray.exceptions.ActorDiedError:  # for good: it ended itself, or its node is gone
+            self._actor = find_or_start(self._settings)
+            raise

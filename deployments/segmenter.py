@@ -1,0 +1,38 @@
+"""The SAM2 deployment: takes images apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from ray import serve
+
+from deployments.engine_host import EngineHost
+from pipeline.records import Computed, ModelStatus, Pixels, Segmentation, StepProgress
+from pipeline.settings import Everything, Sam2Settings
+
+if TYPE_CHECKING:
+    from pipeline.engines.sam2 import Sam2Engine
+
+
+@serve.deployment(max_ongoing_requests=2, ray_actor_options={"num_cpus": 0.25})
+class Segmenter:
+    """A shell round `Sam2Engine`."""
+
+    def __init__(self, settings: Sam2Settings, accelerator: Literal["auto", "cpu", "cuda"], threads: int) -> None:
+        def load(device: str) -> Sam2Engine:
+            from pipeline.engines.sam2 import Sam2Engine
+
+            return Sam2Engine(settings, device)
+
+        self._host = EngineHost("Segmenter", load, accelerator, threads, lambda engine: engine.fingerprint)
+
+    async def segment(self, image: Pixels, parameters: Everything) -> Computed[Segmentation]:
+        """Find every region of an image, (h, w, 3) uint8."""
+        found: StepProgress | Segmentation = await self._host.last(lambda engine: engine.segment(image, parameters))
+        if not isinstance(found, Segmentation):
+            raise RuntimeError("the engine ended without a segmentation")
+        return Computed(value=found, model=self._host.status.fingerprint)
+
+    def status(self) -> ModelStatus:
+        """Tell whether the model is loaded."""
+        return self._host.status

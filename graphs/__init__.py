@@ -1,0 +1,1 @@
+"""The application: deployments composed into a graph of stages, behind an ingress that speaks HTTP."""

@@ -1,0 +1,42 @@
+"""The app builder: the only place that binds deployments together.
+
+`serve_config.yaml` names `graphs.app:build`. This module has no `from __future__ import annotations`: with it, Serve
+would pass the builder a plain dict instead of validated settings.
+"""
+
+from typing import Any
+
+import ray
+from ray.serve import Application
+
+from deployments.clip import Clip
+from deployments.diffusion import Diffusion
+from deployments.renderer import Renderer
+from deployments.segmenter import Segmenter
+from graphs.ingress import Ingress
+from pipeline.settings import ServiceSettings
+
+
+def build(settings: ServiceSettings) -> Application:
+    """Compose the application.
+
+    Replica counts and autoscaling come from the `deployments:` section of the configuration; GPU fractions from
+    `settings.num_gpus`, applied unless the accelerator is the CPU.
+    """
+    accelerator = settings.accelerator
+    if accelerator == "auto":
+        accelerator = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
+    settings = settings.model_copy(update={"accelerator": accelerator})
+    profile = settings.load_profile()
+
+    def sized(deployment: Any) -> Any:
+        num_gpus = settings.num_gpus.get(deployment.name, 0) if accelerator == "cuda" else 0
+        return deployment.options(ray_actor_options={**(deployment.ray_actor_options or {}), "num_gpus": num_gpus})
+
+    return sized(Ingress).bind(
+        settings,
+        diffusion=sized(Diffusion).bind(profile.diffusion, accelerator, profile.threads),
+        clip=sized(Clip).bind(profile.clip, accelerator, profile.threads),
+        segmenter=sized(Segmenter).bind(profile.sam2, accelerator, profile.threads),
+        renderer=sized(Renderer).bind(),
+    )

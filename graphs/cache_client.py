@@ -1,0 +1,90 @@
+"""The flow's side of the shared cache: deadlines on every call, and no error ever.
+
+A cache that is dead, slow or empty means computing again. After a call that failed, the cache is left alone for a
+second, so that a dead one costs one deadline and not one for every call of a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
+
+from pipeline.cache import Busy, CacheKey, Hit, Lease
+from pipeline.settings import CacheSettings
+
+T = TypeVar("T")
+
+WAIT_S = 2.0  # one long poll; a waiter asks again after it
+PAUSE_S = 1.0  # after a failed call
+
+
+class CacheActor(Protocol):
+    """What the client asks of the cache; `graphs.app` makes it from the actor, tests from a plain object."""
+
+    async def acquire(self, key: str) -> Hit[bytes] | Lease | Busy: ...
+    async def wait(self, key: str, timeout_s: float) -> None: ...
+    async def renew(self, key: str, token: int) -> bool: ...
+    async def release(self, key: str, token: int) -> None: ...
+    async def put(self, key: str, value: bytes) -> None: ...
+
+
+class CacheClient:
+    """Asks the cache with a deadline.
+
+    Args:
+        actor: the cache, or a stand-in.
+        settings: deadline and lease.
+        bypassed: told each operation that got no answer, and the request it was for.
+    """
+
+    def __init__(self, actor: CacheActor, settings: CacheSettings, bypassed: Callable[[str, str], None]) -> None:
+        self._actor = actor
+        self._settings = settings
+        self._bypassed = bypassed
+        self._resume_at = 0.0
+
+    async def acquire(self, key: CacheKey, request_id: str) -> Hit[bytes] | Lease | None:
+        """Get the key's value or the right to compute it, waiting while someone else does; None without a cache."""
+        while True:
+            reply = await self._ask("acquire", request_id, lambda: self._actor.acquire(str(key)))
+            if not isinstance(reply, Busy):
+                return reply
+            await self._ask("wait", request_id, lambda: self._actor.wait(str(key), WAIT_S), extra_s=WAIT_S)
+
+    @asynccontextmanager
+    async def holding(self, key: CacheKey, lease: Lease | None, request_id: str) -> AsyncIterator[None]:
+        """Renew the lease while the block runs, and give it back at its end (after a `put` there is nothing left)."""
+        if lease is None:
+            yield
+            return
+        renewal = asyncio.create_task(self._renew(key, lease, request_id))
+        try:
+            yield
+        finally:
+            renewal.cancel()
+            await self._ask("release", request_id, lambda: self._actor.release(str(key), lease.token))
+
+    async def put(self, key: CacheKey, value: bytes, request_id: str) -> None:
+        """Keep a value, if the cache answers."""
+        await self._ask("put", request_id, lambda: self._actor.put(str(key), value))
+
+    async def _renew(self, key: CacheKey, lease: Lease, request_id: str) -> None:
+        while True:
+            await asyncio.sleep(self._settings.lease_s * 0.3)
+            await self._ask("renew", request_id, lambda: self._actor.renew(str(key), lease.token))
+
+    async def _ask(
+        self, operation: str, request_id: str, call: Callable[[], Awaitable[T]], extra_s: float = 0.0
+    ) -> T | None:
+        if time.monotonic() < self._resume_at:
+            return None
+        try:
+            async with asyncio.timeout(self._settings.call_deadline_s + extra_s):
+                return await call()
+        except Exception:  # whatever is wrong with the cache, the work goes on
+            self._resume_at = time.monotonic() + PAUSE_S
+            self._bypassed(operation, request_id)
+            return None

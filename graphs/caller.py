@@ -1,0 +1,65 @@
+"""Who is calling: the owner of what is made, and the session whose last image is meant."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+
+from fastapi import Request
+from starlette.responses import Response
+
+from pipeline.errors import InvalidRequest
+
+SESSION_HEADER = "X-Session-ID"
+SESSION_COOKIE = "session_id"
+SESSION_COOKIE_AGE_S = 30 * 24 * 3600
+EVERYONE = "public"  # the owner of everything as long as there are no API keys
+SHARED_SESSION = "default"
+
+_SESSION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """One request's caller."""
+
+    owner: str
+    session: str  # whose last image is meant
+    new_session: str | None  # for the cookie of a caller who has no session of its own yet
+    request_id: str
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """The sessions a new image becomes the last one of.
+
+        A caller without one shares `default` with others of its kind, and is given a cookie: its image is recorded
+        for both, so that it is found whether the cookie comes back or not.
+        """
+        return (self.session, self.new_session) if self.new_session else (self.session,)
+
+    def greet(self, response: Response) -> None:
+        """Give a caller without a session its cookie."""
+        if self.new_session:
+            response.set_cookie(
+                SESSION_COOKIE, self.new_session, max_age=SESSION_COOKIE_AGE_S, httponly=True, samesite="lax"
+            )
+
+
+def find_caller(request: Request) -> Caller:
+    """Read header and cookie; the header wins.
+
+    Raises:
+        InvalidRequest: the header can't be a session id.
+    """
+    given = request.headers.get(SESSION_HEADER)
+    if given is not None and not _SESSION_ID.fullmatch(given):
+        raise InvalidRequest(problem=f"{SESSION_HEADER} must be 1 to 128 letters, digits or any of '.', '_', ':', '-'.")
+    cookie = request.cookies.get(SESSION_COOKIE, "")
+    own = given or (cookie if _SESSION_ID.fullmatch(cookie) else None)
+    return Caller(
+        owner=EVERYONE,
+        session=own or SHARED_SESSION,
+        new_session=None if own else secrets.token_urlsafe(18),
+        request_id=request.state.request_id,
+    )

@@ -1,0 +1,192 @@
+"""The outermost layer of every HTTP request: its id, its deadline, its body's bound, and one shape for every error."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pipeline.errors import (
+    BodyTooLarge,
+    DeadlineExceeded,
+    InvalidRequest,
+    MalformedBody,
+    MethodNotAllowed,
+    PipelineError,
+    RouteNotFound,
+)
+from pipeline.events import Event, RequestFinished
+from pipeline.settings import Admission
+
+CLIENT_GONE = 499  # nginx's code for a client that hung up; only logs and metrics see it
+PROBLEM_JSON = "application/problem+json"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+logger = logging.getLogger("ai_pipeline")
+
+
+class Edge:
+    """ASGI middleware round the whole application.
+
+    Reads the body ahead, up to the limit, so that no handler ever sees half of one.
+    """
+
+    def __init__(self, app: ASGIApp, *, admission: Admission, emit: Callable[[Event], None]) -> None:
+        self._app = app
+        self._admission = admission
+        self._emit = emit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        call = _Call(scope, send)
+        try:
+            async with asyncio.timeout(self._admission.deadline_s):
+                body = await _read(scope, receive, self._admission.max_body_bytes)
+                await self._app(scope, _replay(body, receive), call.send)
+        except asyncio.CancelledError:
+            call.status = CLIENT_GONE
+            raise
+        except TimeoutError:
+            await call.fail(DeadlineExceeded(deadline_s=self._admission.deadline_s))
+        except PipelineError as error:
+            await call.fail(error)
+        except Exception:
+            logger.exception("Request %s failed unexpectedly", call.request_id)
+            await call.fail(PipelineError())
+        finally:
+            self._emit(call.finished())
+
+
+class _Call:
+    """One request on its way through."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope = scope
+        self._send = send
+        self._started = time.monotonic()
+        given = Headers(scope=scope).get("x-request-id", "")
+        self._echo = not given  # Serve's proxy makes an id for requests without one and echoes it itself
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+        self.status = 0
+        scope.setdefault("state", {})["request_id"] = self.request_id
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            if self._echo:
+                MutableHeaders(scope=message).append("X-Request-ID", self.request_id)
+        await self._send(message)
+
+    async def fail(self, error: PipelineError) -> None:
+        if self.status:
+            return  # the answer is under way: all that is left is to break it off
+        response = problem(self._scope, error)
+        await response(self._scope, _no_body, self.send)
+
+    def finished(self) -> RequestFinished:
+        error: PipelineError | None = self._scope["state"].get("error")
+        route = self._scope.get("route")
+        return RequestFinished(
+            request_id=self.request_id,
+            route=getattr(route, "path", "unmatched"),
+            method=self._scope["method"],
+            status=self.status or CLIENT_GONE,
+            seconds=time.monotonic() - self._started,
+            code=error.code if error else "",
+            detail=str(error) if error else "",
+        )
+
+
+def problem(scope: Scope, error: PipelineError, **extra: Any) -> Response:
+    """Answer an error as problem+json, and note it for the log."""
+    scope["state"]["error"] = error
+    content = {
+        "type": f"urn:ai-pipeline:{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": str(error),
+        "code": error.code,
+        "request_id": scope["state"]["request_id"],
+        **extra,
+    }
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return Response(orjson.dumps(content), status_code=error.status, media_type=PROBLEM_JSON, headers=headers)
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Make the application answer every error it knows in the one shape."""
+
+    @app.exception_handler(PipelineError)
+    async def pipeline_error(request: Request, error: PipelineError) -> Response:
+        return problem(request.scope, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return problem(request.scope, MalformedBody(problem=first["ctx"]["error"]))
+        errors = [{"field": _field(e), "problem": e["msg"]} for e in error.errors()]
+        sentence = "; ".join(f"{e['field']}: {e['problem']}" for e in errors)
+        return problem(request.scope, InvalidRequest(problem=f"{sentence}."), errors=errors)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        what = f"{request.method} {request.url.path}"
+        if error.status_code == MethodNotAllowed.status:
+            allowed = (error.headers or {})["Allow"]
+            response = problem(request.scope, MethodNotAllowed(what=what, allowed=allowed))
+            response.headers["Allow"] = allowed
+            return response
+        if error.status_code == RouteNotFound.status:
+            return problem(request.scope, RouteNotFound(what=what))
+        return problem(request.scope, MalformedBody(problem=error.detail))
+
+
+def _field(error: dict[str, Any]) -> str:
+    return ".".join(str(part) for part in error["loc"] if part != "body") or "body"
+
+
+async def _read(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+    declared = Headers(scope=scope).get("content-length", "0")
+    if declared.isdecimal() and int(declared) > limit_bytes:
+        raise BodyTooLarge(limit_bytes=limit_bytes)
+    chunks: list[bytes] = []
+    size_bytes = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise asyncio.CancelledError
+        chunks.append(message.get("body", b""))
+        size_bytes += len(chunks[-1])
+        if size_bytes > limit_bytes:
+            raise BodyTooLarge(limit_bytes=limit_bytes)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def replay() -> Message:
+        return next(messages, None) or await receive()
+
+    return replay
+
+
+async def _no_body() -> Message:
+    return {"type": "http.disconnect"}

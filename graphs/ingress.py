@@ -1,0 +1,102 @@
+"""The ingress deployment: wires store, cache, workers and flow together and serves the HTTP application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import metrics as serve_metrics
+from ray.serve.handle import DeploymentHandle
+
+from deployments.segmentation_cache import RemoteCache
+from graphs.caller import EVERYONE
+from graphs.flow import Flow, Generated, ImageAnalysis
+from graphs.logs import configure_logging, log_event
+from graphs.metrics import Metrics
+from graphs.models import Models
+from graphs.routes import build_http_app
+from graphs.workers import ServeWorkers
+from pipeline.events import Event
+from pipeline.records import GenerationRequest
+from pipeline.settings import ServiceSettings
+from pipeline.store import FolderStore
+
+GAUGE_INTERVAL_S = 5.0
+
+
+@serve.deployment(max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0.1})
+@serve.ingress()
+class Ingress:
+    """One of several equal replicas."""
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        diffusion: DeploymentHandle[Any],
+        clip: DeploymentHandle[Any],
+        segmenter: DeploymentHandle[Any],
+        renderer: DeploymentHandle[Any],
+    ) -> None:
+        configure_logging(settings.data_path, settings.log_format)
+        self._settings = settings
+        self._metrics = Metrics(serve_metrics)
+        self._consumers: list[Callable[[Event], None]] = [log_event, self._metrics.count]
+        workers = ServeWorkers(diffusion=diffusion, clip=clip, segmenter=segmenter, renderer=renderer)
+        self._flow = Flow(
+            settings=settings,
+            profile=settings.load_profile(),
+            workers=workers,
+            models=Models(workers, _running_replicas),
+            cache=RemoteCache(settings.cache),
+            store=FolderStore(settings.data_path),
+            put=ray.put,
+            emit=self._emit,
+        )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        self._gauges = asyncio.get_running_loop().create_task(self._report())
+        return build_http_app(self._flow, self._settings.admission, self._settings.accelerator)
+
+    async def follow(
+        self, request: GenerationRequest, session: str, request_id: str
+    ) -> AsyncIterator[Event | tuple[Generated, ImageAnalysis]]:
+        """Make one image and all there is to know of it; yields the events on the way, the results last."""
+        events: asyncio.Queue[Event | None] = asyncio.Queue()
+
+        def listen(event: Event) -> None:
+            if event.request_id == request_id:
+                events.put_nowait(event)
+
+        async def make() -> tuple[Generated, ImageAnalysis]:
+            made = await self._flow.generate(request, owner=EVERYONE, sessions=[session], request_id=request_id)
+            return made, await self._flow.analyze(made.record, request_id)
+
+        work = asyncio.create_task(make())
+        work.add_done_callback(lambda _: events.put_nowait(None))
+        self._consumers.append(listen)
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            yield await work
+        finally:
+            work.cancel()
+            self._consumers.remove(listen)
+
+    def _emit(self, event: Event) -> None:
+        for consume in self._consumers:
+            consume(event)
+
+    async def _report(self) -> None:
+        while True:
+            for gate in (self._flow.generations, self._flow.stage_runs):
+                self._metrics.set_in_hand(gate.what, gate.in_hand)
+            await asyncio.sleep(GAUGE_INTERVAL_S)
+
+
+def _running_replicas() -> Mapping[str, int]:
+    deployments = serve.status().applications[serve.get_replica_context().app_name].deployments
+    return {name: status.replica_states.get("RUNNING", 0) for name, status in deployments.items()}

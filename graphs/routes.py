@@ -1,0 +1,212 @@
+"""The HTTP routes. No logic: each asks the flow and writes down the answer."""
+
+import asyncio
+from base64 import b64encode
+from collections.abc import Callable, Coroutine
+from http import HTTPStatus
+from typing import Annotated, Any
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request
+from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from graphs import schemas
+from graphs.caller import Caller, find_caller
+from graphs.edge import PROBLEM_JSON, Edge, answer_errors
+from graphs.flow import Flow
+from graphs.schemas import class_scores, percent
+from pipeline.records import ImageRecord
+from pipeline.settings import Admission
+
+DESCRIPTION = """
+Text becomes an image, the image is classified and taken apart, and what was computed once is kept.
+
+Calls without an `image_id` mean the last image of the caller's session: that of the `X-Session-ID` header, else of the
+`session_id` cookie that `/generate` gives, else the one all callers without either share.
+"""
+
+
+class _OrjsonRequest(Request):
+    async def json(self) -> Any:
+        return orjson.loads(await self.body())
+
+
+class _JsonRoute(APIRoute):
+    """Reads bodies with orjson: NaN, invalid UTF-8 and endless nesting are errors, not surprises."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_orjson(request: Request) -> Response:
+            return await handle(_OrjsonRequest(request.scope, request.receive))
+
+        return handle_orjson
+
+
+def build_http_app(flow: Flow, admission: Admission, device: str) -> FastAPI:
+    """Make the ASGI application.
+
+    Args:
+        flow: does the work.
+        admission: bounds of bodies and time.
+        device: what `GET /` says as long as no model has answered.
+    """
+    app: FastAPI = FastAPIOffline(title="ai-pipeline", description=DESCRIPTION, version="0.1.0", redoc_url=None)
+    app.include_router(_origin_routes(flow))
+    app.include_router(_service_routes(flow, device))
+    answer_errors(app)
+    app.add_middleware(Edge, admission=admission, emit=flow.emit)
+    return app
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    content = {PROBLEM_JSON: {"schema": schemas.Problem.model_json_schema()}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
+_USUAL_PROBLEMS = _problems(400, 413, 422, 429, 500, 503, 504)
+
+
+def _origin_routes(flow: Flow) -> APIRouter:
+    router = APIRouter(route_class=_JsonRoute, tags=["images"])
+
+    async def chosen_image(
+        caller: Annotated[Caller, Depends(find_caller)],
+        body: Annotated[schemas.ImageChoice | None, Body()] = None,
+        image_id: Annotated[UUID | None, Query(description="Instead of the session's last image.")] = None,
+    ) -> ImageRecord:
+        chosen = (body and body.image_id) or image_id
+        return await flow.find(str(chosen) if chosen else None, owner=caller.owner, session=caller.session)
+
+    AnyCaller = Annotated[Caller, Depends(find_caller)]
+    ChosenImage = Annotated[ImageRecord, Depends(chosen_image)]
+
+    @router.post("/generate", response_model=schemas.Generated, responses=_USUAL_PROBLEMS)
+    async def generate(body: schemas.GenerateBody, caller: AnyCaller) -> Response:
+        """Make an image of a text and say what it shows."""
+        made = await flow.generate(
+            body.resolve(flow.profile.diffusion),
+            owner=caller.owner,
+            sessions=caller.sessions,
+            request_id=caller.request_id,
+        )
+        answer = _answer(schemas.Generated.of(made.record, made.description, _base64(made.png), caller.request_id))
+        caller.greet(answer)
+        return answer
+
+    @router.post("/analyze", response_model=schemas.Analysis, responses=_USUAL_PROBLEMS | _problems(404))
+    async def analyze(image: ChosenImage, caller: AnyCaller) -> Response:
+        """Say what an image shows, and where."""
+        description, segmentation = await asyncio.gather(
+            flow.describe(image, caller.request_id), flow.segment(image, caller.request_id)
+        )
+        return _answer(
+            schemas.Analysis(
+                request_id=caller.request_id,
+                clip_scores=class_scores(description),
+                segmentation=schemas.SegmentationSummary(
+                    masks=[f"region_{i}" for i in range(len(segmentation))], polygons=list(segmentation.polygons)
+                ),
+                image_id=image.image_id,
+            )
+        )
+
+    @router.post("/probe", response_model=schemas.ProbeAnswer, responses=_USUAL_PROBLEMS | _problems(404))
+    async def probe(body: schemas.ProbeBody, caller: AnyCaller) -> Response:
+        """Say how well a text matches an image and each of its regions."""
+        image = await flow.find(
+            str(body.image_id) if body.image_id else None, owner=caller.owner, session=caller.session
+        )
+        found = await flow.probe(image, body.prompt, caller.request_id)
+        matches = zip(found.region_labels, found.region_matches, strict=True)
+        return _answer(
+            schemas.ProbeAnswer(
+                request_id=caller.request_id,
+                probe_text=body.prompt,
+                global_match_score=percent(found.image_match),
+                regional_matches=[
+                    schemas.RegionMatch(region_id=i, class_label=label, similarity_to_prompt=percent(match))
+                    for i, (label, match) in enumerate(matches)
+                ],
+                image_id=image.image_id,
+            )
+        )
+
+    @router.post("/segment", response_model=schemas.SegmentAnswer, responses=_USUAL_PROBLEMS | _problems(404))
+    async def segment(image: ChosenImage, caller: AnyCaller) -> Response:
+        """Take an image apart and classify each region on its own."""
+        segmentation, descriptions = await asyncio.gather(
+            flow.segment(image, caller.request_id), flow.describe_regions(image, caller.request_id)
+        )
+        regions = schemas.segmented_regions(segmentation, descriptions)
+        return _answer(
+            schemas.SegmentAnswer(request_id=caller.request_id, segmented_regions=regions, image_id=image.image_id)
+        )
+
+    @router.post("/visualize", response_model=schemas.Visualization, responses=_USUAL_PROBLEMS | _problems(404))
+    async def visualize(image: ChosenImage, caller: AnyCaller) -> Response:
+        """Draw an image's regions: all outlines in one picture, and a spotlight on each."""
+        found = await flow.analyze(image, caller.request_id)
+        spotlights = [
+            schemas.Spotlight(
+                region_id=region.region_id,
+                top_class=description.top[0].label,
+                polygon=region.polygon,
+                spotlight_image=_base64(png),
+            )
+            for region, description, png in zip(
+                found.segmentation, found.regions, found.drawings.spotlights, strict=True
+            )
+        ]
+        return _answer(
+            schemas.Visualization(
+                request_id=caller.request_id,
+                status="success",
+                total_regions=len(found.segmentation),
+                master_overlay=_base64(found.drawings.overlay),
+                individual_spotlights=spotlights,
+                image_id=image.image_id,
+            )
+        )
+
+    return router
+
+
+def _service_routes(flow: Flow, device: str) -> APIRouter:
+    router = APIRouter(tags=["service"])
+
+    @router.get("/", response_model=schemas.Online)
+    async def online() -> Response:
+        """Say that the service is there, and what it computes on."""
+        statuses = await flow.models.statuses()
+        return _answer(schemas.Online(status="online", device=statuses["Diffusion"].device or device))
+
+    @router.get("/healthz", response_model=schemas.Health)
+    async def healthz() -> Response:
+        """Answer, which proves that this process is alive."""
+        return _answer(schemas.Health(status="alive"))
+
+    @router.get("/readyz", response_model=schemas.Readiness, responses={503: {"model": schemas.Readiness}})
+    async def readyz() -> Response:
+        """Say whether every model is loaded; which is not, and why."""
+        statuses = await flow.models.statuses()
+        models: dict[str, schemas.ModelReadiness] = {
+            name: schemas.ModelReadiness(ready=status.ready, device=status.device, reason=status.reason)
+            for name, status in statuses.items()
+        }
+        ready = all(model.ready for model in models.values())
+        return _answer(schemas.Readiness(ready=ready, models=models), status_code=200 if ready else 503)
+
+    return router
+
+
+def _answer(model: BaseModel, status_code: int = 200) -> Response:
+    return Response(model.model_dump_json(by_alias=True), status_code=status_code, media_type="application/json")
+
+
+def _base64(png: bytes) -> str:
+    return b64encode(png).decode("ascii")

@@ -1,0 +1,264 @@
+"""What HTTP clients send and get. The origin's fields come first in each answer, ours after them."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import asdict
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from pipeline.errors import InvalidRequest
+from pipeline.records import (
+    Description,
+    Descriptions,
+    GenerationRequest,
+    ImageRecord,
+    LabelScore,
+    Polygon,
+    Scheduler,
+    Segmentation,
+)
+from pipeline.settings import DiffusionSettings
+
+MAX_PROMPT_CHARS = 2000
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def _clean(text: str) -> str:
+    text = text.strip()
+    if _CONTROL.search(text):
+        raise ValueError("holds control characters; send plain text")
+    return text
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise ValueError("is empty; send a few words")
+    return text
+
+
+Text = Annotated[str, Field(max_length=MAX_PROMPT_CHARS), AfterValidator(_clean)]
+Prompt = Annotated[Text, AfterValidator(_not_empty)]
+
+RED_APPLE = "red apple in white plate"
+
+
+class GenerateBody(BaseModel):
+    """A text to make an image of. Only `prompt` is needed; the profile has defaults for the rest."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": RED_APPLE}, {"prompt": RED_APPLE, "seed": 7}]})
+
+    prompt: Prompt
+    negative_prompt: Text = ""
+    seed: int | None = Field(
+        None, ge=0, lt=2**32, description="Same request, same seed, same image. Random if left out."
+    )
+    steps: int | None = Field(None, ge=1)
+    guidance: float | None = Field(None, ge=0, allow_inf_nan=False, description="Classifier-free guidance scale.")
+    width: int | None = Field(None, ge=1, description="In pixels.")
+    height: int | None = Field(None, ge=1, description="In pixels.")
+    scheduler: Scheduler | None = None
+
+    def resolve(self, settings: DiffusionSettings) -> GenerationRequest:
+        """Fill in the profile's defaults and check its limits.
+
+        Raises:
+            InvalidRequest: a value is outside of what the profile allows; says what is inside.
+        """
+        defaults, limits = settings.defaults, settings.limits
+        request = GenerationRequest(
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt,
+            width=self.width or defaults.width,
+            height=self.height or defaults.height,
+            steps=self.steps or defaults.steps,
+            guidance=defaults.guidance if self.guidance is None else self.guidance,
+            seed=secrets.randbelow(2**32) if self.seed is None else self.seed,
+            scheduler=self.scheduler or defaults.scheduler,
+        )
+        for name, side in (("width", request.width), ("height", request.height)):
+            if not limits.min_side <= side <= limits.max_side or side % limits.side_multiple:
+                raise InvalidRequest(
+                    problem=f"{name} is {side}: send a multiple of {limits.side_multiple} "
+                    f"from {limits.min_side} to {limits.max_side}."
+                )
+        if request.steps > limits.max_steps:
+            raise InvalidRequest(problem=f"steps is {request.steps}: send 1 to {limits.max_steps}.")
+        if request.guidance > limits.max_guidance:
+            raise InvalidRequest(problem=f"guidance is {request.guidance:g}: send 0 to {limits.max_guidance:g}.")
+        return request
+
+
+class ImageChoice(BaseModel):
+    """Which image to work on; the session's last one if left out."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{}]})
+
+    image_id: UUID | None = None
+
+
+class ProbeBody(ImageChoice):
+    """A text to compare with an image and its regions."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "metal"}]})
+
+    prompt: Prompt
+
+
+class ClassScore(BaseModel):
+    """One class of a zero-shot classification."""
+
+    name: str = Field(alias="class", examples=["plate"])
+    confidence: str = Field(examples=["60.64%"])
+
+    @classmethod
+    def of(cls, score: LabelScore) -> Self:
+        return cls.model_validate({"class": score.label, "confidence": percent(score.confidence)})
+
+
+def class_scores(description: Description) -> list[ClassScore]:
+    """A description's classes, best first."""
+    return [ClassScore.of(score) for score in description.top]
+
+
+class _Answer(BaseModel):
+    request_id: str
+    image_id: str
+
+
+class Generated(_Answer):
+    """A new image."""
+
+    request_id: str
+    generated_image: str = Field(description="Base64 PNG.")
+    clip_analysis: list[ClassScore]
+    image_id: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    steps: int
+    guidance: float
+    width: int
+    height: int
+    scheduler: Scheduler
+
+    @classmethod
+    def of(cls, record: ImageRecord, description: Description, png_base64: str, request_id: str) -> Self:
+        return cls(
+            request_id=request_id,
+            generated_image=png_base64,
+            clip_analysis=class_scores(description),
+            image_id=record.image_id,
+            **asdict(record.request),
+        )
+
+
+class SegmentationSummary(BaseModel):
+    masks: list[str] = Field(examples=[["region_0", "region_1"]])
+    polygons: list[Polygon]
+
+
+class Analysis(_Answer):
+    """What an image shows, and where."""
+
+    clip_scores: list[ClassScore]
+    segmentation: SegmentationSummary
+
+
+class RegionMatch(BaseModel):
+    region_id: int
+    class_label: str
+    similarity_to_prompt: str = Field(examples=["15.65%"])
+
+
+class ProbeAnswer(_Answer):
+    """How well a text matches an image and its regions."""
+
+    probe_text: str
+    global_match_score: str = Field(examples=["0.00%"])
+    regional_matches: list[RegionMatch]
+
+
+class SegmentedRegion(BaseModel):
+    region_id: int
+    sam_confidence: str = Field(examples=["0.99"])
+    clip_analysis: list[ClassScore]
+    polygon: Polygon
+
+
+def segmented_regions(segmentation: Segmentation, descriptions: Descriptions) -> list[SegmentedRegion]:
+    """Regions and what they show, side by side."""
+    return [
+        SegmentedRegion(
+            region_id=region.region_id,
+            sam_confidence=f"{region.predicted_iou:.2f}",
+            clip_analysis=class_scores(description),
+            polygon=region.polygon,
+        )
+        for region, description in zip(segmentation, descriptions, strict=True)
+    ]
+
+
+class SegmentAnswer(_Answer):
+    """The regions of an image, each classified on its own."""
+
+    segmented_regions: list[SegmentedRegion]
+
+
+class Spotlight(BaseModel):
+    region_id: int
+    top_class: str
+    polygon: Polygon
+    spotlight_image: str = Field(description="Base64 PNG: the image with everything outside the region dimmed.")
+
+
+class Visualization(_Answer):
+    """The pictures of an image's regions."""
+
+    status: str = Field(examples=["success"])
+    total_regions: int
+    master_overlay: str = Field(description="Base64 PNG: all outlines with their ids.")
+    individual_spotlights: list[Spotlight]
+
+
+class Online(BaseModel):
+    status: str = Field(examples=["online"])
+    device: str = Field(examples=["cpu"])
+
+
+class ModelReadiness(BaseModel):
+    ready: bool
+    device: str
+    reason: str
+
+
+class Readiness(BaseModel):
+    """Whether every model is loaded; which is not, and why."""
+
+    ready: bool
+    models: dict[str, ModelReadiness]
+
+
+class Health(BaseModel):
+    status: str = Field(examples=["alive"])
+
+
+class Problem(BaseModel):
+    """An error, as in RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: list[dict[str, Any]] | None = None
+
+
+def percent(share: float) -> str:
+    """Write a share from 0 to 1 as the origin does: `60.64%`."""
+    return f"{share * 100:.2f}%"

@@ -1,0 +1,136 @@
+"""The deployments as the flow sees them: plain awaitables, our own errors, and cancellation that reaches the replica.
+
+A `DeploymentResponse` whose awaiting task is cancelled goes on running on its replica; here it is cancelled too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Literal, Protocol, TypeVar
+
+import ray
+from ray.exceptions import ActorUnavailableError, ObjectLostError, RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
+
+from pipeline.errors import Overloaded, PipelineError, StageFailed
+from pipeline.records import (
+    Computed,
+    Descriptions,
+    Drawings,
+    GenerationRequest,
+    ModelStatus,
+    Pixels,
+    Segmentation,
+    StepProgress,
+    Vectors,
+)
+from pipeline.settings import Drawing, Everything, Labelling
+
+T = TypeVar("T")
+
+ModelName = Literal["Diffusion", "Clip", "Segmenter"]
+PixelsRef = Any  # a ray.ObjectRef of Pixels; the Pixels themselves without a cluster
+
+
+class WorkerDied(Exception):
+    """A replica was lost in the middle of a call; the call may be made again."""
+
+
+class Workers(Protocol):
+    """What the flow asks of the deployments."""
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[StepProgress | Computed[Pixels]]: ...
+    async def describe(
+        self, image: PixelsRef, segmentation: Segmentation | None, labelling: Labelling
+    ) -> Computed[Descriptions]: ...
+    async def encode_text(self, text: str) -> Vectors: ...
+    async def segment(self, image: PixelsRef, parameters: Everything) -> Computed[Segmentation]: ...
+    async def render(self, image: PixelsRef, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]: ...
+    async def encode_png(self, image: PixelsRef) -> bytes: ...
+    async def status(self, model: ModelName) -> ModelStatus: ...
+
+
+class ServeWorkers:
+    """`Workers` over Serve's deployment handles."""
+
+    def __init__(
+        self,
+        *,
+        diffusion: DeploymentHandle[Any],
+        clip: DeploymentHandle[Any],
+        segmenter: DeploymentHandle[Any],
+        renderer: DeploymentHandle[Any],
+    ) -> None:
+        self._diffusion = diffusion
+        self._clip = clip
+        self._segmenter = segmenter
+        self._renderer = renderer
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[StepProgress | Computed[Pixels]]:
+        """Stream the steps of one image, the image last."""
+        stream = self._diffusion.options(stream=True).generate.remote(request)
+        try:
+            async for item in stream:
+                yield item
+        except Exception as error:
+            raise _translated(error, "generate") from error
+        finally:
+            stream.cancel()  # does nothing to a stream that has ended
+
+    async def describe(
+        self, image: PixelsRef, segmentation: Segmentation | None, labelling: Labelling
+    ) -> Computed[Descriptions]:
+        """Classify the image, or each region of it."""
+        return await _answer(self._clip.describe.remote(image, segmentation, labelling), "describe")
+
+    async def encode_text(self, text: str) -> Vectors:
+        """Encode a text, (1, d)."""
+        return await _answer(self._clip.encode_texts.remote((text,)), "encode_text")
+
+    async def segment(self, image: PixelsRef, parameters: Everything) -> Computed[Segmentation]:
+        """Take the image apart."""
+        return await _answer(self._segmenter.segment.remote(image, parameters), "segment")
+
+    async def render(self, image: PixelsRef, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]:
+        """Draw overlay and spotlights."""
+        return await _answer(self._renderer.render.remote(image, segmentation, style), "render")
+
+    async def encode_png(self, image: PixelsRef) -> bytes:
+        """Encode the image itself."""
+        return await _answer(self._renderer.encode_png.remote(image), "encode_png")
+
+    async def status(self, model: ModelName) -> ModelStatus:
+        """Ask one replica of a deployment about its model."""
+        handle = {"Diffusion": self._diffusion, "Clip": self._clip, "Segmenter": self._segmenter}[model]
+        return await _answer(handle.status.remote(), "status")
+
+
+async def _answer(response: DeploymentResponse[T], stage: str) -> T:
+    try:
+        answer: T = await response
+        return answer
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
+    except Exception as error:
+        raise _translated(error, stage) from error
+
+
+def _translated(error: Exception, stage: str) -> Exception:
+    """Say in our own words what went wrong in a call."""
+    match error:
+        case PipelineError():  # Ray raises a class derived from both the replica's error and its own
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            return cause if isinstance(cause, PipelineError) else error
+        case RayActorError() | ActorUnavailableError() | ObjectLostError() | ReplicaUnavailableError():
+            return WorkerDied(stage)
+        case BackPressureError():
+            return Overloaded(waiting="many", what=f"requests for {stage!r}", retry_after_s=2)
+        case RayTaskError():
+            return StageFailed(stage=stage, reason=str(error.cause))
+        case ray.exceptions.RayError():
+            return WorkerDied(stage)
+        case _:
+            return error

@@ -1,0 +1,79 @@
+"""One flow over fakes, with every event it emits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from graphs.flow import Flow
+from graphs.models import Models
+from pipeline.events import Event
+from pipeline.records import GenerationRequest, Scheduler
+from pipeline.settings import Admission, CacheSettings, ServiceSettings
+from pipeline.store import FolderStore
+from tests.graph.fakes import FakeCache, FakeWorkers
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@dataclass
+class Bench:
+    """A flow and what stands round it."""
+
+    flow: Flow
+    workers: FakeWorkers
+    cache: FakeCache
+    settings: ServiceSettings
+    events: list[Event] = field(default_factory=list)
+
+    async def image(self, seed: int = 1, sessions: tuple[str, ...] = ("s",)):
+        made = await self.flow.generate(a_request(seed), owner="public", sessions=sessions, request_id=f"r{seed}")
+        return made.record
+
+    def of(self, kind: type) -> list[Event]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def a_request(seed: int = 1, steps: int = 3) -> GenerationRequest:
+    return GenerationRequest(
+        prompt="red apple",
+        negative_prompt="",
+        width=64,
+        height=64,
+        steps=steps,
+        guidance=3.0,
+        seed=seed,
+        scheduler=Scheduler.DDIM,
+    )
+
+
+def make_bench(
+    folder: Path, admission: Admission | None = None, cache: FakeCache | None = None, workers: FakeWorkers | None = None
+) -> Bench:
+    settings = ServiceSettings(
+        data_dir=folder, admission=admission or Admission(), cache=CacheSettings(call_deadline_s=0.05)
+    )
+    workers = workers or FakeWorkers()
+    cache = cache or FakeCache()
+    events: list[Event] = []
+    flow = Flow(
+        settings=settings,
+        profile=settings.load_profile(),
+        workers=workers,
+        models=Models(workers, lambda: {"Diffusion": 1, "Clip": 1, "Segmenter": 1}),
+        cache=cache,
+        store=FolderStore(folder),
+        put=lambda pixels: pixels,
+        emit=events.append,
+    )
+    return Bench(flow=flow, workers=workers, cache=cache, settings=settings, events=events)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, anyio_backend: str) -> Bench:
+    return make_bench(tmp_path)

@@ -1,0 +1,147 @@
+"""Workers and a cache without a cluster: real behaviour, no models."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import numpy as np
+
+from graphs.workers import ModelName, WorkerDied
+from pipeline import drawing, images
+from pipeline.cache import Busy, Hit, LeasedLru, Lease
+from pipeline.records import (
+    Computed,
+    Descriptions,
+    Drawings,
+    GenerationRequest,
+    ModelStatus,
+    Pixels,
+    Segmentation,
+    StepProgress,
+    Vectors,
+)
+from pipeline.regions import encode_mask, outline
+from pipeline.settings import Drawing, Everything, Labelling
+
+LABELS = ("apple", "plate", "cup", "bowl", "bottle", "table")
+DIMENSIONS = 8
+
+
+class FakeWorkers:
+    """Draws a disc whose place follows from the seed; one region for the disc, one for the rest."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.steps = 0
+        self.deaths: Counter[str] = Counter()  # calls of a kind that are to die yet
+        self.gate = asyncio.Event()  # work waits for it
+        self.gate.set()
+        self.model = "weights-1"
+        self.reason = ""  # why no model is ready
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[StepProgress | Computed[Pixels]]:
+        await self._begin("generate")
+        for step in range(1, request.steps + 1):
+            await self.gate.wait()
+            self.steps += 1
+            yield StepProgress(step=step, num_steps=request.steps)
+        y, x = np.ogrid[: request.height, : request.width]
+        pixels = np.zeros((request.height, request.width, 3), np.uint8)
+        centre = 16 + request.seed % 32
+        pixels[(y - centre) ** 2 + (x - centre) ** 2 < 12**2] = (200, 30, request.seed % 256)
+        yield Computed(value=pixels, model=self.model)
+
+    async def describe(
+        self, image: Pixels, segmentation: Segmentation | None, labelling: Labelling
+    ) -> Computed[Descriptions]:
+        await self._begin("describe" if segmentation is None else "describe_regions")
+        n = 1 if segmentation is None else len(segmentation)
+        return Computed(
+            value=Descriptions(
+                vectors=np.eye(n, DIMENSIONS, dtype=np.float32),
+                labels=tuple(LABELS[i : i + 5] for i in range(n)),
+                confidences=np.full((n, 5), 0.2, np.float32),
+            ),
+            model=self.model,
+        )
+
+    async def encode_text(self, text: str) -> Vectors:
+        await self._begin("encode_text")
+        return np.eye(1, DIMENSIONS, dtype=np.float32) * np.float32(0.275)
+
+    async def segment(self, image: Pixels, parameters: Everything) -> Computed[Segmentation]:
+        await self._begin("segment")
+        mask = image[..., 0] > 0
+        masks = [mask, ~mask]
+        return Computed(
+            value=Segmentation(
+                size=mask.shape,
+                rles=tuple(map(encode_mask, masks)),
+                boxes=np.array([[0, 0, mask.shape[1], mask.shape[0]]] * 2, np.float32),
+                predicted_iou=np.array([0.99, 0.96], np.float32),
+                stability=np.array([0.98, 0.97], np.float32),
+                polygons=tuple(map(outline, masks)),
+            ),
+            model=self.model,
+        )
+
+    async def render(self, image: Pixels, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]:
+        await self._begin("render")
+        return Computed(value=drawing.render(image, segmentation, style), model="")
+
+    async def encode_png(self, image: Pixels) -> bytes:
+        await self._begin("encode_png")
+        return images.encode_png(image)
+
+    async def status(self, model: ModelName) -> ModelStatus:
+        return ModelStatus(
+            ready=not self.reason, device="cpu", fingerprint="" if self.reason else self.model, reason=self.reason
+        )
+
+    async def _begin(self, kind: str) -> None:
+        self.calls[kind] += 1
+        await self.gate.wait()
+        if self.deaths[kind]:
+            self.deaths[kind] -= 1
+            raise WorkerDied(kind)
+
+
+class FakeCache:
+    """The actor's behaviour in this process; `silent` makes it a dead one."""
+
+    def __init__(self) -> None:
+        self.entries: LeasedLru[bytes] = LeasedLru(1 << 20, 10.0, time.monotonic)
+        self.silent = False
+        self._changed = asyncio.Condition()
+
+    async def acquire(self, key: str) -> Hit[bytes] | Lease | Busy:
+        await self._answering()
+        return self.entries.acquire(key)
+
+    async def wait(self, key: str, timeout_s: float) -> None:
+        await self._answering()
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self.entries.is_busy(key))
+
+    async def renew(self, key: str, token: int) -> bool:
+        await self._answering()
+        return self.entries.renew(key, token)
+
+    async def release(self, key: str, token: int) -> None:
+        await self._answering()
+        self.entries.release(key, token)
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def put(self, key: str, value: bytes) -> None:
+        await self._answering()
+        self.entries.put(key, value, len(value))
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _answering(self) -> None:
+        if self.silent:
+            await asyncio.Event().wait()

@@ -1,0 +1,262 @@
+"""The graph walked over fakes: once each, for everyone, whatever happens to workers, callers and the cache."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphs.stages import STAGES
+from pipeline.errors import ImageNotFound, ModelNotReady, NoImageYet, Overloaded, WorkerLost
+from pipeline.events import (
+    CacheBypassed,
+    GenerationStarted,
+    GenerationStepped,
+    ImageCreated,
+    ImageDescribed,
+    ImageSegmented,
+    RegionsDescribed,
+    RegionsRendered,
+    ResultReused,
+    StageRetried,
+)
+from pipeline.settings import Admission
+from tests.graph.conftest import Bench, a_request, make_bench
+from tests.graph.fakes import FakeCache, FakeWorkers
+
+pytestmark = pytest.mark.anyio
+
+
+async def until(condition) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
+async def test_the_graph_is_the_declared_one():
+    assert [(stage.name, stage.starts_on, stage.emits) for stage in STAGES] == [
+        ("describe", ImageCreated, ImageDescribed),
+        ("segment", ImageCreated, ImageSegmented),
+        ("describe_regions", ImageSegmented, RegionsDescribed),
+        ("render", ImageSegmented, RegionsRendered),
+    ]
+
+
+async def test_generate_emits_the_whole_story(bench: Bench):
+    made = await bench.flow.generate(a_request(), owner="public", sessions=["s"], request_id="r")
+
+    assert [type(event) for event in bench.events] == [
+        GenerationStarted,
+        GenerationStepped,
+        GenerationStepped,
+        GenerationStepped,
+        ImageCreated,
+        ImageDescribed,
+    ]
+    assert {event.request_id for event in bench.events} == {"r"}
+    assert made.description.top[0].label == "apple"
+    assert (await bench.flow.find(None, owner="public", session="s")) == made.record
+
+
+async def test_everything_is_computed_once(bench: Bench):
+    image = await bench.image()
+
+    for _ in range(3):
+        await bench.flow.describe(image, "r")
+        await bench.flow.analyze(image, "r")
+
+    assert {stage: bench.workers.calls[stage] for stage in ("describe", "segment", "describe_regions", "render")} == {
+        "describe": 1,
+        "segment": 1,
+        "describe_regions": 1,
+        "render": 1,
+    }
+
+
+async def test_a_cached_result_equals_the_computed_one(bench: Bench):
+    image = await bench.image()
+
+    computed = await bench.flow.analyze(image, "r")
+    cached = await bench.flow.analyze(image, "r")
+
+    assert cached.segmentation.rles == computed.segmentation.rles
+    assert cached.segmentation.polygons == computed.segmentation.polygons
+    assert cached.regions.labels == computed.regions.labels
+    assert np.array_equal(cached.regions.vectors, computed.regions.vectors)
+    assert cached.drawings == computed.drawings
+
+
+async def test_concurrent_callers_share_one_run(bench: Bench):
+    image = await bench.image()
+    bench.workers.gate.clear()
+
+    callers = [asyncio.create_task(bench.flow.segment(image, f"r{i}")) for i in range(16)]
+    await until(lambda: bench.workers.calls["segment"])
+    bench.workers.gate.set()
+    results = await asyncio.gather(*callers)
+
+    assert bench.workers.calls["segment"] == 1
+    assert all(result is results[0] for result in results)
+
+
+async def test_two_ingress_replicas_share_one_run(tmp_path: Path):
+    workers, cache = FakeWorkers(), FakeCache()
+    one, two = (make_bench(tmp_path, workers=workers, cache=cache) for _ in range(2))
+    image = await one.image()
+    workers.gate.clear()
+
+    callers = [asyncio.create_task(bench.flow.segment(image, "r")) for bench in (one, two)]
+    await until(lambda: cache.entries.stats.waits)
+    workers.gate.set()
+    await asyncio.gather(*callers)
+
+    assert workers.calls["segment"] == 1
+    assert two.of(ResultReused) == [
+        ResultReused(request_id="r", image_id=image.image_id, stage="segment", source="cache")
+    ]
+
+
+async def test_the_first_caller_leaves_and_the_others_get_the_result(bench: Bench):
+    image = await bench.image()
+    bench.workers.gate.clear()
+    first, second = (asyncio.create_task(bench.flow.segment(image, name)) for name in ("first", "second"))
+    await until(lambda: bench.workers.calls["segment"])
+
+    first.cancel()
+    bench.workers.gate.set()
+
+    assert len(await second) == 2
+    assert first.cancelled()
+    assert bench.workers.calls["segment"] == 1
+
+
+async def test_work_nobody_waits_for_stops_and_gives_its_lease_back(bench: Bench):
+    image = await bench.image()
+    bench.workers.gate.clear()
+    only = asyncio.create_task(bench.flow.segment(image, "r"))
+    await until(lambda: bench.workers.calls["segment"])
+
+    only.cancel()
+    await asyncio.gather(only, return_exceptions=True)
+    bench.workers.gate.set()
+
+    assert not bench.of(ImageSegmented)
+    assert len(await bench.flow.segment(image, "again")) == 2  # would wait for the lease to run out otherwise
+    assert bench.workers.calls["segment"] == 2
+
+
+async def test_a_disconnect_stops_the_denoising(bench: Bench):
+    bench.workers.gate.clear()
+    caller = asyncio.create_task(
+        bench.flow.generate(a_request(steps=50), owner="public", sessions=["s"], request_id="r")
+    )
+    await until(lambda: bench.workers.calls["generate"])
+
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+    bench.workers.gate.set()
+
+    assert bench.workers.steps == 0
+    assert bench.flow.generations.in_hand == 0
+
+
+async def test_a_dead_cache_costs_time_but_no_result(bench: Bench):
+    image = await bench.image()
+    bench.cache.silent = True
+
+    assert len(await bench.flow.segment(image, "r")) == 2
+    assert bench.of(CacheBypassed) == [CacheBypassed(request_id="r", operation="acquire")]
+
+
+@pytest.mark.parametrize("stage", ["generate", "describe", "segment", "encode_png"])
+async def test_a_lost_worker_is_replaced_once(bench: Bench, stage: str):
+    bench.workers.deaths[stage] = 1
+
+    await bench.flow.segment(await bench.image(), "r")
+
+    assert [event.stage for event in bench.of(StageRetried)] == [stage]
+    assert bench.workers.calls[stage] == 2
+
+
+async def test_a_worker_lost_twice_is_an_error_that_may_be_tried_again(bench: Bench):
+    bench.workers.deaths["generate"] = 2
+
+    with pytest.raises(WorkerLost) as raised:
+        await bench.image()
+
+    assert raised.value.status == 503
+    assert raised.value.retry_after_s
+
+
+async def test_sessions_keep_their_own_last_image(bench: Bench):
+    images = {f"s{i}": await bench.image(seed=i, sessions=(f"s{i}",)) for i in range(5)}
+
+    for session, image in images.items():
+        assert (await bench.flow.find(None, owner="public", session=session)) == image
+    with pytest.raises(NoImageYet):
+        await bench.flow.find(None, owner="public", session="nobody")
+    with pytest.raises(NoImageYet):
+        await bench.flow.find(None, owner="somebody else", session="s1")
+
+
+async def test_an_unknown_image_is_not_found(bench: Bench):
+    with pytest.raises(ImageNotFound, match="0198"):
+        await bench.flow.find("0198", owner="public", session="s")
+
+
+async def test_admission_refuses_what_is_too_much(tmp_path: Path):
+    bench = make_bench(tmp_path, Admission(max_generations=2))
+    bench.workers.gate.clear()
+    accepted = [asyncio.create_task(bench.image(seed=i)) for i in range(2)]
+    await until(lambda: bench.flow.generations.in_hand == 2)
+
+    with pytest.raises(Overloaded) as refused:
+        await bench.image(seed=9)
+    bench.workers.gate.set()
+
+    assert refused.value.status == 429
+    assert refused.value.retry_after_s
+    assert len(await asyncio.gather(*accepted)) == 2
+    assert await bench.image(seed=9)
+
+
+async def test_other_weights_make_other_keys(bench: Bench):
+    image = await bench.image()
+    await bench.flow.segment(image, "r")
+
+    bench.workers.model = "weights-2"
+    bench.flow.models.note("Segmenter", "weights-2")
+    await bench.flow.segment(image, "r")
+
+    assert bench.workers.calls["segment"] == 2
+
+
+async def test_a_result_of_unexpected_weights_is_not_kept_for_the_old_ones(bench: Bench):
+    image = await bench.image()
+    await bench.flow.models.fingerprint("Segmenter")
+    bench.workers.model = "weights-2"  # a rollout the flow doesn't know of
+
+    await bench.flow.segment(image, "r")
+    await bench.flow.segment(image, "r")
+
+    assert bench.workers.calls["segment"] == 1
+    assert await bench.flow.models.fingerprint("Segmenter") == "weights-2"
+
+
+async def test_a_model_that_is_not_ready_says_why(tmp_path: Path):
+    bench = make_bench(tmp_path)
+    image = await bench.image()
+    other = make_bench(tmp_path)
+    other.workers.reason = "sam2.1_b.pt is missing"
+
+    with pytest.raises(ModelNotReady, match=r"sam2\.1_b\.pt is missing"):
+        await other.flow.segment(image, "r")
+
+
+async def test_probe_maps_the_profile_s_bounds_to_percentages(bench: Bench):
+    probe = await bench.flow.probe(await bench.image(), "apple", "r")
+
+    assert probe.image_match == pytest.approx(0.5)  # 0.275 lies halfway between 0.22 and 0.33
+    assert probe.region_matches == (pytest.approx(0.5), 0.0)
+    assert probe.region_labels == ("apple", "plate")
