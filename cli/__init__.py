@@ -1,0 +1,1 @@
+"""The command line and the launcher: stands on top of everything, nothing imports it."""

@@ -1,0 +1,126 @@
+"""What this machine has, what is missing, and how to mend it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from pipeline.settings import ModelSource, ServiceSettings
+
+PACKAGES = (
+    "ray",
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "open_clip_torch",
+    "ultralytics",
+    "opencv-python",
+)
+MIN_FREE_MEMORY_GB = 6
+MIN_FREE_DISK_GB = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing looked at."""
+
+    ok: bool
+    what: str
+    found: str
+    mend: str = ""
+
+
+def examine(*, profile: str, host: str, port: int, data_dir: Path) -> list[Finding]:
+    """Look at everything the service needs."""
+    return [
+        *_software(),
+        _device(),
+        *_machine(data_dir),
+        _port(host, port),
+        *_models(profile),
+    ]
+
+
+def _software() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding(ok=sys.version_info >= (3, 11), what="Python", found=version, mend="install Python 3.11 or later")
+    for package in PACKAGES:
+        try:
+            yield Finding(ok=True, what=package, found=importlib.metadata.version(package))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(ok=False, what=package, found="not installed", mend="run ./scripts/run, which installs it")
+    try:
+        importlib.import_module("cv2")
+    except ImportError as error:
+        yield Finding(ok=False, what="OpenCV", found=str(error), mend="apt-get install libgl1 libglib2.0-0")
+
+
+def _device() -> Finding:
+    try:
+        import torch
+    except ImportError as error:
+        return Finding(ok=False, what="device", found=str(error), mend="install torch and torchvision from one index")
+    if torch.cuda.is_available():
+        return Finding(ok=True, what="device", found=f"cuda: {torch.cuda.get_device_name(0)}")
+    return Finding(ok=True, what="device", found=f"cpu, {os.cpu_count()} cores")
+
+
+def _machine(data_dir: Path) -> Iterator[Finding]:
+    memory_gb = psutil.virtual_memory().available / 1e9
+    yield Finding(
+        ok=memory_gb >= MIN_FREE_MEMORY_GB,
+        what="free memory",
+        found=f"{memory_gb:.1f} GB",
+        mend=f"the mini profile wants {MIN_FREE_MEMORY_GB} GB",
+    )
+    folder = data_dir.absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    disk_gb = shutil.disk_usage(existing).free / 1e9
+    yield Finding(
+        ok=os.access(existing, os.W_OK) and disk_gb >= MIN_FREE_DISK_GB,
+        what="data folder",
+        found=f"{folder}, {disk_gb:.0f} GB free",
+        mend="choose a writable folder with --data-dir",
+    )
+
+
+def _port(host: str, port: int) -> Finding:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return Finding(ok=False, what=f"port {port}", found=str(error.strerror), mend="choose another with --port")
+    return Finding(ok=True, what=f"port {port}", found="free")
+
+
+def _models(name: str) -> Iterator[Finding]:
+    try:
+        profile = ServiceSettings(profile=name).load_profile()
+    except (FileNotFoundError, ValueError) as error:
+        yield Finding(ok=False, what=f"profile {name}", found=str(error), mend="name one of the profiles in configs/")
+        return
+    yield _weights("diffusion", profile.diffusion.model)
+    yield _weights("CLIP", profile.clip.model)
+    yield _weights("SAM2", profile.sam2.model)
+
+
+def _weights(model: str, source: ModelSource) -> Finding:
+    path = source.local_path
+    what = f"{model} model"
+    if path is None:
+        return Finding(ok=True, what=what, found=f"{source.source}: from its hub or the hub's cache, at start")
+    if not path.exists():
+        return Finding(ok=False, what=what, found=f"{path} is missing", mend="make it: python -m training.stand_ins")
+    size_mb = sum(f.stat().st_size for f in (path.rglob("*") if path.is_dir() else [path]) if f.is_file()) / 1e6
+    return Finding(ok=True, what=what, found=f"{path}, {size_mb:.0f} MB")

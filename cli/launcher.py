@@ -1,0 +1,285 @@
+"""How Ray and Serve are started, watched and ended: all of it is here.
+
+`launch` starts a Ray of its own and never joins a stranger's; `join` deploys to a running cluster on purpose. Ray is
+imported inside functions, after the environment it reads at import is set.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from pipeline.settings import PROJECT_ROOT
+
+SERVE_CONFIG = PROJECT_ROOT / "serve_config.yaml"
+NAMESPACE = "ai-pipeline"
+TEMP_PREFIX = "aip-"  # /tmp/aip-<pid>-…: short, because a socket's path has 107 bytes at most
+OBJECT_STORE_BYTES = 1 << 30
+READY_WITHIN_S = 600.0  # a first start may have gigabytes to load
+POLL_S = 0.2
+END_WITHIN_S = 10.0
+
+RAY_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_SESSION_ID_HEADER_KEY": "x-serve-session-id",  # X-Session-ID is ours
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+class LaunchError(Exception):
+    """The service could not be started; the message says why and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchOptions:
+    """What the command line says about where and what to serve."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    profile: str = "mini"
+    data_dir: Path = Path("data")
+    log_format: str = "text"
+    metrics_port: int = 0  # 0: any free one
+    serve_config: Path = SERVE_CONFIG
+    num_gpus: float | None = None  # logical GPUs of the Ray we start; None: what the machine has
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """A running service."""
+
+    url: str
+    metrics_url: str
+    app_log: Path
+    app_name: str
+
+
+@contextmanager
+def launch(options: LaunchOptions, progress: Callable[[str], None]) -> Iterator[Service]:
+    """Run the service on a Ray of its own until the block ends, then end every process of it.
+
+    Args:
+        options: where and what to serve.
+        progress: told what is going on, a few words at a time.
+
+    Raises:
+        LaunchError: the port or the data folder is taken, or a deployment can't start.
+    """
+    config = read_config(options)
+    data_path = Path(config["applications"][0]["args"]["data_dir"])
+    _require_free(options.host, options.port)
+    metrics_port = options.metrics_port or free_port()
+    with _sole_user(data_path), _temporary_folder() as temporary:
+        _prepare_environment(data_path)
+        try:
+            progress("Starting Ray")
+            _start_ray(options, metrics_port, temporary)
+            progress("Starting the deployments")
+            app_name = _deploy(config)
+            service = Service(
+                url=f"http://{options.host}:{options.port}",
+                metrics_url=f"http://127.0.0.1:{metrics_port}/metrics",
+                app_log=data_path / "app.log",
+                app_name=app_name,
+            )
+            _wait_until_up(service, progress)
+            yield service
+        finally:
+            _end_ray()
+
+
+def join(address: str, options: LaunchOptions, progress: Callable[[str], None]) -> Service:
+    """Deploy to the Ray cluster at `address` and leave the service running there.
+
+    Raises:
+        LaunchError: a deployment can't start.
+    """
+    import ray
+
+    config = read_config(options)
+    progress(f"Joining {address}")
+    ray.init(address=address, namespace=NAMESPACE, log_to_driver=False)
+    progress("Starting the deployments")
+    service = Service(
+        url=f"http://{options.host}:{options.port}", metrics_url="", app_log=Path(), app_name=_deploy(config)
+    )
+    _wait_until_up(service, progress)
+    return service
+
+
+def read_config(options: LaunchOptions) -> dict[str, Any]:
+    """Read `serve_config.yaml` with the command line's choices in it."""
+    config: dict[str, Any] = yaml.safe_load(options.serve_config.read_text())
+    config.setdefault("http_options", {}).update(host=options.host, port=options.port)
+    args = config["applications"][0].setdefault("args", {})
+    args.update(
+        profile=options.profile,
+        data_dir=str(options.data_dir.expanduser().absolute()),
+        log_format=options.log_format,
+    )
+    return config
+
+
+def _start_ray(options: LaunchOptions, metrics_port: int, temporary: Path) -> None:
+    import ray
+
+    ray.init(
+        address="local",
+        namespace=NAMESPACE,
+        include_dashboard=False,
+        num_cpus=max(2, os.cpu_count() or 2),
+        num_gpus=options.num_gpus,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        _temp_dir=str(temporary),
+        _metrics_export_port=metrics_port,
+    )
+
+
+def _deploy(config: dict[str, Any]) -> str:
+    """Start Serve and hand it the configuration as parsed; returns the application's name.
+
+    `deploy_apps` is Serve's own way in for its command line and its REST interface, but not public:
+    `tests/acceptance` would notice a change.
+    """
+    from ray import serve
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    parsed = ServeDeploySchema.model_validate(config)
+    serve.start(
+        proxy_location=parsed.proxy_location,
+        http_options=parsed.http_options.model_dump(),
+        logging_config=parsed.logging_config,
+    )
+    _get_global_client().deploy_apps(parsed)
+    return str(parsed.applications[0].name)
+
+
+def _wait_until_up(service: Service, progress: Callable[[str], None]) -> None:
+    """Wait until the application runs and answers `/readyz` one way or the other.
+
+    A model that can't be loaded doesn't keep the others from serving, so that is said, not raised.
+    """
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    deadline = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < deadline:
+        overview = serve.status().applications.get(service.app_name)
+        if overview is not None:
+            if overview.status is ApplicationStatus.DEPLOY_FAILED:
+                raise LaunchError(f"The deployments could not be started: {overview.message}")
+            waiting = [name for name, status in overview.deployments.items() if status.status != "HEALTHY"]
+            if overview.status is ApplicationStatus.RUNNING and _answers(f"{service.url}/readyz"):
+                return
+            progress(f"Waiting for {', '.join(waiting)}" if waiting else "Waiting for the first answer")
+        time.sleep(POLL_S)
+    raise LaunchError(f"The service was not up within {READY_WITHIN_S:g} s. See {service.app_log}.")
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except urllib.error.HTTPError as error:
+        return error.code == 503 and b'"models"' in error.read()
+    except OSError:
+        return False
+    return True
+
+
+def _end_ray() -> None:
+    """Drain, stop Serve and Ray, and end whatever process of ours is left."""
+    import ray
+    from ray import serve
+
+    family = psutil.Process().children(recursive=True)
+    if ray.is_initialized():
+        with suppress(Exception):  # a cluster that has died already can't be asked
+            serve.shutdown()
+        ray.shutdown()
+    _, alive = psutil.wait_procs(family, timeout=END_WITHIN_S)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=END_WITHIN_S)
+
+
+def _prepare_environment(data_path: Path) -> None:
+    """Set what Ray and the libraries read when they are imported, here and, by inheritance, in every worker."""
+    token = data_path / "ray-token"
+    if not token.exists():
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+    os.environ.update(RAY_ENVIRONMENT, RAY_AUTH_TOKEN_PATH=str(token))
+    os.environ.pop("RAY_AUTH_TOKEN", None)
+    os.environ.pop("RAY_ADDRESS", None)
+
+
+@contextmanager
+def _sole_user(data_path: Path) -> Iterator[None]:
+    """Hold the data folder's lock, so that two copies of the service never share one."""
+    data_path.mkdir(parents=True, exist_ok=True)
+    with (data_path / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LaunchError(
+                f"Another copy of the service uses the data folder {data_path}. Choose another with --data-dir."
+            ) from None
+        yield
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """Make a folder with a short path for Ray's sockets; sweep those of copies that were killed."""
+    root = Path(tempfile.gettempdir())
+    for left in root.glob(f"{TEMP_PREFIX}*"):
+        owner = re.match(rf"{TEMP_PREFIX}(\d+)-", left.name)
+        if owner and not psutil.pid_exists(int(owner[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{TEMP_PREFIX}{os.getpid()}-", dir=root))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise LaunchError(
+                f"Port {port} on {host} can't be used ({error.strerror}). Choose another with --port."
+            ) from None
+
+
+def free_port() -> int:
+    """Find a TCP port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,175 @@
+"""The command line: `ai-pipeline serve | generate | doctor`."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from cli import doctor as checks
+from cli.app_log import follow
+from cli.launcher import LaunchError, LaunchOptions, Service, free_port, join, launch
+from graphs.schemas import GenerateBody
+from pipeline.errors import PipelineError
+from pipeline.records import Scheduler
+from pipeline.settings import ServiceSettings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
+console = Console()
+
+Host = Annotated[str, typer.Option(envvar="PIPELINE_HOST", help="Address to listen on.")]
+Port = Annotated[int, typer.Option(envvar="PIPELINE_PORT", help="Port of the HTTP API.")]
+UiPort = Annotated[int, typer.Option(envvar="PIPELINE_UI_PORT", help="Port of the dashboard; there is none yet.")]
+NoUi = Annotated[
+    bool, typer.Option("--no-ui", envvar="PIPELINE_NO_UI", help="Serve the API alone, as this version always does.")
+]
+Profile = Annotated[str, typer.Option(envvar="PIPELINE_PROFILE", help="A profile in configs/, or a YAML file.")]
+DataDir = Annotated[Path, typer.Option(envvar="PIPELINE_DATA_DIR", help="Where images, sessions and app.log are kept.")]
+Address = Annotated[
+    str | None, typer.Option(envvar="PIPELINE_ADDRESS", help="Deploy to this Ray cluster instead of one of our own.")
+]
+LogFormat = Annotated[str, typer.Option(envvar="PIPELINE_LOG_FORMAT", help="text or json.")]
+MetricsPort = Annotated[int, typer.Option(envvar="PIPELINE_METRICS_PORT", help="Port to scrape; 0 takes a free one.")]
+NumGpus = Annotated[
+    float | None, typer.Option(envvar="PIPELINE_NUM_GPUS", help="Logical GPUs of our own Ray; found if left out.")
+]
+
+
+@app.command()
+def serve(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    ui_port: UiPort = 7860,  # noqa: ARG001  # the dashboard comes later; scripts may say its port already
+    no_ui: NoUi = False,  # noqa: ARG001
+    profile: Profile = "mini",
+    data_dir: DataDir = Path("data"),
+    address: Address = None,
+    log_format: LogFormat = "text",
+    metrics_port: MetricsPort = 0,
+    num_gpus: NumGpus = None,
+) -> None:
+    """Serve the API until Ctrl-C."""
+    options = LaunchOptions(
+        host=host,
+        port=port,
+        profile=profile,
+        data_dir=data_dir,
+        log_format=log_format,
+        metrics_port=metrics_port,
+        num_gpus=num_gpus,
+    )
+    with _explained():
+        if address is not None:
+            with _status() as progress:
+                join(address, options, progress)
+            console.print(f"Deployed to {address}. `serve shutdown` ends it.")
+            return
+        with _launched(options) as service:
+            _announce(service)
+            threading.Thread(target=follow, args=(service.app_log,), daemon=True).start()
+            signal.pause()
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What the image shows.")],
+    negative_prompt: Annotated[str, typer.Option(help="What it doesn't show.")] = "",
+    seed: Annotated[int | None, typer.Option(help="Same request, same seed, same image.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale.")] = None,
+    width: Annotated[int | None, typer.Option(help="In pixels.")] = None,
+    height: Annotated[int | None, typer.Option(help="In pixels.")] = None,
+    scheduler: Annotated[Scheduler | None, typer.Option(help="Noise schedule.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder the results go to.")] = Path("out"),
+    profile: Profile = "mini",
+) -> None:
+    """Make one image, analyze it, write the results to a folder and exit."""
+    from cli.one_shot import make_one  # ray is imported along with it
+
+    with _explained():
+        body = GenerateBody(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            width=width,
+            height=height,
+            scheduler=scheduler,
+        )
+        settings = ServiceSettings(profile=profile).load_profile()
+        request = body.resolve(settings.diffusion)
+        with tempfile.TemporaryDirectory() as nothing_kept:
+            options = LaunchOptions(port=free_port(), profile=profile, data_dir=Path(nothing_kept))
+            with _launched(options) as service:
+                make_one(service, request, out, console)
+
+
+@app.command()
+def doctor(
+    profile: Profile = "mini", host: Host = "127.0.0.1", port: Port = 8000, data_dir: DataDir = Path("data")
+) -> None:
+    """Say what this machine has, what is missing, and how to mend it."""
+    results = checks.examine(profile=profile, host=host, port=port, data_dir=data_dir)
+    table = Table("", "what", "found", "how to mend it", box=None)
+    for result in results:
+        table.add_row("[green]ok" if result.ok else "[red]no", result.what, result.found, result.mend)
+    console.print(table)
+    raise typer.Exit(0 if all(result.ok for result in results) else 1)
+
+
+@contextmanager
+def _launched(options: LaunchOptions) -> Iterator[Service]:
+    _interrupt_on_signals()
+    with ExitStack() as stack:
+        with _status() as progress:
+            service = stack.enter_context(launch(options, progress))
+        _interrupt_on_signals()  # ray.init has put its own handlers there
+        yield service
+
+
+@contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    """Show what is going on, and how long it has taken, while the block runs."""
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as progress:
+        task = progress.add_task("Starting", total=None)
+        yield lambda words: progress.update(task, description=words)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn the errors a user can mend into one sentence and exit code 1, and an interrupt into a plain end."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+    except (LaunchError, PipelineError, FileNotFoundError, ValueError) as error:
+        console.print(f"[red]{escape(str(error))}")
+        raise typer.Exit(1) from None
+
+
+def _interrupt_on_signals() -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _announce(service: Service) -> None:
+    console.print(f"[bold green]Ready[/] at {service.url}  (API: {service.url}/docs)")
+    console.print(f"Metrics at {service.metrics_url}, log in {service.app_log}. Ctrl-C ends it.", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app()
