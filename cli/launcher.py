@@ -7,6 +7,7 @@ imported inside functions, after the environment it reads at import is set.
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import re
@@ -18,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ SERVE_CONFIG = PROJECT_ROOT / "serve_config.yaml"
 NAMESPACE = "ai-pipeline"
 TEMP_PREFIX = "aip-"  # /tmp/aip-<pid>-…: short, because a socket's path has 107 bytes at most
 OBJECT_STORE_BYTES = 1 << 30
+SERVICE_UNAVAILABLE = 503
+READINESS_WITHIN_S = 5.0
 READY_WITHIN_S = 600.0  # a first start may have gigabytes to load
 POLL_S = 0.2
 END_WITHIN_S = 10.0
@@ -71,6 +74,17 @@ class Service:
     metrics_url: str
     app_log: Path
     app_name: str
+
+    def unready_models(self) -> dict[str, str]:
+        """The models that could not be loaded, and why."""
+        try:
+            urllib.request.urlopen(f"{self.url}/readyz", timeout=READINESS_WITHIN_S).close()
+        except urllib.error.HTTPError as error:
+            if error.code != SERVICE_UNAVAILABLE:
+                raise
+            models: dict[str, dict[str, Any]] = json.load(error)["models"]
+            return {name: model["reason"] for name, model in models.items() if not model["ready"]}
+        return {}
 
 
 @contextmanager
@@ -192,19 +206,17 @@ def _wait_until_up(service: Service, progress: Callable[[str], None]) -> None:
             if overview.status is ApplicationStatus.DEPLOY_FAILED:
                 raise LaunchError(f"The deployments could not be started: {overview.message}")
             waiting = [name for name, status in overview.deployments.items() if status.status != "HEALTHY"]
-            if overview.status is ApplicationStatus.RUNNING and _answers(f"{service.url}/readyz"):
+            if overview.status is ApplicationStatus.RUNNING and _answers(service):
                 return
             progress(f"Waiting for {', '.join(waiting)}" if waiting else "Waiting for the first answer")
         time.sleep(POLL_S)
     raise LaunchError(f"The service was not up within {READY_WITHIN_S:g} s. See {service.app_log}.")
 
 
-def _answers(url: str) -> bool:
+def _answers(service: Service) -> bool:
     try:
-        urllib.request.urlopen(url, timeout=5).close()
-    except urllib.error.HTTPError as error:
-        return error.code == 503 and b'"models"' in error.read()
-    except OSError:
+        service.unready_models()
+    except (OSError, ValueError):  # refused, or answered by the proxy alone
         return False
     return True
 
@@ -215,10 +227,12 @@ def _end_ray() -> None:
     from ray import serve
 
     family = psutil.Process().children(recursive=True)
-    if ray.is_initialized():
-        with suppress(Exception):  # a cluster that has died already can't be asked
-            serve.shutdown()
-        ray.shutdown()
+    # What Ray prints of calls that were under way when their actor ended would only alarm.
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        if ray.is_initialized():
+            with suppress(Exception):  # a cluster that has died already can't be asked
+                serve.shutdown()
+            ray.shutdown()
     _, alive = psutil.wait_procs(family, timeout=END_WITHIN_S)
     for process in alive:
         with suppress(psutil.NoSuchProcess):

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from cli import doctor as checks
 from cli.app_log import follow
-from cli.launcher import LaunchError, LaunchOptions, Service, free_port, join, launch
+from cli.launcher import SERVE_CONFIG, LaunchError, LaunchOptions, Service, free_port, join, launch
 from graphs.schemas import GenerateBody
 from pipeline.errors import PipelineError
 from pipeline.records import Scheduler
@@ -44,6 +44,10 @@ NumGpus = Annotated[
     float | None, typer.Option(envvar="PIPELINE_NUM_GPUS", help="Logical GPUs of our own Ray; found if left out.")
 ]
 
+ServeConfig = Annotated[
+    Path, typer.Option(envvar="PIPELINE_SERVE_CONFIG", help="Replicas, autoscaling and GPU fractions.")
+]
+
 
 @app.command()
 def serve(
@@ -57,6 +61,7 @@ def serve(
     log_format: LogFormat = "text",
     metrics_port: MetricsPort = 0,
     num_gpus: NumGpus = None,
+    serve_config: ServeConfig = SERVE_CONFIG,
 ) -> None:
     """Serve the API until Ctrl-C."""
     options = LaunchOptions(
@@ -67,6 +72,7 @@ def serve(
         log_format=log_format,
         metrics_port=metrics_port,
         num_gpus=num_gpus,
+        serve_config=serve_config,
     )
     with _explained():
         if address is not None:
@@ -94,8 +100,6 @@ def generate(
     profile: Profile = "mini",
 ) -> None:
     """Make one image, analyze it, write the results to a folder and exit."""
-    from cli.one_shot import make_one  # ray is imported along with it
-
     with _explained():
         body = GenerateBody(
             prompt=prompt,
@@ -112,6 +116,8 @@ def generate(
         with tempfile.TemporaryDirectory() as nothing_kept:
             options = LaunchOptions(port=free_port(), profile=profile, data_dir=Path(nothing_kept))
             with _launched(options) as service:
+                from cli.one_shot import make_one  # ray comes with it, and must not before the launch
+
                 make_one(service, request, out, console)
 
 
@@ -168,6 +174,8 @@ def _interrupt_on_signals() -> None:
 
 def _announce(service: Service) -> None:
     console.print(f"[bold green]Ready[/] at {service.url}  (API: {service.url}/docs)")
+    for model, reason in service.unready_models().items():
+        console.print(f"[red]The {model} model is not ready:[/] {escape(reason)}", soft_wrap=True)
     console.print(f"Metrics at {service.metrics_url}, log in {service.app_log}. Ctrl-C ends it.", soft_wrap=True)
 
 

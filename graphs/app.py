@@ -23,14 +23,13 @@ def build(settings: ServiceSettings) -> Application:
     Replica counts and autoscaling come from the `deployments:` section of the configuration; GPU fractions from
     `settings.num_gpus`, applied unless the accelerator is the CPU.
     """
+    if settings.accelerator == "auto" and not ray.cluster_resources().get("GPU"):
+        settings = settings.model_copy(update={"accelerator": "cpu"})
     accelerator = settings.accelerator
-    if accelerator == "auto":
-        accelerator = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
-    settings = settings.model_copy(update={"accelerator": accelerator})
     profile = settings.load_profile()
 
     def sized(deployment: Any) -> Any:
-        num_gpus = settings.num_gpus.get(deployment.name, 0) if accelerator == "cuda" else 0
+        num_gpus = settings.num_gpus.get(deployment.name, 0) if accelerator != "cpu" else 0
         return deployment.options(ray_actor_options={**(deployment.ray_actor_options or {}), "num_gpus": num_gpus})
 
     return sized(Ingress).bind(

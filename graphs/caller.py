@@ -46,7 +46,7 @@ class Caller:
             )
 
 
-def find_caller(request: Request) -> Caller:
+async def find_caller(request: Request) -> Caller:
     """Read header and cookie; the header wins.
 
     Raises:

@@ -156,11 +156,14 @@ class Flow:
             ImageNotFound: there is none with this id.
             NoImageYet: the session has none.
         """
-        if image_id is None:
-            image_id = await asyncio.to_thread(self._store.last_image_id, owner, session)
-        if image_id is None:
-            raise NoImageYet
-        return await asyncio.to_thread(self._store.record, image_id)
+
+        def look_up() -> ImageRecord:
+            found = image_id or self._store.last_image_id(owner, session)
+            if found is None:
+                raise NoImageYet
+            return self._store.record(found)
+
+        return await asyncio.to_thread(look_up)
 
     async def describe(self, record: ImageRecord, request_id: str) -> Description:
         """Classify the whole image."""

@@ -59,7 +59,9 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         self._gauges = asyncio.get_running_loop().create_task(self._report())
-        return build_http_app(self._flow, self._settings.admission, self._settings.accelerator)
+        return build_http_app(
+            self._flow, self._settings.admission, "cpu" if self._settings.accelerator == "cpu" else "cuda"
+        )
 
     async def follow(
         self, request: GenerationRequest, session: str, request_id: str

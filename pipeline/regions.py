@@ -14,6 +14,7 @@ from pipeline.records import Pixels, Polygon, Segmentation
 Mask = npt.NDArray[np.bool_]  # (h, w)
 
 OUTLINE_TOLERANCE = 0.005  # of a contour's length
+SPECK = 0.01  # of the area within all of a mask's contours: smaller ones are noise
 
 
 def encode_mask(mask: Mask) -> bytes:
@@ -28,9 +29,11 @@ def decode_mask(rle: bytes, size: tuple[int, int]) -> Mask:
 
 
 def outline(mask: Mask) -> Polygon:
-    """Trace a mask's outer contours, simplified at 0.5 % of their length; those of under 3 points are dropped."""
+    """Trace a mask's outer contours, simplified at 0.5 % of their length; specks and lines are dropped."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    simplified = (cv2.approxPolyDP(c, OUTLINE_TOLERANCE * cv2.arcLength(c, True), True) for c in contours)
+    areas = [cv2.contourArea(contour) for contour in contours]
+    shapes = [contour for contour, area in zip(contours, areas, strict=True) if area >= SPECK * sum(areas)]
+    simplified = (cv2.approxPolyDP(c, OUTLINE_TOLERANCE * cv2.arcLength(c, True), True) for c in shapes)
     return [contour.reshape(-1, 2).astype(int).tolist() for contour in simplified if len(contour) >= 3]
 
 

@@ -104,6 +104,8 @@ class Everything(_Settings):
     min_stability: Fraction = 0.95
     stability_offset: float = 0.95  # logits
     max_box_iou: Fraction = 0.7
+    min_area: Fraction = 0.0
+    """Of the image's pixels; a smaller region is a speck and dropped."""
 
 
 class Sam2Settings(_Settings):

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphs.workers import ModelName, WorkerDied
 from pipeline import drawing, images
-from pipeline.cache import Busy, Hit, LeasedLru, Lease
+from pipeline.cache import Busy, Hit, Lease, LeasedLru
 from pipeline.records import (
     Computed,
     Descriptions,
@@ -70,7 +70,7 @@ class FakeWorkers:
 
     async def encode_text(self, text: str) -> Vectors:
         await self._begin("encode_text")
-        return np.eye(1, DIMENSIONS, dtype=np.float32) * np.float32(0.275)
+        return np.eye(1, DIMENSIONS, dtype=np.float32) * np.float32(0.125)
 
     async def segment(self, image: Pixels, parameters: Everything) -> Computed[Segmentation]:
         await self._begin("segment")

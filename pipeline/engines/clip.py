@@ -1,0 +1,150 @@
+"""What a picture shows: CLIP through open_clip, zero-shot labels and vectors that pictures and texts share."""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from open_clip import pretrained as open_clip_pretrained
+from PIL import Image
+from torch.nn import functional
+
+from pipeline.engines import weights
+from pipeline.engines.cifar100 import CIFAR100
+from pipeline.records import Descriptions, Pixels, Vectors
+from pipeline.settings import ClipSettings, Labelling
+
+MAX_TEXTS = 1024  # cached vectors, 2 KB each at d = 512
+MAX_LABEL_MATRICES = 16
+TEXTS_PER_BATCH = 128
+
+_PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+
+
+class ClipEngine:
+    """A CLIP model on one device. Calls must not overlap in time, but may come from different threads.
+
+    Attributes:
+        device: `"cpu"` or `"cuda:0"`.
+        fingerprint: digest of the weights.
+        fill: RGB, the model's mean colour. Pixels painted with it normalise to about 0.
+
+    Raises:
+        ModelUnavailable: the folder is missing or incomplete, or the named weights can't be had.
+    """
+
+    def __init__(self, settings: ClipSettings, device: str) -> None:
+        name, path = find_model(settings)
+        try:
+            self._model: Any
+            self._model, _, self._preprocess = open_clip.create_model_and_transforms(
+                name,
+                pretrained=settings.pretrained,
+                precision=_PRECISIONS[settings.model.dtype],
+                device=device,
+                require_pretrained=True,
+                weights_only=True,
+            )
+            self._tokenize = open_clip.get_tokenizer(name)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise weights.unavailable(path, f"can't be loaded as an open_clip model ({error})") from error
+        self._model.eval().requires_grad_(False)
+        self._dtype: torch.dtype = getattr(torch, settings.model.dtype)
+        self.device = device
+        self.fingerprint = weights.fingerprint(path)
+        red, green, blue = (round(255 * mean) for mean in self._model.visual.preprocess_cfg["mean"])
+        self.fill: tuple[int, int, int] = (red, green, blue)
+        self._texts: OrderedDict[str, Vectors] = OrderedDict()  # text to (d,), least recently used first
+        self._dimensions = self._compute_texts([""]).shape[1]
+        self._label_matrix = functools.lru_cache(MAX_LABEL_MATRICES)(self._encode_labels)
+
+    def describe(self, pictures: Sequence[Pixels], labelling: Labelling) -> Descriptions:
+        """Describe pictures by their vectors and best labels, all in one batch.
+
+        Confidences are the softmax of `logit_scale` × cosine over all labels (arXiv:2103.00020, section 3.1).
+
+        Args:
+            pictures: n arrays (h, w, 3) uint8 RGB, of any sizes.
+            labelling: the labels, their prompt and how many to keep.
+        """
+        labels = CIFAR100 if labelling.labels == "cifar100" else labelling.labels
+        matrix = self._label_matrix(labels, labelling.template)  # (labels, d)
+        vectors = self._encode_pictures(pictures) if pictures else self._no_vectors()
+        scores = (labelling.logit_scale * torch.from_numpy(vectors @ matrix.T)).softmax(dim=1)  # (n, labels)
+        confidences, best = scores.topk(min(labelling.top_k, len(labels)), dim=1)  # (n, k)
+        return Descriptions(
+            vectors=_read_only(vectors),
+            labels=tuple(tuple(labels[i] for i in row) for row in best.tolist()),
+            confidences=_read_only(confidences.numpy()),
+        )
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Encode texts as they are, without a template; those seen lately come from a cache.
+
+        Returns:
+            (n, d) float32, unit norm, read-only.
+        """
+        missing = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        found = {text: self._texts[text] for text in texts if text in self._texts}
+        found.update(zip(missing, self._compute_texts(missing), strict=True))
+        for text in found:
+            self._texts[text] = found[text]
+            self._texts.move_to_end(text)
+        while len(self._texts) > MAX_TEXTS:
+            self._texts.popitem(last=False)
+        return _read_only(np.stack([found[text] for text in texts]) if texts else self._no_vectors())
+
+    def _encode_labels(self, labels: tuple[str, ...], template: str) -> Vectors:
+        """Encode the prompts of labels as (labels, d); the data sets' underscores are spaces to the model."""
+        return self._compute_texts([template.format(label=label.replace("_", " ")) for label in labels])
+
+    @torch.inference_mode()
+    def _compute_texts(self, texts: Sequence[str]) -> Vectors:
+        batches = [texts[i : i + TEXTS_PER_BATCH] for i in range(0, len(texts), TEXTS_PER_BATCH)]
+        encoded = [self._model.encode_text(self._tokenize(list(batch)).to(self.device)) for batch in batches]
+        return _unit_norm(torch.cat(encoded)) if encoded else self._no_vectors()
+
+    def _no_vectors(self) -> Vectors:
+        return np.zeros((0, self._dimensions), np.float32)
+
+    @torch.inference_mode()
+    def _encode_pictures(self, pictures: Sequence[Pixels]) -> Vectors:
+        batch = torch.stack([self._preprocess(Image.fromarray(pixels)) for pixels in pictures])  # (n, 3, s, s)
+        return _unit_norm(self._model.encode_image(batch.to(self.device, self._dtype)))
+
+
+def find_model(settings: ClipSettings) -> tuple[str, Path]:
+    """Find the model as open_clip wants it named, and the folder or file that holds its weights.
+
+    Raises:
+        ModelUnavailable: there is no such folder, or open_clip can't provide the named weights.
+    """
+    name = settings.model.source
+    folder = weights.find(settings.model)
+    if folder is not None:
+        return f"local-dir:{folder}", folder
+    known = open_clip_pretrained.get_pretrained_cfg(name, settings.pretrained or "")
+    if not known:
+        raise weights.unavailable(f"{name} ({settings.pretrained})", "are no weights that open_clip knows")
+    try:
+        path = Path(open_clip_pretrained.download_pretrained(known))
+    except (OSError, RuntimeError) as error:
+        raise weights.unavailable(f"{name} ({settings.pretrained})", f"can't be downloaded ({error})") from error
+    weights.verify(path, settings.model.sha256)
+    return name, path
+
+
+def _unit_norm(vectors: torch.Tensor) -> Vectors:
+    normed: Vectors = functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+    return normed
+
+
+def _read_only(array: Vectors) -> Vectors:
+    array.flags.writeable = False
+    return array

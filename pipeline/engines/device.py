@@ -1,0 +1,36 @@
+"""Where an engine computes: the choice of device and the threads of a CPU."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import torch
+
+Accelerator = Literal["auto", "cpu", "cuda"]
+
+
+def pick_device(accelerator: Accelerator) -> str:
+    """Choose `"cpu"` or `"cuda:0"`, the first GPU this process may see; `auto` takes a GPU where there is one.
+
+    Raises:
+        RuntimeError: `cuda` is asked for and this process sees no GPU.
+    """
+    if accelerator == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda:0"
+    if accelerator == "cuda":
+        raise RuntimeError("The accelerator is set to cuda, but this process sees no GPU. Set it to auto or cpu.")
+    return "cpu"
+
+
+def use_threads(threads: int) -> None:
+    """Let torch use so many CPU threads in this process, and let them sleep while they have nothing to do.
+
+    Must be called by whoever owns the process, not by an engine: the setting is global, and Ray sets one thread for
+    an actor with less than one CPU.
+    """
+    # Read by the OpenMP runtime when it starts its pool, which is at the first parallel computation.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    torch.set_num_threads(threads)

@@ -1,0 +1,111 @@
+"""How the service starts, says what is wrong, and ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import yaml
+
+from tests.acceptance.conftest import ROOT, RunningService, serving, wait_until
+
+QUICK_SCALING = {"upscale_delay_s": 1, "downscale_delay_s": 3, "metrics_interval_s": 1, "look_back_period_s": 2}
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_a_prompt_makes_one_image_and_its_parts_while_another_copy_serves(service: RunningService, tmp_path: Path):
+    finished = command("generate", "red apple in white plate", "--seed", "3", "--out", str(tmp_path))
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    (folder,) = tmp_path.iterdir()
+    result = json.loads((folder / "result.json").read_text())
+    assert result["prompt"] == "red apple in white plate"
+    assert result["seed"] == 3
+    assert len(result["clip_analysis"]) == 5
+    spotlights = sorted((folder / "spotlights").iterdir())
+    assert len(spotlights) == len(result["segmented_regions"]) > 0
+    for picture in (folder / "image.png", folder / "overlay.png", *spotlights):
+        assert cv2.imread(str(picture)).shape == (128, 128, 3)
+    assert service.client().get("/healthz").status_code == 200
+
+
+def test_a_taken_port_and_a_taken_data_folder_are_said(service: RunningService, tmp_path: Path):
+    port = service.url.rsplit(":", 1)[1]
+
+    taken_port = command("serve", "--port", port, "--data-dir", str(tmp_path))
+    taken_folder = command("serve", "--port", "0", "--data-dir", str(service.data_dir))
+
+    assert taken_port.returncode == taken_folder.returncode == 1
+    assert "--port" in taken_port.stdout
+    assert "--data-dir" in taken_folder.stdout
+
+
+def test_the_doctor_tells_what_is_missing(tmp_path: Path):
+    healthy = command("doctor", "--port", "0", "--data-dir", str(tmp_path))
+    profile = yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text())
+    profile["sam2"]["model"]["source"] = "/nowhere/sam2"
+    (tmp_path / "lame.yaml").write_text(yaml.safe_dump(profile))
+    lame = command("doctor", "--port", "0", "--profile", str(tmp_path / "lame.yaml"))
+
+    assert healthy.returncode == 0, healthy.stdout
+    assert lame.returncode == 1
+    assert "/nowhere/sam2" in lame.stdout
+
+
+def test_a_logical_gpu_missing_weights_and_autoscaling(tmp_path: Path):
+    """One start for three questions: it takes half a minute."""
+    profile = yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text())
+    profile["clip"]["model"]["source"] = "/nowhere/clip"
+    (tmp_path / "lame.yaml").write_text(yaml.safe_dump(profile))
+    config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    for deployment in config["applications"][0]["deployments"]:
+        if deployment["name"] == "Diffusion":
+            deployment["autoscaling_config"] |= QUICK_SCALING
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
+
+    arguments = (
+        "--num-gpus",
+        "1",
+        "--profile",
+        str(tmp_path / "lame.yaml"),
+        "--serve-config",
+        str(tmp_path / "serve.yaml"),
+    )
+    with serving(tmp_path, *arguments) as service, service.client() as client:
+        readiness = client.get("/readyz")
+        assert readiness.status_code == 503
+        models = readiness.json()["models"]
+        assert {name: model["ready"] for name, model in models.items()} == {
+            "Diffusion": True,
+            "Clip": False,
+            "Segmenter": True,
+        }
+        assert "/nowhere/clip" in models["Clip"]["reason"]
+
+        def replicas() -> int:
+            return len(service.processes("ray::ServeReplica:pipeline:Diffusion"))
+
+        with ThreadPoolExecutor(8) as pool:
+            for i in range(8):
+                pool.submit(client.post, "/generate", json={"prompt": "pear", "seed": i, "steps": 100})
+            wait_until(lambda: replicas() == 2)
+        wait_until(lambda: replicas() == 1)
+
+
+def test_the_fractions_fit_one_card():
+    config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    (application,) = config["applications"]
+    fractions = application["args"]["num_gpus"]
+    maxima = {d["name"]: d.get("autoscaling_config", {}).get("max_replicas", 1) for d in application["deployments"]}
+
+    assert sum(fraction * maxima[name] for name, fraction in fractions.items()) <= 1
+    assert not [d for d in application["deployments"] if "ray_actor_options" in d]

@@ -1,0 +1,252 @@
+"""What clients see of a running service."""
+
+from __future__ import annotations
+
+import http.client
+import random
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.acceptance.conftest import RunningService, wait_until
+
+
+def new_image(client: httpx.Client, seed: int, session: str = "test", **parameters) -> str:
+    answer = client.post(
+        "/generate",
+        json={"prompt": f"pear {seed}", "seed": seed, "steps": 2} | parameters,
+        headers={"X-Session-ID": session},
+    )
+    assert answer.status_code == 200, answer.text
+    return answer.json()["image_id"]
+
+
+def segmentations_run(service: RunningService) -> float:
+    return service.metric("ray_pipeline_engine_calls_total", model="Segmenter")
+
+
+def test_a_client_written_for_the_origin_works_unchanged(service: RunningService):
+    client = Path(__file__).with_name("origin_client.py")
+
+    finished = subprocess.run([sys.executable, str(client), service.url], capture_output=True, text=True, timeout=300)
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "OK" in finished.stdout
+
+
+def test_twenty_interleaved_sessions_keep_to_themselves(service: RunningService):
+    def live(session: int) -> None:
+        own = None
+        moves = random.Random(session)
+        headers = {"X-Session-ID": f"user-{session}"}
+        with service.client(headers=headers) as client:
+            for _ in range(5):
+                if own is None or moves.random() < 0.3:
+                    made = client.post("/generate", json={"prompt": "pear", "steps": 1, "seed": session})
+                    if made.status_code == 429:
+                        continue
+                    own = made.json()["image_id"]
+                else:
+                    call = moves.choice(["/analyze", "/segment", "/visualize", "/probe"])
+                    seen = client.post(call, json={"prompt": "metal"} if call == "/probe" else None)
+                    assert seen.status_code == 429 or seen.json()["image_id"] == own
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(live, range(20)))
+
+
+def test_the_same_seed_makes_the_same_image(service: RunningService):
+    with service.client() as client:
+        first, again, other = (
+            client.post("/generate", json={"prompt": "pear", "seed": seed, "steps": 3}).json()["generated_image"]
+            for seed in (5, 5, 6)
+        )
+
+    assert first == again != other
+
+
+def test_sixteen_callers_one_segmentation(service: RunningService):
+    with service.client() as client, ThreadPoolExecutor(16) as pool:
+        image_id = new_image(client, seed=100)
+        before = service.settled_metric("ray_pipeline_engine_calls_total", 1, model="Segmenter")
+
+        answers = list(pool.map(lambda _: service.post(f"/segment?image_id={image_id}"), range(16)))
+
+        assert {answer.status_code for answer in answers} == {200}
+        assert len({str(answer.json()["segmented_regions"]) for answer in answers}) == 1
+        # The next image's segmentation is counted after all of this one's: when it shows, they all do.
+        client.post("/segment", params={"image_id": new_image(client, seed=101)})
+        assert service.settled_metric("ray_pipeline_engine_calls_total", before + 2, model="Segmenter") == before + 2
+
+
+def test_the_first_caller_hangs_up_and_the_others_are_served(service: RunningService):
+    with service.client() as client, ThreadPoolExecutor(8) as pool:
+        image_id = new_image(client, seed=110)
+        before = service.settled_metric("ray_pipeline_engine_calls_total", 1, model="Segmenter")
+        first = http.client.HTTPConnection("127.0.0.1", httpx.URL(service.url).port)
+        first.request("POST", f"/segment?image_id={image_id}")
+
+        answers = pool.map(lambda _: service.post(f"/segment?image_id={image_id}"), range(8))
+        first.close()
+
+        assert {answer.status_code for answer in answers} == {200}
+        client.post("/segment", params={"image_id": new_image(client, seed=111)})
+        assert service.settled_metric("ray_pipeline_engine_calls_total", before + 2, model="Segmenter") == before + 2
+
+
+def test_a_killed_cache_costs_no_answer(service: RunningService):
+    with service.client() as client, ThreadPoolExecutor(8) as pool:
+        image_id = new_image(client, seed=120)
+        (cache,) = service.processes("ray::SegmentationCache")
+        cache.kill()
+
+        answers = list(pool.map(lambda _: service.post(f"/segment?image_id={image_id}"), range(8)))
+
+        assert {answer.status_code for answer in answers} == {200}
+        wait_until(lambda: bool(service.processes("ray::SegmentationCache")))
+
+
+@pytest.mark.parametrize("title", ["ray::ServeReplica:pipeline:Diffusion", "ray::ServeReplica:pipeline:Segmenter"])
+def test_a_killed_model_replica_costs_time_but_no_answer(service: RunningService, title: str):
+    with service.client() as client, ThreadPoolExecutor(1) as pool:
+        image_id = new_image(client, seed=130)
+        if "Diffusion" in title:
+            pending = pool.submit(client.post, "/generate", json={"prompt": "pear", "seed": 131, "steps": 100})
+        else:
+            pending = pool.submit(client.post, "/segment", params={"image_id": image_id})
+        for replica in service.processes(title):
+            replica.kill()
+
+        answer = pending.result()
+
+        assert answer.status_code == 200, answer.text
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+
+
+def test_a_dropped_connection_stops_the_denoising(service: RunningService):
+    before = service.settled_metric("ray_pipeline_engine_steps_total", 1)
+    caller = http.client.HTTPConnection("127.0.0.1", httpx.URL(service.url).port)
+    body = '{"prompt": "pear", "steps": 100, "width": 256, "height": 256}'
+    caller.request("POST", "/generate", body, {"Content-Type": "application/json"})
+    wait_until(lambda: service.metric("ray_pipeline_engine_steps_total") > before)
+    caller.close()
+    with service.client() as client:
+        new_image(client, seed=140)  # waits for its turn, so the dropped work has ended
+        after = service.settled_metric("ray_pipeline_engine_steps_total", before + 3)
+
+    assert after < before + 100
+
+
+def test_overload_refuses_at_once_and_loses_nothing(service: RunningService):
+    def call(i: int) -> httpx.Response:
+        with service.client(headers={"X-Session-ID": f"crowd-{i}"}) as client:
+            return client.post("/generate", json={"prompt": "pear", "seed": i, "steps": 5})
+
+    with ThreadPoolExecutor(100) as pool:
+        answers = list(pool.map(call, range(100)))
+
+    accepted = [answer for answer in answers if answer.status_code == 200]
+    refused = [answer for answer in answers if answer.status_code in (429, 503)]
+    assert len(accepted) + len(refused) == 100
+    assert accepted
+    assert refused
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    assert all(answer.json()["code"] == "overloaded" for answer in refused)
+
+
+def test_every_answer_and_log_line_carries_its_request_id(service: RunningService):
+    with service.client() as client:
+        answer = client.post(
+            "/generate", json={"prompt": "secret words", "steps": 1}, headers={"X-Request-ID": "id-42"}
+        )
+
+    assert answer.headers.get_list("x-request-id") == ["id-42"]
+    log = (service.data_dir / "app.log").read_text()
+    assert "[INFO] Generating image for request id-42\n" in log
+    assert "secret words" not in log
+
+
+def test_the_metrics_name_stages_and_never_prompts_or_ids(service: RunningService):
+    with service.client() as client:
+        image_id = new_image(client, seed=150, prompt="unmistakable")
+        client.post("/visualize", params={"image_id": image_id})
+        client.post("/visualize", params={"image_id": image_id})
+        client.post("/probe", json={"prompt": "unmistakable", "image_id": image_id})
+        client.get("/nowhere")
+    assert service.settled_metric("ray_pipeline_requests_total", 1, route="unmatched", status="404")
+
+    expected = {
+        "ray_pipeline_requests_total",
+        "ray_pipeline_errors_total",
+        "ray_pipeline_request_seconds_bucket",
+        "ray_pipeline_stage_seconds_bucket",
+        "ray_pipeline_denoising_steps_total",
+        "ray_pipeline_regions_bucket",
+        "ray_pipeline_results_reused_total",
+        "ray_pipeline_in_hand",
+        "ray_pipeline_engine_calls_total",
+        "ray_pipeline_engine_steps_total",
+        "ray_pipeline_cache_hits_total",
+        "ray_pipeline_cache_misses_total",
+        "ray_pipeline_cache_bytes",
+        "ray_pipeline_cache_entries",
+    }
+
+    def missing() -> set[str]:
+        lines = httpx.get(service.metrics_url).text.splitlines()
+        return expected - {line.split("{")[0] for line in lines}
+
+    wait_until(lambda: not missing(), give_up=False)  # gauges come and go with the exporter's interval
+    assert missing() == set()
+    text = httpx.get(service.metrics_url).text
+    assert "unmistakable" not in text
+    assert image_id not in text
+
+
+def raw_answer(service: RunningService, head: bytes, body: bytes = b"") -> tuple[int, bytes]:
+    """Send bytes as they are and read the whole answer: its status and its body."""
+    url = httpx.URL(service.url)
+    with socket.create_connection((url.host, url.port), timeout=60) as connection:
+        connection.sendall(head)
+        with suppress(ConnectionError):  # refused before all of it was sent
+            connection.sendall(body)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        return answer.status, answer.read()
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "expected"),
+    [
+        pytest.param(b"POST /generate", b"{", 400, id="broken JSON"),
+        pytest.param(b"POST /generate", b"[" * 100_000, 400, id="deeply nested"),
+        pytest.param(b"POST /generate", b'{"prompt": "x", "width": 7}', 422, id="width 7"),
+        pytest.param(b"POST /generate", b'{"prompt": "x", "guidance": NaN}', 400, id="NaN"),
+        pytest.param(b"POST /generate", b" " * (50 << 20), 413, id="50 MB"),
+        pytest.param(b"DELETE /generate", b"", 405, id="wrong method"),
+        pytest.param(b"POST /segment?image_id=%00", b"", 422, id="malformed id"),
+    ],
+)
+def test_bad_input_through_the_proxy(service: RunningService, head: bytes, body: bytes, expected: int):
+    lines = [head + b" HTTP/1.1", b"Host: test", b"Content-Type: application/json", b"Connection: close"]
+    status, answer = raw_answer(service, b"\r\n".join([*lines, b"Content-Length: %d" % len(body), b"", b""]), body)
+
+    assert status == expected
+    assert b'"detail"' in answer
+
+
+def test_header_bytes_that_are_not_text_break_nothing(service: RunningService):
+    """Serve's proxy answers these itself, see the README; what matters is that the service goes on."""
+    status, _ = raw_answer(
+        service, b"POST /segment HTTP/1.1\r\nHost: test\r\nX-Session-ID: \xff\xfe\r\nContent-Length: 0\r\n\r\n"
+    )
+
+    assert status in (400, 422, 500)
+    with service.client() as client:
+        assert client.get("/healthz").status_code == 200

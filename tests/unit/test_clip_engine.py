@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.engines.cifar100 import CIFAR100
+from pipeline.engines.clip import MAX_TEXTS, ClipEngine
+from pipeline.engines.weights import ModelUnavailable, fingerprint
+from pipeline.settings import ClipSettings, Labelling, ModelSource
+from training.pictures import draw_blobs, draw_shapes
+
+
+@pytest.fixture(scope="module")
+def engine(mini_models):
+    return ClipEngine(ClipSettings(model=ModelSource(source=str(mini_models / "clip"))), "cpu")
+
+
+@pytest.fixture
+def encoded(engine, monkeypatch):
+    """The batches the text tower was given, in order."""
+    batches = []
+    encode = engine._model.encode_text
+    monkeypatch.setattr(engine._model, "encode_text", lambda tokens: batches.append(len(tokens)) or encode(tokens))
+    return batches
+
+
+def test_confidences_of_all_labels_sum_to_one_best_first(engine):
+    described = engine.describe([draw_shapes(), draw_blobs(1)], Labelling(top_k=200))
+    assert described.confidences.shape == (2, 100)
+    assert np.allclose(described.confidences.sum(axis=1), 1, atol=1e-5)
+    assert (np.diff(described.confidences, axis=1) <= 0).all()
+    assert all(sorted(row) == sorted(CIFAR100) for row in described.labels)
+
+
+def test_the_top_labels_are_the_profiles_and_keep_their_spelling(engine):
+    labelling = Labelling(labels=("maple_tree", "apple", "plate"), top_k=2)
+    described = engine.describe([draw_shapes()], labelling)
+    assert described.confidences.shape == (1, 2)
+    assert set(described.labels[0]) < {"maple_tree", "apple", "plate"}
+
+
+def test_scores_are_open_clips_own(engine, mini_models):
+    name = f"local-dir:{mini_models / 'clip'}"
+    model, _, preprocess = open_clip.create_model_and_transforms(name)
+    labels = ("apple", "maple_tree", "road")
+    with torch.no_grad():
+        image = model.eval().encode_image(preprocess(Image.fromarray(draw_shapes()))[None], normalize=True)
+        prompts = [f"a photo of a {label}" for label in ("apple", "maple tree", "road")]
+        texts = model.encode_text(open_clip.get_tokenizer(name)(prompts), normalize=True)
+        theirs = dict(zip(labels, (100 * image @ texts.T).softmax(dim=1)[0].tolist(), strict=True))
+    described = engine.describe([draw_shapes()], Labelling(labels=labels))
+    ours = dict(zip(described.labels[0], described.confidences[0].tolist(), strict=True))
+    assert ours == pytest.approx(theirs, abs=1e-4)
+    assert described.vectors[0] == pytest.approx(image[0].numpy(), abs=1e-5)
+
+
+def test_a_picture_is_described_alike_alone_and_in_a_batch_of_any_sizes(engine):
+    pictures = [draw_shapes(), draw_blobs(2)[:3, :50], draw_blobs(3)[:, :70]]
+    together = engine.describe(pictures, Labelling())
+    alone = np.concatenate([engine.describe([picture], Labelling()).vectors for picture in pictures])
+    assert together.vectors == pytest.approx(alone, abs=1e-5)
+
+
+def test_different_pictures_get_different_labels(engine):
+    described = engine.describe([draw_blobs(i) for i in range(20, 30)], Labelling())
+    assert len({row[0] for row in described.labels}) >= 3
+
+
+def test_vectors_have_unit_norm_and_nothing_can_be_written(engine):
+    described = engine.describe([draw_shapes()], Labelling())
+    texts = engine.encode_texts(["metal", "wood"])
+    for vectors in (described.vectors, texts):
+        assert vectors.dtype == np.float32
+        assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(vectors)), abs=1e-5)
+        assert not vectors.flags.writeable
+
+
+def test_no_pictures_and_no_texts_give_empty_results_of_the_right_shapes(engine):
+    described = engine.describe([], Labelling())
+    assert (len(described), described.vectors.shape, described.confidences.shape) == (0, (0, 128), (0, 5))
+    assert list(described) == []
+    assert engine.encode_texts([]).shape == (0, 128)
+
+
+def test_texts_are_encoded_once(engine, encoded):
+    first = engine.encode_texts(["a new text", "another new text", "a new text"])
+    assert encoded == [2]
+    again = engine.encode_texts(["another new text", "a new text"])
+    assert encoded == [2]
+    assert np.array_equal(first[[1, 0]], again)
+    assert np.array_equal(first[0], first[2])
+
+
+def test_texts_not_asked_for_lately_are_forgotten(engine, encoded, monkeypatch):
+    monkeypatch.setattr("pipeline.engines.clip.MAX_TEXTS", 2)
+    engine.encode_texts(["one", "two"])
+    engine.encode_texts(["one"])
+    engine.encode_texts(["three"])
+    engine.encode_texts(["one", "three"])
+    assert encoded == [2, 1]
+    engine.encode_texts(["two"])
+    assert encoded == [2, 1, 1]
+    assert MAX_TEXTS == 1024
+
+
+def test_more_texts_than_are_kept_are_all_answered(engine, monkeypatch):
+    monkeypatch.setattr("pipeline.engines.clip.MAX_TEXTS", 2)
+    assert len(engine.encode_texts(["one", "two", "three", "four"])) == 4
+
+
+def test_labels_are_encoded_once_for_each_template(engine, encoded):
+    labels = ("first label", "second label")
+    for template in ("a {label}", "a {label}", "the {label}", "a {label}"):
+        engine.describe([draw_shapes()], Labelling(labels=labels, template=template))
+    assert encoded == [2, 2]
+
+
+def test_the_fill_normalises_to_about_nothing(engine):
+    filled = np.full((64, 64, 3), engine.fill, dtype=np.uint8)
+    assert np.abs(engine._preprocess(Image.fromarray(filled)).numpy()).max() < 0.01
+
+
+def test_the_fingerprint_is_the_weights(engine, mini_models):
+    assert engine.fingerprint == fingerprint(mini_models / "clip")
+
+
+@pytest.mark.parametrize("source", ["./models/gone", "no-architecture-of-this-name"])
+def test_missing_weights_are_named(source):
+    with pytest.raises(ModelUnavailable, match=source.lstrip("./")):
+        ClipEngine(ClipSettings(model=ModelSource(source=source), pretrained="openai"), "cpu")
+
+
+def test_a_folder_without_weights_is_refused_rather_than_left_random(tmp_path, mini_models):
+    folder = tmp_path / "clip"
+    shutil.copytree(mini_models / "clip", folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    assert json.loads((folder / "open_clip_config.json").read_text())
+    with pytest.raises(ModelUnavailable, match=str(folder)):
+        ClipEngine(ClipSettings(model=ModelSource(source=str(folder))), "cpu")

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from ultralytics.models.sam.predict import SAM2Predictor
+
+from pipeline.engines import sam2
+from pipeline.engines.sam2 import Sam2Engine
+from pipeline.engines.sam2_model import load_model
+from pipeline.engines.weights import ModelUnavailable, fingerprint
+from pipeline.records import Segmentation, StepProgress
+from pipeline.regions import decode_mask
+from pipeline.settings import Everything, ModelSource, Sam2Settings
+from training.pictures import draw_blobs, draw_shapes
+
+# Those of configs/mini.yaml.
+MINI = Everything(
+    image_size=128, points_per_side=8, points_per_batch=64, min_predicted_iou=0.7, min_stability=0.9, max_box_iou=0.7
+)
+LENIENT = MINI.model_copy(update={"min_predicted_iou": 0.4, "min_stability": 0.5})
+
+
+@pytest.fixture(scope="module")
+def engine(mini_models):
+    return Sam2Engine(Sam2Settings(model=ModelSource(source=str(mini_models / "sam2"))), "cpu")
+
+
+def segment(engine, pixels, parameters=MINI):
+    return list(engine.segment(pixels, parameters))[-1]
+
+
+def masks_of(segmentation):
+    return np.stack([decode_mask(rle, segmentation.size) for rle in segmentation.rles])
+
+
+def test_it_finds_a_handful_of_regions(engine):
+    found = segment(engine, draw_shapes())
+    assert isinstance(found, Segmentation)
+    assert 2 <= len(found) <= 8
+    assert found.size == (128, 128)
+    assert (found.predicted_iou > MINI.min_predicted_iou).all()
+    assert (found.stability > MINI.min_stability).all()
+    assert (np.diff(found.predicted_iou) <= 0).all()
+    assert masks_of(found).any(axis=(1, 2)).all()
+
+
+def test_boxes_enclose_their_masks_exactly(engine):
+    found = segment(engine, draw_shapes(), LENIENT)
+    for mask, (x0, y0, x1, y1) in zip(masks_of(found), found.boxes.astype(int), strict=True):
+        inside = mask[y0:y1, x0:x1]
+        assert inside.sum() == mask.sum()
+        assert inside[0].any()
+        assert inside[-1].any()
+        assert inside[:, 0].any()
+        assert inside[:, -1].any()
+
+
+def test_the_same_image_gives_the_same_regions_whatever_came_between(engine):
+    first = segment(engine, draw_shapes())
+    segment(engine, draw_blobs(1), MINI.model_copy(update={"image_size": 64}))
+    again = segment(engine, draw_shapes())
+    assert first.rles == again.rles
+    assert np.array_equal(first.predicted_iou, again.predicted_iou)
+
+
+def test_progress_counts_batches_and_batches_change_nothing_but_that(engine):
+    whole = segment(engine, draw_shapes())
+    *progress, last = engine.segment(draw_shapes(), MINI.model_copy(update={"points_per_batch": 24}))
+    assert progress == [StepProgress(step=i, num_steps=3) for i in (1, 2, 3)]
+    assert len(last) == len(whole)
+    assert last.boxes == pytest.approx(whole.boxes, abs=1)
+
+
+def test_closing_stops_the_work(engine, monkeypatch):
+    asked = []
+    ask = engine._ask
+    monkeypatch.setattr(engine, "_ask", lambda *args: asked.append(1) or ask(*args))
+    stream = engine.segment(draw_shapes(), MINI.model_copy(update={"points_per_batch": 8}))
+    assert next(stream) == StepProgress(step=1, num_steps=8)
+    stream.close()
+    assert list(stream) == []
+    assert len(asked) == 1
+
+
+def test_nothing_good_enough_gives_an_empty_segmentation(engine):
+    found = segment(engine, draw_shapes(), MINI.model_copy(update={"min_predicted_iou": 1.0}))
+    assert (len(found), found.boxes.shape, found.predicted_iou.shape, list(found)) == (0, (0, 4), (0,), [])
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 192), (200, 120), (256, 256)])
+def test_regions_of_any_image_fit_it(engine, height, width):
+    found = segment(engine, draw_shapes(height, width), LENIENT)
+    assert len(found) > 0
+    assert found.size == (height, width)
+    assert masks_of(found).shape[1:] == (height, width)
+    assert (found.boxes.min(axis=0) >= 0).all()
+    assert (found.boxes.max(axis=0) <= (width, height, width, height)).all()
+
+
+def test_points_lie_on_the_image_and_not_on_its_padding():
+    points = sam2.point_grid(4, (50, 100), 128)
+    assert points.shape == (16, 2)
+    assert points[0].tolist() == [16, 8]
+    assert points[-1].tolist() == [112, 56]
+
+
+@pytest.mark.parametrize(("height", "width"), [(128, 128), (128, 80)])
+@pytest.mark.parametrize("parameters", [MINI, LENIENT])
+def test_it_keeps_what_ultralytics_keeps(engine, mini_models, height, width, parameters):
+    image = draw_shapes(height, width)
+    theirs, scores, boxes = ask_ultralytics(mini_models, image, parameters)
+    share = sam2.image_share((height, width), parameters.image_size)
+    features = engine._encode(sam2.fit(image, share, parameters.image_size))
+    points = sam2.point_grid(parameters.points_per_side, (height, width), parameters.image_size)
+    kept = sam2.without_duplicates([engine._ask(features, points, parameters)], parameters.max_box_iou)
+    ours = sam2.upsample(kept.logits, (parameters.image_size, parameters.image_size)) > 0
+    assert len(ours) == len(theirs) > 0
+    overlap = (ours & theirs).sum((1, 2)) / (ours | theirs).sum((1, 2))
+    assert overlap.min() >= 0.98
+    assert torch.allclose(kept.predicted_iou, scores, atol=1e-4)
+    assert torch.allclose(kept.boxes, boxes, atol=1)
+
+
+def ask_ultralytics(mini_models, image, parameters):
+    """Masks (n, s, s) bool, scores and boxes of SAM2Predictor.generate with the same weights and thresholds."""
+    model, _ = load_model(ModelSource(source=str(mini_models / "sam2")))
+    quiet = {"imgsz": parameters.image_size, "conf": parameters.min_predicted_iou, "save": False, "verbose": False}
+    predictor = SAM2Predictor(overrides={"model": "sam2_t.pt", "iou": parameters.max_box_iou, "device": "cpu"} | quiet)
+    predictor.setup_model(model, verbose=False)
+    predictor.setup_source(np.ascontiguousarray(image[..., ::-1]))
+    with torch.inference_mode():
+        predictor.batch = next(iter(predictor.dataset))
+        return predictor.generate(
+            predictor.preprocess(predictor.batch[1]),
+            points_stride=parameters.points_per_side,
+            points_batch_size=parameters.points_per_batch,
+            conf_thres=parameters.min_predicted_iou,
+            stability_score_thresh=parameters.min_stability,
+            stability_score_offset=parameters.stability_offset,
+        )
+
+
+def test_a_mask_is_not_dilated_on_its_way_to_the_image():
+    logits = torch.full((1, 32, 32), -4.0)
+    logits[:, 8:24, 8:24] = 4.0
+    (mask,) = sam2.masks_at(logits, 128, (128, 128), (256, 256))
+    assert mask.sum() == pytest.approx(128 * 128, rel=0.02)
+
+
+def test_the_fingerprint_is_the_weights(engine, mini_models):
+    assert engine.fingerprint == fingerprint(mini_models / "sam2")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_named(tmp_path, mini_models, name):
+    folder = tmp_path / "sam2"
+    shutil.copytree(mini_models / "sam2", folder, ignore=shutil.ignore_patterns(name))
+    with pytest.raises(ModelUnavailable, match=str(folder / name)):
+        load_model(ModelSource(source=str(folder)))
+
+
+def test_weights_of_another_model_are_refused(tmp_path, mini_models):
+    shutil.copytree(mini_models / "sam2", tmp_path, dirs_exist_ok=True)
+    state = load_file(tmp_path / "model.safetensors")
+    del state["no_mem_embed"]
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(ModelUnavailable, match="no_mem_embed"):
+        load_model(ModelSource(source=str(tmp_path)))
+    (tmp_path / "config.json").write_text(json.dumps({"colour": "blue"}))
+    with pytest.raises(ModelUnavailable, match=r"config\.json holds no arguments"):
+        load_model(ModelSource(source=str(tmp_path)))
+
+
+def test_a_known_name_that_is_nowhere_says_where_to_put_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.engines.sam2_model.SETTINGS", {"weights_dir": str(tmp_path / "kept")})
+    monkeypatch.setattr("pipeline.engines.sam2_model.attempt_download_asset", str)  # a hub that has nothing
+    with pytest.raises(ModelUnavailable, match=rf"sam2\.1_t\.pt is not at {tmp_path / 'kept' / 'sam2.1_t.pt'}"):
+        load_model(ModelSource(source="sam2.1_t.pt"))
+    with pytest.raises(ModelUnavailable, match="architecture is unknown"):
+        load_model(ModelSource(source="sam9.pt"))
+
+
+def test_a_known_name_is_pinned_and_never_unpickled_blindly(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sam2.1_t.pt").write_bytes(b"not what was pinned")
+    with pytest.raises(ModelUnavailable, match="pins"):
+        load_model(ModelSource(source="sam2.1_t.pt", sha256=hashlib.sha256(b"pinned").hexdigest()))
+    with pytest.raises(ModelUnavailable, match="damaged or holds more than tensors"):
+        load_model(ModelSource(source="sam2.1_t.pt"))
