@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.engines.clip import ClipEngine
 
 
-@serve.deployment(max_ongoing_requests=4, ray_actor_options={"num_cpus": 0.25})
+@serve.deployment(max_ongoing_requests=4, graceful_shutdown_wait_loop_s=0.2, ray_actor_options={"num_cpus": 0.25})
 class Clip:
     """A shell round `ClipEngine`."""
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline.engines.sam2 import Sam2Engine
 
 
-@serve.deployment(max_ongoing_requests=2, ray_actor_options={"num_cpus": 0.25})
+@serve.deployment(max_ongoing_requests=2, graceful_shutdown_wait_loop_s=0.2, ray_actor_options={"num_cpus": 0.25})
 class Segmenter:
     """A shell round `Sam2Engine`."""
 

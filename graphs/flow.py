@@ -23,7 +23,7 @@ from graphs.shared_runs import SharedRuns
 from graphs.stages import DESCRIBE, DESCRIBE_REGIONS, RENDER, SEGMENT, Stage
 from graphs.workers import WorkerDied, Workers
 from pipeline import artifacts, images
-from pipeline.cache import CacheKey, Hit, parameter_digest
+from pipeline.cache import CacheKey, Hit, SizedLru, parameter_digest
 from pipeline.errors import NoImageYet, StageFailed, WorkerLost
 from pipeline.events import (
     CacheBypassed,
@@ -110,6 +110,7 @@ class Flow:
         self._cache = CacheClient(
             cache, settings.cache, lambda op, request_id: emit(CacheBypassed(operation=op, request_id=request_id))
         )
+        self._recent: SizedLru[CacheKey, Artifact] = SizedLru(settings.cache.recent_bytes)
         self._runs: SharedRuns[CacheKey, Artifact] = SharedRuns()
         self.generations = Gate("images", settings.admission.max_generations)
         self.stage_runs = Gate("analyses", settings.admission.max_stages)
@@ -216,8 +217,12 @@ class Flow:
         raise StageFailed(stage="generate", reason="the stream ended without an image")
 
     async def _result(self, stage: Stage[Artifact], record: ImageRecord, request_id: str) -> Artifact:
-        """Get a stage's result: from a run in progress, from the cache, or by running the stage."""
+        """Get a stage's result: from memory, from a run in progress, from the shared cache, or by running the stage."""
         key = await self._key(stage, record)
+        recent = self._recent.get(key)
+        if recent is not None:
+            self.emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source="memory"))
+            return recent
         if key in self._runs:
             self.emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source="run"))
         return await self._runs.join(key, lambda: self._run(stage, key, record, request_id))
@@ -226,7 +231,7 @@ class Flow:
         reply = await self._cache.acquire(key, request_id)
         if isinstance(reply, Hit):
             self.emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source="cache"))
-            return artifacts.decode(reply.value)
+            return self._remember(key, reply.value, artifacts.decode(reply.value))
         async with self._cache.holding(key, reply, request_id):
             below = await self._result(stage.builds_on, record, request_id) if stage.builds_on else None
             with self.stage_runs.entered():
@@ -234,8 +239,13 @@ class Flow:
             if stage.model and computed.model != key.model:  # another version of the model answered
                 self.models.note(stage.model, computed.model)
                 key = await self._key(stage, record)
-            await self._cache.put(key, artifacts.encode(computed.value), request_id)
-        return computed.value
+            encoded = artifacts.encode(computed.value)
+            await self._cache.put(key, encoded, request_id)
+        return self._remember(key, encoded, computed.value)
+
+    def _remember(self, key: CacheKey, encoded: bytes, artifact: Artifact) -> Artifact:
+        self._recent.put(key, artifact, len(encoded))
+        return artifact
 
     async def _work(self, stage: Stage[A], below: Artifact | None, record: ImageRecord, request_id: str) -> Computed[A]:
         started = time.monotonic()

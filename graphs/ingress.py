@@ -28,7 +28,7 @@ from pipeline.store import FolderStore
 GAUGE_INTERVAL_S = 5.0
 
 
-@serve.deployment(max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0.1})
+@serve.deployment(max_ongoing_requests=1000, graceful_shutdown_wait_loop_s=0.2, ray_actor_options={"num_cpus": 0.1})
 @serve.ingress()
 class Ingress:
     """One of several equal replicas."""

@@ -58,7 +58,7 @@ class Metrics:
         )
         self._reused = counter(
             "pipeline_results_reused",
-            description="Results taken from the shared cache or from a run in progress.",
+            description="Results taken from memory, from the shared cache or from a run in progress.",
             tag_keys=("stage", "source"),
         )
         self._bypassed = counter(

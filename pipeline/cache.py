@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from itertools import count
 from typing import Generic, TypeVar
 
 from pipeline.artifacts import FORMAT_VERSION
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
@@ -56,16 +57,56 @@ class Busy:
     """Somebody else is computing the value."""
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CacheStats:
     """Counts since the cache was made; `size_bytes` and `entries` as of now."""
 
-    hits: int = 0
-    misses: int = 0  # leases given
-    waits: int = 0  # callers told to wait
-    evictions: int = 0
-    entries: int = 0
-    size_bytes: int = 0
+    hits: int
+    misses: int  # leases given
+    waits: int  # callers told to wait
+    evictions: int
+    entries: int
+    size_bytes: int
+
+
+class SizedLru(Generic[K, T]):
+    """A table bounded in bytes; the least recently used values are dropped first.
+
+    Args:
+        max_bytes: what all values together may take; a larger value is not kept at all.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.size_bytes = 0
+        self.evictions = 0
+        self._values: OrderedDict[K, tuple[T, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._values
+
+    def get(self, key: K) -> T | None:
+        """Read a value and count it as used."""
+        if key not in self._values:
+            return None
+        self._values.move_to_end(key)
+        return self._values[key][0]
+
+    def put(self, key: K, value: T, size_bytes: int) -> None:
+        """Keep a value, in place of an older one of this key, and drop what is too much."""
+        if key in self._values:
+            self.size_bytes -= self._values.pop(key)[1]
+        if size_bytes > self.max_bytes:
+            return
+        self._values[key] = (value, size_bytes)
+        self.size_bytes += size_bytes
+        while self.size_bytes > self.max_bytes:
+            _, (_, dropped_bytes) = self._values.popitem(last=False)
+            self.size_bytes -= dropped_bytes
+            self.evictions += 1
 
 
 @dataclass(slots=True)
@@ -74,35 +115,46 @@ class _Grant:
     expires_at: float  # on the cache's clock
 
 
-@dataclass(slots=True)
 class LeasedLru(Generic[T]):
-    """An LRU of values, bounded in bytes, with leases on what is missing.
+    """A `SizedLru` with leases on what is missing.
 
     Args:
-        max_bytes: what all values together may take; a larger value is not kept at all.
+        max_bytes: what all values together may take.
         lease_s: how long a lease lives unless renewed.
         clock: seconds that only grow.
     """
 
-    max_bytes: int
-    lease_s: float
-    clock: Callable[[], float]
-    stats: CacheStats = field(default_factory=CacheStats)
-    _values: OrderedDict[str, tuple[T, int]] = field(default_factory=OrderedDict)
-    _leases: dict[str, _Grant] = field(default_factory=dict)
-    _tokens: count[int] = field(default_factory=lambda: count(1))
+    def __init__(self, max_bytes: int, lease_s: float, clock: Callable[[], float]) -> None:
+        self._values: SizedLru[str, T] = SizedLru(max_bytes)
+        self._lease_s = lease_s
+        self._clock = clock
+        self._leases: dict[str, _Grant] = {}
+        self._tokens = count(1)
+        self._hits = self._misses = self._waits = 0
+
+    @property
+    def stats(self) -> CacheStats:
+        """What happened so far."""
+        return CacheStats(
+            hits=self._hits,
+            misses=self._misses,
+            waits=self._waits,
+            evictions=self._values.evictions,
+            entries=len(self._values),
+            size_bytes=self._values.size_bytes,
+        )
 
     def acquire(self, key: str) -> Hit[T] | Lease | Busy:
         """Ask for a key's value, or for the right to compute it."""
-        if key in self._values:
-            self._values.move_to_end(key)
-            self.stats.hits += 1
-            return Hit(value=self._values[key][0])
+        value = self._values.get(key)
+        if value is not None:
+            self._hits += 1
+            return Hit(value=value)
         if self._leased(key):
-            self.stats.waits += 1
+            self._waits += 1
             return Busy()
-        self.stats.misses += 1
-        grant = _Grant(next(self._tokens), self.clock() + self.lease_s)
+        self._misses += 1
+        grant = _Grant(next(self._tokens), self._clock() + self._lease_s)
         self._leases[key] = grant
         return Lease(token=grant.token)
 
@@ -111,7 +163,7 @@ class LeasedLru(Generic[T]):
         grant = self._leases.get(key)
         if grant is None or grant.token != token:
             return False
-        grant.expires_at = self.clock() + self.lease_s
+        grant.expires_at = self._clock() + self._lease_s
         return True
 
     def release(self, key: str, token: int) -> None:
@@ -121,17 +173,9 @@ class LeasedLru(Generic[T]):
             del self._leases[key]
 
     def put(self, key: str, value: T, size_bytes: int) -> None:
-        """Keep a value, whoever holds the lease (equal keys have equal values), and evict the least recently used."""
+        """Keep a value, whoever holds the lease: equal keys have equal values."""
         self._leases.pop(key, None)
-        self._drop(key)
-        if size_bytes > self.max_bytes:
-            return
-        self._values[key] = (value, size_bytes)
-        self.stats.size_bytes += size_bytes
-        while self.stats.size_bytes > self.max_bytes:
-            self._drop(next(iter(self._values)))
-            self.stats.evictions += 1
-        self.stats.entries = len(self._values)
+        self._values.put(key, value, size_bytes)
 
     def is_busy(self, key: str) -> bool:
         """Whether waiting for the key makes sense: it has no value, and a living lease."""
@@ -139,12 +183,7 @@ class LeasedLru(Generic[T]):
 
     def _leased(self, key: str) -> bool:
         grant = self._leases.get(key)
-        if grant is not None and grant.expires_at <= self.clock():
+        if grant is not None and grant.expires_at <= self._clock():
             del self._leases[key]
             grant = None
         return grant is not None
-
-    def _drop(self, key: str) -> None:
-        if key in self._values:
-            self.stats.size_bytes -= self._values.pop(key)[1]
-            self.stats.entries = len(self._values)

@@ -84,7 +84,7 @@ class ResultReused(_Event):
 
     image_id: str
     stage: str
-    source: Literal["cache", "run"]  # the shared cache; a run in progress
+    source: Literal["memory", "cache", "run"]  # of this replica; shared by all; a run in progress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
