@@ -1,114 +1,12 @@
-"""One real service for the whole session: the command line in a process of its own, on free ports."""
+"""One real service for the whole session."""
 
 from __future__ import annotations
 
-import os
-import re
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-import httpx
-import psutil
 import pytest
 
-from cli.launcher import free_port
-
-ROOT = Path(__file__).parents[2]
-START_WITHIN_S = 300
-SETTLE_WITHIN_S = 60
-POLL_S = 0.1
-
-
-@dataclass
-class RunningService:
-    """A service under test and its process tree."""
-
-    url: str
-    metrics_url: str
-    data_dir: Path
-    process: psutil.Process
-    console: Path
-
-    def client(self, **options: Any) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=120, **options)
-
-    def post(self, path: str) -> httpx.Response:
-        """Post nothing from a client of its own, as another user would."""
-        with self.client() as client:
-            return client.post(path)
-
-    def processes(self, title: str) -> list[psutil.Process]:
-        """The service's processes whose title holds these words, such as `ray::SegmentationCache`."""
-        found = []
-        for process in self.process.children(recursive=True):
-            try:
-                if title in " ".join(process.cmdline()):
-                    found.append(process)
-            except psutil.NoSuchProcess:
-                continue
-        return found
-
-    def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that carry these labels."""
-        total = 0.0
-        for line in httpx.get(self.metrics_url).text.splitlines():
-            matched = re.fullmatch(rf"{name}\{{(.*)\}} (\S+)", line)
-            if matched and all(f'{key}="{value}"' in matched[1] for key, value in labels.items()):
-                total += float(matched[2])
-        return total
-
-    def settled_metric(self, name: str, expected: float, **labels: str) -> float:
-        """A metric's value once the exporter has caught up with `expected`, or what it is after all."""
-        wait_until(lambda: self.metric(name, **labels) >= expected, give_up=False)
-        return self.metric(name, **labels)
-
-
-def wait_until(condition: Callable[[], bool], within_s: float = SETTLE_WITHIN_S, give_up: bool = True) -> bool:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        threading.Event().wait(POLL_S)
-    if give_up:
-        pytest.fail(f"not within {within_s} s")
-    return False
-
-
-@contextmanager
-def serving(folder: Path, *arguments: str) -> Iterator[RunningService]:
-    """Run the service until the block ends, and check that it leaves no process behind."""
-    port, metrics_port = free_port(), free_port()
-    console = folder / "console.txt"
-    command = [sys.executable, "-m", "cli.main", "serve", "--port", str(port), "--metrics-port", str(metrics_port)]
-    with console.open("w") as output:
-        process = psutil.Popen(
-            [*command, "--data-dir", str(folder / "data"), *arguments],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            env=os.environ | {"RAY_metrics_report_interval_ms": "1000"},
-        )
-    url = f"http://127.0.0.1:{port}"
-    service = RunningService(url, f"http://127.0.0.1:{metrics_port}/metrics", folder / "data", process, console)
-    family: list[psutil.Process] = []
-    try:
-        wait_until(lambda: "Ready" in console.read_text() or process.poll() is not None, START_WITHIN_S)
-        assert process.poll() is None, console.read_text()
-        yield service
-        family = process.children(recursive=True)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-        _, alive = psutil.wait_procs(family, timeout=10)
-    assert alive == []
+from tests.service_process import RunningService, serving
 
 
 @pytest.fixture(scope="session")

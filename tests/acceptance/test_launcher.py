@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import yaml
 
-from tests.acceptance.conftest import ROOT, RunningService, serving, wait_until
+from tests.service_process import ROOT, RunningService, serving, wait_until
 
 QUICK_SCALING = {"upscale_delay_s": 1, "downscale_delay_s": 3, "metrics_interval_s": 1, "look_back_period_s": 2}
 

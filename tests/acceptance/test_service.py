@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance.conftest import RunningService, wait_until
+from tests.service_process import RunningService, wait_until
 
 
 def new_image(client: httpx.Client, seed: int, session: str = "test", **parameters) -> str:

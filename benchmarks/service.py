@@ -1,0 +1,151 @@
+"""The running service, measured from outside: `python -m benchmarks.service`.
+
+Prints one line for each figure: start, memory, latencies of cached calls, liveness under load, a killed cache,
+overload. Single-machine absolutes, for orientation; comparisons belong into benchmarks that interleave two ways.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tests.service_process import RunningService, serving, wait_until
+
+CALLS = 300
+CROWD = 100
+
+
+def main() -> None:
+    """Start a service and measure it."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        with serving(Path(folder)) as service:
+            show("start to ready", f"{time.monotonic() - started:.1f} s")
+            show("resident memory of all processes", f"{resident_gb(service):.2f} GB")
+            cached_calls(service)
+            liveness_under_load(service)
+            killed_cache(service)
+            overload(service)
+            stopping = time.monotonic()
+        show("stop", f"{time.monotonic() - stopping:.1f} s")
+
+
+def cached_calls(service: RunningService) -> None:
+    """Time calls whose results are at hand."""
+    with service.client(headers={"X-Session-ID": "bench"}) as client:
+        client.post("/generate", json={"prompt": "red apple in white plate", "seed": 3}).raise_for_status()
+        for path in ("/segment", "/visualize", "/analyze"):
+            client.post(path).raise_for_status()
+            show(f"cached {path}", percentiles([timed(lambda p=path: client.post(p)) for _ in range(CALLS)]))
+        probe = {"prompt": "metal"}
+        show(
+            "/probe, text seen before",
+            percentiles([timed(lambda: client.post("/probe", json=probe)) for _ in range(CALLS)]),
+        )
+        show("/healthz, idle", percentiles([timed(lambda: client.get("/healthz")) for _ in range(CALLS)]))
+
+
+def liveness_under_load(service: RunningService) -> None:
+    """Time `/healthz` while one client makes images and another has new ones segmented."""
+    stopped = threading.Event()
+
+    def load(session: str, segment: bool) -> None:
+        seed = 10_000 if segment else 20_000
+        with service.client(headers={"X-Session-ID": session}) as client:
+            while not stopped.is_set():
+                seed += 1
+                steps = 1 if segment else 15
+                client.post("/generate", json={"prompt": "pear", "seed": seed, "steps": steps})
+                if segment:
+                    client.post("/segment")
+
+    with ThreadPoolExecutor(2) as pool, service.client() as client:
+        for session, segment in (("maker", False), ("cutter", True)):
+            pool.submit(load, session, segment)
+        try:
+            times = [timed(lambda: client.get("/healthz")) for _ in range(CALLS)]
+        finally:
+            stopped.set()
+    show("/healthz while one generates and one segments", percentiles(times))
+
+
+def killed_cache(service: RunningService) -> None:
+    """Time the first answer that needs the cache after it was killed, beside the usual one."""
+
+    def segment_new(seed: int) -> float:
+        with service.client(headers={"X-Session-ID": "bench-cache"}) as client:
+            client.post("/generate", json={"prompt": "pear", "seed": seed, "steps": 2}).raise_for_status()
+            if seed == 0:
+                service.processes("ray::SegmentationCache")[0].kill()
+            return timed(lambda: client.post("/segment"))
+
+    usual = statistics.median(segment_new(seed) for seed in range(1, 6))
+    first = segment_new(0)
+    show("new /segment", f"{usual:.0f} ms; right after kill -9 of the cache {first:.0f} ms")
+    wait_until(lambda: bool(service.processes("ray::SegmentationCache")))
+
+
+def overload(service: RunningService) -> None:
+    """Send a crowd of `/generate` at once."""
+    before_gb = resident_gb(service)
+    barrier = threading.Barrier(CROWD)
+
+    def call(i: int) -> tuple[int, float, str | None]:
+        with service.client(headers={"X-Session-ID": f"crowd-{i}"}) as client:
+            client.get("/-/healthz")  # connected before the start
+            barrier.wait()
+            started = time.monotonic()
+            answer = client.post("/generate", json={"prompt": "pear", "seed": i})
+            return answer.status_code, (time.monotonic() - started) * 1000, answer.headers.get("retry-after")
+
+    with ThreadPoolExecutor(CROWD) as pool:
+        answers = list(pool.map(call, range(CROWD)))
+    accepted = [ms for status, ms, _ in answers if status == httpx.codes.OK]
+    refused = [ms for status, ms, retry in answers if status in (429, 503) and retry]
+    show(f"{CROWD} /generate at once", f"{len(accepted)} accepted, {len(refused)} refused with Retry-After")
+    show("  accepted finish within", f"{max(accepted) / 1000:.1f} s")
+    show("  refused within", percentiles(refused))
+    show("  memory before and after", f"{before_gb:.2f} GB, {resident_gb(service):.2f} GB")
+
+
+def resident_gb(service: RunningService) -> float:
+    """Sum of the resident sets: shared pages are counted once for each process."""
+    family = [service.process, *service.process.children(recursive=True)]
+    total = 0
+    for process in family:
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total / 1e9
+
+
+def timed(call: Callable[[], httpx.Response]) -> float:
+    """Milliseconds of one call, which must succeed."""
+    started = time.perf_counter()
+    call().raise_for_status()
+    return (time.perf_counter() - started) * 1000
+
+
+def percentiles(milliseconds: list[float]) -> str:
+    """Format p50, p90, p99 and the maximum."""
+    ordered = sorted(milliseconds)
+    p50, p90, p99 = (ordered[int(len(ordered) * share)] for share in (0.5, 0.9, 0.99))
+    return f"p50 {p50:.1f} ms, p90 {p90:.1f} ms, p99 {p99:.1f} ms, max {ordered[-1]:.1f} ms ({len(ordered)} calls)"
+
+
+def show(what: str, figure: str) -> None:
+    """Print one figure."""
+    print(f"{what:<48} {figure}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
