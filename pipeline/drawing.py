@@ -10,8 +10,9 @@ from pipeline.records import Drawings, Pixels, Segmentation
 from pipeline.regions import Mask, decode_mask
 from pipeline.settings import Drawing
 
-LABEL_SIDE_PX = 512  # the image side at which a label has OpenCV's natural size times 0.5
-FONT = cv2.FONT_HERSHEY_SIMPLEX
+FONT = cv2.FONT_HERSHEY_PLAIN
+NATURAL_SIDE = 512  # pixels: the image side at which labels have the font's natural size
+SMALLEST_LABEL = 0.6  # of the natural size; below it nobody can read a label
 
 
 def render(pixels: Pixels, segmentation: Segmentation, style: Drawing) -> Drawings:
@@ -31,15 +32,14 @@ def render(pixels: Pixels, segmentation: Segmentation, style: Drawing) -> Drawin
 
 
 def draw_overlay(pixels: Pixels, segmentation: Segmentation, colour: tuple[int, int, int]) -> Pixels:
-    """Draw every region's outline, with `ID:n` where it is highest."""
+    """Draw every region's outline, with `ID:n` at the top left of its box."""
     canvas = pixels.copy()
-    scale = max(0.3, 0.5 * max(segmentation.size) / LABEL_SIDE_PX)
-    thickness = max(1, round(max(segmentation.size) / LABEL_SIDE_PX))
+    scale = max(segmentation.size) / NATURAL_SIDE
     for region in segmentation:
         contours = [np.array(contour, dtype=np.int32) for contour in region.polygon]
-        cv2.polylines(canvas, contours, isClosed=True, color=colour, thickness=thickness)
+        cv2.polylines(canvas, contours, isClosed=True, color=colour, thickness=max(1, round(2 * scale)))
     for region in segmentation:  # labels last, so that no outline crosses one
-        _draw_label(canvas, f"ID:{region.region_id}", region.box, scale, thickness, colour)
+        _draw_label(canvas, f"ID:{region.region_id}", region.box, max(SMALLEST_LABEL, scale), colour)
     return canvas
 
 
@@ -55,12 +55,12 @@ def _draw_label(
     text: str,
     box: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
     scale: float,
-    thickness: int,
     colour: tuple[int, int, int],
 ) -> None:
-    """Write text at the top left of a box, moved as far as it takes to lie inside the picture."""
-    (width, height), baseline = cv2.getTextSize(text, FONT, scale, thickness)
-    x = int(np.clip(box[0] + 1, 0, max(0, canvas.shape[1] - width)))
-    y = int(np.clip(box[1] + height + 1, height, max(height, canvas.shape[0] - baseline)))
-    cv2.putText(canvas, text, (x, y), FONT, scale, (0, 0, 0), thickness + 1, cv2.LINE_AA)  # legible on any colour
-    cv2.putText(canvas, text, (x, y), FONT, scale, colour, thickness, cv2.LINE_AA)
+    """Write text on black at the top left of a box, moved as far as it takes to lie inside the picture."""
+    thickness = max(1, round(scale))
+    (width, height), _ = cv2.getTextSize(text, FONT, scale, thickness)
+    x = int(np.clip(box[0], 0, max(0, canvas.shape[1] - width - 2)))
+    y = int(np.clip(box[1], 0, max(0, canvas.shape[0] - height - 3)))
+    cv2.rectangle(canvas, (x, y), (x + width + 1, y + height + 2), (0, 0, 0), cv2.FILLED)
+    cv2.putText(canvas, text, (x + 1, y + height + 1), FONT, scale, colour, thickness, cv2.LINE_AA)
