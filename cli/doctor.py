@@ -6,7 +6,6 @@ import importlib
 import importlib.metadata
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from cli.launcher import port_problem
 from pipeline.settings import ModelSource, ServiceSettings
 
 PACKAGES = (
@@ -26,6 +26,7 @@ PACKAGES = (
     "ultralytics",
     "opencv-python",
 )
+PORT_OPTIONS = ("--port", "--ui-port")
 MIN_FREE_MEMORY_GB = 6
 MIN_FREE_DISK_GB = 1
 
@@ -40,14 +41,20 @@ class Finding:
     mend: str = ""
 
 
-def examine(*, profile: str, host: str, port: int, data_dir: Path) -> list[Finding]:
-    """Look at everything the service needs."""
+def examine(settings: ServiceSettings, *, host: str, ports: tuple[int, int]) -> list[Finding]:
+    """Look at everything the service needs.
+
+    Args:
+        settings: where and what it would serve.
+        host: address it would listen on.
+        ports: of the API and of the dashboard.
+    """
     return [
         *_software(),
         _device(),
-        *_machine(data_dir),
-        _port(host, port),
-        *_models(profile),
+        *_machine(settings.data_path),
+        *(_port(host, port, f"choose another with {option}") for port, option in zip(ports, PORT_OPTIONS, strict=True)),
+        *_models(settings),
     ]
 
 
@@ -75,7 +82,7 @@ def _device() -> Finding:
     return Finding(ok=True, what="device", found=f"cpu, {os.cpu_count()} cores")
 
 
-def _machine(data_dir: Path) -> Iterator[Finding]:
+def _machine(folder: Path) -> Iterator[Finding]:
     memory_gb = psutil.virtual_memory().available / 1e9
     yield Finding(
         ok=memory_gb >= MIN_FREE_MEMORY_GB,
@@ -83,7 +90,6 @@ def _machine(data_dir: Path) -> Iterator[Finding]:
         found=f"{memory_gb:.1f} GB",
         mend=f"the mini profile wants {MIN_FREE_MEMORY_GB} GB",
     )
-    folder = data_dir.absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     disk_gb = shutil.disk_usage(existing).free / 1e9
     yield Finding(
@@ -94,21 +100,18 @@ def _machine(data_dir: Path) -> Iterator[Finding]:
     )
 
 
-def _port(host: str, port: int) -> Finding:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return Finding(ok=False, what=f"port {port}", found=str(error.strerror), mend="choose another with --port")
-    return Finding(ok=True, what=f"port {port}", found="free")
+def _port(host: str, port: int, mend: str) -> Finding:
+    problem = port_problem(host, port)
+    return Finding(ok=problem is None, what=f"port {port}", found=problem or "free", mend=mend)
 
 
-def _models(name: str) -> Iterator[Finding]:
+def _models(settings: ServiceSettings) -> Iterator[Finding]:
     try:
-        profile = ServiceSettings(profile=name).load_profile()
+        profile = settings.load_profile()
     except (FileNotFoundError, ValueError) as error:
-        yield Finding(ok=False, what=f"profile {name}", found=str(error), mend="name one of the profiles in configs/")
+        yield Finding(
+            ok=False, what=f"profile {settings.profile}", found=str(error), mend="name one of the profiles in configs/"
+        )
         return
     yield _weights("diffusion", profile.diffusion.model)
     yield _weights("CLIP", profile.clip.model)
@@ -119,7 +122,9 @@ def _weights(model: str, source: ModelSource) -> Finding:
     path = source.local_path
     what = f"{model} model"
     if path is None:
-        return Finding(ok=True, what=what, found=f"{source.source}: from its hub or the hub's cache, at start")
+        return Finding(
+            ok=True, what=what, found=f"{source.source}: looked for in the hub's cache and on its hub at start"
+        )
     if not path.exists():
         return Finding(ok=False, what=what, found=f"{path} is missing", mend="make it: python -m training.stand_ins")
     size_mb = sum(f.stat().st_size for f in (path.rglob("*") if path.is_dir() else [path]) if f.is_file()) / 1e6

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -27,15 +28,14 @@ from typing import Any
 import psutil
 import yaml
 
-from pipeline.settings import PROJECT_ROOT
+from pipeline.settings import PROJECT_ROOT, RAY_NAMESPACE, ServiceSettings
 
 SERVE_CONFIG = PROJECT_ROOT / "serve_config.yaml"
-NAMESPACE = "ai-pipeline"
 TEMP_PREFIX = "aip-"  # /tmp/aip-<pid>-…: short, because a socket's path has 107 bytes at most
 OBJECT_STORE_BYTES = 1 << 30
 SERVICE_UNAVAILABLE = 503
 READINESS_WITHIN_S = 5.0
-READY_WITHIN_S = 600.0  # a first start may have gigabytes to load
+UP_WITHIN_S = 600.0  # a first start may have gigabytes to load
 POLL_S = 0.2
 END_WITHIN_S = 10.0
 
@@ -61,16 +61,16 @@ class LaunchError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchOptions:
-    """What the command line says about where and what to serve."""
+    """What the command line says; what it leaves out, None, is as `serve_config.yaml` says."""
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    profile: str = "mini"
-    data_dir: Path = Path("data")
-    log_format: str = "text"
+    host: str | None = None
+    port: int | None = None
+    profile: str | None = None
+    data_dir: Path | None = None
+    log_format: str | None = None
     metrics_port: int = 0  # 0: any free one
-    serve_config: Path = SERVE_CONFIG
     num_gpus: float | None = None  # logical GPUs of the Ray we start; None: what the machine has
+    serve_config: Path = SERVE_CONFIG
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +81,11 @@ class Service:
     metrics_url: str
     app_log: Path
     app_name: str
+    ray_processes: tuple[psutil.Process, ...] = ()  # without which there is no cluster
+
+    def is_alive(self) -> bool:
+        """Whether Ray's own processes are still there."""
+        return all(process.is_running() for process in self.ray_processes)
 
     def unready_models(self) -> dict[str, str]:
         """The models that could not be loaded, and why."""
@@ -106,23 +111,26 @@ def launch(options: LaunchOptions, progress: Callable[[str], None]) -> Iterator[
         LaunchError: the port or the data folder is taken, or a deployment can't start.
     """
     config = read_config(options)
-    data_path = Path(config["applications"][0]["args"]["data_dir"])
-    _require_free(options.host, options.port)
+    host, port = config["http_options"]["host"], config["http_options"]["port"]
+    if problem := port_problem(host, port):
+        raise LaunchError(f"Port {port} on {host} can't be used ({problem}). Choose another with --port.")
     metrics_port = options.metrics_port or free_port()
+    data_path = ServiceSettings.model_validate(config["applications"][0]["args"]).data_path
     with _sole_user(data_path), _temporary_folder() as temporary:
         _prepare_environment(data_path)
         try:
             progress("Starting Ray")
             _start_ray(options, metrics_port, temporary)
             progress("Starting the deployments")
-            app_name = _deploy(config)
             service = Service(
-                url=f"http://{options.host}:{options.port}",
+                url=f"http://{host}:{port}",
                 metrics_url=f"http://127.0.0.1:{metrics_port}/metrics",
                 app_log=data_path / "app.log",
-                app_name=app_name,
+                app_name=_deploy(config),
+                ray_processes=_ray_processes(),
             )
-            _wait_until_up(service, progress)
+            _wait_until_running(service, progress)
+            _wait_for_answers(service)
             yield service
         finally:
             _end_ray()
@@ -131,6 +139,8 @@ def launch(options: LaunchOptions, progress: Callable[[str], None]) -> Iterator[
 def join(address: str, options: LaunchOptions, progress: Callable[[str], None]) -> Service:
     """Deploy to the Ray cluster at `address` and leave the service running there.
 
+    Where it listens is the cluster's affair: a Serve that runs already keeps its host and port.
+
     Raises:
         LaunchError: a deployment can't start.
     """
@@ -138,26 +148,29 @@ def join(address: str, options: LaunchOptions, progress: Callable[[str], None]) 
 
     config = read_config(options)
     progress(f"Joining {address}")
-    ray.init(address=address, namespace=NAMESPACE, log_to_driver=False)
+    ray.init(address=address, namespace=RAY_NAMESPACE, log_to_driver=False)
     progress("Starting the deployments")
-    service = Service(
-        url=f"http://{options.host}:{options.port}", metrics_url="", app_log=Path(), app_name=_deploy(config)
-    )
-    _wait_until_up(service, progress)
+    service = Service(url="", metrics_url="", app_log=Path(), app_name=_deploy(config))
+    _wait_until_running(service, progress)
     return service
 
 
 def read_config(options: LaunchOptions) -> dict[str, Any]:
     """Read `serve_config.yaml` with the command line's choices in it."""
     config: dict[str, Any] = yaml.safe_load(options.serve_config.read_text())
-    config.setdefault("http_options", {}).update(host=options.host, port=options.port)
-    args = config["applications"][0].setdefault("args", {})
-    args.update(
+    http_options = {"host": "127.0.0.1", "port": 8000} | config.get("http_options", {})
+    config["http_options"] = http_options | _given(host=options.host, port=options.port)
+    application = config["applications"][0]
+    application["args"] = application.get("args", {}) | _given(
         profile=options.profile,
-        data_dir=str(options.data_dir.expanduser().absolute()),
+        data_dir=options.data_dir and str(options.data_dir),
         log_format=options.log_format,
     )
     return config
+
+
+def _given(**choices: Any) -> dict[str, Any]:
+    return {name: value for name, value in choices.items() if value is not None}
 
 
 def _start_ray(options: LaunchOptions, metrics_port: int, temporary: Path) -> None:
@@ -166,7 +179,7 @@ def _start_ray(options: LaunchOptions, metrics_port: int, temporary: Path) -> No
 
     ray.init(
         address="local",
-        namespace=NAMESPACE,
+        namespace=RAY_NAMESPACE,
         include_dashboard=False,
         num_cpus=max(2, os.cpu_count() or 2),
         num_gpus=options.num_gpus,
@@ -201,34 +214,41 @@ def _deploy(config: dict[str, Any]) -> str:
     return str(parsed.applications[0].name)
 
 
-def _wait_until_up(service: Service, progress: Callable[[str], None]) -> None:
-    """Wait until the application runs and answers `/readyz` one way or the other.
-
-    A model that can't be loaded doesn't keep the others from serving, so that is said, not raised.
-    """
+def _wait_until_running(service: Service, progress: Callable[[str], None]) -> None:
     from ray import serve
     from ray.serve.schema import ApplicationStatus
 
-    deadline = time.monotonic() + READY_WITHIN_S
-    while time.monotonic() < deadline:
+    for _ in _polls():
         overview = serve.status().applications.get(service.app_name)
-        if overview is not None:
-            if overview.status is ApplicationStatus.DEPLOY_FAILED:
-                raise LaunchError(f"The deployments could not be started: {overview.message}")
-            waiting = [name for name, status in overview.deployments.items() if status.status != "HEALTHY"]
-            if overview.status is ApplicationStatus.RUNNING and _answers(service):
-                return
-            progress(f"Waiting for {', '.join(waiting)}" if waiting else "Waiting for the first answer")
+        if overview is None:
+            continue
+        if overview.status is ApplicationStatus.DEPLOY_FAILED:
+            raise LaunchError(f"The deployments could not be started: {overview.message}")
+        if overview.status is ApplicationStatus.RUNNING:
+            return
+        waiting = [name for name, status in overview.deployments.items() if status.status != "HEALTHY"]
+        progress(f"Waiting for {', '.join(waiting)}" if waiting else "Waiting for the first deployment")
+
+
+def _wait_for_answers(service: Service) -> None:
+    """Wait until `/readyz` answers, one way or the other: a model that can't be loaded doesn't stop the others."""
+    for _ in _polls():
+        with suppress(OSError, ValueError):  # refused, or answered by the proxy alone
+            service.unready_models()
+            return
+
+
+def _polls() -> Iterator[None]:
+    deadline = time.monotonic() + UP_WITHIN_S
+    while time.monotonic() < deadline:
+        yield
         time.sleep(POLL_S)
-    raise LaunchError(f"The service was not up within {READY_WITHIN_S:g} s. See {service.app_log}.")
+    raise LaunchError(f"The service was not up within {UP_WITHIN_S:g} s.")
 
 
-def _answers(service: Service) -> bool:
-    try:
-        service.unready_models()
-    except (OSError, ValueError):  # refused, or answered by the proxy alone
-        return False
-    return True
+def _ray_processes() -> tuple[psutil.Process, ...]:
+    children = psutil.Process().children()
+    return tuple(process for process in children if process.name() in ("raylet", "gcs_server"))
 
 
 def _end_ray() -> None:
@@ -236,6 +256,8 @@ def _end_ray() -> None:
     import ray
     from ray import serve
 
+    for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not leave half of it running
+        signal.signal(number, signal.SIG_IGN)
     family = psutil.Process().children(recursive=True)
     # What Ray prints of calls that were under way when their actor ended would only alarm.
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
@@ -290,15 +312,15 @@ def _temporary_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _require_free(host: str, port: int) -> None:
+def port_problem(host: str, port: int) -> str | None:
+    """Say why nothing can listen on a port, or None."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise LaunchError(
-                f"Port {port} on {host} can't be used ({error.strerror}). Choose another with --port."
-            ) from None
+            return error.strerror
+    return None
 
 
 def free_port() -> int:

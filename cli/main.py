@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,9 +17,9 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cli import doctor as checks
 from cli.app_log import follow
-from cli.launcher import SERVE_CONFIG, LaunchError, LaunchOptions, Service, free_port, join, launch
+from cli.doctor import examine
+from cli.launcher import SERVE_CONFIG, LaunchError, LaunchOptions, Service, free_port, join, launch, read_config
 from graphs.schemas import GenerateBody
 from pipeline.errors import PipelineError
 from pipeline.records import Scheduler
@@ -27,18 +28,22 @@ from pipeline.settings import ServiceSettings
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 console = Console()
 
-Host = Annotated[str, typer.Option(envvar="PIPELINE_HOST", help="Address to listen on.")]
-Port = Annotated[int, typer.Option(envvar="PIPELINE_PORT", help="Port of the HTTP API.")]
+WATCH_S = 1.0  # how often Ray is looked after
+
+Host = Annotated[str | None, typer.Option(envvar="PIPELINE_HOST", help="Address to listen on.")]
+Port = Annotated[int | None, typer.Option(envvar="PIPELINE_PORT", help="Port of the HTTP API.")]
 UiPort = Annotated[int, typer.Option(envvar="PIPELINE_UI_PORT", help="Port of the dashboard; there is none yet.")]
 NoUi = Annotated[
     bool, typer.Option("--no-ui", envvar="PIPELINE_NO_UI", help="Serve the API alone, as this version always does.")
 ]
-Profile = Annotated[str, typer.Option(envvar="PIPELINE_PROFILE", help="A profile in configs/, or a YAML file.")]
-DataDir = Annotated[Path, typer.Option(envvar="PIPELINE_DATA_DIR", help="Where images, sessions and app.log are kept.")]
+Profile = Annotated[str | None, typer.Option(envvar="PIPELINE_PROFILE", help="A profile in configs/, or a YAML file.")]
+DataDir = Annotated[
+    Path | None, typer.Option(envvar="PIPELINE_DATA_DIR", help="Where images, sessions and app.log are kept.")
+]
 Address = Annotated[
     str | None, typer.Option(envvar="PIPELINE_ADDRESS", help="Deploy to this Ray cluster instead of one of our own.")
 ]
-LogFormat = Annotated[str, typer.Option(envvar="PIPELINE_LOG_FORMAT", help="text or json.")]
+LogFormat = Annotated[str | None, typer.Option(envvar="PIPELINE_LOG_FORMAT", help="text or json.")]
 MetricsPort = Annotated[int, typer.Option(envvar="PIPELINE_METRICS_PORT", help="Port to scrape; 0 takes a free one.")]
 NumGpus = Annotated[
     float | None, typer.Option(envvar="PIPELINE_NUM_GPUS", help="Logical GPUs of our own Ray; found if left out.")
@@ -51,24 +56,24 @@ ServeConfig = Annotated[
 
 @app.command()
 def serve(
-    host: Host = "127.0.0.1",
-    port: Port = 8000,
+    host: Host = None,
+    port: Port = None,
     ui_port: UiPort = 7860,  # noqa: ARG001  # the dashboard comes later; scripts may say its port already
     no_ui: NoUi = False,  # noqa: ARG001
-    profile: Profile = "mini",
-    data_dir: DataDir = Path("data"),
+    profile: Profile = None,
+    data_dir: DataDir = None,
     address: Address = None,
-    log_format: LogFormat = "text",
+    log_format: LogFormat = None,
     metrics_port: MetricsPort = 0,
     num_gpus: NumGpus = None,
     serve_config: ServeConfig = SERVE_CONFIG,
 ) -> None:
-    """Serve the API until Ctrl-C."""
+    """Serve the API until Ctrl-C. What isn't said here is as serve_config.yaml says."""
     options = LaunchOptions(
         host=host,
         port=port,
         profile=profile,
-        data_dir=data_dir,
+        data_dir=data_dir and data_dir.absolute(),
         log_format=log_format,
         metrics_port=metrics_port,
         num_gpus=num_gpus,
@@ -78,12 +83,14 @@ def serve(
         if address is not None:
             with _status() as progress:
                 join(address, options, progress)
-            console.print(f"Deployed to {address}. `serve shutdown` ends it.")
+            console.print(f"Deployed to {address}. `serve status` shows it, `serve shutdown` ends it.")
             return
         with _launched(options) as service:
             _announce(service)
             threading.Thread(target=follow, args=(service.app_log,), daemon=True).start()
-            signal.pause()
+            while service.is_alive():
+                time.sleep(WATCH_S)
+            raise LaunchError("Ray has died. Its logs say why; start the service again.")
 
 
 @app.command()
@@ -97,10 +104,22 @@ def generate(
     height: Annotated[int | None, typer.Option(help="In pixels.")] = None,
     scheduler: Annotated[Scheduler | None, typer.Option(help="Noise schedule.")] = None,
     out: Annotated[Path, typer.Option(help="Folder the results go to.")] = Path("out"),
-    profile: Profile = "mini",
+    host: Host = None,
+    port: Annotated[int | None, typer.Option(help="Port to use meanwhile; a free one if left out.")] = None,
+    ui_port: UiPort = 7860,  # noqa: ARG001  # accepted so that every copy of a command line works here too
+    no_ui: NoUi = False,  # noqa: ARG001
+    profile: Profile = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Keep the image there as well.")] = None,
+    address: Address = None,
 ) -> None:
     """Make one image, analyze it, write the results to a folder and exit."""
-    with _explained():
+    with _explained(), tempfile.TemporaryDirectory() as nothing_kept:
+        options = LaunchOptions(
+            host=host,
+            port=port or free_port(),
+            profile=profile,
+            data_dir=data_dir.absolute() if data_dir else Path(nothing_kept),
+        )
         body = GenerateBody(
             prompt=prompt,
             negative_prompt=negative_prompt,
@@ -111,27 +130,34 @@ def generate(
             height=height,
             scheduler=scheduler,
         )
-        settings = ServiceSettings(profile=profile).load_profile()
-        request = body.resolve(settings.diffusion)
-        with tempfile.TemporaryDirectory() as nothing_kept:
-            options = LaunchOptions(port=free_port(), profile=profile, data_dir=Path(nothing_kept))
-            with _launched(options) as service:
-                from cli.one_shot import make_one  # ray comes with it, and must not before the launch
+        args = read_config(options)["applications"][0]["args"]
+        request = body.resolve(ServiceSettings.model_validate(args).load_profile().diffusion)
+        with _joined(address, options) if address else _launched(options) as service:
+            from cli.one_shot import make_one  # ray comes with it, and must not before the launch
 
-                make_one(service, request, out, console)
+            make_one(service, request, out, console)
 
 
 @app.command()
 def doctor(
-    profile: Profile = "mini", host: Host = "127.0.0.1", port: Port = 8000, data_dir: DataDir = Path("data")
+    host: Host = None,
+    port: Port = None,
+    ui_port: UiPort = 7860,
+    profile: Profile = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Say what this machine has, what is missing, and how to mend it."""
-    results = checks.examine(profile=profile, host=host, port=port, data_dir=data_dir)
+    config = read_config(
+        LaunchOptions(host=host, port=port, profile=profile, data_dir=data_dir and data_dir.absolute())
+    )
+    settings = ServiceSettings.model_validate(config["applications"][0]["args"])
+    findings = examine(settings, host=config["http_options"]["host"], ports=(config["http_options"]["port"], ui_port))
     table = Table("", "what", "found", "how to mend it", box=None)
-    for result in results:
-        table.add_row("[green]ok" if result.ok else "[red]no", result.what, result.found, result.mend)
+    for finding in findings:
+        mend = "" if finding.ok else finding.mend
+        table.add_row("[green]ok" if finding.ok else "[red]no", finding.what, escape(finding.found), escape(mend))
     console.print(table)
-    raise typer.Exit(0 if all(result.ok for result in results) else 1)
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
 
 @contextmanager
@@ -142,6 +168,13 @@ def _launched(options: LaunchOptions) -> Iterator[Service]:
             service = stack.enter_context(launch(options, progress))
         _interrupt_on_signals()  # ray.init has put its own handlers there
         yield service
+
+
+@contextmanager
+def _joined(address: str, options: LaunchOptions) -> Iterator[Service]:
+    with _status() as progress:
+        service = join(address, options, progress)
+    yield service
 
 
 @contextmanager

@@ -13,8 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cli.launcher import Service
-from graphs.flow import Generated, ImageAnalysis
+from graphs.flow import GeneratedImage, ImageAnalysis
 from graphs.schemas import class_scores, percent, segmented_regions
+from graphs.workers import translated
+from pipeline.errors import StageFailed
 from pipeline.events import GenerationStepped, ImageCreated, StageFinished
 from pipeline.records import GenerationRequest, Region
 
@@ -31,24 +33,27 @@ def make_one(service: Service, request: GenerationRequest, out: Path, console: C
     console.print(f"Seed {request.seed}. Results in {folder}", soft_wrap=True)
 
 
-def _follow(service: Service, request: GenerationRequest, console: Console) -> tuple[Generated, ImageAnalysis]:
+def _follow(service: Service, request: GenerationRequest, console: Console) -> tuple[GeneratedImage, ImageAnalysis]:
     stream = serve.get_app_handle(service.app_name).options(stream=True)
     columns = (TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         steps = progress.add_task("Denoising", total=request.steps)
         stages = progress.add_task("Understanding", total=STAGES_AFTER)
-        for item in stream.follow.remote(request, session="one-shot", request_id=str(uuid.uuid4())):
-            match item:
-                case GenerationStepped():
-                    progress.update(steps, completed=item.step, total=item.num_steps)
-                case ImageCreated() | StageFinished():
-                    progress.advance(stages)
-                case (Generated() as made, ImageAnalysis() as analysis):
-                    return made, analysis
-    raise RuntimeError("the stream ended without a result")
+        try:
+            for item in stream.follow.remote(request, session="one-shot", request_id=str(uuid.uuid4())):
+                match item:
+                    case GenerationStepped():
+                        progress.update(steps, completed=item.step, total=item.num_steps)
+                    case ImageCreated() | StageFinished():
+                        progress.advance(stages)
+                    case (GeneratedImage() as made, ImageAnalysis() as analysis):
+                        return made, analysis
+        except Exception as error:
+            raise translated(error, "generate") from None
+    raise StageFailed(stage="generate", reason="the stream ended without a result")
 
 
-def _write(folder: Path, made: Generated, analysis: ImageAnalysis) -> None:
+def _write(folder: Path, made: GeneratedImage, analysis: ImageAnalysis) -> None:
     spotlights = folder / "spotlights"
     spotlights.mkdir(parents=True)
     (folder / "image.png").write_bytes(made.png)
@@ -66,7 +71,7 @@ def _write(folder: Path, made: Generated, analysis: ImageAnalysis) -> None:
     (folder / "result.json").write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
 
 
-def _classes(made: Generated) -> Table:
+def _classes(made: GeneratedImage) -> Table:
     table = Table("class", "confidence", title="What it shows")
     for score in made.description.top:
         table.add_row(score.label, percent(score.confidence))

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ray import serve
 
 from deployments.engine_host import EngineHost
 from pipeline.records import Computed, Descriptions, ModelStatus, Pixels, Segmentation, Vectors
 from pipeline.regions import masked_crops
-from pipeline.settings import ClipSettings, Labelling
+from pipeline.settings import Accelerator, ClipSettings, Labelling
 
 if TYPE_CHECKING:
     from pipeline.engines.clip import ClipEngine
 
 
-@serve.deployment(max_ongoing_requests=4, graceful_shutdown_wait_loop_s=0.2, ray_actor_options={"num_cpus": 0.25})
+@serve.deployment(
+    max_ongoing_requests=4,
+    max_queued_requests=64,
+    graceful_shutdown_wait_loop_s=0.2,
+    ray_actor_options={"num_cpus": 0.25},
+)
 class Clip:
     """A shell round `ClipEngine`."""
 
-    def __init__(self, settings: ClipSettings, accelerator: Literal["auto", "cpu", "cuda"], threads: int) -> None:
+    def __init__(self, settings: ClipSettings, accelerator: Accelerator, threads: int) -> None:
         def load(device: str) -> ClipEngine:
             from pipeline.engines.clip import ClipEngine
 
@@ -37,7 +42,7 @@ class Clip:
             pictures = [image] if segmentation is None else list(masked_crops(image, segmentation, engine.fill))
             return engine.describe(pictures, labelling)
 
-        return Computed(value=await self._host.call(work), model=self._host.status.fingerprint)
+        return Computed(value=await self._host.call(work), model=self._host.fingerprint)
 
     async def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Encode texts, (n, d) unit norm."""
@@ -45,4 +50,4 @@ class Clip:
 
     def status(self) -> ModelStatus:
         """Tell whether the model is loaded."""
-        return self._host.status
+        return self._host.status()

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ray import serve
 from ray.serve.metrics import Counter
 
 from deployments.engine_host import EngineHost
 from pipeline.records import Computed, GenerationRequest, ModelStatus, Pixels, StepProgress
-from pipeline.settings import DiffusionSettings
+from pipeline.settings import Accelerator, DiffusionSettings
 
 if TYPE_CHECKING:
     from pipeline.engines.diffusion import DiffusionEngine
 
 
-@serve.deployment(max_ongoing_requests=2, graceful_shutdown_wait_loop_s=0.2, ray_actor_options={"num_cpus": 0.25})
+@serve.deployment(
+    max_ongoing_requests=2,
+    max_queued_requests=64,
+    graceful_shutdown_wait_loop_s=0.2,
+    ray_actor_options={"num_cpus": 0.25},
+)
 class Diffusion:
     """A shell round `DiffusionEngine`."""
 
-    def __init__(self, settings: DiffusionSettings, accelerator: Literal["auto", "cpu", "cuda"], threads: int) -> None:
+    def __init__(self, settings: DiffusionSettings, accelerator: Accelerator, threads: int) -> None:
         def load(device: str) -> DiffusionEngine:
             from pipeline.engines.diffusion import DiffusionEngine
 
@@ -38,8 +43,8 @@ class Diffusion:
                     self._steps.inc()
                     yield item
                 else:
-                    yield Computed(value=item, model=self._host.status.fingerprint)
+                    yield Computed(value=item, model=self._host.fingerprint)
 
     def status(self) -> ModelStatus:
         """Tell whether the model is loaded."""
-        return self._host.status
+        return self._host.status()

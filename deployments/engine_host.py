@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from typing import Generic, Literal, TypeVar
+from functools import partial
+from typing import Generic, TypeVar
 
 import ray
 from ray.serve.metrics import Counter
 
 from pipeline.errors import ModelNotReady
 from pipeline.records import ModelStatus
+from pipeline.settings import Accelerator
 
 E = TypeVar("E")
 T = TypeVar("T")
 
+LOAD_AGAIN_S = 60.0  # after a load that failed: a hub or a memory may have room by then
 NICENESS = 10  # of a replica on a CPU: proxies and ingress answer first, inference takes what is left
 
 logger = logging.getLogger("ray.serve")
@@ -33,15 +38,16 @@ class EngineHost(Generic[E]):
     Args:
         model: the deployment's name.
         load: makes the engine on a device.
-        accelerator: `cpu` or `cuda`.
+        accelerator: where to compute.
         threads: torch's threads on a CPU.
+        fingerprint: names the weights an engine holds.
     """
 
     def __init__(
         self,
         model: str,
         load: Callable[[str], E],
-        accelerator: Literal["auto", "cpu", "cuda"],
+        accelerator: Accelerator,
         threads: int,
         fingerprint: Callable[[E], str],
     ) -> None:
@@ -53,19 +59,37 @@ class EngineHost(Generic[E]):
             "pipeline_engine_calls", description="Calls an engine began to work on.", tag_keys=("model",)
         )
         self._calls.set_default_tags({"model": model})
-        self._status = ModelStatus(ready=False, device="", fingerprint="", reason="")
+        self._load_engine = load
+        self._fingerprint = fingerprint
+        self._status = ModelStatus(ready=False, device="", fingerprint="", reason="it is being loaded")
+        self._load_again_at = 0.0
+        self._prepare = partial(_prepare_process, accelerator, threads)
+        self._device = ""
+        self._load()
+
+    def status(self) -> ModelStatus:
+        """Tell whether the engine is loaded, and why not; whoever asks also has a failed load tried again."""
+        if not self._status.ready and time.monotonic() >= self._load_again_at:
+            self._load_again_at = math.inf
+            self._thread.submit(self._load)
+        return self._status
+
+    def _load(self) -> None:
         try:
-            device = _prepare_process(accelerator, threads)
-            self._engine = load(device)
-            self._status = ModelStatus(ready=True, device=device, fingerprint=fingerprint(self._engine), reason="")
+            self._device = self._device or self._prepare()
+            self._engine = self._load_engine(self._device)
+            self._status = ModelStatus(
+                ready=True, device=self._device, fingerprint=self._fingerprint(self._engine), reason=""
+            )
         except Exception as error:  # raising would have Serve start this replica over and over
-            logger.exception("The %s model could not be loaded", model)
+            logger.exception("The %s model could not be loaded", self._model)
             self._status = ModelStatus(ready=False, device="", fingerprint="", reason=str(error))
+        self._load_again_at = time.monotonic() + LOAD_AGAIN_S
 
     @property
-    def status(self) -> ModelStatus:
-        """Whether the engine is loaded, and why not."""
-        return self._status
+    def fingerprint(self) -> str:
+        """Digest of the loaded weights; empty before."""
+        return self._status.fingerprint
 
     @property
     def engine(self) -> E:
@@ -107,7 +131,8 @@ class EngineHost(Generic[E]):
         return last
 
 
-def _prepare_process(accelerator: Literal["auto", "cpu", "cuda"], threads: int) -> str:
+def _prepare_process(accelerator: Accelerator, threads: int) -> str:
+    """Choose the device, and set what belongs to the whole process; returns the device."""
     import torch
 
     from pipeline.engines.device import pick_device, use_threads

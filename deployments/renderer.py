@@ -11,7 +11,12 @@ from pipeline.records import Computed, Drawings, Pixels, Segmentation
 from pipeline.settings import Drawing
 
 
-@serve.deployment(max_ongoing_requests=8, graceful_shutdown_wait_loop_s=0.2, ray_actor_options={"num_cpus": 0.1})
+@serve.deployment(
+    max_ongoing_requests=8,
+    max_queued_requests=256,
+    graceful_shutdown_wait_loop_s=0.2,
+    ray_actor_options={"num_cpus": 0.1},
+)
 class Renderer:
     """OpenCV releases the interpreter while it works, so threads are enough."""
 

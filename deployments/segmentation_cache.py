@@ -15,13 +15,11 @@ import ray
 from ray.util.metrics import Counter, Gauge
 
 from pipeline.cache import Busy, Hit, Lease, LeasedLru
-from pipeline.settings import CacheSettings
+from pipeline.settings import RAY_NAMESPACE, CacheSettings
 
-NAMESPACE = "ai-pipeline"
 PROTOCOL = 1  # raised when a method's meaning changes; versions live side by side during a rollout
 INLINE_BYTES = 1 << 20  # larger values go into the object store, put there by this actor so that they live with it
-IDLE_EXIT_S = 24 * 3600.0  # an actor nobody called for so long is an old version's, or idle: it ends itself
-REPORT_INTERVAL_S = 5.0  # a gauge that isn't set again vanishes from Ray's exporter after 20 s
+REPORT_INTERVAL_S = 2.0  # a gauge that is not set again and again vanishes from the exporter
 COUNTS = ("hits", "misses", "waits", "evictions")
 
 Value: TypeAlias = "bytes | ray.ObjectRef"
@@ -32,6 +30,7 @@ class SegmentationCache:
 
     def __init__(self, settings: CacheSettings) -> None:
         self._entries: LeasedLru[Value] = LeasedLru(settings.max_bytes, settings.lease_s, time.monotonic)
+        self._idle_exit_s = settings.idle_exit_s
         self._changed: dict[str, asyncio.Event] = {}
         self._last_call_at = time.monotonic()
         self._loop = asyncio.get_running_loop()
@@ -77,8 +76,11 @@ class SegmentationCache:
         try:
             await asyncio.wait_for(changed.wait(), timeout_s)
         except TimeoutError:
-            if not self._entries.is_busy(key):  # the holder died: its lease just ran out
-                self._wake(key)
+            return
+
+    async def end(self) -> None:
+        """End this actor; only one of its own calls may."""
+        ray.actor.exit_actor()
 
     def _wake(self, key: str) -> None:
         if event := self._changed.pop(key, None):
@@ -93,7 +95,7 @@ class SegmentationCache:
             "size_bytes": Gauge("pipeline_cache_bytes", description="Segmentation cache: bytes kept."),
         }
         reported = dict.fromkeys(COUNTS, 0)
-        while time.monotonic() - self._last_call_at < IDLE_EXIT_S:
+        while time.monotonic() - self._last_call_at < self._idle_exit_s:
             now = await self.stats()
             for name, counter in counters.items():
                 if now[name] > reported[name]:
@@ -101,8 +103,10 @@ class SegmentationCache:
                     reported[name] = now[name]
             for name, gauge in gauges.items():
                 gauge.set(now[name])
-            await asyncio.sleep(REPORT_INTERVAL_S)
-        ray.actor.exit_actor()
+            for key in self._entries.expire():  # of holders that died
+                self._wake(key)
+            await asyncio.sleep(min(REPORT_INTERVAL_S, self._idle_exit_s))
+        ray.get_runtime_context().current_actor.end.remote()
 
 
 def find_or_start(settings: CacheSettings, shard: int = 0) -> ray.actor.ActorHandle:
@@ -111,7 +115,7 @@ def find_or_start(settings: CacheSettings, shard: int = 0) -> ray.actor.ActorHan
         ray.remote(concurrency_groups={"waiters": 10_000})(SegmentationCache)
         .options(
             name=f"segmentation-cache-v{PROTOCOL}-{shard}",
-            namespace=NAMESPACE,
+            namespace=RAY_NAMESPACE,
             lifetime="detached",
             get_if_exists=True,
             max_restarts=-1,

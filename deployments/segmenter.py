@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ray import serve
 
 from deployments.engine_host import EngineHost
 from pipeline.records import Computed, ModelStatus, Pixels, Segmentation, StepProgress
-from pipeline.settings import Everything, Sam2Settings
+from pipeline.settings import Accelerator, Everything, Sam2Settings
 
 if TYPE_CHECKING:
     from pipeline.engines.sam2 import Sam2Engine
 
 
-@serve.deployment(max_ongoing_requests=2, graceful_shutdown_wait_loop_s=0.2, ray_actor_options={"num_cpus": 0.25})
+@serve.deployment(
+    max_ongoing_requests=2,
+    max_queued_requests=64,
+    graceful_shutdown_wait_loop_s=0.2,
+    ray_actor_options={"num_cpus": 0.25},
+)
 class Segmenter:
     """A shell round `Sam2Engine`."""
 
-    def __init__(self, settings: Sam2Settings, accelerator: Literal["auto", "cpu", "cuda"], threads: int) -> None:
+    def __init__(self, settings: Sam2Settings, accelerator: Accelerator, threads: int) -> None:
         def load(device: str) -> Sam2Engine:
             from pipeline.engines.sam2 import Sam2Engine
 
@@ -31,8 +36,8 @@ class Segmenter:
         found: StepProgress | Segmentation = await self._host.last(lambda engine: engine.segment(image, parameters))
         if not isinstance(found, Segmentation):
             raise RuntimeError("the engine ended without a segmentation")
-        return Computed(value=found, model=self._host.status.fingerprint)
+        return Computed(value=found, model=self._host.fingerprint)
 
     def status(self) -> ModelStatus:
         """Tell whether the model is loaded."""
-        return self._host.status
+        return self._host.status()

@@ -22,7 +22,16 @@ def build(settings: ServiceSettings) -> Application:
 
     Replica counts and autoscaling come from the `deployments:` section of the configuration; GPU fractions from
     `settings.num_gpus`, applied unless the accelerator is the CPU.
+
+    Raises:
+        ValueError: there are several nodes, and each would keep images of its own.
     """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) > 1 and not settings.data_dir_is_shared:
+        raise ValueError(
+            f"Images and sessions are kept in a folder, {settings.data_path}, and this cluster has {len(nodes)} nodes. "
+            "Mount one folder on all of them and set data_dir_is_shared: true in the application's args."
+        )
     if settings.accelerator == "auto" and not ray.cluster_resources().get("GPU"):
         settings = settings.model_copy(update={"accelerator": "cpu"})
     accelerator = settings.accelerator

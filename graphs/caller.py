@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from dataclasses import dataclass
 
 from fastapi import Request
 from starlette.responses import Response
 
+from graphs.edge import CLIENT_ID
 from pipeline.errors import InvalidRequest
 
 SESSION_HEADER = "X-Session-ID"
@@ -16,8 +16,6 @@ SESSION_COOKIE = "session_id"
 SESSION_COOKIE_AGE_S = 30 * 24 * 3600
 EVERYONE = "public"  # the owner of everything as long as there are no API keys
 SHARED_SESSION = "default"
-
-_SESSION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,10 +51,10 @@ async def find_caller(request: Request) -> Caller:
         InvalidRequest: the header can't be a session id.
     """
     given = request.headers.get(SESSION_HEADER)
-    if given is not None and not _SESSION_ID.fullmatch(given):
+    if given is not None and not CLIENT_ID.fullmatch(given):
         raise InvalidRequest(problem=f"{SESSION_HEADER} must be 1 to 128 letters, digits or any of '.', '_', ':', '-'.")
     cookie = request.cookies.get(SESSION_COOKIE, "")
-    own = given or (cookie if _SESSION_ID.fullmatch(cookie) else None)
+    own = given or (cookie if CLIENT_ID.fullmatch(cookie) else None)
     return Caller(
         owner=EVERYONE,
         session=own or SHARED_SESSION,

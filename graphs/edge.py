@@ -33,7 +33,7 @@ from pipeline.settings import Admission
 CLIENT_GONE = 499  # nginx's code for a client that hung up; only logs and metrics see it
 PROBLEM_JSON = "application/problem+json"
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # an id of the client's making that is fit for logs
 
 logger = logging.getLogger("ai_pipeline")
 
@@ -81,7 +81,7 @@ class _Call:
         self._started = time.monotonic()
         given = Headers(scope=scope).get("x-request-id", "")
         self._echo = not given  # Serve's proxy makes an id for requests without one and echoes it itself
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+        self.request_id = given if CLIENT_ID.fullmatch(given) else str(uuid.uuid4())
         self.status = 0
         scope.setdefault("state", {})["request_id"] = self.request_id
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
@@ -21,6 +22,7 @@ from graphs.image_shelf import ImageShelf
 from graphs.models import Models
 from graphs.shared_runs import SharedRuns
 from graphs.stages import DESCRIBE, DESCRIBE_REGIONS, RENDER, SEGMENT, Stage
+from graphs.together import together
 from graphs.workers import WorkerDied, Workers
 from pipeline import artifacts, images
 from pipeline.cache import CacheKey, Hit, SizedLru, parameter_digest
@@ -55,7 +57,7 @@ A = TypeVar("A", bound=Artifact)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Generated:
+class GeneratedImage:
     """A new image and what it shows."""
 
     record: ImageRecord
@@ -117,14 +119,14 @@ class Flow:
 
     async def generate(
         self, request: GenerationRequest, *, owner: str, sessions: Sequence[str], request_id: str
-    ) -> Generated:
+    ) -> GeneratedImage:
         """Make an image, keep it as the last one of its sessions, and describe it.
 
         Raises:
             Overloaded: too many images are waiting already.
             ModelNotReady, StageFailed, WorkerLost: from the workers.
         """
-        with self.generations.entered():
+        with self.generations.entered(request_id):
             started = time.monotonic()
             self.emit(
                 GenerationStarted(
@@ -148,7 +150,7 @@ class Flow:
             await asyncio.to_thread(self._store.add, record, png, sessions)
             seconds = time.monotonic() - started
             self.emit(ImageCreated(request_id=request_id, image_id=record.image_id, digest=digest, seconds=seconds))
-        return Generated(record=record, png=png, description=await self.describe(record, request_id))
+            return GeneratedImage(record=record, png=png, description=await self.describe(record, request_id))
 
     async def find(self, image_id: str | None, *, owner: str, session: str) -> ImageRecord:
         """Look up an image by id, or the last one of a session.
@@ -185,36 +187,41 @@ class Flow:
 
     async def analyze(self, record: ImageRecord, request_id: str) -> ImageAnalysis:
         """Do everything there is to do with an image's regions."""
-        segmentation, regions, drawings = await asyncio.gather(
-            self.segment(record, request_id),
-            self.describe_regions(record, request_id),
-            self.render(record, request_id),
-        )
-        return ImageAnalysis(segmentation=segmentation, regions=regions, drawings=drawings)
+        async with together() as group:
+            segmentation = group.create_task(self.segment(record, request_id))
+            regions = group.create_task(self.describe_regions(record, request_id))
+            drawings = group.create_task(self.render(record, request_id))
+        return ImageAnalysis(segmentation=segmentation.result(), regions=regions.result(), drawings=drawings.result())
 
     async def probe(self, record: ImageRecord, text: str, request_id: str) -> Probe:
         """Compare a text with the image and each of its regions."""
         started = time.monotonic()
-        vectors, image, regions = await asyncio.gather(
-            self._retried("encode_text", request_id, lambda: self._workers.encode_text(text)),
-            self.describe(record, request_id),
-            self.describe_regions(record, request_id),
-        )
-        matches = _matches(np.vstack([image.vector, regions.vectors]) @ vectors[0], self.profile.clip.probing)
+        encode = self._retried("encode_text", request_id, lambda: self._workers.encode_text(text))
+        async with together() as group:
+            encoding = group.create_task(encode)
+            describing = group.create_task(self.describe(record, request_id))
+            describing_regions = group.create_task(self.describe_regions(record, request_id))
+        image, regions = describing.result(), describing_regions.result()
+        cosines = np.vstack([image.vector, regions.vectors]) @ encoding.result()[0]
+        image_match, *region_matches = _matches(cosines, self.profile.clip.probing)
         self.emit(ImageProbed(request_id=request_id, image_id=record.image_id, seconds=time.monotonic() - started))
         return Probe(
-            image_match=matches[0],
-            region_matches=tuple(matches[1:]),
+            image_match=image_match,
+            region_matches=tuple(region_matches),
             region_labels=tuple(labels[0] for labels in regions.labels),
         )
 
     async def _denoise(self, request: GenerationRequest, request_id: str) -> Computed[Pixels]:
-        async for item in self._workers.generate(request):
-            if isinstance(item, StepProgress):
-                self.emit(GenerationStepped(request_id=request_id, step=item.step, num_steps=item.num_steps))
-            else:
-                return item
-        raise StageFailed(stage="generate", reason="the stream ended without an image")
+        image: Computed[Pixels] | None = None
+        async with aclosing(self._workers.generate(request)) as items:
+            async for item in items:
+                if isinstance(item, StepProgress):
+                    self.emit(GenerationStepped(request_id=request_id, step=item.step, num_steps=item.num_steps))
+                else:
+                    image = item
+        if image is None:
+            raise StageFailed(stage="generate", reason="the stream ended without an image")
+        return image
 
     async def _result(self, stage: Stage[Artifact], record: ImageRecord, request_id: str) -> Artifact:
         """Get a stage's result: from memory, from a run in progress, from the shared cache, or by running the stage."""
@@ -233,15 +240,20 @@ class Flow:
             self.emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source="cache"))
             return self._remember(key, reply.value, artifacts.decode(reply.value))
         async with self._cache.holding(key, reply, request_id):
-            below = await self._result(stage.builds_on, record, request_id) if stage.builds_on else None
-            with self.stage_runs.entered():
+            with self._admitted(request_id):
+                below = await self._result(stage.builds_on, record, request_id) if stage.builds_on else None
                 computed = await self._work(stage, below, record, request_id)
             if stage.model and computed.model != key.model:  # another version of the model answered
                 self.models.note(stage.model, computed.model)
                 key = await self._key(stage, record)
             encoded = artifacts.encode(computed.value)
-            await self._cache.put(key, encoded, request_id)
+            if reply is not None:  # or the cache is away: asking it once was enough
+                await self._cache.put(key, encoded, request_id)
         return self._remember(key, encoded, computed.value)
+
+    def _admitted(self, request_id: str) -> AbstractContextManager[None]:
+        """Take the request in, unless it is in already: a new image's own request may have it described."""
+        return nullcontext() if request_id in self.generations else self.stage_runs.entered(request_id)
 
     def _remember(self, key: CacheKey, encoded: bytes, artifact: Artifact) -> Artifact:
         self._recent.put(key, artifact, len(encoded))
@@ -258,6 +270,7 @@ class Flow:
             stage.emits(
                 request_id=request_id,
                 image_id=record.image_id,
+                stage=stage.name,
                 seconds=time.monotonic() - started,
                 num_regions=stage.num_regions(computed.value),
             )

@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.segmentation_cache import RemoteCache
 from graphs.caller import EVERYONE
-from graphs.flow import Flow, Generated, ImageAnalysis
+from graphs.flow import Flow, GeneratedImage, ImageAnalysis
 from graphs.logs import configure_logging, log_event
 from graphs.metrics import Metrics
 from graphs.models import Models
@@ -25,10 +25,17 @@ from pipeline.records import GenerationRequest
 from pipeline.settings import ServiceSettings
 from pipeline.store import FolderStore
 
-GAUGE_INTERVAL_S = 5.0
+GAUGE_INTERVAL_S = 2.0  # a gauge that is not set again and again vanishes from the exporter
 
 
-@serve.deployment(max_ongoing_requests=1000, graceful_shutdown_wait_loop_s=0.2, ray_actor_options={"num_cpus": 0.1})
+@serve.deployment(
+    max_ongoing_requests=256,
+    # Behind the admission in the app: should it ever be too slow to refuse, the proxy does, in plain text.
+    max_queued_requests=256,
+    backpressure_config={"status_code": 429, "retry_after_s": 2},
+    graceful_shutdown_wait_loop_s=0.2,
+    ray_actor_options={"num_cpus": 0.1},
+)
 @serve.ingress()
 class Ingress:
     """One of several equal replicas."""
@@ -65,7 +72,7 @@ class Ingress:
 
     async def follow(
         self, request: GenerationRequest, session: str, request_id: str
-    ) -> AsyncIterator[Event | tuple[Generated, ImageAnalysis]]:
+    ) -> AsyncIterator[Event | tuple[GeneratedImage, ImageAnalysis]]:
         """Make one image and all there is to know of it; yields the events on the way, the results last."""
         events: asyncio.Queue[Event | None] = asyncio.Queue()
 
@@ -73,7 +80,7 @@ class Ingress:
             if event.request_id == request_id:
                 events.put_nowait(event)
 
-        async def make() -> tuple[Generated, ImageAnalysis]:
+        async def make() -> tuple[GeneratedImage, ImageAnalysis]:
             made = await self._flow.generate(request, owner=EVERYONE, sessions=[session], request_id=request_id)
             return made, await self._flow.analyze(made.record, request_id)
 
@@ -95,10 +102,11 @@ class Ingress:
     async def _report(self) -> None:
         while True:
             for gate in (self._flow.generations, self._flow.stage_runs):
-                self._metrics.set_in_hand(gate.what, gate.in_hand)
+                self._metrics.set_in_hand(gate.what, len(gate))
             await asyncio.sleep(GAUGE_INTERVAL_S)
 
 
 def _running_replicas() -> Mapping[str, int]:
+    """Count the running replicas of each deployment of this application."""
     deployments = serve.status().applications[serve.get_replica_context().app_name].deployments
     return {name: status.replica_states.get("RUNNING", 0) for name, status in deployments.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import asdict
+from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,7 @@ from pipeline.events import (
 LOGGER_NAME = "ai_pipeline"
 TEXT_FORMAT = "%(asctime)s [%(levelname)s] %(message)s"
 
-QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds by machines
+QUIET_ROUTES = frozenset({"/healthz", "/readyz"})  # asked every few seconds by machines
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -42,11 +43,12 @@ class _JsonFormatter(logging.Formatter):
 def configure_logging(data_path: Path, log_format: Literal["text", "json"]) -> None:
     """Send this process's lines to the console and to `app.log` in the data folder.
 
-    Several processes append to the one file: each line is a single write, so lines never mix.
+    Several processes append to the one file: each line is a single write, so lines never mix. A file that is moved
+    away, as logrotate does, is opened anew.
     """
     data_path.mkdir(parents=True, exist_ok=True)
     formatter = _JsonFormatter() if log_format == "json" else logging.Formatter(TEXT_FORMAT)
-    logger.handlers = [logging.StreamHandler(sys.stdout), logging.FileHandler(data_path / "app.log")]
+    logger.handlers = [logging.StreamHandler(sys.stdout), WatchedFileHandler(data_path / "app.log")]
     for handler in logger.handlers:
         handler.setFormatter(formatter)
     logger.setLevel(logging.INFO)
@@ -63,8 +65,9 @@ def log_event(event: Event) -> None:
 
 def sentence(event: Event) -> str:
     """Say what happened, in one line that holds the request's id."""
-    what = _what(event)
-    return f"{what} for request {event.request_id}"
+    line = f"{_what(event)} for request {event.request_id}"
+    # A path or a value the client sent may hold anything, also what ends a line or drives a terminal.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def _level(event: Event) -> int:

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 from pipeline.events import (
     CacheBypassed,
     Event,
-    GenerationStepped,
     ImageCreated,
     ImageProbed,
+    ImageSegmented,
     RequestFinished,
     ResultReused,
     StageFinished,
@@ -17,6 +17,7 @@ from pipeline.events import (
 )
 
 SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0]
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # the rest is the client's invention
 REGIONS = [1, 2, 4, 8, 16, 32, 64, 128]
 
 
@@ -52,7 +53,6 @@ class Metrics:
             boundaries=SECONDS,
             tag_keys=("stage",),
         )
-        self._steps = counter("pipeline_denoising_steps", description="Denoising steps seen by the flow.", tag_keys=())
         self._regions = histogram(
             "pipeline_regions", description="Regions of each image segmented.", boundaries=REGIONS, tag_keys=()
         )
@@ -76,18 +76,16 @@ class Metrics:
         match event:
             case RequestFinished():
                 route, status = event.route, str(event.status)
-                self._requests.inc(tags={"route": route, "method": event.method, "status": status})
+                method = event.method if event.method in METHODS else "other"
+                self._requests.inc(tags={"route": route, "method": method, "status": status})
                 self._request_seconds.observe(event.seconds, tags={"route": route})
                 if event.code:
                     self._errors.inc(tags={"route": route, "code": event.code})
-            case GenerationStepped():
-                self._steps.inc()
             case ImageCreated():
                 self._stage_seconds.observe(event.seconds, tags={"stage": "generate"})
             case StageFinished():
-                stage = type(event).__name__
-                self._stage_seconds.observe(event.seconds, tags={"stage": stage})
-                if stage == "ImageSegmented":
+                self._stage_seconds.observe(event.seconds, tags={"stage": event.stage})
+                if isinstance(event, ImageSegmented):
                     self._regions.observe(event.num_regions)
             case ImageProbed():
                 self._stage_seconds.observe(event.seconds, tags={"stage": "probe"})

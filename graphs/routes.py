@@ -17,8 +17,9 @@ from starlette.responses import Response
 from graphs import schemas
 from graphs.caller import Caller, find_caller
 from graphs.edge import PROBLEM_JSON, Edge, answer_errors
-from graphs.flow import Flow
+from graphs.flow import Flow, ImageAnalysis
 from graphs.schemas import class_scores, percent
+from graphs.together import together
 from pipeline.records import ImageRecord
 from pipeline.settings import Admission
 
@@ -74,15 +75,18 @@ _USUAL_PROBLEMS = _problems(400, 413, 422, 429, 500, 503, 504)
 def _origin_routes(flow: Flow) -> APIRouter:
     router = APIRouter(route_class=_JsonRoute, tags=["images"])
 
-    async def chosen_image(
-        caller: Annotated[Caller, Depends(find_caller)],
-        body: Annotated[schemas.ImageChoice | None, Body()] = None,
-        image_id: Annotated[UUID | None, Query(description="Instead of the session's last image.")] = None,
-    ) -> ImageRecord:
+    AnyCaller = Annotated[Caller, Depends(find_caller)]
+    ImageId = Annotated[UUID | None, Query(description="Instead of the session's last image.")]
+
+    async def find(caller: Caller, body: schemas.ImageChoice | None, image_id: UUID | None) -> ImageRecord:
         chosen = (body and body.image_id) or image_id
         return await flow.find(str(chosen) if chosen else None, owner=caller.owner, session=caller.session)
 
-    AnyCaller = Annotated[Caller, Depends(find_caller)]
+    async def chosen_image(
+        caller: AnyCaller, body: Annotated[schemas.ImageChoice | None, Body()] = None, image_id: ImageId = None
+    ) -> ImageRecord:
+        return await find(caller, body, image_id)
+
     ChosenImage = Annotated[ImageRecord, Depends(chosen_image)]
 
     @router.post("/generate", response_model=schemas.Generated, responses=_USUAL_PROBLEMS)
@@ -101,9 +105,10 @@ def _origin_routes(flow: Flow) -> APIRouter:
     @router.post("/analyze", response_model=schemas.Analysis, responses=_USUAL_PROBLEMS | _problems(404))
     async def analyze(image: ChosenImage, caller: AnyCaller) -> Response:
         """Say what an image shows, and where."""
-        description, segmentation = await asyncio.gather(
-            flow.describe(image, caller.request_id), flow.segment(image, caller.request_id)
-        )
+        async with together() as group:
+            describing = group.create_task(flow.describe(image, caller.request_id))
+            segmenting = group.create_task(flow.segment(image, caller.request_id))
+        description, segmentation = describing.result(), segmenting.result()
         return _answer(
             schemas.Analysis(
                 request_id=caller.request_id,
@@ -116,11 +121,9 @@ def _origin_routes(flow: Flow) -> APIRouter:
         )
 
     @router.post("/probe", response_model=schemas.ProbeAnswer, responses=_USUAL_PROBLEMS | _problems(404))
-    async def probe(body: schemas.ProbeBody, caller: AnyCaller) -> Response:
+    async def probe(body: schemas.ProbeBody, caller: AnyCaller, image_id: ImageId = None) -> Response:
         """Say how well a text matches an image and each of its regions."""
-        image = await flow.find(
-            str(body.image_id) if body.image_id else None, owner=caller.owner, session=caller.session
-        )
+        image = await find(caller, body, image_id)
         found = await flow.probe(image, body.prompt, caller.request_id)
         matches = zip(found.region_labels, found.region_matches, strict=True)
         return _answer(
@@ -139,10 +142,10 @@ def _origin_routes(flow: Flow) -> APIRouter:
     @router.post("/segment", response_model=schemas.SegmentAnswer, responses=_USUAL_PROBLEMS | _problems(404))
     async def segment(image: ChosenImage, caller: AnyCaller) -> Response:
         """Take an image apart and classify each region on its own."""
-        segmentation, descriptions = await asyncio.gather(
-            flow.segment(image, caller.request_id), flow.describe_regions(image, caller.request_id)
-        )
-        regions = schemas.segmented_regions(segmentation, descriptions)
+        async with together() as group:
+            segmenting = group.create_task(flow.segment(image, caller.request_id))
+            describing = group.create_task(flow.describe_regions(image, caller.request_id))
+        regions = schemas.segmented_regions(segmenting.result(), describing.result())
         return _answer(
             schemas.SegmentAnswer(request_id=caller.request_id, segmented_regions=regions, image_id=image.image_id)
         )
@@ -151,27 +154,8 @@ def _origin_routes(flow: Flow) -> APIRouter:
     async def visualize(image: ChosenImage, caller: AnyCaller) -> Response:
         """Draw an image's regions: all outlines in one picture, and a spotlight on each."""
         found = await flow.analyze(image, caller.request_id)
-        spotlights = [
-            schemas.Spotlight(
-                region_id=region.region_id,
-                top_class=description.top[0].label,
-                polygon=region.polygon,
-                spotlight_image=_base64(png),
-            )
-            for region, description, png in zip(
-                found.segmentation, found.regions, found.drawings.spotlights, strict=True
-            )
-        ]
-        return _answer(
-            schemas.Visualization(
-                request_id=caller.request_id,
-                status="success",
-                total_regions=len(found.segmentation),
-                master_overlay=_base64(found.drawings.overlay),
-                individual_spotlights=spotlights,
-                image_id=image.image_id,
-            )
-        )
+        # Base64 and JSON of many pictures take long enough to keep others waiting.
+        return await asyncio.to_thread(_visualization, image, found, caller.request_id)
 
     return router
 
@@ -202,6 +186,28 @@ def _service_routes(flow: Flow, device: str) -> APIRouter:
         return _answer(schemas.Readiness(ready=ready, models=models), status_code=200 if ready else 503)
 
     return router
+
+
+def _visualization(image: ImageRecord, found: ImageAnalysis, request_id: str) -> Response:
+    regions = zip(found.segmentation, found.regions, found.drawings.spotlights, strict=True)
+    return _answer(
+        schemas.Visualization(
+            request_id=request_id,
+            status="success",
+            total_regions=len(found.segmentation),
+            master_overlay=_base64(found.drawings.overlay),
+            individual_spotlights=[
+                schemas.Spotlight(
+                    region_id=region.region_id,
+                    top_class=description.top[0].label,
+                    polygon=region.polygon,
+                    spotlight_image=_base64(png),
+                )
+                for region, description, png in regions
+            ],
+            image_id=image.image_id,
+        )
+    )
 
 
 def _answer(model: BaseModel, status_code: int = 200) -> Response:

@@ -6,11 +6,10 @@ A `DeploymentResponse` whose awaiting task is cancelled goes on running on its r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Literal, Protocol, TypeVar
 
-import ray
-from ray.exceptions import ActorUnavailableError, ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
@@ -41,7 +40,7 @@ class WorkerDied(Exception):
 class Workers(Protocol):
     """What the flow asks of the deployments."""
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[StepProgress | Computed[Pixels]]: ...
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[StepProgress | Computed[Pixels], None]: ...
     async def describe(
         self, image: PixelsRef, segmentation: Segmentation | None, labelling: Labelling
     ) -> Computed[Descriptions]: ...
@@ -68,14 +67,14 @@ class ServeWorkers:
         self._segmenter = segmenter
         self._renderer = renderer
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[StepProgress | Computed[Pixels]]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[StepProgress | Computed[Pixels], None]:
         """Stream the steps of one image, the image last."""
         stream = self._diffusion.options(stream=True).generate.remote(request)
         try:
             async for item in stream:
                 yield item
         except Exception as error:
-            raise _translated(error, "generate") from error
+            raise translated(error, "generate") from error
         finally:
             stream.cancel()  # does nothing to a stream that has ended
 
@@ -115,22 +114,20 @@ async def _answer(response: DeploymentResponse[T], stage: str) -> T:
         response.cancel()
         raise
     except Exception as error:
-        raise _translated(error, stage) from error
+        raise translated(error, stage) from error
 
 
-def _translated(error: Exception, stage: str) -> Exception:
+def translated(error: Exception, stage: str) -> Exception:
     """Say in our own words what went wrong in a call."""
     match error:
         case PipelineError():  # Ray raises a class derived from both the replica's error and its own
             cause = error.cause if isinstance(error, RayTaskError) else error
             return cause if isinstance(cause, PipelineError) else error
-        case RayActorError() | ActorUnavailableError() | ObjectLostError() | ReplicaUnavailableError():
+        case RayActorError() | ObjectLostError() | ReplicaUnavailableError():
             return WorkerDied(stage)
         case BackPressureError():
             return Overloaded(waiting="many", what=f"requests for {stage!r}", retry_after_s=2)
         case RayTaskError():
             return StageFailed(stage=stage, reason=str(error.cause))
-        case ray.exceptions.RayError():
-            return WorkerDied(stage)
         case _:
             return error

@@ -177,6 +177,10 @@ class LeasedLru(Generic[T]):
         self._leases.pop(key, None)
         self._values.put(key, value, size_bytes)
 
+    def expire(self) -> list[str]:
+        """Drop the leases that ran out; returns their keys."""
+        return [key for key in list(self._leases) if not self._leased(key)]
+
     def is_busy(self, key: str) -> bool:
         """Whether waiting for the key makes sense: it has no value, and a living lease."""
         return key not in self._values and self._leased(key)

@@ -46,6 +46,7 @@ class StageFinished(_Event):
     """A stage of the graph computed its result."""
 
     image_id: str
+    stage: str
     seconds: float  # the work's own wall time, waiting for a worker included
     num_regions: int  # 0 for the image as a whole
 

@@ -18,6 +18,9 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 DType = Literal["float32", "float16", "bfloat16"]
+Accelerator = Literal["auto", "cpu", "cuda"]
+
+RAY_NAMESPACE = "ai-pipeline"  # of the driver and of every named actor
 
 
 class _Settings(BaseModel):
@@ -152,6 +155,8 @@ class CacheSettings(_Settings):
     """What each ingress replica remembers by itself: a call to the shared cache takes 5 ms."""
     lease_s: float = 10.0
     call_deadline_s: float = 0.5
+    idle_exit_s: float = 24 * 3600.0
+    """A cache nobody called for so long ends itself: it is an older version's, or of no use."""
 
 
 class ServiceSettings(_Settings):
@@ -161,7 +166,9 @@ class ServiceSettings(_Settings):
     """A name in `configs/` or the path of a YAML file."""
     data_dir: Path = Path("data")
     """Images, sessions and `app.log`; relative to the project's root."""
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    data_dir_is_shared: bool = False
+    """Whether every node of the cluster mounts the same data folder; without it there may be one node only."""
+    accelerator: Accelerator = "auto"
     num_gpus: dict[str, Fraction] = {"Diffusion": 0.35, "Clip": 0.1, "Segmenter": 0.2}
     log_format: Literal["text", "json"] = "text"
     admission: Admission = Admission()

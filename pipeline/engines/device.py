@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
 
 import torch
 
-Accelerator = Literal["auto", "cpu", "cuda"]
+from pipeline.settings import Accelerator
 
 
 def pick_device(accelerator: Accelerator) -> str:

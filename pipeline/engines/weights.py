@@ -19,7 +19,7 @@ from pipeline.settings import ModelSource
 StateDict = dict[str, torch.Tensor]
 
 FINGERPRINT_CHARS = 16
-CONTENT_SUFFIXES = frozenset({".json", ".txt", ".safetensors", ".pt", ".pth", ".bin"})
+CONTENT_SUFFIXES = frozenset({".json", ".txt", ".safetensors"})
 OTHER_VARIANTS = (".fp16.", ".non_ema.")  # beside the files an engine reads in a hub's folder
 
 HOW_TO_PROVIDE = (

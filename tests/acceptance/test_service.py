@@ -186,7 +186,6 @@ def test_the_metrics_name_stages_and_never_prompts_or_ids(service: RunningServic
         "ray_pipeline_errors_total",
         "ray_pipeline_request_seconds_bucket",
         "ray_pipeline_stage_seconds_bucket",
-        "ray_pipeline_denoising_steps_total",
         "ray_pipeline_regions_bucket",
         "ray_pipeline_results_reused_total",
         "ray_pipeline_in_hand",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class FakeWorkers:
         self.model = "weights-1"
         self.reason = ""  # why no model is ready
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[StepProgress | Computed[Pixels]]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[StepProgress | Computed[Pixels], None]:
         await self._begin("generate")
         for step in range(1, request.steps + 1):
             await self.gate.wait()
