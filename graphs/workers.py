@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any, Literal, Protocol, TypeVar
 
-from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
@@ -123,7 +123,7 @@ def translated(error: Exception, stage: str) -> Exception:
         case PipelineError():  # Ray raises a class derived from both the replica's error and its own
             cause = error.cause if isinstance(error, RayTaskError) else error
             return cause if isinstance(cause, PipelineError) else error
-        case RayActorError() | ObjectLostError() | ReplicaUnavailableError():
+        case RayActorError() | ObjectLostError() | OutOfMemoryError() | ReplicaUnavailableError():
             return WorkerDied(stage)
         case BackPressureError():
             return Overloaded(waiting="many", what=f"requests for {stage!r}", retry_after_s=2)

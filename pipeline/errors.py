@@ -18,7 +18,6 @@ PipelineError
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, ClassVar
 
 
@@ -31,7 +30,7 @@ class PipelineError(Exception):
     def __init__(self, **facts: Any) -> None:
         self.facts = facts
         self.retry_after_s = facts.get("retry_after_s", self.retry_after_s)
-        super().__init__(inspect.cleandoc(type(self).__doc__ or "").format_map(facts))
+        super().__init__(" ".join((type(self).__doc__ or "").split()).format_map(facts))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.facts)

@@ -31,8 +31,12 @@ def encode_png(pixels: Pixels) -> bytes:
 
 
 def decode_png(data: bytes) -> Pixels:
-    """Decode a PNG this service encoded to (h, w, 3) uint8 RGB, read-only."""
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    """Decode a PNG this service encoded to (h, w, 3) uint8 RGB, read-only.
+
+    Raises:
+        ValueError: the bytes are no whole PNG.
+    """
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if bgr is None:
         raise ValueError("not a PNG image")
     pixels = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)

@@ -184,11 +184,14 @@ class ServiceSettings(_Settings):
 
         Raises:
             FileNotFoundError: there is no such profile.
-            pydantic.ValidationError: the file holds something else than a profile.
+            ValueError: the file holds something else than a profile.
         """
         named = PROJECT_ROOT / "configs" / f"{self.profile}.yaml"
         path = named if named.is_file() else Path(self.profile)
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in named.parent.glob("*.yaml")))
             raise FileNotFoundError(f"No profile {self.profile!r}: name one of {known}, or a YAML file.")
-        return Profile.model_validate(yaml.safe_load(path.read_text()))
+        try:
+            return Profile.model_validate(yaml.safe_load(path.read_text()))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not YAML: {error}") from error

@@ -1,0 +1,27 @@
+"""One event of each kind, with recognisable facts."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, get_args, get_type_hints
+
+from pipeline.events import Event, StageFinished
+
+
+def example(kind: type[Event], **changes: Any) -> Event:
+    """Make an event whose texts name their field, such as `the-image_id`."""
+    hints = get_type_hints(kind)
+    facts = {field.name: _fact(field.name, hints[field.name]) for field in fields(kind)}
+    return kind(**(facts | changes))
+
+
+def _fact(name: str, hint: Any) -> Any:
+    if hint is str:
+        return f"the-{name}"
+    if hint in (int, float):
+        return hint(3)
+    return get_args(hint)[0]  # of a Literal
+
+
+KINDS = [kind for kind in get_args(Event) if kind is not StageFinished] + StageFinished.__subclasses__()
+EVENTS = [example(kind) for kind in KINDS]

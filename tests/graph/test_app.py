@@ -1,0 +1,53 @@
+"""Where the application may run, and what importing each part loads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from ray.serve import Application
+
+from graphs.app import build
+from pipeline.settings import PROJECT_ROOT, ServiceSettings
+
+MODEL_LIBRARIES = {"torch", "torchvision", "diffusers", "transformers", "open_clip", "ultralytics"}
+
+
+def built(monkeypatch, nodes: int, settings: ServiceSettings) -> Application:
+    dead = {"Alive": False}
+    cluster = SimpleNamespace(nodes=lambda: [{"Alive": True}] * nodes + [dead], cluster_resources=lambda: {"CPU": 2.0})
+    monkeypatch.setattr("graphs.app.ray", cluster)
+    return build(settings)
+
+
+@pytest.mark.parametrize(("shared", "nodes"), [(False, 1), (True, 3)])
+def test_an_application_is_built_where_its_folder_can_be_seen(monkeypatch, tmp_path, shared, nodes):
+    assert built(monkeypatch, nodes, ServiceSettings(data_dir=tmp_path, data_dir_is_shared=shared))
+
+
+def test_several_nodes_with_folders_of_their_own_are_refused_with_the_way_out(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match=rf"{tmp_path}.*2 nodes.*data_dir_is_shared: true"):
+        built(monkeypatch, 2, ServiceSettings(data_dir=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("modules", "unwanted"),
+    [
+        ("graphs.app", MODEL_LIBRARIES | {"typer"}),
+        ("cli.main", MODEL_LIBRARIES | {"ray"}),
+        (
+            "pipeline.records, pipeline.settings, pipeline.events, pipeline.errors, pipeline.cache, "
+            "pipeline.artifacts, pipeline.images, pipeline.regions, pipeline.drawing, pipeline.store",
+            MODEL_LIBRARIES | {"ray", "fastapi", "starlette", "typer"},
+        ),
+    ],
+    ids=["graphs.app", "cli.main", "pipeline"],
+)
+def test_importing_leaves_what_it_does_not_need_unloaded(modules, unwanted):
+    code = f"import sys, {modules}; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.split())
+    assert set(modules.split(", ")) <= loaded
+    assert loaded & unwanted == set()

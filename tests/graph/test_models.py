@@ -1,0 +1,165 @@
+"""What is told of models whose replicas are busy, starting, gone or replaced."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+
+from graphs.models import REFRESH_S, REPLICAS_S, Models
+from graphs.workers import ModelName, WorkerDied
+from pipeline.errors import ModelNotReady
+from pipeline.records import ModelStatus
+from tests.graph.fakes import FakeWorkers
+from tests.graph.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+NAMES = ("Diffusion", "Clip", "Segmenter")
+
+
+class Replicas(FakeWorkers):
+    """Counts the questions; may be too busy to answer, or die of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: Counter[str] = Counter()
+        self.counted = 0
+        self.busy: set[str] = set()
+        self.dying: set[str] = set()
+        self.running = dict.fromkeys(NAMES, 1)
+
+    async def status(self, model: ModelName) -> ModelStatus:
+        self.asked[model] += 1
+        if model in self.dying:
+            raise WorkerDied("status")
+        if model in self.busy:
+            await asyncio.Event().wait()
+        return await super().status(model)
+
+    def count(self) -> dict[str, int]:
+        self.counted += 1
+        return self.running
+
+
+@pytest.fixture
+def clock(monkeypatch) -> SimpleNamespace:
+    clock = SimpleNamespace(now_s=100.0)
+    monkeypatch.setattr("graphs.models.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    for patience in ("ANSWER_S", "FIRST_ANSWER_S"):
+        monkeypatch.setattr(f"graphs.models.{patience}", 0.01)
+    return clock
+
+
+@pytest.fixture
+async def replicas(anyio_backend: str) -> Replicas:
+    return Replicas()
+
+
+@pytest.fixture
+def models(replicas: Replicas, clock: SimpleNamespace) -> Models:
+    return Models(replicas, replicas.count)
+
+
+async def test_every_model_is_told_of_in_the_graphs_order(models):
+    statuses = await models.statuses()
+    assert tuple(statuses) == NAMES
+    assert all(status.ready and status.fingerprint == "weights-1" for status in statuses.values())
+
+
+async def test_a_fingerprint_is_asked_for_once(models, replicas, clock):
+    for _ in range(3):
+        assert await models.fingerprint("Clip") == "weights-1"
+        clock.now_s += 2 * REFRESH_S
+    assert replicas.asked == {"Clip": 1}
+
+
+async def test_a_model_that_is_not_ready_says_why_until_it_is(models, replicas):
+    replicas.reason = "there are no weights"
+    with pytest.raises(ModelNotReady, match="Clip model is not ready: there are no weights"):
+        await models.fingerprint("Clip")
+    assert (await models.statuses())["Clip"].reason == "there are no weights"
+
+    replicas.reason = ""
+    assert await models.fingerprint("Clip") == "weights-1"
+    assert (await models.statuses())["Clip"].ready
+
+
+@pytest.mark.parametrize("trouble", ["busy", "dying"])
+async def test_a_replica_that_does_not_answer_is_taken_at_its_last_word(models, replicas, clock, trouble):
+    before = await models.statuses()
+    getattr(replicas, trouble).update(NAMES)
+    clock.now_s += REFRESH_S + 1
+
+    assert await models.statuses() == before
+    await until(lambda: replicas.asked["Clip"] == 2)
+    assert await models.statuses() == before
+    assert await models.fingerprint("Clip") == "weights-1"
+
+
+@pytest.mark.parametrize("trouble", ["busy", "dying"])
+async def test_a_replica_that_never_answered_is_still_starting(models, replicas, trouble):
+    getattr(replicas, trouble).add("Clip")
+
+    statuses = await models.statuses()
+
+    assert (statuses["Clip"].ready, statuses["Clip"].reason) == (False, "its replica is still starting, or busy")
+    assert statuses["Segmenter"].ready
+    with pytest.raises(ModelNotReady, match="still starting"):
+        await models.fingerprint("Clip")
+
+
+@pytest.mark.parametrize("gone", [{"Clip": 0}, {}])
+async def test_without_a_running_replica_a_model_is_not_ready_whatever_it_said_before(models, replicas, clock, gone):
+    await models.statuses()
+    replicas.running = {"Diffusion": 1, "Segmenter": 2, **gone}
+    clock.now_s += REPLICAS_S + 0.1
+
+    statuses = await models.statuses()
+
+    assert (statuses["Clip"].ready, statuses["Clip"].reason) == (False, "no replica of it is running yet")
+    assert statuses["Diffusion"].ready
+    assert statuses["Segmenter"].ready
+    assert replicas.asked["Clip"] == 1
+
+
+async def test_answers_are_refreshed_when_they_are_old(models, replicas, clock):
+    await models.statuses()
+    clock.now_s += REFRESH_S - 0.1
+    await models.statuses()
+    assert replicas.asked["Clip"] == 1
+
+    replicas.model = "weights-2"
+    clock.now_s += 0.2
+    assert (await models.statuses())["Clip"].fingerprint == "weights-1"  # at once; the question is under way
+    await until(lambda: replicas.asked["Clip"] == 2)
+    assert (await models.statuses())["Clip"].fingerprint == "weights-2"
+    assert await models.fingerprint("Clip") == "weights-2"
+    assert replicas.asked["Clip"] == 2
+
+
+async def test_a_question_under_way_is_not_asked_again(models, replicas, clock):
+    replicas.busy.add("Clip")
+    for _ in range(3):
+        with pytest.raises(ModelNotReady):
+            await models.fingerprint("Clip")
+        clock.now_s += REFRESH_S + 1
+    assert replicas.asked == {"Clip": 1}
+
+
+async def test_replicas_are_counted_at_most_once_a_second(models, replicas, clock):
+    for _ in range(5):
+        await models.statuses()
+    assert replicas.counted == 1
+    clock.now_s += REPLICAS_S + 0.1
+    await models.statuses()
+    assert replicas.counted == 2
+
+
+async def test_other_weights_are_noted_for_their_model_alone(models):
+    await models.statuses()
+    models.note("Clip", "weights-2")
+    assert [await models.fingerprint(name) for name in NAMES] == ["weights-1", "weights-2", "weights-1"]
+    assert (await models.statuses())["Clip"].ready

@@ -1,0 +1,107 @@
+"""What a request may ask for, and how shares are written."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from graphs.schemas import MAX_PROMPT_CHARS, GenerateBody, ProbeBody, percent
+from pipeline.errors import InvalidRequest
+from pipeline.records import GenerationRequest, Scheduler
+from pipeline.settings import ServiceSettings
+
+DIFFUSION = ServiceSettings(profile="mini").load_profile().diffusion
+
+
+def resolved(**sent) -> GenerationRequest:
+    return GenerateBody(prompt="pear", **sent).resolve(DIFFUSION)
+
+
+def test_the_profiles_defaults_fill_what_was_left_out():
+    request = resolved(seed=7)
+    assert request == GenerationRequest(
+        prompt="pear",
+        negative_prompt="",
+        width=128,
+        height=128,
+        steps=15,
+        guidance=3.0,
+        seed=7,
+        scheduler=Scheduler.DDIM,
+    )
+
+
+def test_what_was_sent_is_taken_even_where_it_is_zero():
+    request = resolved(guidance=0, seed=0, steps=1, width=96, height=256, scheduler="lcm")
+    assert (request.guidance, request.seed, request.steps) == (0, 0, 1)
+    assert (request.width, request.height, request.scheduler) == (96, 256, Scheduler.LCM)
+
+
+def test_without_a_seed_each_request_has_its_own():
+    assert len({resolved().seed for _ in range(20)}) > 1
+
+
+@pytest.mark.parametrize("sent", [{"width": 64, "height": 256}, {"steps": 100}, {"guidance": 30}, {"seed": 2**32 - 1}])
+def test_the_limits_themselves_may_be_asked_for(sent):
+    assert resolved(**sent)
+
+
+@pytest.mark.parametrize(
+    ("sent", "advice"),
+    [
+        ({"width": 32}, "width is 32: send a multiple of 32 from 64 to 256"),
+        ({"height": 288}, "height is 288: send a multiple of 32 from 64 to 256"),
+        ({"width": 65}, "width is 65: send a multiple of 32 from 64 to 256"),
+        ({"steps": 101}, "steps is 101: send 1 to 100"),
+        ({"guidance": 30.5}, "guidance is 30.5: send 0 to 30"),
+    ],
+)
+def test_what_is_outside_the_profiles_limits_is_refused_with_what_is_inside(sent, advice):
+    with pytest.raises(InvalidRequest, match=advice):
+        resolved(**sent)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", -1),
+        ("seed", 2**32),
+        ("steps", 0),
+        ("guidance", -0.1),
+        ("guidance", float("nan")),
+        ("guidance", float("inf")),
+        ("width", 0),
+        ("height", 1.5),
+        ("scheduler", "heun"),
+        ("negative_prompt", "x" * (MAX_PROMPT_CHARS + 1)),
+        ("negative_prompt", "bell \a"),
+    ],
+)
+def test_what_no_profile_allows_is_refused_and_its_field_named(field, value):
+    with pytest.raises(ValidationError) as refused:
+        GenerateBody.model_validate({"prompt": "pear", field: value})
+    assert [error["loc"] for error in refused.value.errors()] == [(field,)]
+
+
+@pytest.mark.parametrize("prompt", ["", " \n\t", "x" * (MAX_PROMPT_CHARS + 1), "nul\0", "esc\x1b[31m", "\ud800", None])
+@pytest.mark.parametrize("body", [GenerateBody, ProbeBody])
+def test_a_prompt_that_says_nothing_or_cannot_be_shown_is_refused(body, prompt):
+    with pytest.raises(ValidationError):
+        body.model_validate({"prompt": prompt})
+
+
+@pytest.mark.parametrize("prompt", ["pear", "röd \N{RED APPLE}", "two\nlines", "x" * MAX_PROMPT_CHARS, "{braces} %s"])
+def test_a_prompt_of_any_language_is_taken_as_it_is(prompt):
+    assert GenerateBody(prompt=prompt).prompt == prompt
+    assert ProbeBody(prompt=prompt).prompt == prompt
+
+
+def test_the_space_round_a_prompt_is_dropped():
+    assert GenerateBody(prompt="  pear\n").prompt == "pear"
+
+
+@pytest.mark.parametrize(
+    ("share", "written"), [(0, "0.00%"), (1, "100.00%"), (0.60641, "60.64%"), (0.15649, "15.65%"), (1e-9, "0.00%")]
+)
+def test_a_share_is_written_as_the_origin_does(share, written):
+    assert percent(share) == written

@@ -1,0 +1,190 @@
+"""Work shared by those who wait for it, whoever comes, leaves or fails."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+from contextvars import ContextVar
+
+import pytest
+
+from graphs.shared_runs import SharedRuns
+from tests.graph.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+caller_name: ContextVar[str] = ContextVar("caller_name", default="nobody")
+
+
+class Work:
+    """Counts its runs; each goes on when `go` is set."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.started = self.stopped = 0
+
+    async def __call__(self) -> str:
+        self.started += 1
+        number = self.started
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.stopped += 1
+            raise
+        return f"run {number}"
+
+
+def join(runs: SharedRuns, key: str, work: Callable) -> asyncio.Task:
+    return asyncio.create_task(runs.join(key, work))
+
+
+async def left(*callers: asyncio.Task) -> None:
+    for caller in callers:
+        caller.cancel()
+    await asyncio.gather(*callers, return_exceptions=True)
+
+
+async def test_callers_of_one_key_share_a_run_and_others_have_their_own():
+    runs, work, other = SharedRuns(), Work(), Work()
+    callers = [join(runs, "k", work) for _ in range(5)] + [join(runs, "other", other)]
+    await until(lambda: work.started and other.started)
+    assert "k" in runs
+    assert len(runs) == 2
+
+    work.go.set()
+    other.go.set()
+    assert await asyncio.gather(*callers) == ["run 1"] * 6
+    assert (work.started, other.started) == (1, 1)
+
+
+async def test_a_run_that_ended_is_forgotten():
+    runs, work = SharedRuns(), Work()
+    work.go.set()
+    assert await runs.join("k", work) == "run 1"
+    await until(lambda: "k" not in runs)
+    assert await runs.join("k", work) == "run 2"
+
+
+async def test_an_error_reaches_every_caller_and_the_next_one_tries_again():
+    runs, attempts = SharedRuns(), 0
+
+    async def failing() -> None:
+        nonlocal attempts
+        attempts += 1
+        raise ValueError("odd")
+
+    results = await asyncio.gather(*(runs.join("k", failing) for _ in range(3)), return_exceptions=True)
+    assert [repr(result) for result in results] == ["ValueError('odd')"] * 3
+    assert attempts == 1
+    with pytest.raises(ValueError, match="odd"):
+        await runs.join("k", failing)
+    assert attempts == 2
+
+
+async def test_the_first_caller_may_leave():
+    runs, work = SharedRuns(), Work()
+    first, second = join(runs, "k", work), join(runs, "k", work)
+    await until(lambda: work.started)
+
+    await left(first)
+    work.go.set()
+
+    assert await second == "run 1"
+    assert work.stopped == 0
+
+
+async def test_the_run_stops_when_the_last_caller_left():
+    runs, work = SharedRuns(), Work()
+    callers = [join(runs, "k", work) for _ in range(3)]
+    await until(lambda: work.started)
+
+    await left(*callers)
+    await until(lambda: work.stopped)
+
+    assert len(runs) == 0
+
+
+async def test_a_newcomer_does_not_join_a_dying_run():
+    runs, fresh, cleaning, cleaned = SharedRuns(), Work(), asyncio.Event(), asyncio.Event()
+    dying: list[asyncio.Task] = []
+
+    async def slow_to_die() -> str:
+        dying.append(asyncio.current_task())
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await cleaned.wait()
+        return "never"
+
+    first = join(runs, "k", slow_to_die)
+    await until(lambda: dying)
+    await left(first)
+    await cleaning.wait()
+
+    newcomer = join(runs, "k", fresh)
+    await until(lambda: fresh.started)
+    cleaned.set()
+    await asyncio.wait(dying)
+    third = join(runs, "k", fresh)
+    await asyncio.sleep(0)
+    fresh.go.set()
+
+    assert [await newcomer, await third] == ["run 1", "run 1"]
+
+
+async def test_a_run_is_stopped_along_with_the_run_it_builds_on():
+    runs, below = SharedRuns(), Work()
+    caller = join(runs, "above", lambda: runs.join("below", below))
+    await until(lambda: below.started)
+
+    await left(caller)
+    await until(lambda: below.stopped)
+
+    assert len(runs) == 0
+
+
+async def test_a_run_somebody_else_builds_on_goes_on():
+    runs, below = SharedRuns(), Work()
+    above = join(runs, "above", lambda: runs.join("below", below))
+    direct = join(runs, "below", below)
+    await until(lambda: below.started)
+
+    await left(above)
+    below.go.set()
+
+    assert await direct == "run 1"
+
+
+async def test_a_run_knows_nothing_of_its_callers_context():
+    async def whose() -> str:
+        return caller_name.get()
+
+    caller_name.set("somebody")
+    assert await SharedRuns().join("k", whose) == "nobody"
+    assert caller_name.get() == "somebody"
+
+
+async def test_a_failure_nobody_waits_for_is_not_reported_as_forgotten():
+    complaints = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    runs, go, failed = SharedRuns(), asyncio.Event(), asyncio.Event()
+
+    async def failing_on_its_way_out() -> None:
+        try:
+            await go.wait()
+        finally:
+            failed.set()
+            raise ValueError("odd")
+
+    caller = join(runs, "k", failing_on_its_way_out)
+    await until(lambda: "k" in runs)
+    await asyncio.sleep(0)
+    await left(caller)
+    await failed.wait()
+    await asyncio.sleep(0)
+    del caller
+    gc.collect()
+
+    assert complaints == []

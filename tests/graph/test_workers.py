@@ -1,0 +1,165 @@
+"""The deployments through Serve's own handles, in this process: results, streams, and whose error it is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from ray import serve
+from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostError, OutOfMemoryError, RayTaskError
+from ray.serve.exceptions import BackPressureError
+
+from graphs.workers import ServeWorkers, WorkerDied
+from pipeline.errors import ModelNotReady, Overloaded, StageFailed
+from pipeline.records import Computed, Drawings, ModelStatus, Pixels, StepProgress
+from pipeline.settings import Drawing, Everything, Labelling
+from tests.graph.conftest import a_request
+
+pytestmark = pytest.mark.anyio
+
+
+class Tiny:
+    """Answers everything itself, or fails as told."""
+
+    def __init__(self, name: str, failure: Exception | None = None) -> None:
+        self.name = name
+        self.failure = failure
+
+    async def generate(self, request) -> AsyncIterator[StepProgress | Computed[Pixels]]:
+        for step in range(1, request.steps + 1):
+            yield StepProgress(step=step, num_steps=request.steps)
+        self._fail()
+        yield Computed(value=np.full((4, 4, 3), request.seed, np.uint8), model=self.name)
+
+    async def describe(self, image, segmentation, labelling) -> Computed:
+        self._fail()
+        return Computed(value=(image.shape, segmentation, labelling.top_k), model=self.name)
+
+    async def encode_texts(self, texts) -> np.ndarray:
+        self._fail()
+        return np.array([[len(text), len(self.name)] for text in texts], np.float32)
+
+    async def segment(self, image, parameters) -> Computed:
+        self._fail()
+        return Computed(value=(image.shape, parameters.points_per_side), model=self.name)
+
+    async def render(self, image, segmentation, style) -> Computed[Drawings]:
+        self._fail()
+        return Computed(value=Drawings(overlay=self.name.encode(), spotlights=()), model="")
+
+    async def encode_png(self, image) -> bytes:
+        self._fail()
+        return self.name.encode() + image.tobytes()
+
+    async def status(self) -> ModelStatus:
+        self._fail()
+        return ModelStatus(ready=True, device="cpu", fingerprint=self.name, reason="")
+
+    def _fail(self) -> None:
+        if self.failure:
+            raise self.failure
+
+
+def workers_of(failure: Exception | None = None) -> ServeWorkers:
+    names = ("Diffusion", "Clip", "Segmenter", "Renderer")
+    handles = {
+        name.lower(): serve.run(
+            serve.deployment(Tiny).options(name=name).bind(name, failure), name=name, _local_testing_mode=True
+        )
+        for name in names
+    }
+    return ServeWorkers(**handles)
+
+
+def as_ray_raises(error: Exception) -> Exception:
+    """What a caller gets of a replica's exception on a cluster: derived from the error's class and Ray's own."""
+    return RayTaskError("method", "Traceback …", error).as_instanceof_cause()
+
+
+IMAGE = np.zeros((2, 3, 3), np.uint8)
+
+CALLS = {
+    "generate": lambda w: collected(w),
+    "describe": lambda w: w.describe(IMAGE, None, Labelling()),
+    "encode_text": lambda w: w.encode_text("metal"),
+    "segment": lambda w: w.segment(IMAGE, Everything()),
+    "render": lambda w: w.render(IMAGE, None, Drawing()),
+    "encode_png": lambda w: w.encode_png(IMAGE),
+    "status": lambda w: w.status("Clip"),
+}
+
+every_call = pytest.mark.parametrize("stage", CALLS)
+
+
+async def collected(workers: ServeWorkers) -> list:
+    return [item async for item in workers.generate(a_request(seed=7, steps=3))]
+
+
+async def test_a_stream_counts_its_steps_and_ends_with_the_image():
+    *steps, image = await collected(workers_of())
+    assert steps == [StepProgress(step=step, num_steps=3) for step in (1, 2, 3)]
+    assert image.model == "Diffusion"
+    assert (image.value == 7).all()
+
+
+async def test_each_question_goes_to_its_own_deployment_with_everything_it_needs():
+    workers = workers_of()
+    described = await workers.describe(IMAGE, None, Labelling(top_k=3))
+    segmented = await workers.segment(IMAGE, Everything(points_per_side=8))
+    drawn = await workers.render(IMAGE, None, Drawing())
+    assert described == Computed(value=((2, 3, 3), None, 3), model="Clip")
+    assert segmented == Computed(value=((2, 3, 3), 8), model="Segmenter")
+    assert drawn.value.overlay == b"Renderer"
+    assert await workers.encode_png(IMAGE) == b"Renderer" + IMAGE.tobytes()
+    assert (await workers.encode_text("metal")).tolist() == [[5, len("Clip")]]
+    for name in ("Diffusion", "Clip", "Segmenter"):
+        assert (await workers.status(name)).fingerprint == name
+
+
+@every_call
+@pytest.mark.parametrize("wrapped", [as_ray_raises, lambda error: error], ids=["cluster", "as it is"])
+async def test_a_model_that_is_not_ready_says_so_through_the_handle(stage, wrapped):
+    with pytest.raises(ModelNotReady, match="Clip model is not ready: no weights") as raised:
+        await CALLS[stage](workers_of(wrapped(ModelNotReady(model="Clip", reason="no weights"))))
+    assert type(raised.value) is ModelNotReady  # Ray's class would say so with a replica's stack in its message
+    assert (raised.value.status, raised.value.retry_after_s) == (503, 10)
+
+
+@every_call
+async def test_any_other_error_of_a_replica_is_a_failed_stage(stage):
+    with pytest.raises(StageFailed) as raised:
+        await CALLS[stage](workers_of(as_ray_raises(ZeroDivisionError("division by zero"))))
+    assert str(raised.value) == f"The stage {stage!r} failed: division by zero"
+    assert raised.value.status == 500
+
+
+@every_call
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ActorDiedError(),
+        ActorUnavailableError("unreachable", None),
+        OutOfMemoryError("killed"),
+        ObjectLostError("00", None, ""),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_lost_replica_is_a_worker_that_died(stage, lost):
+    with pytest.raises(WorkerDied, match=stage):
+        await CALLS[stage](workers_of(lost))
+
+
+@every_call
+async def test_a_full_queue_is_an_overload(stage):
+    with pytest.raises(Overloaded, match=stage) as raised:
+        await CALLS[stage](workers_of(BackPressureError(num_queued_requests=9, max_queued_requests=8)))
+    assert raised.value.retry_after_s == 2
+
+
+async def test_a_stream_may_be_left_after_any_step():
+    stream = workers_of().generate(a_request(steps=50))
+    assert await anext(stream) == StepProgress(step=1, num_steps=50)
+    await stream.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+
+import pytest
+
+from pipeline import errors
+from pipeline.errors import ModelNotReady, Overloaded, PipelineError
+
+FACTS = {
+    "problem": "steps is 0: send 1 to 100.",
+    "image_id": "0198",
+    "what": "GET /{nowhere}",
+    "allowed": "POST",
+    "limit_bytes": 1000,
+    "waiting": 8,
+    "retry_after_s": 3,
+    "model": "Clip",
+    "reason": "no weights in {folder}",
+    "stage": "segment",
+    "deadline_s": 2.5,
+}
+
+CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, PipelineError)]
+
+every_error = pytest.mark.parametrize("kind", CLASSES)
+
+
+def made(kind: type[PipelineError]) -> PipelineError:
+    return kind(**{name: FACTS[name] for name in re.findall(r"{(\w+)", kind.__doc__)})
+
+
+@every_error
+@pytest.mark.parametrize("copied", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy])
+def test_an_error_arrives_whole_in_another_process(kind, copied):
+    error = made(kind)
+    arrived = copied(error)
+    assert type(arrived) is kind
+    for name in ("status", "retry_after_s", "code", "title", "facts"):
+        assert getattr(arrived, name) == getattr(error, name)
+    assert str(arrived) == str(error)
+
+
+@every_error
+def test_the_message_is_one_line_that_holds_the_facts(kind):
+    error = made(kind)
+    assert str(error)
+    assert "\n" not in str(error)
+    assert all(str(fact) in str(error) for fact in error.facts.values())
+
+
+@every_error
+def test_the_tree_at_the_top_of_the_module_names_every_error_with_its_status(kind):
+    line = next(line for line in errors.__doc__.splitlines() if re.search(rf"\b{kind.__name__}\b", line))
+    assert kind is PipelineError or str(kind.status) in line.split()
+
+
+def test_codes_and_titles_are_names_of_their_own():
+    assert (ModelNotReady(model="m", reason="r").code, made(ModelNotReady).title) == (
+        "model_not_ready",
+        "Model not ready",
+    )
+    assert len({made(kind).code for kind in CLASSES}) == len(CLASSES)
+
+
+def test_those_worth_trying_again_say_when():
+    waits = {kind.__name__: made(kind).retry_after_s for kind in CLASSES if kind.status in (429, 503)}
+    assert waits == {"Overloaded": 3, "ModelNotReady": 10, "WorkerLost": 5}
+    assert all(made(kind).retry_after_s is None for kind in CLASSES if kind.__name__ not in waits)
+
+
+def test_one_errors_wait_is_not_anothers():
+    short, long = (Overloaded(waiting=1, what="images", retry_after_s=s) for s in (1, 60))
+    assert (short.retry_after_s, long.retry_after_s, Overloaded.retry_after_s) == (1, 60, None)
+
+
+def test_braces_in_a_fact_are_left_alone():
+    assert "no weights in {folder}" in str(made(ModelNotReady))

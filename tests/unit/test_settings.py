@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from pipeline.settings import PROJECT_ROOT, ModelSource, Profile, ServiceSettings
+
+PROFILES = sorted(path.stem for path in (PROJECT_ROOT / "configs").glob("*.yaml"))
+SERVE_CONFIG = yaml.safe_load((PROJECT_ROOT / "serve_config.yaml").read_text())
+(APPLICATION,) = SERVE_CONFIG["applications"]
+
+
+def branches(tree: dict, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    below = [found for key, value in tree.items() if isinstance(value, dict) for found in branches(value, (*path, key))]
+    return [path, *below]
+
+
+def mini() -> dict:
+    return yaml.safe_load((PROJECT_ROOT / "configs" / "mini.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_loads_and_its_defaults_are_within_its_limits(name):
+    profile = ServiceSettings(profile=name).load_profile()
+    defaults, limits = profile.diffusion.defaults, profile.diffusion.limits
+    assert profile.name == name
+    assert defaults.steps <= limits.max_steps
+    assert defaults.guidance <= limits.max_guidance
+    for side in (defaults.width, defaults.height):
+        assert limits.min_side <= side <= limits.max_side
+        assert side % limits.side_multiple == 0
+
+
+def test_the_default_profile_is_there():
+    assert ServiceSettings().profile in PROFILES
+
+
+@pytest.mark.parametrize("branch", branches(mini()), ids=".".join)
+def test_an_unknown_key_is_refused_and_named_wherever_it_stands(branch):
+    tree = mini()
+    place = tree
+    for key in branch:
+        place = place[key]
+    place["colour"] = "green"
+    with pytest.raises(ValidationError, match="colour") as refused:
+        Profile.model_validate(tree)
+    assert refused.value.errors()[0]["type"] == "extra_forbidden"
+
+
+def test_an_unknown_profile_names_the_known_ones():
+    with pytest.raises(FileNotFoundError, match="'maxi'.*" + ".*".join(PROFILES)):
+        ServiceSettings(profile="maxi").load_profile()
+
+
+def test_a_profile_may_be_a_file_of_ones_own(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(mini() | {"name": "mine", "threads": 7}))
+    assert ServiceSettings(profile=str(file)).load_profile().threads == 7
+
+
+@pytest.mark.parametrize("content", ["", "- 1", "name: mini", "name: [mini", "name: mini\n\tthreads: 2"])
+def test_a_file_that_holds_no_profile_is_refused(tmp_path, content):
+    file = tmp_path / "mine.yaml"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=r"Profile|mine"):
+        ServiceSettings(profile=str(file)).load_profile()
+
+
+@pytest.mark.parametrize(
+    ("source", "path"),
+    [
+        (".", PROJECT_ROOT),
+        ("./models/mini/clip", PROJECT_ROOT / "models" / "mini" / "clip"),
+        ("../elsewhere/model.pt", PROJECT_ROOT.parent / "elsewhere" / "model.pt"),
+    ],
+)
+def test_a_relative_source_starts_at_the_projects_root(source, path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert ModelSource(source=source).local_path == path
+
+
+def test_an_absolute_source_is_taken_as_it_is(tmp_path):
+    assert ModelSource(source=str(tmp_path / "model.pt")).local_path == tmp_path.resolve() / "model.pt"
+
+
+@pytest.mark.parametrize(
+    "source", ["CompVis/stable-diffusion-v1-4", "ViT-B-32-quickgelu", "sam2.1_b.pt", "models/mini"]
+)
+def test_any_other_source_is_a_name_on_a_hub(source):
+    assert ModelSource(source=source).local_path is None
+
+
+def test_the_data_folder_is_relative_to_the_project_and_may_be_absolute_or_at_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert ServiceSettings(data_dir="data").data_path == PROJECT_ROOT / "data"
+    assert ServiceSettings(data_dir="~/data").data_path == tmp_path.resolve() / "data"
+    assert ServiceSettings(data_dir=tmp_path).data_path == tmp_path.resolve()
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        ServiceSettings().profile = "sd14"
+
+
+@pytest.mark.parametrize("wrong", [{"num_gpus": {"Clip": 1.5}}, {"accelerator": "tpu"}, {"prof1le": "mini"}])
+def test_wrong_service_settings_are_refused(wrong):
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        ServiceSettings.model_validate(wrong)
+
+
+def test_serve_config_holds_service_settings_of_a_known_profile():
+    settings = ServiceSettings.model_validate(APPLICATION["args"])
+    assert settings.profile in PROFILES
+    assert APPLICATION["import_path"] == "graphs.app:build"
+
+
+def test_serve_config_asks_for_no_more_than_one_gpu_and_for_none_on_a_cpu():
+    replicas = {d["name"]: d.get("autoscaling_config", {}).get("max_replicas", 1) for d in APPLICATION["deployments"]}
+    fractions = ServiceSettings.model_validate(APPLICATION["args"]).num_gpus
+    assert fractions.keys() <= replicas.keys()
+    assert sum(replicas[name] * fraction for name, fraction in fractions.items()) <= 1 + 1e-9
+    assert not [d["name"] for d in APPLICATION["deployments"] if "ray_actor_options" in d]
