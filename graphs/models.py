@@ -96,7 +96,7 @@ class Models:
         try:
             self._known[model] = await self._workers.status(model)
         except Exception as error:  # no replica to ask, or it died: what is known stays known
-            logger.warning("The %s model's replica could not be asked: %s", model, error)
+            logger.warning("The %s model's replica could not be asked: %s", model, type(error).__name__)
 
 
 def _not_ready(reason: str) -> ModelStatus:

@@ -35,7 +35,8 @@ def test_a_prompt_makes_one_image_and_its_parts_while_another_copy_serves(servic
     assert len(spotlights) == len(result["segmented_regions"]) > 0
     for picture in (folder / "image.png", folder / "overlay.png", *spotlights):
         assert cv2.imread(str(picture)).shape == (128, 128, 3)
-    assert service.client().get("/healthz").status_code == 200
+    with service.client() as client:
+        assert client.get("/healthz").status_code == 200
 
 
 def test_a_taken_port_and_a_taken_data_folder_are_said(service: RunningService, tmp_path: Path):
