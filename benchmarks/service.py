@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.service_process import RunningService, serving, wait_until
+from tests.service_process import RunningService, quick_scaling, serving, wait_until
 
 CALLS = 300
 CROWD = 100
@@ -36,6 +36,7 @@ def main() -> None:
             overload(service)
             stopping = time.monotonic()
         show("stop", f"{time.monotonic() - stopping:.1f} s")
+        scaling(Path(folder))
 
 
 def cached_calls(service: RunningService) -> None:
@@ -114,6 +115,32 @@ def overload(service: RunningService) -> None:
     show("  accepted finish within", f"{max(accepted) / 1000:.1f} s")
     show("  refused within", percentiles(refused))
     show("  memory before and after", f"{before_gb:.2f} GB, {resident_gb(service):.2f} GB")
+
+
+def scaling(folder: Path) -> None:
+    """Time the diffusion deployment from one replica to two under load, and back when it is gone."""
+    config = str(quick_scaling(folder, "Diffusion"))
+    with (
+        serving(folder, "--serve-config", config) as service,
+        service.client() as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+
+        def replicas() -> int:
+            return len(service.processes("ray::ServeReplica:pipeline:Diffusion"))
+
+        started = time.monotonic()
+        calls = [pool.submit(client.post, "/generate", json={"prompt": "pear", "steps": 100}) for _ in range(8)]
+        wait_until(lambda: replicas() == 2)
+        up_s = time.monotonic() - started
+        for call in calls:
+            call.result().raise_for_status()
+        idle = time.monotonic()
+        wait_until(lambda: replicas() == 1)
+        show(
+            "Diffusion from 1 replica to 2 and back",
+            f"{up_s:.1f} s after load began, {time.monotonic() - idle:.1f} s after it ended",
+        )
 
 
 def resident_gb(service: RunningService) -> float:

@@ -140,7 +140,7 @@ def answer_errors(app: FastAPI) -> None:
         first = error.errors()[0]
         if first["type"] == "json_invalid":
             return problem(request.scope, MalformedBody(problem=first["ctx"]["error"]))
-        errors = [{"field": _field(e), "problem": e["msg"]} for e in error.errors()]
+        errors = [{"field": _field(e), "problem": e["msg"].removeprefix("Value error, ")} for e in error.errors()]
         sentence = "; ".join(f"{e['field']}: {e['problem']}" for e in errors)
         return problem(request.scope, InvalidRequest(problem=f"{sentence}."), errors=errors)
 

@@ -56,7 +56,13 @@ def build_http_app(flow: Flow, admission: Admission, device: str) -> FastAPI:
         admission: bounds of bodies and time.
         device: what `GET /` says as long as no model has answered.
     """
-    app: FastAPI = FastAPIOffline(title="ai-pipeline", description=DESCRIPTION, version="0.1.0", redoc_url=None)
+    app: FastAPI = FastAPIOffline(
+        title="ai-pipeline",
+        description=DESCRIPTION,
+        version="0.1.0",
+        redoc_url=None,
+        swagger_ui_parameters={"defaultModelsExpandDepth": -1},
+    )
     app.include_router(_origin_routes(flow))
     app.include_router(_service_routes(flow, device))
     answer_errors(app)

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import psutil
+import yaml
 
 from cli.launcher import free_port
 
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 START_WITHIN_S = 300
 SETTLE_WITHIN_S = 60
 POLL_S = 0.1
+QUICK_SCALING = {"upscale_delay_s": 1, "downscale_delay_s": 3, "metrics_interval_s": 1, "look_back_period_s": 2}
 
 
 @dataclass
@@ -79,6 +81,17 @@ def wait_until(condition: Callable[[], bool], within_s: float = SETTLE_WITHIN_S,
     if give_up:
         raise AssertionError(f"not within {within_s} s")
     return False
+
+
+def quick_scaling(folder: Path, deployment: str) -> Path:
+    """Write a copy of `serve_config.yaml` in which one deployment scales within seconds instead of minutes."""
+    config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    for entry in config["applications"][0]["deployments"]:
+        if entry["name"] == deployment:
+            entry["autoscaling_config"] |= QUICK_SCALING
+    path = folder / "quick_scaling.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
 
 
 @contextmanager

@@ -11,9 +11,7 @@ from pathlib import Path
 import cv2
 import yaml
 
-from tests.service_process import ROOT, RunningService, serving, wait_until
-
-QUICK_SCALING = {"upscale_delay_s": 1, "downscale_delay_s": 3, "metrics_interval_s": 1, "look_back_period_s": 2}
+from tests.service_process import ROOT, RunningService, quick_scaling, serving, wait_until
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -67,19 +65,13 @@ def test_a_logical_gpu_missing_weights_and_autoscaling(tmp_path: Path):
     profile = yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text())
     profile["clip"]["model"]["source"] = "/nowhere/clip"
     (tmp_path / "lame.yaml").write_text(yaml.safe_dump(profile))
-    config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
-    for deployment in config["applications"][0]["deployments"]:
-        if deployment["name"] == "Diffusion":
-            deployment["autoscaling_config"] |= QUICK_SCALING
-    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
-
     arguments = (
         "--num-gpus",
         "1",
         "--profile",
         str(tmp_path / "lame.yaml"),
         "--serve-config",
-        str(tmp_path / "serve.yaml"),
+        str(quick_scaling(tmp_path, "Diffusion")),
     )
     with serving(tmp_path, *arguments) as service, service.client() as client:
         readiness = client.get("/readyz")
