@@ -62,7 +62,7 @@ def _write(folder: Path, made: GeneratedImage, analysis: ImageAnalysis) -> None:
         (spotlights / f"{i}.png").write_bytes(png)
     result = {
         "image_id": made.record.image_id,
-        **asdict(made.record.request),
+        **asdict(made.request),
         "clip_analysis": [score.model_dump(by_alias=True) for score in class_scores(made.description)],
         "segmented_regions": [
             region.model_dump(by_alias=True) for region in segmented_regions(analysis.segmentation, analysis.regions)

@@ -27,10 +27,11 @@ def build(settings: ServiceSettings) -> Application:
         ValueError: there are several nodes, and each would keep images of its own.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) > 1 and not settings.data_dir_is_shared:
+    if len(nodes) > 1 and settings.storage.is_local:
         raise ValueError(
-            f"Images and sessions are kept in a folder, {settings.data_path}, and this cluster has {len(nodes)} nodes. "
-            "Mount one folder on all of them and set data_dir_is_shared: true in the application's args."
+            f"This cluster has {len(nodes)} nodes, and the storage is on the disk of one: the others would not find "
+            "its images. Set storage.database to a PostgreSQL and storage.blobs to an object store in the "
+            "application's args."
         )
     if settings.accelerator == "auto" and not ray.cluster_resources().get("GPU"):
         settings = settings.model_copy(update={"accelerator": "cpu"})

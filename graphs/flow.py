@@ -7,6 +7,7 @@ whoever asks first. Only the flow emits events.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
@@ -25,7 +26,7 @@ from graphs.stages import DESCRIBE, DESCRIBE_REGIONS, RENDER, SEGMENT, Stage
 from graphs.together import together
 from graphs.workers import WorkerDied, Workers
 from pipeline import artifacts, images
-from pipeline.cache import CacheKey, Hit, SizedLru, parameter_digest
+from pipeline.cache import CacheKey, Hit, Lease, SizedLru, parameter_digest
 from pipeline.errors import NoImageYet, StageFailed, WorkerLost
 from pipeline.events import (
     CacheBypassed,
@@ -52,6 +53,8 @@ from pipeline.records import (
 from pipeline.settings import Probing, Profile, ServiceSettings
 from pipeline.store import Store, new_image_id
 
+logger = logging.getLogger("ai_pipeline")
+
 T = TypeVar("T")
 A = TypeVar("A", bound=Artifact)
 
@@ -61,6 +64,7 @@ class GeneratedImage:
     """A new image and what it shows."""
 
     record: ImageRecord
+    request: GenerationRequest
     png: bytes
     description: Description
 
@@ -147,10 +151,17 @@ class Flow:
                 model=image.model,
                 created_at=datetime.now(UTC),
             )
-            await asyncio.to_thread(self._store.add, record, png, sessions)
-            seconds = time.monotonic() - started
-            self.emit(ImageCreated(request_id=request_id, image_id=record.image_id, digest=digest, seconds=seconds))
-            return GeneratedImage(record=record, png=png, description=await self.describe(record, request_id))
+            created = ImageCreated(
+                request_id=request_id,
+                image_id=record.image_id,
+                digest=digest,
+                seconds=time.monotonic() - started,
+            )
+            await asyncio.to_thread(self._store.add, record, png, sessions, created)
+            self.emit(created)
+            return GeneratedImage(
+                record=record, request=request, png=png, description=await self.describe(record, request_id)
+            )
 
     async def find(self, image_id: str | None, *, owner: str, session: str) -> ImageRecord:
         """Look up an image by id, or the last one of a session.
@@ -164,7 +175,7 @@ class Flow:
             found = image_id or self._store.last_image_id(owner, session)
             if found is None:
                 raise NoImageYet
-            return self._store.record(found)
+            return self._store.record(found, owner)
 
         return await asyncio.to_thread(look_up)
 
@@ -240,6 +251,14 @@ class Flow:
             self.emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source="cache"))
             return self._remember(key, reply.value, artifacts.decode(reply.value))
         async with self._cache.holding(key, reply, request_id):
+            kept = await asyncio.to_thread(self._kept, key)
+            if kept is not None:
+                encoded, artifact = kept
+                self.emit(
+                    ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source="store")
+                )
+                await self._offer(key, reply, encoded, request_id)
+                return self._remember(key, encoded, artifact)
             with self._admitted(request_id):
                 below = await self._result(stage.builds_on, record, request_id) if stage.builds_on else None
                 computed = await self._work(stage, below, record, request_id)
@@ -247,9 +266,29 @@ class Flow:
                 self.models.note(stage.model, computed.model)
                 key = await self._key(stage, record)
             encoded = artifacts.encode(computed.value)
-            if reply is not None:  # or the cache is away: asking it once was enough
-                await self._cache.put(key, encoded, request_id)
+            await self._offer(key, reply, encoded, request_id)
+        await asyncio.to_thread(self._keep, key, encoded)
         return self._remember(key, encoded, computed.value)
+
+    def _kept(self, key: CacheKey) -> tuple[bytes, Artifact] | None:
+        """Read a result from the store; one that is damaged is as good as none."""
+        encoded = self._store.artifact(key)
+        try:
+            return None if encoded is None else (encoded, artifacts.decode(encoded))
+        except ValueError:
+            return None
+
+    def _keep(self, key: CacheKey, encoded: bytes) -> None:
+        """Keep a result in the store; without room there it is computed again after a restart."""
+        try:
+            self._store.keep_artifact(key, encoded)
+        except Exception:
+            logger.exception("A result of the stage %s could not be stored", key.stage)
+
+    async def _offer(self, key: CacheKey, reply: Lease | None, encoded: bytes, request_id: str) -> None:
+        """Put a result into the shared cache, unless that is away: asking it once was enough."""
+        if reply is not None:
+            await self._cache.put(key, encoded, request_id)
 
     def _admitted(self, request_id: str) -> AbstractContextManager[None]:
         """Take the request in, unless it is in already: a new image's own request may have it described."""
@@ -282,7 +321,7 @@ class Flow:
         return CacheKey(
             digest=record.digest,
             stage=stage.name,
-            model=await self.models.fingerprint(stage.model) if stage.model else "",
+            model=await self.models.fingerprint(stage.model) if stage.model else "-",
             parameters=parameter_digest(stage.parameters(self.profile).model_dump_json(), below),
         )
 

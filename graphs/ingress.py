@@ -23,7 +23,7 @@ from graphs.workers import ServeWorkers
 from pipeline.events import Event
 from pipeline.records import GenerationRequest
 from pipeline.settings import ServiceSettings
-from pipeline.store import FolderStore
+from pipeline.store import open_store
 
 GAUGE_INTERVAL_S = 2.0  # a gauge that is not set again and again vanishes from the exporter
 
@@ -59,7 +59,7 @@ class Ingress:
             workers=workers,
             models=Models(workers, _running_replicas),
             cache=RemoteCache(settings.cache),
-            store=FolderStore(settings.data_path),
+            store=open_store(settings),
             put=ray.put,
             emit=self._emit,
         )

@@ -104,7 +104,9 @@ def _origin_routes(flow: Flow) -> APIRouter:
             sessions=caller.sessions,
             request_id=caller.request_id,
         )
-        answer = _answer(schemas.Generated.of(made.record, made.description, _base64(made.png), caller.request_id))
+        answer = _answer(
+            schemas.Generated.of(made.record, made.request, made.description, _base64(made.png), caller.request_id)
+        )
         caller.greet(answer)
         return answer
 

@@ -147,13 +147,15 @@ class Generated(_Answer):
     scheduler: Scheduler
 
     @classmethod
-    def of(cls, record: ImageRecord, description: Description, png_base64: str, request_id: str) -> Self:
+    def of(
+        cls, record: ImageRecord, request: GenerationRequest, description: Description, png_base64: str, request_id: str
+    ) -> Self:
         return cls(
             request_id=request_id,
             generated_image=png_base64,
             clip_analysis=class_scores(description),
             image_id=record.image_id,
-            **asdict(record.request),
+            **asdict(request),
         )
 
 

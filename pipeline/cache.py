@@ -26,7 +26,7 @@ class CacheKey:
 
     digest: str  # of the image
     stage: str
-    model: str  # fingerprint; empty where no model takes part
+    model: str  # fingerprint; `-` where no model takes part
     parameters: str  # digest of everything else that decides the result
 
     def __str__(self) -> str:

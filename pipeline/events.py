@@ -85,7 +85,7 @@ class ResultReused(_Event):
 
     image_id: str
     stage: str
-    source: Literal["memory", "cache", "run"]  # of this replica; shared by all; a run in progress
+    source: Literal["memory", "cache", "run", "store"]  # this replica's; the shared one; a run in progress; the truth
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

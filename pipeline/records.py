@@ -64,8 +64,8 @@ class ImageRecord:
     owner: str
     width: int  # pixels
     height: int  # pixels
-    request: GenerationRequest
-    model: str  # fingerprint of the diffusion model
+    request: GenerationRequest | None  # None for an upload
+    model: str  # fingerprint of the diffusion model; empty for an upload
     created_at: datetime  # UTC
 
 

@@ -159,15 +159,36 @@ class CacheSettings(_Settings):
     """A cache nobody called for so long ends itself: it is an older version's, or of no use."""
 
 
+class Retention(_Settings):
+    """How long and how much is kept."""
+
+    max_age_days: float = 30.0
+    max_bytes_per_owner: int = 10 << 30
+
+
+class StorageSettings(_Settings):
+    """Where the truth is kept."""
+
+    database: str | None = None
+    """A SQLAlchemy URL such as `postgresql+psycopg://…`; an SQLite file in the data folder if left out."""
+    blobs: str | None = None
+    """A URL such as `s3://bucket/prefix`; a folder in the data folder if left out."""
+    retention: Retention = Retention()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether some of it is on one machine's disk."""
+        return self.database is None or self.database.startswith("sqlite") or self.blobs is None
+
+
 class ServiceSettings(_Settings):
     """Where it runs: the `args` of the application in `serve_config.yaml`."""
 
     profile: str = "mini"
     """A name in `configs/` or the path of a YAML file."""
     data_dir: Path = Path("data")
-    """Images, sessions and `app.log`; relative to the project's root."""
-    data_dir_is_shared: bool = False
-    """Whether every node of the cluster mounts the same data folder; without it there may be one node only."""
+    """`app.log`, and the storage where it is local; relative to the project's root."""
+    storage: StorageSettings = StorageSettings()
     accelerator: Accelerator = "auto"
     num_gpus: dict[str, Fraction] = {"Diffusion": 0.35, "Clip": 0.1, "Segmenter": 0.2}
     log_format: Literal["text", "json"] = "text"

@@ -12,7 +12,7 @@ from graphs.models import Models
 from pipeline.events import Event
 from pipeline.records import GenerationRequest, Scheduler
 from pipeline.settings import Admission, CacheSettings, ServiceSettings
-from pipeline.store import FolderStore
+from pipeline.store import open_store
 from tests.graph.fakes import FakeCache, FakeWorkers
 
 
@@ -67,7 +67,7 @@ def make_bench(
         workers=workers,
         models=Models(workers, lambda: {"Diffusion": 1, "Clip": 1, "Segmenter": 1}),
         cache=cache,
-        store=FolderStore(folder),
+        store=open_store(settings),
         put=lambda pixels: pixels,
         emit=events.append,
     )

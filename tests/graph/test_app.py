@@ -10,7 +10,7 @@ import pytest
 from ray.serve import Application
 
 from graphs.app import build
-from pipeline.settings import PROJECT_ROOT, ServiceSettings
+from pipeline.settings import PROJECT_ROOT, ServiceSettings, StorageSettings
 
 MODEL_LIBRARIES = {"torch", "torchvision", "diffusers", "transformers", "open_clip", "ultralytics"}
 
@@ -24,11 +24,14 @@ def built(monkeypatch, nodes: int, settings: ServiceSettings) -> Application:
 
 @pytest.mark.parametrize(("shared", "nodes"), [(False, 1), (True, 3)])
 def test_an_application_is_built_where_its_folder_can_be_seen(monkeypatch, tmp_path, shared, nodes):
-    assert built(monkeypatch, nodes, ServiceSettings(data_dir=tmp_path, data_dir_is_shared=shared))
+    storage = (
+        StorageSettings(database="postgresql+psycopg://db/truth", blobs="s3://bucket") if shared else StorageSettings()
+    )
+    assert built(monkeypatch, nodes, ServiceSettings(data_dir=tmp_path, storage=storage))
 
 
 def test_several_nodes_with_folders_of_their_own_are_refused_with_the_way_out(monkeypatch, tmp_path):
-    with pytest.raises(ValueError, match=rf"{tmp_path}.*2 nodes.*data_dir_is_shared: true"):
+    with pytest.raises(ValueError, match=r"2 nodes.*storage\.database.*storage\.blobs"):
         built(monkeypatch, 2, ServiceSettings(data_dir=tmp_path))
 
 

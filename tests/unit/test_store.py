@@ -1,36 +1,93 @@
 from __future__ import annotations
 
-import os
-import re
 import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 
+import httpx
+import psycopg
 import pytest
+from sqlalchemy import select
 
+from pipeline.cache import CacheKey
 from pipeline.errors import ImageNotFound
+from pipeline.events import ImageCreated
 from pipeline.records import GenerationRequest, ImageRecord, Scheduler
-from pipeline.store import FolderStore, Store, new_image_id
+from pipeline.settings import Retention
+from pipeline.store import Blobs, TruthStore, new_image_id, open_database
+from pipeline.store.database import writing
+from pipeline.store.tables import events
+from tests.servers import postgres, s3
 
-STORES = {"folder": FolderStore}
+OpenStore = Callable[..., TruthStore]
 
 
-@pytest.fixture(params=STORES.values(), ids=STORES)
-def open_store(request, tmp_path):
-    """Opens the same store again and again."""
-    return lambda: request.param(tmp_path)
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    with s3() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'truth.sqlite'}"
+    server = request.getfixturevalue("postgres_server")
+    name = f"t{uuid.uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return server.replace("postgresql:", "postgresql+psycopg:").removesuffix("postgres") + name
+
+
+@pytest.fixture(params=["folder", "s3"])
+def blobs_location(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path | str:
+    if request.param == "folder":
+        return tmp_path / "blobs"
+    endpoint = request.getfixturevalue("s3_server")
+    bucket = f"b{uuid.uuid4().hex}"
+    httpx.put(f"{endpoint}/{bucket}").raise_for_status()
+    for name, value in {
+        "AWS_ENDPOINT": endpoint,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{bucket}/truth"
 
 
 @pytest.fixture
-def store(open_store) -> Store:
+def open_store(database_url: str, blobs_location: Path | str) -> Iterator[OpenStore]:
+    """Opens the same store again and again, as a restarted process would."""
+    engines = []
+
+    def open_(retention: Retention | None = None) -> TruthStore:
+        engines.append(open_database(database_url))
+        return TruthStore(engines[-1], Blobs(blobs_location), retention or Retention())
+
+    yield open_
+    for engine in engines:
+        engine.dispose()
+
+
+@pytest.fixture
+def store(open_store: OpenStore) -> TruthStore:
     return open_store()
 
 
-def a_record(owner: str = "public") -> ImageRecord:
-    return ImageRecord(
+def a_record(owner: str = "public", **changes: object) -> ImageRecord:
+    record = ImageRecord(
         image_id=new_image_id(),
         digest="d" * 64,
         owner=owner,
@@ -47,106 +104,201 @@ def a_record(owner: str = "public") -> ImageRecord:
             scheduler=Scheduler.EULER_A,
         ),
         model="weights",
-        created_at=datetime(2026, 1, 18, 13, 22, 29, 553_001, tzinfo=UTC),
+        created_at=datetime.now(UTC),
     )
+    return replace(record, **changes)
 
 
-def added(store: Store, *sessions: str, owner: str = "public", png: bytes = b"png") -> ImageRecord:
-    record = a_record(owner)
-    store.add(record, png, sessions)
+def add(store: TruthStore, record: ImageRecord, *sessions: str, png: bytes = b"png") -> ImageRecord:
+    created = ImageCreated(request_id="r", image_id=record.image_id, digest=record.digest, seconds=1.5)
+    store.add(record, png, sessions, created)
     return record
 
 
-def test_a_store_opened_again_has_everything(open_store):
-    record = added(open_store(), "s", png=b"pixels")
+def a_key(record: ImageRecord, stage: str = "segment") -> CacheKey:
+    return CacheKey(digest=record.digest, stage=stage, model="-", parameters="p")
+
+
+def test_a_store_opened_again_has_everything(open_store: OpenStore):
+    record = add(open_store(), a_record(), "s", png=b"pixels")
+
     again = open_store()
-    assert again.record(record.image_id) == record
+
+    assert again.record(record.image_id, "public") == record
     assert again.png(record.image_id) == b"pixels"
     assert again.last_image_id("public", "s") == record.image_id
 
 
-def test_the_last_image_of_a_session_is_the_one_added_last(store):
-    added(store, "s")
-    last = added(store, "s")
-    assert store.last_image_id("public", "s") == last.image_id
+def test_an_upload_has_no_request(store: TruthStore):
+    record = add(store, a_record(request=None, model=""))
+
+    assert store.record(record.image_id, "public") == record
 
 
-def test_sessions_and_owners_have_last_images_of_their_own(store):
-    both = added(store, "a", "b")
-    newer = added(store, "b")
-    theirs = added(store, "a", owner="somebody")
+def test_the_image_and_its_event_are_one_fact(store: TruthStore):
+    record = add(store, a_record())
+    with pytest.raises(Exception, match=r"(?i)unique"):
+        add(store, record)
+
+    with store._engine.connect() as connection:
+        logged = connection.execute(select(events)).all()
+    assert [(row.type, row.image_id, row.payload["seconds"]) for row in logged] == [
+        ("ImageCreated", record.image_id, 1.5)
+    ]
+
+
+def test_sessions_and_owners_have_last_images_of_their_own(store: TruthStore):
+    both = add(store, a_record(), "a", "b")
+    newer = add(store, a_record(), "b")
+    theirs = add(store, a_record(owner="somebody"), "a")
+
     assert store.last_image_id("public", "a") == both.image_id
     assert store.last_image_id("public", "b") == newer.image_id
     assert store.last_image_id("somebody", "a") == theirs.image_id
     assert store.last_image_id("somebody", "b") is None
 
 
-@pytest.mark.parametrize("session", ["../../../escaped", "a/b", "", "x" * 1000, "smörgås", ".", "nul\0byte"])
-def test_a_session_may_have_any_name(store, session, tmp_path):
-    record = added(store, session)
-    assert store.last_image_id("public", session) == record.image_id
-    assert not list(tmp_path.parent.glob("escaped*"))
+def test_unknown_and_foreign_images_are_not_found(store: TruthStore):
+    theirs = add(store, a_record(owner="somebody"))
+
+    for image_id in (theirs.image_id, new_image_id()):
+        with pytest.raises(ImageNotFound, match=image_id):
+            store.record(image_id, "public")
+        with pytest.raises(ImageNotFound, match=image_id):
+            store.delete(image_id, "public")
+    with pytest.raises(ImageNotFound):
+        store.png(new_image_id())
 
 
-def test_an_image_without_sessions_is_kept(store):
-    record = added(store)
-    assert store.record(record.image_id) == record
+def test_history_is_newest_first_in_pages_and_one_s_own(store: TruthStore):
+    made = [add(store, a_record()).image_id for _ in range(5)]
+    add(store, a_record(owner="somebody"))
+
+    first = store.history("public", limit=2)
+    rest = store.history("public", limit=10, before=first[-1].image_id)
+
+    assert [record.image_id for record in first + rest] == made[::-1]
 
 
-@pytest.mark.parametrize("ask", [lambda store, i: store.record(i), lambda store, i: store.png(i)])
-def test_an_unknown_id_is_not_found_and_named(store, ask):
-    added(store)
-    unknown = new_image_id()
-    with pytest.raises(ImageNotFound, match=unknown):
-        ask(store, unknown)
+def test_a_deleted_image_is_gone_with_all_that_was_kept_of_it(store: TruthStore):
+    record = add(store, a_record(), "s")
+    store.keep_artifact(a_key(record), b"result")
+
+    store.delete(record.image_id, "public")
+
+    with pytest.raises(ImageNotFound):
+        store.record(record.image_id, "public")
+    with pytest.raises(ImageNotFound):
+        store.png(record.image_id)
+    assert store.artifact(a_key(record)) is None
+    assert store.last_image_id("public", "s") is None
 
 
-@pytest.mark.parametrize("writes", [0, 1, 2])
-def test_an_image_whose_writing_broke_off_is_whole_or_not_there(tmp_path, monkeypatch, writes):
-    store = FolderStore(tmp_path)
-    before, rename, left = added(store, "s"), os.replace, iter(range(writes))
+def test_results_live_as_long_as_any_image_of_their_pixels(store: TruthStore):
+    one, same = add(store, a_record()), add(store, a_record())
+    store.keep_artifact(a_key(one), b"result")
 
-    def break_off(source: Path, target: Path) -> None:
-        if next(left, None) is None:
-            raise OSError("the disk is full")
-        rename(source, target)
-
-    monkeypatch.setattr("os.replace", break_off)
-    record = replace(a_record(), digest="e" * 64)
-    with pytest.raises(OSError, match="full"):
-        store.add(record, b"new", ["s"])
-
-    again = FolderStore(tmp_path)
-    assert again.last_image_id("public", "s") == before.image_id
-    if writes == 2:  # pixels and record
-        assert (again.record(record.image_id), again.png(record.image_id)) == (record, b"new")
-    else:
-        with pytest.raises(ImageNotFound):
-            again.record(record.image_id)
+    store.delete(one.image_id, "public")
+    assert store.artifact(a_key(same)) == b"result"
+    store.delete(same.image_id, "public")
+    assert store.artifact(a_key(same)) is None
 
 
-def test_a_reader_beside_a_writer_never_sees_half_a_file(open_store):
-    first = added(open_store(), "s", png=b"0" * 5000)
-    ids = {first.image_id}
+def test_retention_by_age(open_store: OpenStore):
+    store = open_store(Retention(max_age_days=30))
+    old = add(store, a_record(created_at=datetime.now(UTC) - timedelta(days=31)), "old")
+    young = add(store, a_record(), "young")
 
-    def write() -> None:
-        for i in range(100):
-            record = a_record()
-            ids.add(record.image_id)
-            open_store().add(record, b"%d" % (i % 10) * 5000, ["s"])
+    store.sweep()
 
-    writer = Thread(target=write)
-    writer.start()
-    reader = open_store()
-    while writer.is_alive():
-        found = reader.last_image_id("public", "s")
-        assert found in ids
-        assert reader.record(found).image_id == found
-        assert re.fullmatch(rb"(\d)\1{4999}", reader.png(found))
-    writer.join()
+    assert [record.image_id for record in store.history("public", limit=10)] == [young.image_id]
+    with pytest.raises(ImageNotFound):
+        store.png(old.image_id)
 
 
-def test_ids_are_valid_sort_by_time_and_differ_within_a_millisecond(monkeypatch):
+def test_retention_by_bytes_drops_each_owner_s_oldest(open_store: OpenStore):
+    store = open_store(Retention(max_bytes_per_owner=250))
+    mine = [add(store, a_record(), png=b"x" * 100).image_id for _ in range(3)]
+    theirs = [add(store, a_record(owner="somebody"), png=b"x" * 100).image_id for _ in range(2)]
+
+    store.sweep()
+
+    assert [record.image_id for record in store.history("public", limit=10)] == mine[:0:-1]
+    assert len(store.history("somebody", limit=10)) == len(theirs)
+
+
+def test_a_sweep_leaves_alone_what_is_named(store: TruthStore):
+    record = add(store, a_record(), "s")
+    store.keep_artifact(a_key(record), b"result")
+
+    store.sweep()
+
+    assert store.png(record.image_id) == b"png"
+    assert store.artifact(a_key(record)) == b"result"
+    assert store.last_image_id("public", "s") == record.image_id
+
+
+def test_facts_count_what_there_is(store: TruthStore):
+    assert store.facts().newest_image_age_s is None
+    add(store, a_record(), "a", "b", png=b"12345")
+
+    facts = store.facts()
+
+    assert (facts.images, facts.image_bytes, facts.sessions, facts.events) == (1, 5, 2, 1)
+    assert 0 <= facts.newest_image_age_s < 60
+
+
+def test_event_numbers_follow_the_order_of_commits(open_store: OpenStore):
+    """A writer who holds a lower number keeps the next one waiting."""
+    store, other = open_store(), open_store()
+    first, second = a_record(), a_record()
+    with writing(store._engine) as connection:
+        connection.execute(
+            events.insert().values(
+                type="ImageCreated",
+                owner="public",
+                image_id=first.image_id,
+                payload={},
+                created_at=datetime.now(UTC),
+            )
+        )
+        follower = Thread(target=add, args=(other, second))
+        follower.start()
+        with other._engine.connect() as reader:
+            assert reader.execute(select(events.c.image_id)).scalars().all() == []
+    follower.join()
+
+    with other._engine.connect() as reader:
+        seen = reader.execute(select(events.c.image_id).order_by(events.c.sequence)).scalars().all()
+    assert seen == [first.image_id, second.image_id]
+
+
+def test_several_processes_may_open_a_new_store_at_once(open_store: OpenStore):
+    stores: list[TruthStore] = []
+    threads = [Thread(target=lambda: stores.append(open_store())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    for store in stores:
+        add(store, a_record())
+    assert len(stores[0].history("public", limit=10)) == 4
+
+
+def test_half_written_files_are_swept_and_never_served(tmp_path: Path):
+    blobs = Blobs(tmp_path)
+    blobs.put("images/whole.png", b"whole")
+    staged = tmp_path / "images" / "half.png#1"
+    staged.write_bytes(b"ha")
+
+    assert blobs.get("images/half.png") is None
+    assert [name for name, _ in blobs.list("images")] == ["images/whole.png"]
+    assert blobs.sweep_staged(older_than_s=0) == 1
+    assert not staged.exists()
+
+
+def test_ids_are_valid_sort_by_time_and_differ_within_a_millisecond(monkeypatch: pytest.MonkeyPatch):
     now_ms = 1_768_742_549_553
     ids = []
     for later_ms in (0, 1, 999, 86_400_000, 10**11):

@@ -1,0 +1,68 @@
+"""Bytes by name in an object store: a local folder, S3, Google Cloud Storage or Azure, all through obstore."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import obstore
+from obstore.exceptions import NotFoundError
+from obstore.store import LocalStore, from_url
+
+_STAGED = re.compile(r".*#\d+")  # what a write leaves behind that was killed in the middle
+
+
+class Blobs:
+    """Named bytes, each written whole or not at all.
+
+    Args:
+        location: a folder, or a URL such as `s3://bucket/prefix`; credentials come from the environment, as the
+            cloud's own tools read them.
+    """
+
+    def __init__(self, location: Path | str) -> None:
+        self._folder = location if isinstance(location, Path) else None
+        if isinstance(location, Path):
+            location.mkdir(parents=True, exist_ok=True)
+            self._store = LocalStore(str(location))
+        else:
+            self._store = from_url(location)  # type: ignore[assignment]
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write bytes, in place of what had this name."""
+        obstore.put(self._store, name, data)
+
+    def get(self, name: str) -> bytes | None:
+        """Read bytes; None if there are none of this name."""
+        try:
+            return obstore.get(self._store, name).bytes().to_bytes()
+        except (NotFoundError, FileNotFoundError):
+            return None
+
+    def delete(self, *names: str) -> None:
+        """Remove bytes; names that aren't there are no error."""
+        for name in names:
+            try:
+                obstore.delete(self._store, name)
+            except (NotFoundError, FileNotFoundError):
+                continue
+
+    def list(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        """Name everything below a prefix, with the time it was written."""
+        for page in obstore.list(self._store, prefix):
+            for entry in page:
+                yield entry["path"], entry["last_modified"]
+
+    def sweep_staged(self, older_than_s: float) -> int:
+        """Remove what killed writes left in a local folder; an object store needs no such care. Returns how many."""
+        if self._folder is None:
+            return 0
+        before = time.time() - older_than_s
+        staged = [path for path in self._folder.rglob("*") if _STAGED.fullmatch(path.name)]
+        left = [path for path in staged if path.stat().st_mtime < before]
+        for path in left:
+            path.unlink(missing_ok=True)
+        return len(left)

@@ -1,0 +1,206 @@
+"""The truth: facts in SQL, bytes in an object store.
+
+Bytes are written before the row that names them, and removed after it: whatever is killed in between leaves bytes
+nobody names, which the sweep removes, and never a row without its bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, delete, func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pipeline.cache import CacheKey
+from pipeline.errors import ImageNotFound
+from pipeline.events import ImageCreated
+from pipeline.records import GenerationRequest, ImageRecord, Scheduler
+from pipeline.settings import Retention
+from pipeline.store.blobs import Blobs
+from pipeline.store.database import writing
+from pipeline.store.interface import StoreFacts
+from pipeline.store.tables import events, images, sessions
+
+ORPHAN_AGE = timedelta(hours=1)  # bytes without a row may be those of an image just being written
+
+
+class TruthStore:
+    """A `Store` on a database and an object store."""
+
+    def __init__(self, engine: Engine, blobs: Blobs, retention: Retention) -> None:
+        self._engine = engine
+        self._blobs = blobs
+        self._retention = retention
+
+    def add(self, record: ImageRecord, png: bytes, sessions_: Sequence[str], created: ImageCreated) -> None:
+        """See `Store.add`."""
+        self._blobs.put(_png_name(record.image_id), png)
+        row = {
+            **{name: getattr(record, name) for name in ("image_id", "owner", "digest", "width", "height", "model")},
+            "size_bytes": len(png),
+            "request": asdict(record.request) if record.request else None,
+            "created_at": record.created_at,
+        }
+        with writing(self._engine) as connection:
+            connection.execute(insert(images).values(row))
+            for session in sessions_:
+                self._point(connection, record, session)
+            _log(connection, "ImageCreated", record.owner, record.image_id, asdict(created))
+
+    def record(self, image_id: str, owner: str) -> ImageRecord:
+        """See `Store.record`."""
+        with self._engine.connect() as connection:
+            row = connection.execute(
+                select(images).where(images.c.image_id == image_id, images.c.owner == owner)
+            ).one_or_none()
+        if row is None:
+            raise ImageNotFound(image_id=image_id)
+        return _record(row)
+
+    def png(self, image_id: str) -> bytes:
+        """See `Store.png`."""
+        png = self._blobs.get(_png_name(image_id))
+        if png is None:
+            raise ImageNotFound(image_id=image_id)
+        return png
+
+    def last_image_id(self, owner: str, session: str) -> str | None:
+        """See `Store.last_image_id`."""
+        with self._engine.connect() as connection:
+            found: str | None = connection.execute(
+                select(sessions.c.image_id).where(sessions.c.owner == owner, sessions.c.session == session)
+            ).scalar_one_or_none()
+        return found
+
+    def history(self, owner: str, *, limit: int, before: str | None = None) -> list[ImageRecord]:
+        """See `Store.history`."""
+        query = select(images).where(images.c.owner == owner).order_by(images.c.image_id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(images.c.image_id < before)
+        with self._engine.connect() as connection:
+            return [_record(row) for row in connection.execute(query)]
+
+    def delete(self, image_id: str, owner: str) -> None:
+        """See `Store.delete`."""
+        with writing(self._engine) as connection:
+            deleted = connection.execute(
+                delete(images).where(images.c.image_id == image_id, images.c.owner == owner).returning(images.c.digest)
+            ).one_or_none()
+            if deleted is None:
+                raise ImageNotFound(image_id=image_id)
+            connection.execute(delete(sessions).where(sessions.c.image_id == image_id))
+            _log(connection, "ImageDeleted", owner, image_id, {})
+            shared = connection.execute(select(images.c.image_id).where(images.c.digest == deleted.digest).limit(1))
+            last_of_its_kind = shared.one_or_none() is None
+        self._blobs.delete(_png_name(image_id))
+        if last_of_its_kind:
+            self._blobs.delete(*(name for name, _ in self._blobs.list(f"artifacts/{deleted.digest}")))
+
+    def artifact(self, key: CacheKey) -> bytes | None:
+        """See `Store.artifact`."""
+        return self._blobs.get(_artifact_name(key))
+
+    def keep_artifact(self, key: CacheKey, encoded: bytes) -> None:
+        """See `Store.keep_artifact`."""
+        self._blobs.put(_artifact_name(key), encoded)
+
+    def sweep(self) -> None:
+        """See `Store.sweep`."""
+        self._blobs.sweep_staged(ORPHAN_AGE.total_seconds())
+        oldest_kept = datetime.now(UTC) - timedelta(days=self._retention.max_age_days)
+        for image_id, owner in self._expired(oldest_kept):
+            self._delete_if_there(image_id, owner)
+        with writing(self._engine) as connection:
+            connection.execute(delete(sessions).where(sessions.c.updated_at < oldest_kept))
+            connection.execute(delete(events).where(events.c.created_at < oldest_kept))
+        self._sweep_orphans()
+
+    def facts(self) -> StoreFacts:
+        """See `Store.facts`."""
+        with self._engine.connect() as connection:
+            count, size_bytes, newest = connection.execute(
+                select(func.count(), func.coalesce(func.sum(images.c.size_bytes), 0), func.max(images.c.created_at))
+            ).one()
+            num_sessions = connection.execute(select(func.count()).select_from(sessions)).scalar_one()
+            num_events = connection.execute(select(func.count()).select_from(events)).scalar_one()
+        return StoreFacts(
+            images=count,
+            image_bytes=int(size_bytes),
+            sessions=num_sessions,
+            events=num_events,
+            newest_image_age_s=(datetime.now(UTC) - _utc(newest)).total_seconds() if newest else None,
+        )
+
+    def _point(self, connection: Connection, record: ImageRecord, session: str) -> None:
+        """Make an image the last one of a session."""
+        upsert: Any = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(sessions)
+        row = {
+            "owner": record.owner,
+            "session": session,
+            "image_id": record.image_id,
+            "updated_at": record.created_at,
+        }
+        changed = {"image_id": row["image_id"], "updated_at": row["updated_at"]}
+        connection.execute(upsert.values(row).on_conflict_do_update(index_elements=["owner", "session"], set_=changed))
+
+    def _expired(self, oldest_kept: datetime) -> list[tuple[str, str]]:
+        """Name the images that are too old, and each owner's oldest beyond its bytes."""
+        newer_bytes = func.sum(images.c.size_bytes).over(partition_by=images.c.owner, order_by=images.c.image_id.desc())
+        ranked = select(images.c.image_id, images.c.owner, images.c.created_at, newer_bytes.label("total")).subquery()
+        query = select(ranked.c.image_id, ranked.c.owner).where(
+            (ranked.c.created_at < oldest_kept) | (ranked.c.total > self._retention.max_bytes_per_owner)
+        )
+        with self._engine.connect() as connection:
+            return [(row.image_id, row.owner) for row in connection.execute(query)]
+
+    def _delete_if_there(self, image_id: str, owner: str) -> None:
+        try:
+            self.delete(image_id, owner)
+        except ImageNotFound:
+            return  # another replica sweeps as well
+
+    def _sweep_orphans(self) -> None:
+        """Remove bytes that no row names."""
+        before = datetime.now(UTC) - ORPHAN_AGE
+        with self._engine.connect() as connection:
+            ids = set(connection.execute(select(images.c.image_id)).scalars())
+            digests = set(connection.execute(select(images.c.digest)).scalars())
+        for name, written_at in list(self._blobs.list("images")) + list(self._blobs.list("artifacts")):
+            kind, known = name.split("/")[0], name.split("/")[1].removesuffix(".png")
+            if written_at < before and known not in (ids if kind == "images" else digests):
+                self._blobs.delete(name)
+
+
+def _log(connection: Connection, kind: str, owner: str, image_id: str, payload: dict[str, Any]) -> None:
+    row = {"type": kind, "owner": owner, "image_id": image_id, "payload": payload, "created_at": datetime.now(UTC)}
+    connection.execute(insert(events).values(row))
+
+
+def _record(row: Row[Any]) -> ImageRecord:
+    request = row.request and GenerationRequest(**row.request | {"scheduler": Scheduler(row.request["scheduler"])})
+    return ImageRecord(
+        image_id=row.image_id,
+        digest=row.digest,
+        owner=row.owner,
+        width=row.width,
+        height=row.height,
+        request=request,
+        model=row.model,
+        created_at=_utc(row.created_at),
+    )
+
+
+def _utc(moment: datetime) -> datetime:
+    """SQLite forgets the zone; everything is written in UTC."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _png_name(image_id: str) -> str:
+    return f"images/{image_id}.png"
+
+
+def _artifact_name(key: CacheKey) -> str:
+    return f"artifacts/{key}"
