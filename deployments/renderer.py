@@ -1,4 +1,4 @@
-"""The renderer deployment: drawing and PNG, away from every event loop."""
+"""The renderer deployment: drawing, encoding and decoding, away from every event loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 from ray import serve
 
-from pipeline import drawing, images
+from pipeline import drawing, images, uploads
 from pipeline.records import Computed, Drawings, Pixels, Segmentation
 from pipeline.settings import Drawing
 
@@ -24,6 +24,10 @@ class Renderer:
         """Draw the overlay and the spotlights of an image, (h, w, 3) uint8."""
         drawings = await asyncio.to_thread(drawing.render, image, segmentation, style)
         return Computed(value=drawings, model="")
+
+    async def decode_upload(self, data: bytes) -> Pixels:
+        """Decode a picture from outside to (h, w, 3) uint8."""
+        return await asyncio.to_thread(uploads.decode_upload, data)
 
     async def encode_png(self, image: Pixels) -> bytes:
         """Encode an image, (h, w, 3) uint8."""

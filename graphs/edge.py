@@ -31,6 +31,7 @@ from pipeline.events import Event, RequestFinished
 from pipeline.settings import Admission
 
 CLIENT_GONE = 499  # nginx's code for a client that hung up; only logs and metrics see it
+UPLOAD = ("POST", "/images")  # the one route whose bodies are pictures
 PROBLEM_JSON = "application/problem+json"
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # an id of the client's making that is fit for logs
@@ -56,7 +57,7 @@ class Edge:
         call = _Call(scope, send)
         try:
             async with asyncio.timeout(self._admission.deadline_s):
-                body = await _read(scope, receive, self._admission.max_body_bytes)
+                body = await _read(scope, receive, self._body_limit(scope))
                 await self._app(scope, _replay(body, receive), call.send)
         except asyncio.CancelledError:
             call.status = CLIENT_GONE
@@ -70,6 +71,10 @@ class Edge:
             await call.fail(PipelineError())
         finally:
             self._emit(call.finished())
+
+    def _body_limit(self, scope: Scope) -> int:
+        is_upload = (scope["method"], scope["path"]) == UPLOAD
+        return self._admission.max_upload_bytes if is_upload else self._admission.max_body_bytes
 
 
 class _Call:

@@ -15,7 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.segmentation_cache import RemoteCache
 from graphs.caller import EVERYONE
 from graphs.flow import Flow, GeneratedImage, ImageAnalysis
-from graphs.logs import configure_logging, log_event
+from graphs.logs import configure_logging, log_event, logger
 from graphs.metrics import Metrics
 from graphs.models import Models
 from graphs.routes import build_http_app
@@ -25,6 +25,7 @@ from pipeline.records import GenerationRequest
 from pipeline.settings import ServiceSettings
 from pipeline.store import open_store
 
+SWEEP_INTERVAL_S = 600.0
 GAUGE_INTERVAL_S = 2.0  # a gauge that is not set again and again vanishes from the exporter
 
 
@@ -65,7 +66,8 @@ class Ingress:
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        self._gauges = asyncio.get_running_loop().create_task(self._report())
+        loop = asyncio.get_running_loop()
+        self._chores = [loop.create_task(self._report()), loop.create_task(self._sweep())]
         return build_http_app(
             self._flow, self._settings.admission, "cpu" if self._settings.accelerator == "cpu" else "cuda"
         )
@@ -104,6 +106,14 @@ class Ingress:
             for gate in (self._flow.generations, self._flow.stage_runs):
                 self._metrics.set_in_hand(gate.what, len(gate))
             await asyncio.sleep(GAUGE_INTERVAL_S)
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self._flow.gallery.sweep)
+            except Exception:
+                logger.exception("The store could not be swept")
+            await asyncio.sleep(SWEEP_INTERVAL_S)
 
 
 def _running_replicas() -> Mapping[str, int]:

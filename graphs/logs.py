@@ -17,6 +17,7 @@ from pipeline.events import (
     GenerationStarted,
     GenerationStepped,
     ImageCreated,
+    ImageDeleted,
     ImageProbed,
     RequestFinished,
     ResultReused,
@@ -27,7 +28,7 @@ from pipeline.events import (
 LOGGER_NAME = "ai_pipeline"
 TEXT_FORMAT = "%(asctime)s [%(levelname)s] %(message)s"
 
-QUIET_ROUTES = frozenset({"/healthz", "/readyz"})  # asked every few seconds by machines
+QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds by machines
 
 logger = logging.getLogger(LOGGER_NAME)
 
@@ -90,6 +91,8 @@ def _what(event: Event) -> str:
             return f"Step {event.step} of {event.num_steps}"
         case ImageCreated():
             return f"Created image {event.image_id} in {event.seconds:.3f} s"
+        case ImageDeleted():
+            return f"Deleted image {event.image_id}"
         case StageFinished():
             regions = f", {event.num_regions} regions," if event.num_regions else ""
             return f"{_words(event)} of {event.image_id}{regions} in {event.seconds:.3f} s"

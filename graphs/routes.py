@@ -3,7 +3,6 @@
 import asyncio
 from base64 import b64encode
 from collections.abc import Callable, Coroutine
-from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,13 +10,16 @@ import orjson
 from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel
-from starlette.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import PlainTextResponse, Response
 
 from graphs import schemas
+from graphs.answers import answer, problems
 from graphs.caller import Caller, find_caller
-from graphs.edge import PROBLEM_JSON, Edge, answer_errors
+from graphs.edge import Edge, answer_errors
+from graphs.fact_metrics import exposition
 from graphs.flow import Flow, ImageAnalysis
+from graphs.history_routes import history_routes
 from graphs.schemas import class_scores, percent
 from graphs.together import together
 from pipeline.records import ImageRecord
@@ -64,18 +66,14 @@ def build_http_app(flow: Flow, admission: Admission, device: str) -> FastAPI:
         swagger_ui_parameters={"defaultModelsExpandDepth": -1},
     )
     app.include_router(_origin_routes(flow))
+    app.include_router(history_routes(flow))
     app.include_router(_service_routes(flow, device))
     answer_errors(app)
     app.add_middleware(Edge, admission=admission, emit=flow.emit)
     return app
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {PROBLEM_JSON: {"schema": schemas.Problem.model_json_schema()}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
-
-
-_USUAL_PROBLEMS = _problems(400, 413, 422, 429, 500, 503, 504)
+_USUAL_PROBLEMS = problems(400, 413, 422, 429, 500, 503, 504)
 
 
 def _origin_routes(flow: Flow) -> APIRouter:
@@ -86,7 +84,7 @@ def _origin_routes(flow: Flow) -> APIRouter:
 
     async def find(caller: Caller, body: schemas.ImageChoice | None, image_id: UUID | None) -> ImageRecord:
         chosen = (body and body.image_id) or image_id
-        return await flow.find(str(chosen) if chosen else None, owner=caller.owner, session=caller.session)
+        return await flow.gallery.find(str(chosen) if chosen else None, owner=caller.owner, session=caller.session)
 
     async def chosen_image(
         caller: AnyCaller, body: Annotated[schemas.ImageChoice | None, Body()] = None, image_id: ImageId = None
@@ -104,20 +102,20 @@ def _origin_routes(flow: Flow) -> APIRouter:
             sessions=caller.sessions,
             request_id=caller.request_id,
         )
-        answer = _answer(
+        generated = answer(
             schemas.Generated.of(made.record, made.request, made.description, _base64(made.png), caller.request_id)
         )
-        caller.greet(answer)
-        return answer
+        caller.greet(generated)
+        return generated
 
-    @router.post("/analyze", response_model=schemas.Analysis, responses=_USUAL_PROBLEMS | _problems(404))
+    @router.post("/analyze", response_model=schemas.Analysis, responses=_USUAL_PROBLEMS | problems(404))
     async def analyze(image: ChosenImage, caller: AnyCaller) -> Response:
         """Say what an image shows, and where."""
         async with together() as group:
             describing = group.create_task(flow.describe(image, caller.request_id))
             segmenting = group.create_task(flow.segment(image, caller.request_id))
         description, segmentation = describing.result(), segmenting.result()
-        return _answer(
+        return answer(
             schemas.Analysis(
                 request_id=caller.request_id,
                 clip_scores=class_scores(description),
@@ -128,13 +126,13 @@ def _origin_routes(flow: Flow) -> APIRouter:
             )
         )
 
-    @router.post("/probe", response_model=schemas.ProbeAnswer, responses=_USUAL_PROBLEMS | _problems(404))
+    @router.post("/probe", response_model=schemas.ProbeAnswer, responses=_USUAL_PROBLEMS | problems(404))
     async def probe(body: schemas.ProbeBody, caller: AnyCaller, image_id: ImageId = None) -> Response:
         """Say how well a text matches an image and each of its regions."""
         image = await find(caller, body, image_id)
         found = await flow.probe(image, body.prompt, caller.request_id)
         matches = zip(found.region_labels, found.region_matches, strict=True)
-        return _answer(
+        return answer(
             schemas.ProbeAnswer(
                 request_id=caller.request_id,
                 probe_text=body.prompt,
@@ -147,18 +145,18 @@ def _origin_routes(flow: Flow) -> APIRouter:
             )
         )
 
-    @router.post("/segment", response_model=schemas.SegmentAnswer, responses=_USUAL_PROBLEMS | _problems(404))
+    @router.post("/segment", response_model=schemas.SegmentAnswer, responses=_USUAL_PROBLEMS | problems(404))
     async def segment(image: ChosenImage, caller: AnyCaller) -> Response:
         """Take an image apart and classify each region on its own."""
         async with together() as group:
             segmenting = group.create_task(flow.segment(image, caller.request_id))
             describing = group.create_task(flow.describe_regions(image, caller.request_id))
         regions = schemas.segmented_regions(segmenting.result(), describing.result())
-        return _answer(
+        return answer(
             schemas.SegmentAnswer(request_id=caller.request_id, segmented_regions=regions, image_id=image.image_id)
         )
 
-    @router.post("/visualize", response_model=schemas.Visualization, responses=_USUAL_PROBLEMS | _problems(404))
+    @router.post("/visualize", response_model=schemas.Visualization, responses=_USUAL_PROBLEMS | problems(404))
     async def visualize(image: ChosenImage, caller: AnyCaller) -> Response:
         """Draw an image's regions: all outlines in one picture, and a spotlight on each."""
         found = await flow.analyze(image, caller.request_id)
@@ -175,12 +173,18 @@ def _service_routes(flow: Flow, device: str) -> APIRouter:
     async def online() -> Response:
         """Say that the service is there, and what it computes on."""
         statuses = await flow.models.statuses()
-        return _answer(schemas.Online(status="online", device=statuses["Diffusion"].device or device))
+        return answer(schemas.Online(status="online", device=statuses["Diffusion"].device or device))
+
+    @router.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Tell Prometheus what is stored. What happens is told by Ray's exporter, on a port of its own."""
+        body = await asyncio.to_thread(exposition, flow.gallery.facts)
+        return Response(body, media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/healthz", response_model=schemas.Health)
     async def healthz() -> Response:
         """Answer, which proves that this process is alive."""
-        return _answer(schemas.Health(status="alive"))
+        return answer(schemas.Health(status="alive"))
 
     @router.get("/readyz", response_model=schemas.Readiness, responses={503: {"model": schemas.Readiness}})
     async def readyz() -> Response:
@@ -191,14 +195,14 @@ def _service_routes(flow: Flow, device: str) -> APIRouter:
             for name, status in statuses.items()
         }
         ready = all(model.ready for model in models.values())
-        return _answer(schemas.Readiness(ready=ready, models=models), status_code=200 if ready else 503)
+        return answer(schemas.Readiness(ready=ready, models=models), status_code=200 if ready else 503)
 
     return router
 
 
 def _visualization(image: ImageRecord, found: ImageAnalysis, request_id: str) -> Response:
     regions = zip(found.segmentation, found.regions, found.drawings.spotlights, strict=True)
-    return _answer(
+    return answer(
         schemas.Visualization(
             request_id=request_id,
             status="success",
@@ -216,10 +220,6 @@ def _visualization(image: ImageRecord, found: ImageAnalysis, request_id: str) ->
             image_id=image.image_id,
         )
     )
-
-
-def _answer(model: BaseModel, status_code: int = 200) -> Response:
-    return Response(model.model_dump_json(by_alias=True), status_code=status_code, media_type="application/json")
 
 
 def _base64(png: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import asdict
+from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -225,6 +226,44 @@ class Visualization(_Answer):
     total_regions: int
     master_overlay: str = Field(description="Base64 PNG: all outlines with their ids.")
     individual_spotlights: list[Spotlight]
+
+
+class StoredImage(BaseModel):
+    """One image and how it was made; `request` is missing for an upload."""
+
+    image_id: str
+    created_at: datetime
+    width: int
+    height: int
+    digest: str = Field(description="SHA-256 over shape and pixels.")
+    content: str = Field(description="Where the picture itself is.", examples=["/images/0198…/content"])
+    request: GenerationRequest | None
+
+    @classmethod
+    def of(cls, record: ImageRecord) -> Self:
+        return cls(
+            image_id=record.image_id,
+            created_at=record.created_at,
+            width=record.width,
+            height=record.height,
+            digest=record.digest,
+            content=f"/images/{record.image_id}/content",
+            request=record.request,
+        )
+
+
+class History(BaseModel):
+    """A page of images, newest first."""
+
+    images: list[StoredImage]
+    next: str | None = Field(description="Send it as `before` to get the next page; null on the last.")
+
+
+class Uploaded(_Answer):
+    """An image of one's own, now the last of its session."""
+
+    width: int
+    height: int
 
 
 class Online(BaseModel):

@@ -6,14 +6,15 @@ A `DeploymentResponse` whose awaiting task is cancelled goes on running on its r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Literal, Protocol, TypeVar
 
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
-from pipeline.errors import Overloaded, PipelineError, StageFailed
+from pipeline.errors import Overloaded, PipelineError, StageFailed, WorkerLost
+from pipeline.events import StageRetried
 from pipeline.records import (
     Computed,
     Descriptions,
@@ -48,6 +49,7 @@ class Workers(Protocol):
     async def segment(self, image: PixelsRef, parameters: Everything) -> Computed[Segmentation]: ...
     async def render(self, image: PixelsRef, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]: ...
     async def encode_png(self, image: PixelsRef) -> bytes: ...
+    async def decode_upload(self, data: bytes) -> Pixels: ...
     async def status(self, model: ModelName) -> ModelStatus: ...
 
 
@@ -100,10 +102,32 @@ class ServeWorkers:
         """Encode the image itself."""
         return await _answer(self._renderer.encode_png.remote(image), "encode_png")
 
+    async def decode_upload(self, data: bytes) -> Pixels:
+        """Decode a picture from outside."""
+        return await _answer(self._renderer.decode_upload.remote(data), "decode_upload")
+
     async def status(self, model: ModelName) -> ModelStatus:
         """Ask one replica of a deployment about its model."""
         handle = {"Diffusion": self._diffusion, "Clip": self._clip, "Segmenter": self._segmenter}[model]
         return await _answer(handle.status.remote(), "status")
+
+
+async def retried(
+    stage: str, request_id: str, work: Callable[[], Awaitable[T]], emit: Callable[[StageRetried], None]
+) -> T:
+    """Do the work, and once more if its worker dies: the seed is in the request, so the result is the same.
+
+    Raises:
+        WorkerLost: it died twice.
+    """
+    try:
+        return await work()
+    except WorkerDied:
+        emit(StageRetried(request_id=request_id, stage=stage))
+    try:
+        return await work()
+    except WorkerDied:
+        raise WorkerLost(stage=stage) from None
 
 
 async def _answer(response: DeploymentResponse[T], stage: str) -> T:

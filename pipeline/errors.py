@@ -3,6 +3,7 @@
 PipelineError
 ├── InvalidRequest              422  what was sent can't be used
 │   ├── MalformedBody           400
+│   ├── InvalidUpload           422
 │   └── ImageRefused            422
 ├── NoImageYet                  400
 ├── ImageNotFound               404
@@ -61,6 +62,10 @@ class MalformedBody(InvalidRequest):
     """The request's body is not JSON this service can read ({problem}). Send one JSON object in UTF-8."""
 
     status = 400
+
+
+class InvalidUpload(InvalidRequest):
+    """{problem}"""
 
 
 class ImageRefused(InvalidRequest):

@@ -34,11 +34,18 @@ class GenerationStepped(_Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageCreated(_Event):
-    """An image was made and stored."""
+    """An image was made or uploaded, and stored."""
 
     image_id: str
     digest: str
     seconds: float  # from admission to storage
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageDeleted(_Event):
+    """An image and all that was computed of it was removed."""
+
+    image_id: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +125,7 @@ Event = (
     GenerationStarted
     | GenerationStepped
     | ImageCreated
+    | ImageDeleted
     | StageFinished
     | ImageProbed
     | ResultReused

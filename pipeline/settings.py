@@ -145,6 +145,7 @@ class Admission(_Settings):
     """Stage runs in progress; callers who join one of them are free."""
     deadline_s: float = 300.0
     max_body_bytes: int = 1 << 20
+    max_upload_bytes: int = 32 << 20
 
 
 class CacheSettings(_Settings):

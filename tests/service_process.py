@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,14 @@ class RunningService:
         """Post nothing from a client of its own, as another user would."""
         with self.client() as client:
             return client.post(path)
+
+    def kill_everything(self) -> None:
+        """End every process of the service at once, as a power cut would."""
+        family = [self.process, *self.process.children(recursive=True)]
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, timeout=10)
 
     def processes(self, title: str) -> list[psutil.Process]:
         """The service's processes whose title holds these words, such as `ray::SegmentationCache`."""
@@ -115,9 +123,11 @@ def serving(folder: Path, *arguments: str) -> Iterator[RunningService]:
         wait_until(lambda: "Ready" in console.read_text() or process.poll() is not None, START_WITHIN_S)
         assert process.poll() is None, console.read_text()
         yield service
-        family = process.children(recursive=True)
+        with suppress(psutil.NoSuchProcess):  # a test may have killed it
+            family = process.children(recursive=True)
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
         _, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 import numpy as np
 
 from graphs.workers import ModelName, WorkerDied
-from pipeline import drawing, images
+from pipeline import drawing, images, uploads
 from pipeline.cache import Busy, Hit, Lease, LeasedLru
 from pipeline.records import (
     Computed,
@@ -95,6 +95,10 @@ class FakeWorkers:
     async def encode_png(self, image: Pixels) -> bytes:
         await self._begin("encode_png")
         return images.encode_png(image)
+
+    async def decode_upload(self, data: bytes) -> Pixels:
+        await self._begin("decode_upload")
+        return uploads.decode_upload(data)
 
     async def status(self, model: ModelName) -> ModelStatus:
         return ModelStatus(

@@ -1,0 +1,23 @@
+"""How routes write their answers down, and document their errors."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from graphs import schemas
+from graphs.edge import PROBLEM_JSON
+
+
+def answer(model: BaseModel, status_code: int = 200) -> Response:
+    """Serialise an answer once: FastAPI would validate it again."""
+    return Response(model.model_dump_json(by_alias=True), status_code=status_code, media_type="application/json")
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Document error answers of a route."""
+    content = {PROBLEM_JSON: {"schema": schemas.Problem.model_json_schema()}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}

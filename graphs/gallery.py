@@ -1,0 +1,119 @@
+"""The images of everybody: kept, found, listed and removed; and lent to the workers by reference."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from graphs.image_shelf import ImageShelf
+from graphs.workers import PixelsRef, Workers, retried
+from pipeline import images
+from pipeline.errors import NoImageYet
+from pipeline.events import Event, ImageCreated, ImageDeleted
+from pipeline.records import GenerationRequest, ImageRecord, Pixels
+from pipeline.store import Store, StoreFacts, new_image_id
+
+
+class Gallery:
+    """Stands between the flow and the store.
+
+    Args:
+        put: makes a reference of pixels that workers can be given.
+    """
+
+    def __init__(
+        self, store: Store, workers: Workers, put: Callable[[Pixels], Any], emit: Callable[[Event], None]
+    ) -> None:
+        self._store = store
+        self._workers = workers
+        self._shelf = ImageShelf(store, put)
+        self._emit = emit
+
+    async def keep(
+        self,
+        pixels: Pixels,
+        *,
+        owner: str,
+        sessions: Sequence[str],
+        request_id: str,
+        started: float,
+        request: GenerationRequest | None = None,
+        model: str = "",
+    ) -> tuple[ImageRecord, bytes]:
+        """Encode and store a new image, and make it the last one of these sessions; returns its PNG as well.
+
+        Args:
+            started: when the work on it began, on the monotonic clock.
+            request: what it was made from; None for an upload.
+            model: fingerprint of the diffusion model; empty for an upload.
+        """
+        digest = images.digest(pixels)
+        ref = self._shelf.keep(digest, pixels)
+        png = await retried("encode_png", request_id, lambda: self._workers.encode_png(ref), self._emit)
+        record = ImageRecord(
+            image_id=new_image_id(),
+            digest=digest,
+            owner=owner,
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            request=request,
+            model=model,
+            created_at=datetime.now(UTC),
+        )
+        created = ImageCreated(
+            request_id=request_id,
+            image_id=record.image_id,
+            digest=digest,
+            seconds=time.monotonic() - started,
+        )
+        await asyncio.to_thread(self._store.add, record, png, sessions, created)
+        self._emit(created)
+        return record, png
+
+    async def history(self, owner: str, *, limit: int, before: str | None) -> list[ImageRecord]:
+        """List an owner's images, newest first."""
+        return await asyncio.to_thread(lambda: self._store.history(owner, limit=limit, before=before))
+
+    async def png(self, record: ImageRecord) -> bytes:
+        """Read an image's PNG."""
+        return await asyncio.to_thread(self._store.png, record.image_id)
+
+    async def delete(self, image_id: str, *, owner: str, request_id: str) -> None:
+        """Remove an image and all that was computed of it.
+
+        Raises:
+            ImageNotFound: the owner has none with this id.
+        """
+        await asyncio.to_thread(self._store.delete, image_id, owner)
+        self._emit(ImageDeleted(request_id=request_id, image_id=image_id))
+
+    async def find(self, image_id: str | None, *, owner: str, session: str) -> ImageRecord:
+        """Look up an image by id, or the last one of a session.
+
+        Raises:
+            ImageNotFound: there is none with this id.
+            NoImageYet: the session has none.
+        """
+
+        def look_up() -> ImageRecord:
+            found = image_id or self._store.last_image_id(owner, session)
+            if found is None:
+                raise NoImageYet
+            return self._store.record(found, owner)
+
+        return await asyncio.to_thread(look_up)
+
+    def facts(self) -> StoreFacts:
+        """Count what is stored; blocks."""
+        return self._store.facts()
+
+    def sweep(self) -> None:
+        """Drop what retention doesn't allow, and what killed writes left behind; blocks."""
+        self._store.sweep()
+
+    async def ref(self, record: ImageRecord) -> PixelsRef:
+        """Return a reference to an image that workers can be given."""
+        return await self._shelf.ref(record)

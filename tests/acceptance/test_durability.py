@@ -1,0 +1,31 @@
+"""What was acknowledged is there after every process was killed at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.service_process import serving
+
+
+def test_images_sessions_and_results_survive_kill_9_of_everything(tmp_path: Path):
+    contents: dict[str, bytes] = {}
+    with serving(tmp_path) as service:
+        for session in ("a", "b"):
+            with service.client(headers={"X-Session-ID": session}) as client:
+                made = client.post("/generate", json={"prompt": "pear", "seed": 3, "steps": 2}).json()
+                contents[made["image_id"]] = client.get(f"/images/{made['image_id']}/content").content
+                segments = client.post("/segment").json()["segmented_regions"]
+        segmented = (service.data_dir / "app.log").read_text().count("Image segmented")
+        assert segmented == 1  # the same pixels, the same result
+        service.kill_everything()
+
+    with serving(tmp_path) as service:
+        for session, (image_id, content) in zip(("a", "b"), contents.items(), strict=True):
+            with service.client(headers={"X-Session-ID": session}) as client:
+                again = client.post("/segment").json()
+                assert again["image_id"] == image_id
+                assert again["segmented_regions"] == segments
+                assert client.get(f"/images/{image_id}/content").content == content
+        log = (service.data_dir / "app.log").read_text()
+        assert log.count("Image segmented") == segmented
+        assert "from store" in log
