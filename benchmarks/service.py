@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.service_process import RunningService, quick_scaling, serving, wait_until
+from tests.service_process import RunningService, changed_config, quick_scaling, serving, wait_until
 
 CALLS = 300
 CROWD = 100
@@ -27,7 +27,11 @@ def main() -> None:
     """Start a service and measure it."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
-        with serving(Path(folder)) as service:
+        # Without reactions: a call for a new result is to find nothing done yet.
+        config = changed_config(
+            Path(folder), lambda application: application["args"].update(reactions={"enabled": False})
+        )
+        with serving(Path(folder), "--serve-config", str(config)) as service:
             show("start to ready", f"{time.monotonic() - started:.1f} s")
             show("resident memory of all processes", f"{resident_gb(service):.2f} GB")
             cached_calls(service)

@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 import ray
 from ray.serve.metrics import Counter
 
+from deployments.turns import Turns
 from pipeline.errors import ModelNotReady
 from pipeline.records import ModelStatus
 from pipeline.settings import Accelerator
@@ -53,7 +54,7 @@ class EngineHost(Generic[E]):
     ) -> None:
         self._model = model
         self._engine: E | None = None
-        self._turn = asyncio.Lock()
+        self._turns = Turns()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=model)
         self._calls = Counter(
             "pipeline_engine_calls", description="Calls an engine began to work on.", tag_keys=("model",)
@@ -105,28 +106,32 @@ class EngineHost(Generic[E]):
     async def call(self, work: Callable[[E], T]) -> T:
         """Run one piece of work to its end."""
         engine = self.engine
-        async with self._turn:
+        async with self._turns.taken(background=False):
             self._calls.inc()
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, engine)
 
-    async def stream(self, start: Callable[[E], Generator[T, None, None]]) -> AsyncGenerator[T, None]:
-        """Run work that yields; a caller who goes away stops it at its next yield."""
+    async def stream(
+        self, start: Callable[[E], Generator[T, None, None]], background: bool = False
+    ) -> AsyncGenerator[T, None]:
+        """Run work that yields: where it does, a caller who went away stops it, and background work gives way."""
         engine = self.engine
         loop = asyncio.get_running_loop()
-        async with self._turn:
+        async with self._turns.taken(background):
             self._calls.inc()
             iterator = start(engine)
             done = object()
             try:
                 while (item := await loop.run_in_executor(self._thread, next, iterator, done)) is not done:
                     yield item  # type: ignore[misc]  # the sentinel is the only other type
+                    if background:
+                        await self._turns.give_way()
             finally:
                 # A step may still be running; the thread takes this up after it.
                 self._thread.submit(iterator.close)
 
-    async def last(self, start: Callable[[E], Generator[T, None, None]]) -> T:
+    async def last(self, start: Callable[[E], Generator[T, None, None]], background: bool = False) -> T:
         """Run work that yields progress first and its result last; return the result."""
-        async with aclosing(self.stream(start)) as items:
+        async with aclosing(self.stream(start, background)) as items:
             *_, last = [item async for item in items]
         return last
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @serve.deployment(
-    max_ongoing_requests=2,
+    max_ongoing_requests=4,
     max_queued_requests=64,
     graceful_shutdown_wait_loop_s=0.2,
     ray_actor_options={"num_cpus": 0.25},
@@ -31,9 +31,11 @@ class Segmenter:
 
         self._host = EngineHost("Segmenter", load, accelerator, threads, lambda engine: engine.fingerprint)
 
-    async def segment(self, image: Pixels, parameters: Everything) -> Computed[Segmentation]:
-        """Find every region of an image, (h, w, 3) uint8."""
-        found: StepProgress | Segmentation = await self._host.last(lambda engine: engine.segment(image, parameters))
+    async def segment(self, image: Pixels, parameters: Everything, background: bool = False) -> Computed[Segmentation]:
+        """Find every region of an image, (h, w, 3) uint8; background work waits for others between batches."""
+        found: StepProgress | Segmentation = await self._host.last(
+            lambda engine: engine.segment(image, parameters), background
+        )
         if not isinstance(found, Segmentation):
             raise RuntimeError("the engine ended without a segmentation")
         return Computed(value=found, model=self._host.fingerprint)

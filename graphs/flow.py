@@ -17,6 +17,7 @@ from graphs.admission import Gate
 from graphs.cache_client import CacheActor
 from graphs.gallery import Gallery
 from graphs.models import Models
+from graphs.reactions import Reactions
 from graphs.stage_runner import StageRunner
 from graphs.stages import DESCRIBE, DESCRIBE_REGIONS, RENDER, SEGMENT
 from graphs.together import together
@@ -110,6 +111,7 @@ class Flow:
             free=self.generations,
             emit=emit,
         )
+        self.reactions = Reactions(self.gallery, self._stages, settings.reactions.max_waiting)
 
     async def generate(
         self, request: GenerationRequest, *, owner: str, sessions: Sequence[str], request_id: str

@@ -66,6 +66,7 @@ class Gallery:
         created = ImageCreated(
             request_id=request_id,
             image_id=record.image_id,
+            owner=owner,
             digest=digest,
             seconds=time.monotonic() - started,
         )

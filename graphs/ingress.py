@@ -65,6 +65,9 @@ class Ingress:
             emit=self._emit,
         )
 
+        if settings.reactions.enabled:
+            self._consumers.append(self._flow.reactions.react)
+
     def __serve_build_asgi_app__(self) -> FastAPI:
         loop = asyncio.get_running_loop()
         self._chores = [loop.create_task(self._report()), loop.create_task(self._sweep())]

@@ -68,8 +68,10 @@ class StageRunner:
         self._recent: SizedLru[CacheKey, Artifact] = SizedLru(cache_settings.recent_bytes)
         self._runs: SharedRuns[CacheKey, Artifact] = SharedRuns()
 
-    async def result(self, stage: Stage[Artifact], record: ImageRecord, request_id: str) -> Artifact:
-        """Get a stage's result.
+    async def result(
+        self, stage: Stage[Artifact], record: ImageRecord, request_id: str, *, background: bool = False
+    ) -> Artifact:
+        """Get a stage's result; work in the background needs no admission and lets explicit calls go first.
 
         Raises:
             Overloaded: it would have to be computed, and too many requests wait for that already.
@@ -82,9 +84,11 @@ class StageRunner:
             return recent
         if key in self._runs:
             self._emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source="run"))
-        return await self._runs.join(key, lambda: self._run(stage, key, record, request_id))
+        return await self._runs.join(key, lambda: self._run(stage, key, record, request_id, background))
 
-    async def _run(self, stage: Stage[Artifact], key: CacheKey, record: ImageRecord, request_id: str) -> Artifact:
+    async def _run(
+        self, stage: Stage[Artifact], key: CacheKey, record: ImageRecord, request_id: str, background: bool
+    ) -> Artifact:
         reply = await self._cache.acquire(key, request_id)
         if isinstance(reply, Hit):
             self._emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source="cache"))
@@ -98,9 +102,11 @@ class StageRunner:
                 )
                 await self._offer(key, reply, encoded, request_id)
                 return self._remember(key, encoded, artifact)
-            with self._admitted(request_id):
-                below = await self.result(stage.builds_on, record, request_id) if stage.builds_on else None
-                computed = await self._work(stage, below, record, request_id)
+            with nullcontext() if background else self._admitted(request_id):
+                below = None
+                if stage.builds_on:
+                    below = await self.result(stage.builds_on, record, request_id, background=background)
+                computed = await self._work(stage, below, record, request_id, background)
             if stage.model and computed.model != key.model:  # another version of the model answered
                 self._models.note(stage.model, computed.model)
                 key = await self._key(stage, record)
@@ -138,12 +144,14 @@ class StageRunner:
         self._recent.put(key, artifact, len(encoded))
         return artifact
 
-    async def _work(self, stage: Stage[A], below: Artifact | None, record: ImageRecord, request_id: str) -> Computed[A]:
+    async def _work(
+        self, stage: Stage[A], below: Artifact | None, record: ImageRecord, request_id: str, background: bool
+    ) -> Computed[A]:
         started = time.monotonic()
         image = await self._gallery.ref(record)
         parameters = stage.parameters(self._profile)
         computed = await retried(
-            stage.name, request_id, lambda: stage.work(self._workers, image, below, parameters), self._emit
+            stage.name, request_id, lambda: stage.work(self._workers, image, below, parameters, background), self._emit
         )
         self._emit(
             stage.emits(

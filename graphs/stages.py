@@ -34,8 +34,8 @@ A = TypeVar("A", bound=Artifact, covariant=True)
 class Stage(Generic[A]):
     """One node of the graph.
 
-    Its work gets the workers, the image, the result it builds on (None for a stage that needs the image alone), and
-    its parameters.
+    Its work gets the workers, the image, the result it builds on (None for a stage that needs the image alone), its
+    parameters, and whether it is background work.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Stage(Generic[A]):
     emits: type[StageFinished]
     model: ModelName | None
     parameters: Callable[[Profile], BaseModel]
-    work: Callable[[Workers, PixelsRef, Any, Any], Awaitable[Computed[A]]]
+    work: Callable[[Workers, PixelsRef, Any, Any, bool], Awaitable[Computed[A]]]
     num_regions: Callable[[A], int]
 
     @property
@@ -58,7 +58,7 @@ DESCRIBE: Stage[Descriptions] = Stage(
     emits=ImageDescribed,
     model="Clip",
     parameters=lambda profile: profile.clip.labelling,
-    work=lambda workers, image, _, labelling: workers.describe(image, None, labelling),
+    work=lambda workers, image, _, labelling, __: workers.describe(image, None, labelling),
     num_regions=lambda _: 0,
 )
 
@@ -68,7 +68,7 @@ SEGMENT: Stage[Segmentation] = Stage(
     emits=ImageSegmented,
     model="Segmenter",
     parameters=lambda profile: profile.sam2.everything,
-    work=lambda workers, image, _, everything: workers.segment(image, everything),
+    work=lambda workers, image, _, everything, background: workers.segment(image, everything, background),
     num_regions=len,
 )
 
@@ -78,7 +78,7 @@ DESCRIBE_REGIONS: Stage[Descriptions] = Stage(
     emits=RegionsDescribed,
     model="Clip",
     parameters=lambda profile: profile.clip.labelling,
-    work=lambda workers, image, segmentation, labelling: workers.describe(image, segmentation, labelling),
+    work=lambda workers, image, segmentation, labelling, _: workers.describe(image, segmentation, labelling),
     num_regions=len,
 )
 
@@ -88,7 +88,7 @@ RENDER: Stage[Drawings] = Stage(
     emits=RegionsRendered,
     model=None,
     parameters=lambda profile: profile.drawing,
-    work=lambda workers, image, segmentation, style: workers.render(image, segmentation, style),
+    work=lambda workers, image, segmentation, style, _: workers.render(image, segmentation, style),
     num_regions=lambda drawings: len(drawings.spotlights),
 )
 

@@ -37,6 +37,7 @@ class ImageCreated(_Event):
     """An image was made or uploaded, and stored."""
 
     image_id: str
+    owner: str
     digest: str
     seconds: float  # from admission to storage
 

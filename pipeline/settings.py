@@ -148,6 +148,14 @@ class Admission(_Settings):
     max_upload_bytes: int = 32 << 20
 
 
+class ReactionSettings(_Settings):
+    """What is computed of a new image before anybody asks."""
+
+    enabled: bool = True
+    max_waiting: int = 64
+    """New images for each ingress replica; the oldest makes room for one more."""
+
+
 class CacheSettings(_Settings):
     """The shared segmentation cache."""
 
@@ -195,6 +203,7 @@ class ServiceSettings(_Settings):
     log_format: Literal["text", "json"] = "text"
     admission: Admission = Admission()
     cache: CacheSettings = CacheSettings()
+    reactions: ReactionSettings = ReactionSettings()
 
     @property
     def data_path(self) -> Path:

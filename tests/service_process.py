@@ -93,11 +93,20 @@ def wait_until(condition: Callable[[], bool], within_s: float = SETTLE_WITHIN_S,
 
 def quick_scaling(folder: Path, deployment: str) -> Path:
     """Write a copy of `serve_config.yaml` in which one deployment scales within seconds instead of minutes."""
+
+    def hurry(application: dict[str, Any]) -> None:
+        for entry in application["deployments"]:
+            if entry["name"] == deployment:
+                entry["autoscaling_config"] |= QUICK_SCALING
+
+    return changed_config(folder, hurry)
+
+
+def changed_config(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Write a copy of `serve_config.yaml` with its application changed."""
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
-    for entry in config["applications"][0]["deployments"]:
-        if entry["name"] == deployment:
-            entry["autoscaling_config"] |= QUICK_SCALING
-    path = folder / "quick_scaling.yaml"
+    change(config["applications"][0])
+    path = folder / "serve_config.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
 

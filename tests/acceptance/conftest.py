@@ -6,10 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.service_process import RunningService, serving
+from tests.service_process import RunningService, changed_config, serving
 
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    with serving(tmp_path_factory.mktemp("service")) as running:
+    folder = tmp_path_factory.mktemp("service")
+    # Without reactions, what an engine is called for is what a test asked for.
+    config = changed_config(folder, lambda application: application["args"].update(reactions={"enabled": False}))
+    with serving(folder, "--serve-config", str(config)) as running:
         yield running

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.service_process import serving
+from tests.service_process import serving, wait_until
 
 
 def test_images_sessions_and_results_survive_kill_9_of_everything(tmp_path: Path):
@@ -15,6 +15,8 @@ def test_images_sessions_and_results_survive_kill_9_of_everything(tmp_path: Path
                 made = client.post("/generate", json={"prompt": "pear", "seed": 3, "steps": 2}).json()
                 contents[made["image_id"]] = client.get(f"/images/{made['image_id']}/content").content
                 segments = client.post("/segment").json()["segmented_regions"]
+        log = service.data_dir / "app.log"
+        wait_until(lambda: "Regions rendered" in log.read_text())  # nobody asked for it
         segmented = (service.data_dir / "app.log").read_text().count("Image segmented")
         assert segmented == 1  # the same pixels, the same result
         service.kill_everything()

@@ -72,7 +72,7 @@ class FakeWorkers:
         await self._begin("encode_text")
         return np.eye(1, DIMENSIONS, dtype=np.float32) * np.float32(0.125)
 
-    async def segment(self, image: Pixels, parameters: Everything) -> Computed[Segmentation]:
+    async def segment(self, image: Pixels, parameters: Everything, background: bool) -> Computed[Segmentation]:
         await self._begin("segment")
         mask = image[..., 0] > 0
         masks = [mask, ~mask]

@@ -40,7 +40,7 @@ class Tiny:
         self._fail()
         return np.array([[len(text), len(self.name)] for text in texts], np.float32)
 
-    async def segment(self, image, parameters) -> Computed:
+    async def segment(self, image, parameters, background) -> Computed:
         self._fail()
         return Computed(value=(image.shape, parameters.points_per_side), model=self.name)
 
@@ -83,7 +83,7 @@ CALLS = {
     "generate": lambda w: collected(w),
     "describe": lambda w: w.describe(IMAGE, None, Labelling()),
     "encode_text": lambda w: w.encode_text("metal"),
-    "segment": lambda w: w.segment(IMAGE, Everything()),
+    "segment": lambda w: w.segment(IMAGE, Everything(), background=False),
     "render": lambda w: w.render(IMAGE, None, Drawing()),
     "encode_png": lambda w: w.encode_png(IMAGE),
     "status": lambda w: w.status("Clip"),
@@ -106,7 +106,7 @@ async def test_a_stream_counts_its_steps_and_ends_with_the_image():
 async def test_each_question_goes_to_its_own_deployment_with_everything_it_needs():
     workers = workers_of()
     described = await workers.describe(IMAGE, None, Labelling(top_k=3))
-    segmented = await workers.segment(IMAGE, Everything(points_per_side=8))
+    segmented = await workers.segment(IMAGE, Everything(points_per_side=8), background=False)
     drawn = await workers.render(IMAGE, None, Drawing())
     assert described == Computed(value=((2, 3, 3), None, 3), model="Clip")
     assert segmented == Computed(value=((2, 3, 3), 8), model="Segmenter")

@@ -26,5 +26,4 @@ def test_no_event_has_room_for_a_prompt(kind):
         "text",
         "label",
         "session",
-        "owner",
     }

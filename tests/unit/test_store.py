@@ -110,7 +110,9 @@ def a_record(owner: str = "public", **changes: object) -> ImageRecord:
 
 
 def add(store: TruthStore, record: ImageRecord, *sessions: str, png: bytes = b"png") -> ImageRecord:
-    created = ImageCreated(request_id="r", image_id=record.image_id, digest=record.digest, seconds=1.5)
+    created = ImageCreated(
+        request_id="r", image_id=record.image_id, owner=record.owner, digest=record.digest, seconds=1.5
+    )
     store.add(record, png, sessions, created)
     return record
 

@@ -1,0 +1,89 @@
+"""What follows a new image by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from graphs.reactions import Reactions
+from pipeline.events import ImageCreated, RegionsRendered, ResultReused
+from tests.graph.conftest import Bench, make_bench
+from tests.graph.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+
+def reacting(folder: Path) -> Bench:
+    bench = make_bench(folder)
+    emit = bench.events.append
+
+    def emit_and_react(event) -> None:
+        emit(event)
+        bench.flow.reactions.react(event)
+
+    for part in (bench.flow, bench.flow.gallery, bench.flow._stages):
+        for name in ("emit", "_emit"):
+            if name in vars(part):
+                setattr(part, name, emit_and_react)
+    return bench
+
+
+async def test_everything_is_there_before_it_is_asked_for(tmp_path: Path):
+    bench = reacting(tmp_path)
+    image = await bench.image()
+    await until(lambda: bench.of(RegionsRendered))
+    before = dict(bench.workers.calls)
+
+    await bench.flow.analyze(image, "later")
+
+    assert bench.workers.calls == before
+    assert before["segment"] == before["describe"] == before["describe_regions"] == before["render"] == 1
+    assert {e.source for e in bench.of(ResultReused) if e.request_id == "later"} <= {"memory", "run"}
+
+
+async def test_a_call_joins_the_reaction_that_is_under_way(tmp_path: Path):
+    bench = reacting(tmp_path)
+    image = await bench.image()
+    bench.workers.gate.clear()
+    await until(lambda: bench.workers.calls["segment"])
+
+    caller = asyncio.create_task(bench.flow.segment(image, "caller"))
+    await until(lambda: bench.of(ResultReused))
+    bench.workers.gate.set()
+    await caller
+
+    assert bench.workers.calls["segment"] == 1
+
+
+async def test_reactions_need_no_admission_and_take_none(tmp_path: Path):
+    bench = reacting(tmp_path)
+    bench.flow.stage_runs.limit = 0
+
+    await bench.image()
+
+    await until(lambda: bench.of(RegionsRendered))
+
+
+async def test_a_failing_reaction_is_made_up_for_and_the_next_one_runs(tmp_path: Path):
+    bench = reacting(tmp_path)
+    bench.workers.deaths["segment"] = 2
+    first = await bench.image(seed=1)
+    second = await bench.image(seed=2)
+
+    await until(lambda: bench.of(RegionsRendered))
+
+    assert {event.image_id for event in bench.of(RegionsRendered)} == {second.image_id}
+    assert len(await bench.flow.segment(first, "r")) == 2
+
+
+async def test_the_oldest_is_dropped_when_too_many_wait(bench: Bench):
+    reactions = Reactions(bench.flow.gallery, bench.flow._stages, max_waiting=2)
+    images = [await bench.image(seed=seed) for seed in range(4)]
+    for event in bench.of(ImageCreated):
+        reactions.react(event)  # nothing runs before this test lets go of the loop
+
+    await until(lambda: len(bench.of(RegionsRendered)) == 2)
+
+    assert [event.image_id for event in bench.of(RegionsRendered)] == [image.image_id for image in images[2:]]

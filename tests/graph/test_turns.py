@@ -1,0 +1,77 @@
+"""Whose turn it is at an engine."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from deployments.turns import Turns
+from tests.graph.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_background_work_gives_way_between_its_steps_and_goes_on_after():
+    turns, order = Turns(), []
+
+    async def background() -> None:
+        async with turns.taken(background=True):
+            for step in range(3):
+                order.append(f"step {step}")
+                if step == 0:
+                    people.extend(asyncio.create_task(person(name)) for name in ("one", "two"))
+                await asyncio.sleep(0)  # they queue up
+                await turns.give_way()
+
+    async def person(name: str) -> None:
+        async with turns.taken(background=False):
+            order.append(name)
+            await asyncio.sleep(0)
+
+    people: list[asyncio.Task[None]] = []
+    await background()
+    await asyncio.gather(*people)
+
+    assert order == ["step 0", "one", "two", "step 1", "step 2"]
+
+
+async def test_background_work_waits_until_nobody_else_does():
+    turns, order = Turns(), []
+    leave = asyncio.Event()
+
+    async def call(name: str, background: bool) -> None:
+        async with turns.taken(background):
+            order.append(name)
+            await leave.wait()
+
+    calls = [asyncio.create_task(call("first", False))]
+    await until(lambda: order)
+    calls += [asyncio.create_task(call("background", True)), asyncio.create_task(call("second", False))]
+    await asyncio.sleep(0)
+    leave.set()
+    await asyncio.gather(*calls)
+
+    assert order == ["first", "second", "background"]
+
+
+async def test_a_person_who_leaves_the_queue_holds_nobody_up():
+    turns = Turns()
+    async with turns.taken(background=False):
+        waiting = asyncio.create_task(turns.taken(background=False).__aenter__())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    async with turns.taken(background=True):
+        await turns.give_way()
+
+
+async def test_a_turn_that_was_given_to_somebody_who_leaves_is_passed_on():
+    turns = Turns()
+    async with turns.taken(background=False):
+        leaving = asyncio.create_task(turns.taken(background=False).__aenter__())
+        await asyncio.sleep(0)
+    leaving.cancel()  # after the turn was given, before it was taken up
+    await asyncio.gather(leaving, return_exceptions=True)
+    async with asyncio.timeout(1), turns.taken(background=True):
+        pass
