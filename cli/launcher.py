@@ -303,7 +303,8 @@ def _temporary_folder() -> Iterator[Path]:
     root = Path(tempfile.gettempdir())
     for left in root.glob(f"{TEMP_PREFIX}*"):
         owner = re.match(rf"{TEMP_PREFIX}(\d+)-", left.name)
-        if owner and not psutil.pid_exists(int(owner[1])):
+        # In a restarted container the process before this one had the same id.
+        if owner and (int(owner[1]) == os.getpid() or not psutil.pid_exists(int(owner[1]))):
             shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{TEMP_PREFIX}{os.getpid()}-", dir=root))
     try:
@@ -320,6 +321,8 @@ def port_problem(host: str, port: int) -> str | None:
             probe.bind((host, port))
         except OSError as error:
             return error.strerror
+        except OverflowError:
+            return "there are ports 1 to 65535"
     return None
 
 
