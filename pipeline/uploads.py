@@ -38,7 +38,8 @@ def decode_upload(data: bytes) -> Pixels:
                 pixels = np.asarray(_to_rgb(image), dtype=np.uint8)
     except InvalidUpload:
         raise
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, ImportError):
+        # Where ultralytics is loaded it has replaced Image.open, which then looks for a HEIF plugin that isn't there.
         raise InvalidUpload(problem="The file is no PNG, JPEG or WebP picture. Send one of these.") from None
     except Exception as error:  # Pillow's decoders raise whatever their libraries do
         raise InvalidUpload(problem=f"The picture can't be decoded ({error}). Send a whole one.") from error
