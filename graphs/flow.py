@@ -15,6 +15,7 @@ import numpy as np
 
 from graphs.admission import Gate
 from graphs.cache_client import CacheActor
+from graphs.event_stream import Followers
 from graphs.gallery import Gallery
 from graphs.models import Models
 from graphs.reactions import Reactions
@@ -94,8 +95,9 @@ class Flow:
     ) -> None:
         self.profile = profile
         self.models = models
-        self.emit = emit
-        self.gallery = Gallery(store, workers, put, emit)
+        self.followers = Followers()
+        self._emit = emit
+        self.gallery = Gallery(store, workers, put, self.emit)
         self._workers = workers
         self.generations = Gate("images", settings.admission.max_generations)
         self.stage_runs = Gate("analyses", settings.admission.max_stages)
@@ -109,9 +111,14 @@ class Flow:
             gallery=self.gallery,
             gate=self.stage_runs,
             free=self.generations,
-            emit=emit,
+            emit=self.emit,
         )
         self.reactions = Reactions(self.gallery, self._stages, settings.reactions.max_waiting)
+
+    def emit(self, event: Event) -> None:
+        """Tell everybody who listens."""
+        self.followers.notify(event)
+        self._emit(event)
 
     async def generate(
         self, request: GenerationRequest, *, owner: str, sessions: Sequence[str], request_id: str
@@ -206,7 +213,11 @@ class Flow:
         async with aclosing(self._workers.generate(request)) as items:
             async for item in items:
                 if isinstance(item, StepProgress):
-                    self.emit(GenerationStepped(request_id=request_id, step=item.step, num_steps=item.num_steps))
+                    self.emit(
+                        GenerationStepped(
+                            request_id=request_id, step=item.step, num_steps=item.num_steps, preview=item.preview
+                        )
+                    )
                 else:
                     image = item
         if image is None:

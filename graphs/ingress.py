@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import ray
@@ -79,26 +80,14 @@ class Ingress:
         self, request: GenerationRequest, session: str, request_id: str
     ) -> AsyncIterator[Event | tuple[GeneratedImage, ImageAnalysis]]:
         """Make one image and all there is to know of it; yields the events on the way, the results last."""
-        events: asyncio.Queue[Event | None] = asyncio.Queue()
-
-        def listen(event: Event) -> None:
-            if event.request_id == request_id:
-                events.put_nowait(event)
 
         async def make() -> tuple[GeneratedImage, ImageAnalysis]:
             made = await self._flow.generate(request, owner=EVERYONE, sessions=[session], request_id=request_id)
             return made, await self._flow.analyze(made.record, request_id)
 
-        work = asyncio.create_task(make())
-        work.add_done_callback(lambda _: events.put_nowait(None))
-        self._consumers.append(listen)
-        try:
-            while (event := await events.get()) is not None:
-                yield event
-            yield await work
-        finally:
-            work.cancel()
-            self._consumers.remove(listen)
+        async with aclosing(self._flow.followers.follow(request_id, make())) as items:
+            async for item in items:
+                yield item
 
     def _emit(self, event: Event) -> None:
         for consume in self._consumers:

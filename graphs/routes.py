@@ -17,6 +17,7 @@ from graphs import schemas
 from graphs.answers import answer, problems
 from graphs.caller import Caller, find_caller
 from graphs.edge import Edge, answer_errors
+from graphs.event_stream import stream
 from graphs.fact_metrics import exposition
 from graphs.flow import Flow, ImageAnalysis
 from graphs.history_routes import history_routes
@@ -24,6 +25,8 @@ from graphs.schemas import class_scores, percent
 from graphs.together import together
 from pipeline.records import ImageRecord
 from pipeline.settings import Admission
+
+EVENT_STREAM = "text/event-stream"
 
 DESCRIPTION = """
 Text becomes an image, the image is classified and taken apart, and what was computed once is kept.
@@ -93,18 +96,33 @@ def _origin_routes(flow: Flow) -> APIRouter:
 
     ChosenImage = Annotated[ImageRecord, Depends(chosen_image)]
 
-    @router.post("/generate", response_model=schemas.Generated, responses=_USUAL_PROBLEMS)
-    async def generate(body: schemas.GenerateBody, caller: AnyCaller) -> Response:
-        """Make an image of a text and say what it shows."""
-        made = await flow.generate(
-            body.resolve(flow.profile.diffusion),
-            owner=caller.owner,
-            sessions=caller.sessions,
-            request_id=caller.request_id,
-        )
-        generated = answer(
-            schemas.Generated.of(made.record, made.request, made.description, _base64(made.png), caller.request_id)
-        )
+    @router.post(
+        "/generate",
+        response_model=schemas.Generated,
+        responses=_USUAL_PROBLEMS | {200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
+    )
+    async def generate(body: schemas.GenerateBody, request: Request, caller: AnyCaller) -> Response:
+        """Make an image of a text and say what it shows.
+
+        With `Accept: text/event-stream` the events on the way come first: `generation.stepped` carries a `preview`
+        (base64 PNG). The last one is `generation.finished` with the answer, or `error` with the problem.
+        """
+
+        async def make() -> Response:
+            made = await flow.generate(
+                body.resolve(flow.profile.diffusion),
+                owner=caller.owner,
+                sessions=caller.sessions,
+                request_id=caller.request_id,
+            )
+            return answer(
+                schemas.Generated.of(made.record, made.request, made.description, _base64(made.png), caller.request_id)
+            )
+
+        if EVENT_STREAM in request.headers.get("accept", ""):
+            generated = await stream(request.scope, flow.followers.follow(caller.request_id, make()))
+        else:
+            generated = await make()
         caller.greet(generated)
         return generated
 

@@ -6,8 +6,11 @@ Prompts never stand in an event: events reach logs, and logs reach many eyes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import Literal
+
+from pipeline.records import Pixels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +33,7 @@ class GenerationStepped(_Event):
 
     step: int  # from 1
     num_steps: int
+    preview: Pixels | None = field(default=None, compare=False, repr=False)  # (h / 4, w / 4, 3)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,3 +138,9 @@ Event = (
     | StageRetried
     | RequestFinished
 )
+
+
+def event_type(event: Event) -> str:
+    """Name an event's kind as streams do: `GenerationStepped` is "generation.stepped"."""
+    what, done = re.findall("[A-Z][a-z]+", type(event).__name__)
+    return f"{what}.{done}".lower()

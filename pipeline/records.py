@@ -7,7 +7,7 @@ HTTP edge) and nothing here imports torch or ray, so every process can afford th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Generic, TypeVar
@@ -49,10 +49,11 @@ class GenerationRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepProgress:
-    """What the diffusion stream yields before its last item, the image itself."""
+    """What an engine's stream yields before its last item, the result itself."""
 
     step: int  # steps done, from 1
     num_steps: int
+    preview: Pixels | None = field(default=None, compare=False)  # of the image to come, (h / 4, w / 4, 3)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from pipeline.engines import weights
+from pipeline.engines.previews import LatentPreview, predict_clean
 from pipeline.engines.safety import SafetyChecker
 from pipeline.engines.schedulers import make_scheduler, step_options
 from pipeline.errors import ImageRefused
@@ -60,6 +61,9 @@ class DiffusionEngine:
         except (OSError, ValueError, KeyError) as error:
             raise weights.unavailable(folder, f"is no complete diffusers pipeline ({error})") from error
         self._pixels_per_latent: int = 2 ** (len(self._vae.config.block_out_channels) - 1)
+        self._preview = LatentPreview(
+            lambda latents: self._decode(latents.to(device)), self._vae.config.latent_channels
+        )
 
     def generate(self, request: GenerationRequest) -> Generator[StepProgress | Pixels, None, None]:
         """Make one image. Closing the iterator stops the work after the current step.
@@ -81,9 +85,11 @@ class DiffusionEngine:
         text = self._encode_text(request)  # (1 or 2, tokens, d)
         num_steps = len(scheduler.timesteps)
         for step, timestep in enumerate(scheduler.timesteps, start=1):
-            noise = self._predict(scheduler.scale_model_input(latents, timestep), timestep, text, request.guidance)
+            scaled = scheduler.scale_model_input(latents, timestep)
+            noise = self._predict(scaled, timestep, text, request.guidance)
+            preview = self._preview.draw(predict_clean(scheduler, scaled, timestep, noise))
             latents = scheduler.step(noise, timestep, latents, **options).prev_sample
-            yield StepProgress(step=step, num_steps=num_steps)
+            yield StepProgress(step=step, num_steps=num_steps, preview=preview)
         pixels = self._decode(latents)
         if self._safety is not None and self._safety.flags(pixels):
             raise ImageRefused

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any, get_args, get_type_hints
 
 from pipeline.events import Event, StageFinished
@@ -11,7 +11,7 @@ from pipeline.events import Event, StageFinished
 def example(kind: type[Event], **changes: Any) -> Event:
     """Make an event whose texts name their field, such as `the-image_id`."""
     hints = get_type_hints(kind)
-    facts = {field.name: _fact(field.name, hints[field.name]) for field in fields(kind)}
+    facts = {field.name: _fact(field.name, hints[field.name]) for field in fields(kind) if field.default is MISSING}
     return kind(**(facts | changes))
 
 

@@ -47,7 +47,8 @@ class FakeWorkers:
         for step in range(1, request.steps + 1):
             await self.gate.wait()
             self.steps += 1
-            yield StepProgress(step=step, num_steps=request.steps)
+            preview = np.full((request.height // 4, request.width // 4, 3), step, np.uint8)
+            yield StepProgress(step=step, num_steps=request.steps, preview=preview)
         y, x = np.ogrid[: request.height, : request.width]
         pixels = np.zeros((request.height, request.width, 3), np.uint8)
         centre = 16 + request.seed % 32

@@ -191,3 +191,10 @@ def write_safety_checker(folder, threshold):
         getattr(checker, name).data.fill_(threshold)
     checker.save_pretrained(folder / "safety_checker")
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder / "feature_extractor")
+
+
+def test_each_step_carries_another_preview_of_a_quarter_of_the_size(engine):
+    *progress, _ = engine.generate(request(width=96, height=64))
+    previews = [step.preview for step in progress]
+    assert {preview.shape for preview in previews} == {(64 // 4, 96 // 4, 3)}
+    assert len({preview.tobytes() for preview in previews}) == STEPS

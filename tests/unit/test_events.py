@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from pipeline import events
-from pipeline.events import Event
+from pipeline.events import Event, GenerationStepped, StageFinished, event_type
 
 KINDS = [kind for _, kind in inspect.getmembers(events, inspect.isclass) if hasattr(kind, "request_id")]
 PUBLIC = [kind for kind in KINDS if not kind.__name__.startswith("_")]
@@ -27,3 +27,10 @@ def test_no_event_has_room_for_a_prompt(kind):
         "label",
         "session",
     }
+
+
+def test_streams_name_each_kind_of_event_differently():
+    concrete = [kind for kind in PUBLIC if kind is not StageFinished]
+    types = {event_type(kind.__new__(kind)) for kind in concrete}
+    assert len(types) == len(concrete)
+    assert event_type(GenerationStepped.__new__(GenerationStepped)) == "generation.stepped"

@@ -1,0 +1,112 @@
+"""One request's events as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from httpx_sse import ServerSentEvent, aconnect_sse
+
+from graphs.event_stream import Followers
+from pipeline.events import ImageDeleted
+from pipeline.settings import Admission
+from tests.graph.conftest import Bench
+from tests.graph.test_http import client_of, is_problem
+from tests.graph.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+PROMPT = {"prompt": "red apple", "steps": 3, "seed": 1}
+
+
+async def events_of(client: httpx.AsyncClient, body: dict[str, object]) -> list[ServerSentEvent]:
+    async with aconnect_sse(client, "POST", "/generate", json=body) as source:
+        return [event async for event in source.aiter_sse()]
+
+
+async def test_the_events_come_in_order_and_the_answer_last(bench: Bench):
+    async with client_of(bench) as client:
+        events = await events_of(client, PROMPT)
+        plain = (await client.post("/generate", json=PROMPT)).json()
+
+    assert [event.event for event in events] == [
+        "generation.started",
+        "generation.stepped",
+        "generation.stepped",
+        "generation.stepped",
+        "image.created",
+        "image.described",
+        "generation.finished",
+    ]
+    answer = events[-1].json()
+    assert answer.keys() == plain.keys()
+    assert answer["generated_image"] == plain["generated_image"]
+
+
+async def test_steps_carry_previews(bench: Bench):
+    async with client_of(bench) as client:
+        steps = [event.json() for event in await events_of(client, PROMPT) if event.event == "generation.stepped"]
+
+    assert [(step["step"], step["num_steps"]) for step in steps] == [(1, 3), (2, 3), (3, 3)]
+    for step in steps:
+        preview = cv2.imdecode(np.frombuffer(base64.b64decode(step["preview"]), np.uint8), cv2.IMREAD_COLOR)
+        assert preview.shape == (32, 32, 3)
+
+
+async def test_a_stream_makes_a_last_image_as_any_call_does(bench: Bench):
+    async with client_of(bench) as client:
+        events = await events_of(client, PROMPT)
+        segments = (await client.post("/segment")).json()
+
+    assert segments["image_id"] == events[-1].json()["image_id"]
+
+
+async def test_what_fails_before_the_first_event_has_its_own_status(bench: Bench):
+    async with client_of(bench, Admission()) as client:
+        bench.workers.gate.clear()
+        waiting = [asyncio.create_task(client.post("/generate", json=PROMPT)) for _ in range(8)]
+        await until(lambda: len(bench.flow.generations) == 8)
+        accept = {"Accept": "text/event-stream"}
+        refused = await client.post("/generate", json=PROMPT, headers=accept)
+        wrong = await client.post("/generate", json=PROMPT | {"width": 7}, headers=accept)
+        bench.workers.gate.set()
+        await asyncio.gather(*waiting)
+
+    assert is_problem(refused, 429, "overloaded")
+    assert is_problem(wrong, 422, "invalid_request")
+
+
+async def test_what_fails_later_is_the_last_event(bench: Bench):
+    bench.workers.deaths["generate"] = 2
+    async with client_of(bench) as client:
+        events = await events_of(client, PROMPT)
+
+    assert events[-1].event == "error"
+    problem = json.loads(events[-1].data)
+    assert problem["code"] == "worker_lost"
+    assert problem["request_id"] == bench.events[0].request_id
+
+
+async def test_closing_the_iterator_stops_the_work():
+    followers = Followers()
+    stopped = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            followers.notify(ImageDeleted(request_id="other", image_id="x"))
+            followers.notify(ImageDeleted(request_id="mine", image_id="y"))
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    items = followers.follow("mine", work())
+    assert await anext(items) == ImageDeleted(request_id="mine", image_id="y")
+    await items.aclose()
+
+    async with asyncio.timeout(5):
+        await stopped.wait()
