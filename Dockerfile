@@ -3,7 +3,7 @@
 #   docker build -t ai-pipeline .                                     for a CPU, with the registry's torch
 #   docker build -t ai-pipeline --build-arg ACCELERATOR=cuda .        for GPUs
 #   docker build -t ai-pipeline --build-arg TORCH_INDEX=<address> .   with torch and torchvision from another index
-#   docker run --init -p 127.0.0.1:8000:8000 --shm-size 2g -v data:/data -v cache:/cache ai-pipeline
+#   docker run --init -p 127.0.0.1:8000:8000 -p 127.0.0.1:7860:7860 --shm-size 2g -v data:/data -v cache:/cache ai-pipeline
 #
 # The smallest CPU image takes its torch from PyTorch's own CPU index (its address: PyTorch's "Get started" page), which
 # brings no CUDA at all. The registry's torch can't be imported without most of CUDA's libraries; ACCELERATOR=cpu leaves
@@ -80,7 +80,7 @@ ENV PATH=/app/.venv/bin:$PATH \
 WORKDIR /cache
 USER 10001:10001
 VOLUME ["/data", "/cache"]
-EXPOSE 8000
+EXPOSE 8000 7860
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=6s --start-period=180s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.getenv('PIPELINE_PORT', '8000') + '/readyz', timeout=5)"]

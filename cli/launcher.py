@@ -77,6 +77,7 @@ class LaunchOptions:
 class Service:
     """A running service."""
 
+    host: str
     url: str
     metrics_url: str
     app_log: Path
@@ -123,6 +124,7 @@ def launch(options: LaunchOptions, progress: Callable[[str], None]) -> Iterator[
             _start_ray(options, metrics_port, temporary)
             progress("Starting the deployments")
             service = Service(
+                host=host,
                 url=f"http://{host}:{port}",
                 metrics_url=f"http://127.0.0.1:{metrics_port}/metrics",
                 app_log=data_path / "app.log",
@@ -150,7 +152,7 @@ def join(address: str, options: LaunchOptions, progress: Callable[[str], None]) 
     progress(f"Joining {address}")
     ray.init(address=address, namespace=RAY_NAMESPACE, log_to_driver=False)
     progress("Starting the deployments")
-    service = Service(url="", metrics_url="", app_log=Path(), app_name=_deploy(config))
+    service = Service(host="", url="", metrics_url="", app_log=Path(), app_name=_deploy(config))
     _wait_until_running(service, progress)
     return service
 

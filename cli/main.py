@@ -1,4 +1,4 @@
-"""The command line: `ai-pipeline serve | generate | doctor`."""
+"""The command line: `ai-pipeline serve | generate | dashboard | doctor`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cli.app_log import follow
+from cli.dashboard import UI_PORT, check_port, end_with, running_dashboard
 from cli.doctor import examine
 from cli.launcher import SERVE_CONFIG, LaunchError, LaunchOptions, Service, free_port, join, launch, read_config
 from graphs.schemas import GenerateBody
@@ -32,10 +33,8 @@ WATCH_S = 1.0  # how often Ray is looked after
 
 Host = Annotated[str | None, typer.Option(envvar="PIPELINE_HOST", help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(envvar="PIPELINE_PORT", help="Port of the HTTP API.")]
-UiPort = Annotated[int, typer.Option(envvar="PIPELINE_UI_PORT", help="Port of the dashboard; there is none yet.")]
-NoUi = Annotated[
-    bool, typer.Option("--no-ui", envvar="PIPELINE_NO_UI", help="Serve the API alone, as this version always does.")
-]
+UiPort = Annotated[int, typer.Option(envvar="PIPELINE_UI_PORT", help="Port of the dashboard.")]
+NoUi = Annotated[bool, typer.Option("--no-ui", envvar="PIPELINE_NO_UI", help="Serve the API alone.")]
 Profile = Annotated[str | None, typer.Option(envvar="PIPELINE_PROFILE", help="A profile in configs/, or a YAML file.")]
 DataDir = Annotated[
     Path | None, typer.Option(envvar="PIPELINE_DATA_DIR", help="Where images, sessions and app.log are kept.")
@@ -58,8 +57,8 @@ ServeConfig = Annotated[
 def serve(
     host: Host = None,
     port: Port = None,
-    ui_port: UiPort = 7860,  # noqa: ARG001  # the dashboard comes later; scripts may say its port already
-    no_ui: NoUi = False,  # noqa: ARG001
+    ui_port: UiPort = UI_PORT,
+    no_ui: NoUi = False,
     profile: Profile = None,
     data_dir: DataDir = None,
     address: Address = None,
@@ -68,7 +67,7 @@ def serve(
     num_gpus: NumGpus = None,
     serve_config: ServeConfig = SERVE_CONFIG,
 ) -> None:
-    """Serve the API until Ctrl-C. What isn't said here is as serve_config.yaml says."""
+    """Serve the API and the dashboard until Ctrl-C. What isn't said here is as serve_config.yaml says."""
     options = LaunchOptions(
         host=host,
         port=port,
@@ -85,8 +84,14 @@ def serve(
                 join(address, options, progress)
             console.print(f"Deployed to {address}. `serve status` shows it, `serve shutdown` ends it.")
             return
-        with _launched(options) as service:
+        if not no_ui:
+            check_port(options, ui_port)
+        with _launched(options) as service, ExitStack() as beside:
             _announce(service)
+            if not no_ui:
+                console.print(
+                    f"[bold green]Dashboard[/] at {beside.enter_context(running_dashboard(service, ui_port))}"
+                )
             threading.Thread(target=follow, args=(service.app_log,), daemon=True).start()
             while service.is_alive():
                 time.sleep(WATCH_S)
@@ -106,7 +111,7 @@ def generate(
     out: Annotated[Path, typer.Option(help="Folder the results go to.")] = Path("out"),
     host: Host = None,
     port: Annotated[int | None, typer.Option(help="Port to use meanwhile; a free one if left out.")] = None,
-    ui_port: UiPort = 7860,  # noqa: ARG001  # accepted so that every copy of a command line works here too
+    ui_port: UiPort = UI_PORT,  # noqa: ARG001  # accepted so that every copy of a command line works here too
     no_ui: NoUi = False,  # noqa: ARG001
     profile: Profile = None,
     data_dir: Annotated[Path | None, typer.Option(help="Keep the image there as well.")] = None,
@@ -139,10 +144,25 @@ def generate(
 
 
 @app.command()
+def dashboard(
+    server: Annotated[str, typer.Option(envvar="PIPELINE_SERVER", help="The service's URL.")] = "http://127.0.0.1:8000",
+    host: Annotated[str, typer.Option(envvar="PIPELINE_HOST", help="Address to listen on.")] = "127.0.0.1",
+    ui_port: UiPort = UI_PORT,
+    parent: Annotated[int | None, typer.Option(hidden=True, help="End when this process does.")] = None,
+) -> None:
+    """Serve the dashboard alone, for a service that runs elsewhere, until Ctrl-C."""
+    if parent is not None:
+        end_with(parent)
+    from ui.app import serve as serve_dashboard  # gradio takes seconds to import
+
+    serve_dashboard(server, host, ui_port)
+
+
+@app.command()
 def doctor(
     host: Host = None,
     port: Port = None,
-    ui_port: UiPort = 7860,
+    ui_port: UiPort = UI_PORT,
     profile: Profile = None,
     data_dir: DataDir = None,
 ) -> None:

@@ -191,7 +191,15 @@ def _service_routes(flow: Flow, device: str) -> APIRouter:
     async def online() -> Response:
         """Say that the service is there, and what it computes on."""
         statuses = await flow.models.statuses()
-        return answer(schemas.Online(status="online", device=statuses["Diffusion"].device or device))
+        return answer(
+            schemas.Online(
+                status="online",
+                device=statuses["Diffusion"].device or device,
+                profile=flow.profile.name,
+                defaults=flow.profile.diffusion.defaults,
+                limits=flow.profile.diffusion.limits,
+            )
+        )
 
     @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:

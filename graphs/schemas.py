@@ -22,7 +22,7 @@ from pipeline.records import (
     Scheduler,
     Segmentation,
 )
-from pipeline.settings import DiffusionSettings
+from pipeline.settings import DiffusionSettings, GenerationDefaults, GenerationLimits
 
 MAX_PROMPT_CHARS = 2000
 
@@ -267,8 +267,13 @@ class Uploaded(_Answer):
 
 
 class Online(BaseModel):
+    """The service is there; what it computes on, and what a generation may ask of it."""
+
     status: str = Field(examples=["online"])
     device: str = Field(examples=["cpu"])
+    profile: str = Field(examples=["mini"])
+    defaults: GenerationDefaults
+    limits: GenerationLimits
 
 
 class ModelReadiness(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import httpx
 import psutil
 import yaml
 
-from cli.launcher import free_port
+from cli.launcher import port_problem
 
 ROOT = Path(__file__).parents[1]
 START_WITHIN_S = 300
@@ -111,12 +112,22 @@ def changed_config(folder: Path, change: Callable[[dict[str, Any]], None]) -> Pa
     return path
 
 
+def quiet_port() -> int:
+    """Find a free port below those that Linux gives away, from 32768 on, while the service has not come to use it."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        if port_problem("127.0.0.1", port) is None:
+            return port
+
+
 @contextmanager
-def serving(folder: Path, *arguments: str) -> Iterator[RunningService]:
+def serving(folder: Path, *arguments: str, ui_port: int | None = None) -> Iterator[RunningService]:
     """Run the service until the block ends, and check that it leaves no process behind."""
-    port, metrics_port = free_port(), free_port()
+    port, metrics_port = quiet_port(), quiet_port()
     console = folder / "console.txt"
     command = [sys.executable, "-m", "cli.main", "serve", "--port", str(port), "--metrics-port", str(metrics_port)]
+    command += ["--no-ui"] if ui_port is None else ["--ui-port", str(ui_port)]
+    up = "Ready" if ui_port is None else "Dashboard"
     with console.open("w") as output:
         process = psutil.Popen(
             [*command, "--data-dir", str(folder / "data"), *arguments],
@@ -129,7 +140,7 @@ def serving(folder: Path, *arguments: str) -> Iterator[RunningService]:
     service = RunningService(url, f"http://127.0.0.1:{metrics_port}/metrics", folder / "data", process, console)
     family: list[psutil.Process] = []
     try:
-        wait_until(lambda: "Ready" in console.read_text() or process.poll() is not None, START_WITHIN_S)
+        wait_until(lambda: up in console.read_text() or process.poll() is not None, START_WITHIN_S)
         assert process.poll() is None, console.read_text()
         yield service
         with suppress(psutil.NoSuchProcess):  # a test may have killed it

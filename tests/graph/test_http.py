@@ -78,7 +78,9 @@ async def test_the_five_calls_in_order(client: httpx.AsyncClient):
 
 
 async def test_the_root_says_what_it_computes_on(client: httpx.AsyncClient):
-    assert (await client.get("/")).json() == {"status": "online", "device": "cpu"}
+    about = (await client.get("/")).json()
+    assert (about["status"], about["device"]) == ("online", "cpu")
+    assert about["limits"]["min_side"] <= about["defaults"]["width"] <= about["limits"]["max_side"]
 
 
 async def test_generate_takes_every_parameter_and_answers_it(client: httpx.AsyncClient):

@@ -1,0 +1,64 @@
+"""One service with its dashboard and one Chromium for the whole session; a fresh browser profile for each visitor."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from cli.launcher import free_port
+from tests.debian import ensure
+from tests.service_process import RunningService, serving
+
+VIEW = {"width": 1360, "height": 1000}  # pixels
+
+
+@dataclass
+class RunningDashboard:
+    """The dashboard under test and its service."""
+
+    url: str
+    service: RunningService
+
+
+@pytest.fixture(scope="session")
+def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDashboard]:
+    port = free_port()
+    with serving(tmp_path_factory.mktemp("dashboard"), ui_port=port) as service:
+        yield RunningDashboard(f"http://127.0.0.1:{port}", service)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    chromium = ensure("chromium", lambda: shutil.which("chromium"))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visitor(browser: Browser, dashboard: RunningDashboard) -> Iterator[Callable[[], Page]]:
+    """Opens the dashboard as somebody who was never there before."""
+    contexts = []
+
+    def visit() -> Page:
+        context = browser.new_context(viewport=VIEW)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(dashboard.url)
+        page.get_by_text("online").wait_for()
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(visitor: Callable[[], Page]) -> Page:
+    return visitor()

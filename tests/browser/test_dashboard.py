@@ -1,0 +1,184 @@
+"""What a person sees and does at the dashboard."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import RunningDashboard
+
+CAPTION = re.compile(r"^ID: \d+ \(.+\)$")
+
+# Notes every width of the progress bar and every picture that is shown, while they come and go.
+WATCH = """() => {
+  window.seen = { bars: [], pictures: [] };
+  new MutationObserver(() => {
+    const bar = document.querySelector("[role=progressbar]")?.getAttribute("aria-valuenow");
+    const picture = document.querySelector("#picture img")?.src;
+    if (bar && window.seen.bars.at(-1) !== bar) window.seen.bars.push(bar);
+    if (picture && window.seen.pictures.at(-1) !== picture) window.seen.pictures.push(picture);
+  }).observe(document.body, { subtree: true, childList: true, attributes: true });
+}"""
+
+FIND_ACTIVE = "masks => masks.findIndex(mask => mask.classList.contains('active'))"
+
+
+def generate(page: Page, prompt: str = "red apple in white plate") -> None:
+    page.get_by_label("Prompt", exact=True).fill(prompt)
+    page.get_by_role("button", name="Generate").click()
+    expect(page.locator(".facts b")).to_have_text(prompt, timeout=60_000)
+    page.locator("#regions .mask").first.wait_for(state="attached")
+
+
+def upload(page: Page, colour: str = "orange", size: tuple[int, int] = (120, 90)) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, "PNG")
+    page.locator("input[type=file]").set_input_files(
+        {"name": "own.png", "mimeType": "image/png", "buffer": file.getvalue()}
+    )
+    expect(page.locator(".facts")).to_contain_text("Uploaded image")
+
+
+def rows(page: Page, table: str) -> Locator:
+    """A table's rows, its header first."""
+    return page.locator(table).get_by_role("row")
+
+
+def test_an_image_appears_step_by_step_and_everything_about_it_after(page: Page):
+    page.evaluate(WATCH)
+
+    generate(page)
+
+    seen = page.evaluate("window.seen")
+    steps = [int(bar) for bar in seen["bars"]]
+    assert steps == sorted(steps)
+    assert len(steps) > 3
+    assert steps[-1] == 100
+    assert len(set(seen["pictures"])) > 3
+    expect(page.locator(".progress")).to_contain_text("15 steps in")
+    expect(page.locator("#spotlights .caption-label").first).to_have_text(CAPTION)
+    assert page.locator("#spotlights .caption-label").count() == page.locator("#regions .legend-item").count()
+    page.get_by_role("tab", name="Analyze").click()
+    expect(rows(page, "#classes")).to_have_count(1 + 5)
+    page.get_by_role("tab", name="Segment data").click()
+    expect(rows(page, "#segments")).to_have_count(1 + page.locator("#regions .legend-item").count())
+
+
+def test_the_region_under_the_pointer_lights_up(page: Page):
+    generate(page)
+    picture = page.locator("#regions .image-container img").first.bounding_box()
+    assert picture is not None
+
+    lit = None
+    for x in range(2, 128, 3):
+        for y in range(2, 128, 9):
+            page.mouse.move(picture["x"] + picture["width"] * x / 128, picture["y"] + picture["height"] * y / 128)
+            if page.locator("#regions-hint").is_visible():
+                lit = page.locator("#regions-hint").text_content()
+                break
+        if lit:
+            break
+
+    assert lit is not None
+    assert CAPTION.match(lit)
+    expect(page.locator("#regions .mask.active")).to_have_count(1)
+    labels = [text.strip() for text in page.locator("#regions .legend-item").all_text_contents()]
+    active = page.locator("#regions .mask").evaluate_all(
+        "masks => masks.findIndex(m => m.classList.contains('active'))"
+    )
+    assert labels[active] == lit
+    page.mouse.move(2, 2)
+    expect(page.locator("#regions .mask.active")).to_have_count(0)
+    expect(page.locator("#regions-hint")).to_be_hidden()
+
+
+def test_a_text_is_compared_with_the_image_and_its_regions(page: Page):
+    generate(page)
+    regions = page.locator("#regions .legend-item").count()
+    page.get_by_role("tab", name="Probe").click()
+    page.get_by_placeholder("A text to compare").fill("metal")
+
+    page.get_by_role("button", name="Probe").click()
+
+    expect(rows(page, "#matches").nth(1)).to_contain_text("whole image")
+    expect(rows(page, "#matches")).to_have_count(1 + 1 + regions)
+
+
+def test_an_uploaded_picture_is_taken_apart_like_any_other(page: Page):
+    upload(page)
+
+    expect(page.locator(".facts")).to_contain_text("120 × 90")
+    expect(page.get_by_role("button", name="Use these parameters again")).to_be_hidden()
+    page.get_by_role("tab", name="Analyze").click()
+    expect(rows(page, "#classes")).to_have_count(1 + 5)
+
+
+def test_an_earlier_image_comes_back_with_its_parameters(page: Page):
+    generate(page, "green pear")
+    seed = page.locator(".facts span").filter(has_text="seed").text_content()
+    assert seed is not None
+    generate(page, "blue cup")
+
+    page.locator("#history .thumbnail-item", has_text="green pear").first.click()
+    expect(page.locator(".facts b")).to_have_text("green pear")
+    page.get_by_role("button", name="Use these parameters again").click()
+
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("green pear")
+    page.get_by_text("Parameters", exact=True).click()
+    expect(page.get_by_label("Seed")).to_have_value(seed.removeprefix("seed "))
+
+
+def test_an_error_says_what_to_do_and_which_request_it_was(page: Page, dashboard: RunningDashboard):
+    page.get_by_label("Prompt", exact=True).fill("  ")
+    page.get_by_role("button", name="Generate").click()
+
+    toast = page.get_by_test_id("toast-body")
+    expect(toast).to_contain_text("send a few words")
+    request_id = re.search(r"Request ([0-9a-f-]{36})", toast.text_content() or "")
+    assert request_id is not None
+    assert request_id[1] in (dashboard.service.data_dir / "app.log").read_text()
+    expect(page.locator(".progress")).to_contain_text("Not made")
+
+
+def test_browsers_keep_to_themselves_and_a_reload_changes_nothing(visitor: Callable[[], Page]):
+    one, other = visitor(), visitor()
+    upload(one, "orange", (100, 50))
+    upload(other, "purple", (50, 100))
+
+    one.reload()
+
+    expect(one.locator(".facts")).to_contain_text("100 × 50")
+    expect(other.locator(".facts")).to_contain_text("50 × 100")
+
+
+def test_stop_stops_the_denoising(page: Page, dashboard: RunningDashboard):
+    page.get_by_text("Parameters", exact=True).click()
+    page.get_by_label("number input for Steps").fill("100")
+    page.get_by_label("number input for Width").fill("256")
+    page.get_by_label("number input for Height").fill("256")
+    before = dashboard.service.settled_metric("ray_pipeline_engine_steps_total", 0)
+    page.get_by_role("button", name="Generate").click()
+    expect(page.locator(".progress")).to_contain_text("of 100")
+
+    page.get_by_role("button", name="Stop").click()
+
+    expect(page.locator(".progress")).to_contain_text("Stopped")
+    page.get_by_label("number input for Steps").fill("2")
+    generate(page, "after the stop")  # waits for its turn, so the stopped work has ended
+    assert dashboard.service.settled_metric("ray_pipeline_engine_steps_total", before + 3) < before + 100
+
+
+def test_the_page_needs_nothing_from_outside(visitor: Callable[[], Page], dashboard: RunningDashboard):
+    asked: list[str] = []
+    page = visitor()
+    page.on("request", lambda request: asked.append(request.url))
+
+    page.reload()
+    generate(page)
+
+    assert asked
+    assert [url for url in asked if not url.startswith((dashboard.url, "data:", "blob:"))] == []

@@ -1,0 +1,157 @@
+"""Answers of the API as what components show. Pure functions."""
+
+from __future__ import annotations
+
+import colorsys
+import io
+from base64 import b64decode
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw
+
+from ui.client import Answer
+
+MASK_OPACITY = 0.5
+THUMBNAIL_SIDE = 236  # pixels: twice of what the style says, for dense screens
+GOLDEN_ANGLE = 0.381966  # of a full turn: hues that follow each other stay far apart
+
+Mask = np.ndarray[Any, np.dtype[Any]]  # (h, w), 0 to 1
+Box = tuple[int, int, int, int]  # what Gradio would take as well
+
+
+def picture(png: bytes | str) -> Image.Image:
+    """Decode a PNG, or its base64 form."""
+    return Image.open(io.BytesIO(b64decode(png) if isinstance(png, str) else png)).convert("RGB")
+
+
+def thumbnail(png: bytes) -> Image.Image:
+    """Decode a PNG, no larger than the history shows it."""
+    small = picture(png)
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    return small
+
+
+def preview(encoded: str, width: int, height: int) -> Image.Image:
+    """Decode a preview and stretch it to the size of the image to come."""
+    return picture(encoded).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def progress(words: str, share: float) -> str:
+    """Draw a progress bar.
+
+    Args:
+        share: what is done, 0 to 1.
+    """
+    percent = round(100 * share)
+    return (
+        f'<div class="progress"><div class="track" role="progressbar" aria-label="{escape(words)}" '
+        f'aria-valuenow="{percent}" aria-valuemin="0" aria-valuemax="100"><div style="width: {percent}%"></div></div>'
+        f"<span>{escape(words)}</span></div>"
+    )
+
+
+def facts(image: Answer) -> str:
+    """Say how an image was made."""
+    size = f"{image['width']} × {image['height']}"
+    request = image["request"]
+    if request is None:
+        return f'<div class="facts"><b>Uploaded image</b> <span>{size}</span></div>'
+    chips = [
+        f"seed {request['seed']}",
+        f"{request['steps']} steps",
+        f"guidance {request['guidance']:g}",
+        request["scheduler"],
+        size,
+    ]
+    if request["negative_prompt"]:
+        chips.insert(0, f"without {request['negative_prompt']}")
+    spans = " ".join(f"<span>{escape(chip)}</span>" for chip in chips)
+    return f'<div class="facts"><b>{escape(request["prompt"])}</b> {spans}</div>'
+
+
+def status(about: Answer) -> str:
+    """Say what one is connected to."""
+    words = f"{about['status']} · {about['device']} · profile {about['profile']}"
+    return f'<div class="title"><h1>ai-pipeline</h1><span class="status">{escape(words)}</span></div>'
+
+
+def classes(scores: list[Answer]) -> pd.DataFrame:
+    """List classes with their confidence in percent."""
+    return pd.DataFrame(
+        {
+            "class": [score["class"] for score in scores],
+            "confidence": [_number(score["confidence"]) for score in scores],
+        }
+    )
+
+
+def matches(probe: Answer) -> pd.DataFrame:
+    """List regions with how well the text matches them in percent; the image as a whole comes first."""
+    regions = probe["regional_matches"]
+    names = ["whole image", *(name(region["region_id"], region["class_label"]) for region in regions)]
+    shares = [probe["global_match_score"], *(region["similarity_to_prompt"] for region in regions)]
+    return pd.DataFrame({"what": names, "match, %": [_number(share) for share in shares]})
+
+
+def segments(answer: Answer) -> pd.DataFrame:
+    """List regions: what each shows, how sure CLIP and SAM2 are, and where it lies."""
+    rows = []
+    for region in answer["segmented_regions"]:
+        best, points = region["clip_analysis"][0], [point for contour in region["polygon"] for point in contour]
+        x, y = zip(*points, strict=True) if points else ((0,), (0,))
+        rows.append(
+            {
+                "region": region["region_id"],
+                "class": best["class"],
+                "CLIP": best["confidence"],
+                "SAM2": region["sam_confidence"],
+                "box": f"{max(x) - min(x)} × {max(y) - min(y)} at {min(x)}, {min(y)}",
+            }
+        )
+    return pd.DataFrame(rows, columns=["region", "class", "CLIP", "SAM2", "box"])
+
+
+def masks(spotlights: list[Answer], size: tuple[int, int]) -> list[tuple[Mask | Box, str]]:
+    """Draw each region as a mask.
+
+    Args:
+        size: (width, height) in pixels.
+    """
+    drawn: list[tuple[Mask | Box, str]] = []
+    for region in spotlights:
+        mask = Image.new("L", size)
+        for contour in region["polygon"]:
+            ImageDraw.Draw(mask).polygon([tuple(point) for point in contour], fill=255)
+        drawn.append((np.asarray(mask) / 255 * MASK_OPACITY, name(region["region_id"], region["top_class"])))
+    return drawn
+
+
+def colours(labels: list[str]) -> dict[str, str]:
+    """Give each label a colour of its own."""
+    return {label: _hex(i * GOLDEN_ANGLE % 1) for i, label in enumerate(labels)}
+
+
+def gallery(spotlights: list[Answer]) -> list[tuple[Image.Image, str]]:
+    """Pair each spotlight with its caption."""
+    return [(picture(s["spotlight_image"]), name(s["region_id"], s["top_class"])) for s in spotlights]
+
+
+def caption(image: Answer) -> str:
+    """Name an image of the history."""
+    return image["request"]["prompt"] if image["request"] else "Uploaded image"
+
+
+def name(region_id: int, label: str) -> str:
+    """Name a region as the origin does: `ID: 0 (apple)`."""
+    return f"ID: {region_id} ({label})"
+
+
+def _number(percent: str) -> float:
+    return float(percent.removesuffix("%"))
+
+
+def _hex(hue: float) -> str:
+    return "#" + "".join(f"{round(255 * level):02x}" for level in colorsys.hsv_to_rgb(hue, 0.75, 0.95))
