@@ -116,15 +116,14 @@ class EngineHost(Generic[E]):
         """Run work that yields: where it does, a caller who went away stops it, and background work gives way."""
         engine = self.engine
         loop = asyncio.get_running_loop()
-        async with self._turns.taken(background):
+        async with self._turns.taken(background) as give_way:
             self._calls.inc()
             iterator = start(engine)
             done = object()
             try:
                 while (item := await loop.run_in_executor(self._thread, next, iterator, done)) is not done:
                     yield item  # type: ignore[misc]  # the sentinel is the only other type
-                    if background:
-                        await self._turns.give_way()
+                    await give_way()
             finally:
                 # A step may still be running; the thread takes this up after it.
                 self._thread.submit(iterator.close)

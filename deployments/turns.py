@@ -4,32 +4,43 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+
+PATIENCE_S = 1.0
 
 
 class Turns:
-    """A lock that background work gets last, and gives up between its steps."""
+    """A lock that background work gets last, and gives up between its steps.
 
-    def __init__(self) -> None:
+    Args:
+        patience_s: after which background work counts as people's: somebody may have joined it meanwhile, and people
+            who keep coming would let both wait for ever.
+    """
+
+    def __init__(self, patience_s: float = PATIENCE_S) -> None:
+        self._patience_s = patience_s
         self._is_taken = False
         self._people: deque[asyncio.Future[None]] = deque()
         self._background: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
-    async def taken(self, background: bool) -> AsyncIterator[None]:
-        """Hold the turn while the block runs."""
+    async def taken(self, background: bool) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Hold the turn while the block runs; yields what background work calls between its steps to give way."""
+        asked_at = time.monotonic()
+
+        async def give_way() -> None:
+            is_young = time.monotonic() - asked_at < self._patience_s
+            if background and is_young and any(not turn.done() for turn in self._people):
+                self._pass_on()
+                await self._take(background)
+
         await self._take(background)
         try:
-            yield
+            yield give_way
         finally:
             self._pass_on()
-
-    async def give_way(self) -> None:
-        """Let the people who wait go first; background work calls it between its steps."""
-        if any(not turn.done() for turn in self._people):
-            self._pass_on()
-            await self._take(background=True)
 
     async def _take(self, background: bool) -> None:
         if not self._is_taken:
@@ -37,12 +48,19 @@ class Turns:
             return
         turn = asyncio.get_running_loop().create_future()
         (self._background if background else self._people).append(turn)
+        if background:
+            asyncio.get_running_loop().call_later(self._patience_s, self._promote, turn)
         try:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():  # it was ours already, and we don't want it any more
                 self._pass_on()
             raise
+
+    def _promote(self, turn: asyncio.Future[None]) -> None:
+        if turn in self._background:
+            self._background.remove(turn)
+            self._people.append(turn)
 
     def _pass_on(self) -> None:
         for queue in (self._people, self._background):

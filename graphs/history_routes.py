@@ -4,6 +4,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from graphs import schemas
@@ -102,10 +103,14 @@ def history_routes(flow: Flow) -> APIRouter:
 async def _picture(request: Request) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        async with request.form(max_files=1, max_fields=10) as form:
-            for part in form.values():
-                if not isinstance(part, str):
-                    return await part.read()
+        try:
+            async with request.form(max_files=1, max_fields=10) as form:
+                for part in form.values():
+                    if not isinstance(part, str):
+                        return await part.read()
+        except (HTTPException, UnicodeError) as error:  # broken, or of a charset that decodes nothing
+            reason = error.detail if isinstance(error, HTTPException) else error
+            raise InvalidUpload(problem=f"The form can't be read ({reason}). Send the picture as its body.") from None
         raise InvalidUpload(problem="The form holds no file. Send the picture as a field of type file.")
     if kind in PICTURE_TYPES:
         return await request.body()

@@ -38,6 +38,8 @@ def decode_upload(data: bytes) -> Pixels:
                 pixels = np.asarray(_to_rgb(image), dtype=np.uint8)
     except InvalidUpload:
         raise
+    except Image.DecompressionBombError:
+        raise InvalidUpload(problem=f"The picture is too large. Send one of at most {MAX_PIXELS} pixels.") from None
     except (UnidentifiedImageError, ImportError):
         # Where ultralytics is loaded it has replaced Image.open, which then looks for a HEIF plugin that isn't there.
         raise InvalidUpload(problem="The file is no PNG, JPEG or WebP picture. Send one of these.") from None

@@ -92,7 +92,7 @@ async def test_an_upload_becomes_the_session_s_last_image(bench: Bench, way: str
         pytest.param(a_png(), "text/plain", 422, "invalid_upload", id="wrong type"),
         pytest.param(a_png(), "", 422, "invalid_upload", id="no type"),
         pytest.param(b"x" * 200_000, "image/png", 413, "body_too_large", id="too large"),
-        pytest.param(b"garbage", "multipart/form-data; boundary=x", 400, "malformed_body", id="broken form"),
+        pytest.param(b"garbage", "multipart/form-data; boundary=x", 422, "invalid_upload", id="broken form"),
         pytest.param(b"--x--\r\n", "multipart/form-data; boundary=x", 422, "invalid_upload", id="empty form"),
     ],
 )

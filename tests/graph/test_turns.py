@@ -16,13 +16,13 @@ async def test_background_work_gives_way_between_its_steps_and_goes_on_after():
     turns, order = Turns(), []
 
     async def background() -> None:
-        async with turns.taken(background=True):
+        async with turns.taken(background=True) as give_way:
             for step in range(3):
                 order.append(f"step {step}")
                 if step == 0:
                     people.extend(asyncio.create_task(person(name)) for name in ("one", "two"))
                 await asyncio.sleep(0)  # they queue up
-                await turns.give_way()
+                await give_way()
 
     async def person(name: str) -> None:
         async with turns.taken(background=False):
@@ -62,8 +62,8 @@ async def test_a_person_who_leaves_the_queue_holds_nobody_up():
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-    async with turns.taken(background=True):
-        await turns.give_way()
+    async with turns.taken(background=True) as give_way:
+        await give_way()
 
 
 async def test_a_turn_that_was_given_to_somebody_who_leaves_is_passed_on():
@@ -75,3 +75,26 @@ async def test_a_turn_that_was_given_to_somebody_who_leaves_is_passed_on():
     await asyncio.gather(leaving, return_exceptions=True)
     async with asyncio.timeout(1), turns.taken(background=True):
         pass
+
+
+async def test_background_work_that_waited_long_enough_is_as_good_as_anybody():
+    turns, order = Turns(patience_s=0.0), []
+    leave = asyncio.Event()
+
+    async def call(name: str, background: bool) -> None:
+        async with turns.taken(background) as give_way:
+            order.append(name)
+            await leave.wait()
+            await give_way()
+            order.append(f"{name} done")
+
+    calls = [asyncio.create_task(call("first", False))]
+    await until(lambda: order)
+    calls.append(asyncio.create_task(call("background", True)))
+    await asyncio.sleep(0.01)
+    calls.append(asyncio.create_task(call("second", False)))
+    await asyncio.sleep(0)
+    leave.set()
+    await asyncio.gather(*calls)
+
+    assert order == ["first", "first done", "background", "background done", "second", "second done"]

@@ -1,0 +1,136 @@
+"""What follows a new image by itself, and what it costs those who ask: `python -m benchmarks.reactions`.
+
+Prints a table: calls whose results the reactions have made already, and `/segment` of a fresh image while others are
+segmented in the background, beside the same call while nothing else is going on, in turns.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import statistics
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from benchmarks.service import percentiles, show, timed
+from tests.service_process import RunningService, serving, wait_until
+
+IMAGES = 20
+ROUNDS = 8
+CROWD = 10  # images in the background while another is asked for
+SIDE = 128  # pixels
+REST_S = 1.0  # after the last line in the log
+EXPORT_S = 3.0  # within which Ray's exporter shows what was counted
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One `/segment` of a fresh image."""
+
+    image_id: str
+    ms: float
+    joined: bool  # its own reaction had begun to segment it before it was asked for
+
+
+def main() -> None:
+    """Start a service and measure it."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(Path(folder)) as service,
+        service.client(headers={"X-Session-ID": "bench"}) as client,
+    ):
+        made_before_asked(service, client)
+        asked_before_made(service, client)
+
+
+def made_before_asked(service: RunningService, client: httpx.Client) -> None:
+    """Time `/visualize` once for each of some images whose reactions have finished."""
+
+    def visualize(seed: int) -> float:
+        made = client.post("/generate", json={"prompt": "pear", "seed": seed, "steps": 2}).raise_for_status()
+        image_id = made.json()["image_id"]
+        rest(service, [image_id])
+        return timed(lambda: client.post("/visualize", params={"image_id": image_id}))
+
+    before = segmentations_run(service)
+    show("/visualize of a new image after its reactions", percentiles([visualize(seed) for seed in range(IMAGES)]))
+    show("  segmentations run for each image", f"{(segmentations_run(service) - before) / IMAGES:g}")
+
+
+def asked_before_made(service: RunningService, client: httpx.Client) -> None:
+    """Time `/segment` of a fresh image with nothing in the background, and with a crowd of reactions, in turns."""
+    idle, busy, behind = [], [], []
+    for i in range(ROUNDS):
+        idle.append(segment_fresh(service, client, 2 * i))
+        rest(service, [idle[-1].image_id])
+        with ThreadPoolExecutor(CROWD) as pool:
+            crowd = list(pool.map(lambda seed: upload(client, seed), range(1000 + CROWD * i, 1000 + CROWD * (i + 1))))
+        busy.append(segment_fresh(service, client, 2 * i + 1))
+        behind.append(sum(f"Image segmented of {image_id}" not in log(service) for image_id in crowd))
+        rest(service, [*crowd, busy[-1].image_id])
+    ratios = sorted(one.ms / other.ms for one, other in zip(busy, idle, strict=True))
+    show("/segment of a fresh image, nothing else", summary(idle))
+    show(f"/segment of a fresh image, behind {CROWD} reactions", summary(busy))
+    show("  of them not yet segmented when it was", f"{min(behind)} to {max(behind)}")
+    show("  ratio", f"p50 {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}")
+
+
+def segment_fresh(service: RunningService, client: httpx.Client, seed: int) -> Asked:
+    """Upload a picture and have it segmented at once."""
+    image_id = upload(client, seed)
+    mine = {"X-Request-ID": f"asked-{seed}"}
+    ms = timed(lambda: client.post("/segment", params={"image_id": image_id}, headers=mine))
+    segmented = re.search(rf"Image segmented of {image_id}.* for request (\S+)", log(service))
+    return Asked(image_id, ms, segmented is None or segmented[1] != mine["X-Request-ID"])
+
+
+def upload(client: httpx.Client, seed: int) -> str:
+    """Send a picture of coloured rectangles; returns the image's id."""
+    chance = np.random.default_rng(seed)
+    picture = Image.new("RGB", (SIDE, SIDE), tuple(chance.integers(256, size=3)))
+    for x, y, width, height in chance.integers(16, SIDE // 2, size=(6, 4)):
+        picture.paste(tuple(chance.integers(256, size=3)), (x, y, x + width, y + height))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    sent = client.post("/images", content=file.getvalue(), headers={"Content-Type": "image/png"})
+    return str(sent.raise_for_status().json()["image_id"])
+
+
+def rest(service: RunningService, image_ids: Sequence[str]) -> None:
+    """Wait until the reactions to these images have finished, and a little longer."""
+    wait_until(lambda: all(f"Regions rendered of {image_id}" in log(service) for image_id in image_ids))
+    pause(REST_S)
+
+
+def segmentations_run(service: RunningService) -> float:
+    pause(EXPORT_S)
+    return service.metric("ray_pipeline_engine_calls_total", model="Segmenter")
+
+
+def log(service: RunningService) -> str:
+    return (service.data_dir / "app.log").read_text()
+
+
+def summary(calls: Sequence[Asked]) -> str:
+    """Format p50, the extremes, and how many calls joined their image's reaction."""
+    ordered = sorted(call.ms for call in calls)
+    joined = sum(call.joined for call in calls)
+    return (
+        f"p50 {statistics.median(ordered):.0f} ms, {ordered[0]:.0f} to {ordered[-1]:.0f} ms "
+        f"({len(ordered)} calls, {joined} joined the reaction)"
+    )
+
+
+pause: Callable[[float], object] = threading.Event().wait
+
+
+if __name__ == "__main__":
+    main()
