@@ -1,1 +1,10 @@
-"""Fixtures of every tier."""
+"""Options and fixtures of every tier."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chaos", action="store_true", help="kill the service 20 times instead of 2")
+    parser.addoption("--chaos-seed", type=int, help="what decides the work of the chaos tests; random if left out")

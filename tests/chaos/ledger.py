@@ -1,0 +1,64 @@
+"""What a service acknowledged, as its clients wrote it down, and what it may have done without an answer.
+
+A session has at most one request in hand. One that was not answered has happened as a whole or not at all; which of
+the two, the first look after the restart tells, and from then on it is a fact like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Listed = dict[str, Any]  # an image as `GET /images` lists it
+
+
+@dataclass(kw_only=True)
+class Image:
+    """An image that must be there."""
+
+    digest: str
+    png: bytes | None = None  # None until somebody was shown it
+    answers: dict[str, Any] = field(default_factory=dict)  # by path: what was said about it
+
+
+@dataclass
+class Session:
+    """One client's ledger."""
+
+    name: str
+    images: dict[str, Image] = field(default_factory=dict)  # by id, oldest first
+    deleted: list[str] = field(default_factory=list)
+    last: str | None = None
+    making: Callable[[Listed], bool] | None = None  # recognises the image that was asked for and not acknowledged
+    deleting: str | None = None  # the image whose deletion was asked for and not acknowledged
+
+    @property
+    def in_hand(self) -> bool:
+        """Whether a request that changes something was not answered yet."""
+        return self.making is not None or self.deleting is not None
+
+    def keep(self, image_id: str, image: Image) -> None:
+        self.images[image_id] = image
+        self.last = image_id
+        self.making = None
+
+    def drop(self, image_id: str) -> None:
+        del self.images[image_id]
+        self.deleted.append(image_id)
+        self.deleting = None
+        if self.last == image_id:
+            self.last = None
+
+    def settle(self, listed: Mapping[str, Listed], unclaimed: set[str]) -> None:
+        """Find out whether the request in hand happened; an image it made is no longer unclaimed."""
+        if self.making is not None:
+            made = next((image_id for image_id in sorted(unclaimed) if self.making(listed[image_id])), None)
+            self.making = None
+            if made is not None:
+                unclaimed.remove(made)
+                self.keep(made, Image(digest=listed[made]["digest"]))
+        if self.deleting is not None:
+            deleting, self.deleting = self.deleting, None
+            if deleting not in listed:
+                self.drop(deleting)

@@ -1,0 +1,48 @@
+"""What killed writes and deletions leave in the data folder: halves, and bytes that belong to no image."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import images
+from pipeline.store import new_image_id
+from tests.chaos.ledger import Session
+
+TWO_HOURS_S = 7200.0  # the sweep spares what is younger than one
+
+
+def litter(data_dir: Path, sessions: Sequence[Session]) -> list[Path]:
+    """Halves, pictures without a record, and results of images that are no more."""
+    ids = {image_id for session in sessions for image_id in session.images}
+    digests = {image.digest for session in sessions for image in session.images.values()}
+
+    def is_needed(path: Path) -> bool:
+        if "#" in path.name:  # obstore writes `name#1`, and renames it to `name` when it is whole
+            return False
+        kind, name = path.relative_to(data_dir / "blobs").parts[:2]
+        return name.removesuffix(".png") in (ids if kind == "images" else digests)
+
+    return sorted(path for path in _files(data_dir) if not is_needed(path))
+
+
+def leave_halves(data_dir: Path) -> None:
+    """Leave what few kills happen to leave: a write cut off in the middle, and bytes whose record was never written."""
+    png = images.encode_png(np.zeros((64, 64, 3), np.uint8))
+    for suffix in (".png", ".png#1"):
+        (data_dir / "blobs" / "images" / f"{new_image_id()}{suffix}").write_bytes(png[: len(png) // 2])
+
+
+def make_old(data_dir: Path) -> None:
+    """Let everything look as if it was written long ago, so that its age protects nothing from the sweep."""
+    then = time.time() - TWO_HOURS_S
+    for path in _files(data_dir):
+        os.utime(path, (then, then))
+
+
+def _files(data_dir: Path) -> list[Path]:
+    return [path for path in (data_dir / "blobs").rglob("*") if path.is_file()]

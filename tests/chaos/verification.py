@@ -1,0 +1,90 @@
+"""Whether a restarted service still has what was acknowledged, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import httpx
+
+from pipeline import images
+from tests.chaos.clients import substance
+from tests.chaos.ledger import Image, Listed, Session
+from tests.chaos.litter import litter
+from tests.service_process import RunningService
+
+PAGE = 20
+PNG_END = b"IEND\xaeB`\x82"
+
+
+def losses(service: RunningService, sessions: Sequence[Session]) -> list[str]:
+    """Settle what was in hand when the service was killed, compare everything, and tell all that is wrong."""
+    with service.client() as client:
+        listed = _listed(client)
+        unclaimed = set(listed).difference(*(session.images for session in sessions))
+        for session in sessions:
+            session.settle(listed, unclaimed)
+        found = [f"image {image_id}: listed, and nobody asked for it" for image_id in sorted(unclaimed)]
+        for session in sessions:
+            found += [f"session {session.name}, {loss}" for loss in _losses_of_session(client, session, listed)]
+        for path in litter(service.data_dir, sessions):
+            image_id = path.name.partition(".")[0]
+            if path.parent.name == "images" and client.get(f"/images/{image_id}/content").status_code != 404:
+                found.append(f"image {image_id}: served, and never acknowledged or listed")
+    return found
+
+
+def _listed(client: httpx.Client) -> dict[str, Listed]:
+    listed: dict[str, Listed] = {}
+    before: dict[str, str] = {}
+    while True:
+        page = client.get("/images", params={"limit": str(PAGE), **before}).raise_for_status().json()
+        listed |= {image["image_id"]: image for image in page["images"]}
+        if page["next"] is None:
+            return listed
+        before = {"before": page["next"]}
+
+
+def _losses_of_session(client: httpx.Client, session: Session, listed: dict[str, Listed]) -> Iterator[str]:
+    for image_id, image in session.images.items():
+        if image_id not in listed:
+            yield f"image {image_id}: acknowledged, and not listed"
+            continue
+        if listed[image_id]["digest"] != image.digest:
+            yield f"image {image_id}: listed with digest {listed[image_id]['digest']} instead of {image.digest}"
+        for loss in _losses_of_image(client, image_id, image):
+            yield f"image {image_id}: {loss}"
+    for image_id in session.deleted:
+        for path in (f"/images/{image_id}", f"/images/{image_id}/content"):
+            if (status := client.get(path).status_code) != 404:
+                yield f"image {image_id}: deleted, and {path} answers {status}"
+    last = client.post("/segment", headers={"X-Session-ID": session.name}).json()
+    if (found := last.get("image_id") or last["code"]) != (session.last or "no_image_yet"):
+        yield f"last image: {found} instead of {session.last}"
+
+
+def _losses_of_image(client: httpx.Client, image_id: str, image: Image) -> Iterator[str]:
+    content = client.get(f"/images/{image_id}/content")
+    if content.status_code != 200:
+        yield f"its content answers {content.status_code}"
+        return
+    png = content.content
+    image.png = png if image.png is None else image.png
+    if png != image.png:
+        yield f"its content is {len(png)} bytes that are not the {len(image.png)} acknowledged ones"
+    if not _is_whole(png, image.digest):
+        yield "its content is not the whole picture"
+    if content.headers["ETag"] != f'"{image.digest}"':
+        yield f"its ETag is {content.headers['ETag']} instead of {image.digest}"
+    for path in {"/segment": None} | image.answers:
+        answer = client.post(path, json={"image_id": image_id})
+        if answer.status_code != 200:
+            yield f"{path} answers {answer.status_code}: {answer.text}"
+        elif substance(answer) != image.answers.setdefault(path, substance(answer)):
+            yield f"{path} answers something else than before"
+
+
+def _is_whole(png: bytes, digest: str) -> bool:
+    try:
+        return png.endswith(PNG_END) and images.digest(images.decode_png(png)) == digest
+    except ValueError:
+        return False
