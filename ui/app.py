@@ -256,7 +256,9 @@ def build_page(client: PipelineClient) -> Any:
                     regions = gr.AnnotatedImage(label="Regions under the pointer", elem_id="regions", height=440)
                     with gr.Accordion("All outlines", open=False):
                         overlay = gr.Image(show_label=False, interactive=False, height=440, elem_id="overlay")
-                    spotlights = gr.Gallery(label="Spotlights", columns=4, object_fit="contain", elem_id="spotlights")
+                    spotlights = gr.Gallery(
+                        label="Spotlights", columns=4, height="auto", object_fit="contain", elem_id="spotlights"
+                    )
                 with gr.Tab("Analyze"):
                     class_plot = gr.BarPlot(
                         x="class", y="confidence, %", x_title=" ", sort="-y", y_lim=[0, 100], height=300

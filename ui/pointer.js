@@ -25,8 +25,9 @@
       if (!mask.complete || !mask.naturalWidth) return;
       const box = mask.getBoundingClientRect();
       const { data, width, height, size } = read(mask);
-      const x = Math.floor((event.clientX - box.left) / box.width * width);
-      const y = Math.floor((event.clientY - box.top) / box.height * height);
+      const scale = Math.min(box.width / width, box.height / height);  // object-fit: contain, centred
+      const x = Math.floor((event.clientX - box.left - (box.width - width * scale) / 2) / scale);
+      const y = Math.floor((event.clientY - box.top - (box.height - height * scale) / 2) / scale);
       const inside = x >= 0 && y >= 0 && x < width && y < height && data[(y * width + x) * 4 + 3] > 0;
       if (inside && (!found || size < found.size)) found = { i, size };
     });

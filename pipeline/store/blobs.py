@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -61,8 +62,10 @@ class Blobs:
         if self._folder is None:
             return 0
         before = time.time() - older_than_s
-        staged = [path for path in self._folder.rglob("*") if _STAGED.fullmatch(path.name)]
-        left = [path for path in staged if path.stat().st_mtime < before]
-        for path in left:
-            path.unlink(missing_ok=True)
-        return len(left)
+        removed = 0
+        for path in self._folder.rglob("*"):
+            with suppress(FileNotFoundError):  # another replica sweeps too, and a write may just end
+                if _STAGED.fullmatch(path.name) and path.stat().st_mtime < before:
+                    path.unlink()
+                    removed += 1
+        return removed
