@@ -1,4 +1,4 @@
-"""One real service for the whole session."""
+"""One real service for all of these tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.service_process import RunningService, changed_config, serving
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     folder = tmp_path_factory.mktemp("service")
     # Without reactions, what an engine is called for is what a test asked for.

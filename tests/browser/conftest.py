@@ -1,4 +1,4 @@
-"""One service with its dashboard and one Chromium for the whole session; a fresh browser profile for each visitor."""
+"""One service with its dashboard and one Chromium for all of these tests; a fresh browser profile for each visitor."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class RunningDashboard:
     service: RunningService
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDashboard]:
     port = free_port()
     with serving(tmp_path_factory.mktemp("dashboard"), ui_port=port) as service:
         yield RunningDashboard(f"http://127.0.0.1:{port}", service)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     chromium = ensure("chromium", lambda: shutil.which("chromium"))
     with sync_playwright() as playwright:

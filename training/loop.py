@@ -1,0 +1,168 @@
+"""One training loop for all models: seeded, resumable, with a progress bar.
+
+What a step does follows from the seed and the step's number alone, so a run that was broken off and resumed ends with
+the same weights as one that wasn't.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import nn
+
+CHECKPOINT_EVERY_S = 120.0
+SMOOTHING = 0.98  # of the loss that is shown
+GRADIENT_NORM = 1.0
+
+Loss = Callable[[int, np.random.Generator], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train."""
+
+    steps: int
+    learning_rate: float
+    warmup: int = 100  # steps
+    final_rate: float = 0.02  # share of the learning rate at the end of its cosine
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    ema: float | None = None  # decay of the averaged weights; None: the last ones are kept
+    seed: int = 0
+
+
+class Run:
+    """A model on its way: weights, optimizer, averaged weights and the step they stand at."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, checkpoint: Path | None) -> None:
+        self.model = model
+        self.recipe = recipe
+        self.step = 0
+        self.seconds = 0.0  # of training, over all of its parts
+        self._checkpoint = checkpoint
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        matrices = [p for p in self._parameters if p.ndim > 1]
+        others = [p for p in self._parameters if p.ndim <= 1]
+        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+        self._optimizer = torch.optim.AdamW(
+            groups, recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay
+        )
+        self._average = [p.detach().clone() for p in self._parameters] if recipe.ema else None
+        if checkpoint is not None and checkpoint.exists():
+            self._restore(torch.load(checkpoint, weights_only=True, map_location="cpu"))
+
+    def train(self, loss_of: Loss, words: str) -> None:
+        """Train to the end of the recipe.
+
+        Args:
+            loss_of: computes the loss of a step from a generator made for it.
+            words: what the progress bar says.
+        """
+        self.model.train()
+        saved = time.monotonic()
+        with _bar(words, self.recipe.steps) as show:
+            while self.step < self.recipe.steps:
+                started = time.monotonic()
+                loss = self._advance(loss_of)
+                self.seconds += time.monotonic() - started
+                show(self.step, loss)
+                if time.monotonic() - saved > CHECKPOINT_EVERY_S:
+                    self.save()
+                    saved = time.monotonic()
+        self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        if self._checkpoint is None:
+            return
+        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._checkpoint.with_suffix(".partial")
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "average": self._average,
+                "step": self.step,
+                "seconds": self.seconds,
+            },
+            partial,
+        )
+        os.replace(partial, self._checkpoint)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Give the model its averaged weights while the block runs."""
+        if self._average is None:
+            yield
+            return
+        own = [p.detach().clone() for p in self._parameters]
+        try:
+            _copy(self._average, self._parameters)
+            yield
+        finally:
+            _copy(own, self._parameters)
+
+    def _advance(self, loss_of: Loss) -> float:
+        seeds = np.random.SeedSequence((self.recipe.seed, self.step))
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate()
+        loss = loss_of(self.step, np.random.default_rng(seeds))
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._parameters, GRADIENT_NORM)
+        self._optimizer.step()
+        self.step += 1
+        if self._average is not None and self.recipe.ema is not None:
+            self._follow(self._average, self.recipe.ema)
+        return loss.item()
+
+    def _rate(self) -> float:
+        recipe = self.recipe
+        cosine = 0.5 * (1 + math.cos(math.pi * self.step / recipe.steps))
+        warm = min(1.0, (self.step + 1) / recipe.warmup)
+        return recipe.learning_rate * warm * (recipe.final_rate + (1 - recipe.final_rate) * cosine)
+
+    @torch.no_grad()
+    def _follow(self, average: list[torch.Tensor], ema: float) -> None:
+        decay = min(ema, (1 + self.step) / (10 + self.step))
+        for mean, parameter in zip(average, self._parameters, strict=True):
+            mean.lerp_(parameter, 1 - decay)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._average is not None and state["average"] is not None:
+            _copy(state["average"], self._average)
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+@torch.no_grad()
+def _copy(source: list[torch.Tensor], target: list[Any]) -> None:
+    for to, value in zip(target, source, strict=True):
+        to.copy_(value)
+
+
+@contextmanager
+def _bar(words: str, steps: int) -> Iterator[Callable[[int, float], None]]:
+    columns = (TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    smooth = math.nan
+    with Progress(*columns, TimeRemainingColumn()) as progress:
+        task = progress.add_task(words, total=steps)
+
+        def show(step: int, loss: float) -> None:
+            nonlocal smooth
+            smooth = loss if math.isnan(smooth) else SMOOTHING * smooth + (1 - SMOOTHING) * loss
+            progress.update(task, completed=step, description=f"{words}, loss {smooth:.4f}")
+
+        yield show
