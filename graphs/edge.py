@@ -56,7 +56,8 @@ class Edge:
             return
         call = _Call(scope, send)
         try:
-            async with asyncio.timeout(self._admission.deadline_s):
+            async with asyncio.timeout(self._admission.deadline_s) as deadline:
+                scope["state"] |= {"deadline_s": self._admission.deadline_s, "ends_at": deadline.when()}
                 body = await _read(scope, receive, self._body_limit(scope))
                 await self._app(scope, _replay(body, receive), call.send)
         except asyncio.CancelledError:

@@ -17,13 +17,14 @@ from starlette.types import Scope
 
 from graphs.edge import problem
 from pipeline import images
-from pipeline.errors import PipelineError
+from pipeline.errors import DeadlineExceeded, PipelineError
 from pipeline.events import Event, GenerationStepped, event_type
 
 T = TypeVar("T")
 
 FINISHED = "generation.finished"
 FAILED = "error"
+GRACE_S = 0.1  # before the request's deadline, after which nothing can be said any more
 
 
 class Followers:
@@ -70,10 +71,13 @@ async def _encode(
     async with aclosing(items):
         yield _encode_item(first)
         try:
-            async for item in items:
-                yield _encode_item(item)
+            async with asyncio.timeout_at(scope["state"]["ends_at"] - GRACE_S):
+                async for item in items:
+                    yield _encode_item(item)
         except Exception as error:
             known = error if isinstance(error, PipelineError) else PipelineError()
+            if isinstance(error, TimeoutError):
+                error = known = DeadlineExceeded(deadline_s=scope["state"]["deadline_s"])
             yield format_sse_event(event=FAILED, data_str=bytes(problem(scope, known).body).decode())
             if known is not error:
                 raise

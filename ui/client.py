@@ -10,6 +10,7 @@ import httpx
 from httpx_sse import ServerSentEvent, aconnect_sse
 
 SESSION_HEADER = "X-Session-ID"
+FINISHED = "generation.finished"
 ANSWER_WITHIN_S = 330.0  # a little longer than the service's own deadline
 CONNECT_WITHIN_S = 5.0
 
@@ -43,8 +44,9 @@ class PipelineClient:
         return await self._json("GET", "/")
 
     async def generate(self, session: str, parameters: Answer) -> AsyncGenerator[ServerSentEvent, None]:
-        """Make an image; yields the events on the way, `generation.finished` with the answer last."""
+        """Make an image; yields the events on the way, FINISHED with the answer last."""
         headers = {SESSION_HEADER: session}
+        event = None
         try:
             async with aconnect_sse(self._http, "POST", "/generate", json=parameters, headers=headers) as source:
                 if source.response.is_error:
@@ -55,7 +57,10 @@ class PipelineClient:
                         raise _problem(event.json())
                     yield event
         except httpx.TransportError as error:
-            raise self._unreachable() from error
+            if event is None:
+                raise self._unreachable() from error
+        if event is None or event.event != FINISHED:
+            raise ServiceError(title="Broken off", detail="The service ended before the image was made.", request_id="")
 
     async def ask(self, path: str, session: str, body: Answer) -> Answer:
         """Call one of the origin's routes."""

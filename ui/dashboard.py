@@ -17,7 +17,7 @@ from httpx_sse import ServerSentEvent
 from PIL.Image import Image
 
 from ui import views
-from ui.client import Answer, PipelineClient, ServiceError
+from ui.client import FINISHED, Answer, PipelineClient, ServiceError
 
 HISTORY = 24  # images in the strip
 THUMBNAILS = 500  # kept for all visitors: 0.2 MB each
@@ -110,7 +110,7 @@ class Dashboard:
                     step, num_steps = facts["step"], facts["num_steps"]
                     bar = views.progress(f"Step {step} of {num_steps}", step / num_steps)
                     yield views.preview(facts["preview"], width, height), bar, gr.skip()
-                elif event.event == "generation.finished":
+                elif event.event == FINISHED:
                     took = f"{facts['steps']} steps in {time.monotonic() - started:.1f} s"
                     made = views.picture(facts["generated_image"])
                     yield made, views.progress(took, 1), visit | {"image_id": facts["image_id"]}
