@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
@@ -16,13 +19,14 @@ from numpy.lib.format import open_memmap
 from rich.progress import track
 
 from training.captions import write_caption
-from training.scenes import draw_scene
+from training.scenes import Scene, Thing, draw_scene
 from training.splits import Combination, Split
 from training.things import COLOURS, KINDS
 
 MAX_THINGS = 3
 CAPTIONS = 4  # written for each scene
 CHUNK = 250  # scenes drawn by a process at a time
+NEXT_TRY = 1_000_000_000  # from the seed of a scene that doesn't fit to the one that is tried instead
 NONE = -1
 
 KIND_NAMES = tuple(KINDS)
@@ -54,14 +58,25 @@ class Choice:
     num_things: int | None = None  # 1 to 3; as the scenes come if None
     combination: Combination = "any"
     first: int = 0  # seed of the first one; the others follow
+    kinds: tuple[str, ...] | None = None  # what may be in them; all kinds if None
+    min_length: float | None = None  # of the longer side of each thing's visible part, as a share of the picture's
+
+    @property
+    def name(self) -> str:
+        """A folder's name, which says everything."""
+        parts: list[object] = [self.num, self.side, self.split, self.num_things, self.combination, self.first]
+        if self.kinds is not None:
+            parts.append(f"{len(self.kinds)}kinds{zlib.crc32(' '.join(self.kinds).encode()):08x}")
+        if self.min_length is not None:
+            parts.append(f"from{self.min_length}")
+        return "-".join(str(part) for part in parts)
 
 
 def load_scenes(choice: Choice, folder: Path, workers: int = 2) -> Scenes:
     """Load scenes, after drawing them if `folder` doesn't hold them yet."""
-    name = "-".join(str(part) for part in vars(choice).values())
-    place = folder / name
+    place = folder / choice.name
     if not place.exists():
-        partial = place.with_name(f"{name}.partial")
+        partial = place.with_name(f"{choice.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         _draw_all(choice, partial, workers)
@@ -86,7 +101,8 @@ def _draw_all(choice: Choice, place: Path, workers: int) -> None:
         open_memmap(place / f"{name}.npy", "w+", dtype, shape).flush()
     starts = range(0, choice.num, CHUNK)
     captions: list[list[str]] = []
-    with ProcessPoolExecutor(workers) as pool:
+    # Forking a process in which torch has computed can leave the child waiting for ever for threads that it lacks.
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         drawing = pool.map(_draw_chunk, [choice] * len(starts), [place] * len(starts), starts)
         for written in track(drawing, f"Drawing {choice.num} scenes", total=len(starts)):
             captions += written
@@ -99,9 +115,7 @@ def _draw_chunk(choice: Choice, place: Path, start: int) -> list[list[str]]:
     captions = []
     for i in range(start, min(start + CHUNK, choice.num)):
         seed = choice.first + i
-        scene = draw_scene(
-            seed, choice.side, split=choice.split, num_things=choice.num_things, combination=choice.combination
-        )
+        scene = _draw_fitting(choice, seed)
         arrays["pixels"][i] = scene.pixels
         arrays["kinds"][i], arrays["colours"][i] = NONE, NONE
         for number, thing in enumerate(scene.things):
@@ -113,3 +127,24 @@ def _draw_chunk(choice: Choice, place: Path, start: int) -> list[list[str]]:
         rng = Random(f"captions {choice.split} {seed}")
         captions.append([write_caption(rng, scene.facts, scene.relation, scene.background) for _ in range(CAPTIONS)])
     return captions
+
+
+def _draw_fitting(choice: Choice, seed: int) -> Scene:
+    """Draw the seed's scene, or the first that shows everything large enough."""
+    for attempt in count():
+        scene = draw_scene(
+            seed + attempt * NEXT_TRY,
+            choice.side,
+            split=choice.split,
+            num_things=choice.num_things,
+            kinds=choice.kinds or KIND_NAMES,
+            combination=choice.combination,
+        )
+        if all(_length(thing) >= (choice.min_length or 0) * choice.side for thing in scene.things):
+            break
+    return scene
+
+
+def _length(thing: Thing) -> int:
+    left, top, right, bottom = thing.box
+    return max(right - left, bottom - top)

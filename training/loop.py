@@ -6,12 +6,13 @@ the same weights as one that wasn't.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.98)
     ema: float | None = None  # decay of the averaged weights; None: the last ones are kept
     seed: int = 0
+    slower: Mapping[str, float] = field(default_factory=dict)  # beginnings of names: shares of the learning rate
 
 
 class Run:
@@ -49,11 +51,10 @@ class Run:
         self.recipe = recipe
         self.step = 0
         self.seconds = 0.0  # of training, over all of its parts
+        self.losses: list[float] = []  # of the steps since it was made
         self._checkpoint = checkpoint
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        matrices = [p for p in self._parameters if p.ndim > 1]
-        others = [p for p in self._parameters if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+        groups, self._shares = _group(model, recipe)
         self._optimizer = torch.optim.AdamW(
             groups, recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay
         )
@@ -75,6 +76,7 @@ class Run:
                 started = time.monotonic()
                 loss = self._advance(loss_of)
                 self.seconds += time.monotonic() - started
+                self.losses.append(loss)
                 show(self.step, loss)
                 if time.monotonic() - saved > CHECKPOINT_EVERY_S:
                     self.save()
@@ -112,11 +114,16 @@ class Run:
         finally:
             _copy(own, self._parameters)
 
+    def result(self) -> Any:
+        """A copy of the model with its averaged weights, for use."""
+        with self.averaged():
+            return copy.deepcopy(self.model).eval().requires_grad_(False)
+
     def _advance(self, loss_of: Loss) -> float:
         seeds = np.random.SeedSequence((self.recipe.seed, self.step))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._rate()
+        for group, share in zip(self._optimizer.param_groups, self._shares, strict=True):
+            group["lr"] = share * self._rate()
         loss = loss_of(self.step, np.random.default_rng(seeds))
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -145,6 +152,22 @@ class Run:
         if self._average is not None and state["average"] is not None:
             _copy(state["average"], self._average)
         self.step, self.seconds = state["step"], state["seconds"]
+
+
+def _group(model: nn.Module, recipe: Recipe) -> tuple[list[dict[str, Any]], list[float]]:
+    """The optimizer's groups, matrices that decay before the rest, and each group's share of the learning rate."""
+    groups: list[dict[str, Any]] = []
+    shares = []
+    for share in (1.0, *sorted(set(recipe.slower.values()))):
+        members = [p for name, p in model.named_parameters() if p.requires_grad and _share(name, recipe) == share]
+        groups.append({"params": [p for p in members if p.ndim > 1]})
+        groups.append({"params": [p for p in members if p.ndim <= 1], "weight_decay": 0.0})
+        shares += [share, share]
+    return groups, shares
+
+
+def _share(name: str, recipe: Recipe) -> float:
+    return next((share for start, share in recipe.slower.items() if name.startswith(start)), 1.0)
 
 
 @torch.no_grad()

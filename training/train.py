@@ -37,6 +37,16 @@ def main() -> None:
 
         recipe = replace(FULL_RECIPE, steps=arguments.steps or FULL_RECIPE.steps)
         save_clip(train_clip(scenes, recipe, arguments.work / "clip.pt"), arguments.out / "clip")
+    if arguments.model in ("diffusion", "all"):
+        from training.train_diffusion import FULL_PLAN, save_diffusion, train_diffusion
+
+        plan = FULL_PLAN.shortened(arguments.steps, arguments.scenes)
+        save_diffusion(train_diffusion(plan, arguments.work), arguments.out / "diffusion")
+    if arguments.model in ("sam2", "all"):
+        from training.train_sam2 import FULL_STAGES, save_sam2, shorten, train_sam2
+
+        stages = shorten(FULL_STAGES, arguments.steps)
+        save_sam2(train_sam2(scenes, stages, arguments.work), arguments.out / "sam2")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from training import loop, train_diffusion, train_text, train_vae
+from training.dataset import Choice, load_scenes
+from training.evaluate_diffusion import load_engine, paint_one, pair_prompts, single_prompts, unseen_prompts
+from training.judge import judge_pictures, train_judge
+from training.loop import Recipe
+from training.splits import is_held_out
+from training.train_diffusion import KNOWN_KINDS, Material, Plan, save_diffusion, train_denoiser
+
+SIDE = 64
+KINDS = ("apple", "plate", "house")
+SINGLES = Choice(num=24, side=SIDE, num_things=1, kinds=KINDS, min_length=0.6)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    torch.set_num_threads(1)
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def singles(work):
+    return load_scenes(SINGLES, work, workers=1)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(work):
+    return train_diffusion.write_short_tokenizer(work / "tokenizer")
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    for module in (train_vae, train_text, train_diffusion):
+        monkeypatch.setattr(module, "BATCH", 8)
+    monkeypatch.setattr("training.judge.BATCH", 8)
+
+
+@pytest.fixture
+def small_unet(monkeypatch):
+    small = {**train_diffusion.build_unet().config, "block_out_channels": (32, 64)}
+    monkeypatch.setattr(train_diffusion, "build_unet", lambda: UNet2DConditionModel.from_config(small))
+
+
+def falls(run):
+    """Whether the last losses are well below the first ones."""
+    third = len(run.losses) // 3
+    return np.mean(run.losses[-third:]) < 0.9 * np.mean(run.losses[:third])
+
+
+def same(first, second):
+    return all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
+def denoise(singles, tokenizer, checkpoint, steps):
+    """Train the denoiser for some steps, from the same start each time."""
+    torch.manual_seed(0)
+    text_encoder = train_text.Reader(tokenizer).text_encoder
+    flat = np.random.default_rng(0).normal(0, 1, (1, 12, 1, 1)).astype(np.float16)
+    latents = np.broadcast_to(flat, (len(singles), 12, 4, 4))
+    material = [Material(scenes=singles, latents=latents)] * 2
+    recipe = Recipe(steps=steps, learning_rate=2e-3, warmup=8, ema=0.9, slower={"text_encoder.": 0.2})
+    return train_denoiser(text_encoder, tokenizer, material, 1.0, recipe, checkpoint, "cpu")
+
+
+def test_only_large_things_of_the_kinds_asked_for_are_drawn(singles):
+    longest = [max(np.ptp(rows), np.ptp(columns)) + 1 for rows, columns in map(np.nonzero, singles.owners)]
+    assert min(longest) >= 0.6 * SIDE
+    assert {train_text.KIND_NAMES[k] for k in singles.kinds[:, 0]} == set(KINDS)
+
+
+def test_a_choice_without_kinds_keeps_its_old_name():
+    assert Choice(num=60_000, side=128).name == "60000-128-train-None-any-0"
+    assert replace(SINGLES, kinds=KINDS[:2]).name != SINGLES.name
+
+
+def test_the_autoencoder_learns(singles, small_batches):
+    assert falls(train_vae.train_vae([singles], Recipe(steps=16, learning_rate=2e-3, warmup=8), None, "cpu"))
+
+
+def test_the_text_encoder_learns(singles, tokenizer, small_batches):
+    assert falls(train_text.train_text([singles], tokenizer, Recipe(steps=24, learning_rate=2e-3), None, "cpu"))
+
+
+def test_the_denoiser_learns(singles, tokenizer, small_batches, small_unet):
+    assert falls(denoise(singles, tokenizer, None, 18))
+
+
+def test_the_judge_learns_and_says_what_each_kind_looks_like(singles, small_batches):
+    run = train_judge(singles, KINDS, Recipe(steps=24, learning_rate=2e-3, warmup=2), None)
+    assert falls(run)
+    verdicts = judge_pictures(run.result(), singles.pixels[:5])
+    assert (verdicts.presence.shape, verdicts.colours.shape) == ((5, len(KINDS)), (5, len(KINDS)))
+
+
+def test_a_run_that_was_broken_off_ends_like_one_that_was_not(
+    singles, tokenizer, small_batches, small_unet, tmp_path, monkeypatch
+):
+    whole = denoise(singles, tokenizer, None, 6)
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", -1.0)
+    draw, calls = train_diffusion.draw_batch, count()
+    with monkeypatch.context() as patch:
+        patch.setattr(train_diffusion, "draw_batch", lambda *a: draw(*a) if next(calls) < 4 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            denoise(singles, tokenizer, tmp_path / "run.pt", 6)
+    resumed = denoise(singles, tokenizer, tmp_path / "run.pt", 6)
+    assert len(resumed.losses) == 2
+    assert same(whole.model, resumed.model)
+    assert same(whole.result(), resumed.result())
+
+
+def test_what_is_saved_paints_through_the_engine(work, tmp_path, small_batches):
+    plan = Plan(
+        singles=SINGLES,
+        pairs=Choice(num=8, side=SIDE, num_things=2, kinds=KINDS),
+        vae=train_vae.RECIPE,
+        text=train_text.RECIPE,
+        denoiser=train_diffusion.FULL_PLAN.denoiser,
+    ).shortened(3, 1000)
+    save_diffusion(train_diffusion.train_diffusion(plan, work), tmp_path)
+    engine = load_engine(tmp_path, SIDE)
+    picture = paint_one(engine, "a red apple", 0, SIDE)
+    assert (picture.shape, picture.dtype) == ((SIDE, SIDE, 3), np.uint8)
+    assert np.array_equal(picture, paint_one(engine, "a red apple", 0, SIDE))
+    assert not np.array_equal(picture, paint_one(engine, "a red apple", 1, SIDE))
+    assert all(file.stat().st_size < 16e6 for file in tmp_path.rglob("*.safetensors"))
+    assert json.loads((tmp_path / "vae" / "config.json").read_text())["scaling_factor"] != 1.0
+
+
+def test_prompts_ask_for_every_known_combination_and_for_those_never_shown():
+    seen = {prompt.things[0] for prompt in single_prompts()}
+    unseen = {prompt.things[0] for prompt in unseen_prompts()}
+    assert len(seen) == 10 * len(KNOWN_KINDS)
+    assert len(unseen) == len(KNOWN_KINDS)
+    assert all(is_held_out(*thing) for thing in unseen)
+    assert not any(is_held_out(*thing) for prompt in [*single_prompts(), *pair_prompts(20)] for thing in prompt.things)

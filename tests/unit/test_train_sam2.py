@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.settings import Everything
+from training.dataset import Choice, load_scenes
+from training.evaluate_sam2 import masks_of, open_engine, pairwise_iou, segment, tally_up
+from training.loop import Recipe, Run
+from training.prompts import draw_prompts
+from training.train_sam2 import FULL_STAGES, Stage, save_sam2, shorten, train_sam2
+from training.trainable_sam2 import TrainableSam2
+
+STAGE = Stage(side=64, loss_side=32, recipe=Recipe(steps=24, learning_rate=1e-3, warmup=4, ema=0.9))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_batches():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.train_sam2.PICTURES", 2)
+        patch.setattr("training.train_sam2.POINTS", 3)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return load_scenes(Choice(num=8, side=64), tmp_path_factory.mktemp("scenes"), workers=1)
+
+
+@pytest.fixture(scope="module")
+def trained(scenes):
+    return train_sam2(scenes, (STAGE,), None)
+
+
+def test_training_lowers_the_loss(trained):
+    first, last = np.mean(trained.losses[:4]), np.mean(trained.losses[-4:])
+    assert last < 0.8 * first
+
+
+def test_a_resumed_training_ends_with_the_same_weights(scenes, tmp_path, monkeypatch):
+    stages = tuple(
+        Stage(side=side, loss_side=32, recipe=Recipe(steps=4, learning_rate=1e-3, warmup=2, ema=0.9, seed=side))
+        for side in (64, 128)
+    )
+    whole = train_sam2(scenes, stages, tmp_path / "whole")
+
+    advance, steps_left = Run._advance, 6  # into the second stage
+
+    def advance_or_break(run, loss_of):
+        nonlocal steps_left
+        if steps_left == 0:
+            run.save()
+            raise KeyboardInterrupt
+        steps_left -= 1
+        return advance(run, loss_of)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_advance", advance_or_break)
+        with pytest.raises(KeyboardInterrupt):
+            train_sam2(scenes, stages, tmp_path / "broken")
+    resumed = train_sam2(scenes, stages, tmp_path / "broken")
+
+    assert len(resumed.losses) == 2
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_what_is_saved_is_served(trained, scenes, tmp_path):
+    save_sam2(trained, tmp_path)
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 13_000_000
+    engine = open_engine(tmp_path)
+    with trained.averaged():
+        expected = trained.model.sam2.no_mem_embed.detach().clone()
+    assert torch.allclose(engine.model.no_mem_embed, expected, atol=1e-3)
+    lenient = Everything(
+        image_size=64, points_per_side=4, min_predicted_iou=0.0, min_stability=0.0, max_box_iou=0.95, min_area=0.0
+    )
+    found = segment(engine, scenes.pixels[0], lenient)
+    assert len(found) > 0
+    assert masks_of(found).any(axis=(1, 2)).all()
+
+
+def test_points_lie_on_what_they_ask_for(scenes):
+    prompts = draw_prompts(scenes, 20, 6, 128, np.random.default_rng(0))
+    assert prompts.pictures.shape == (20, 128, 128, 3)
+    columns, rows = (prompts.points // 2).astype(int).transpose(2, 0, 1)
+    n, p = np.indices(rows.shape)
+    assert prompts.truth[n, p, rows, columns].all()
+    behind = (prompts.truth & (prompts.owners == 0)[:, None]).any((2, 3))
+    assert 0.1 < behind.mean() < 0.5  # backgrounds are asked for, things more often
+
+
+def test_a_tally_counts_things_and_regions():
+    truth = np.zeros((3, 4, 4), bool)
+    truth[0, :2], truth[1, 2], truth[2, 3] = True, True, True
+    found = np.stack([truth[0], truth[1], truth[1]])
+    tally = tally_up([(truth, found), (truth[:2], np.zeros((0, 4, 4), bool))])
+    assert tally.found == [True, False, False]
+    assert tally.regions_each == 3 / 5
+    assert pairwise_iou(truth[:1], truth[:1] | truth[1:2]).item() == pytest.approx(2 / 3)
+
+
+def test_a_fresh_model_already_looks_where_the_point_is():
+    torch.manual_seed(0)
+    model = TrainableSam2().eval()
+    attention = model.sam2.sam_mask_decoder.transformer.layers[0].cross_attn_token_to_image
+    prompts = model.sam2.sam_prompt_encoder
+    model.sam2.set_imgsz([128, 128])
+    with torch.inference_mode():
+        sparse, _ = prompts((torch.tensor([[[100.0, 20.0]]]), torch.ones(1, 1, dtype=torch.int32)), None, None)
+        places = prompts.get_dense_pe().flatten(2).transpose(1, 2)  # (1, 64, 256)
+        nearness = attention.q_proj(sparse[:, :1]) @ attention.k_proj(places).transpose(1, 2)
+    assert divmod(int(nearness.argmax()), 8) == (1, 6)  # row and column of the cell that holds the point
+
+
+def test_shorter_recipes_keep_everything_else():
+    short = shorten(FULL_STAGES, 5)
+    assert [stage.recipe.steps for stage in short] == [5] * len(FULL_STAGES)
+    assert replace(short[0].recipe, steps=FULL_STAGES[0].recipe.steps) == FULL_STAGES[0].recipe
+    assert shorten(FULL_STAGES, None) == FULL_STAGES

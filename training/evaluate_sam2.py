@@ -1,0 +1,176 @@
+"""How well SAM2 takes drawn scenes apart, through the engine that serves it, and what it makes of single points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from pipeline.engines.sam2 import Sam2Engine, fit, masks_at
+from pipeline.records import Pixels, Segmentation
+from pipeline.regions import decode_mask
+from pipeline.settings import Everything, ModelSource, Sam2Settings
+from training.contact_sheet import caption_cell, lay_out
+from training.dataset import Choice, Scenes, load_scenes
+from training.measures import Figure
+from training.trainable_sam2 import ask, embed, prepare
+
+NUM = 300  # scenes
+VISIBLE = 0.02  # of the picture: what shows less of itself isn't asked for
+FOUND = 0.8  # IoU
+SHEET = 12  # scenes
+TINTS = ((230, 60, 60), (60, 160, 240), (250, 210, 60), (90, 200, 90), (200, 90, 220), (250, 140, 50), (80, 220, 210))
+
+Masks = npt.NDArray[np.bool_]  # (n, h, w)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """What was found of what is there, over many scenes."""
+
+    best: list[float]  # the highest IoU any region has with each thing
+    regions: int
+    objects: int  # things and backgrounds
+
+    @property
+    def found(self) -> list[bool]:
+        """Which things were found."""
+        return [iou >= FOUND for iou in self.best]
+
+    @property
+    def mean_best(self) -> float:
+        """The mean of the best IoU."""
+        return float(np.mean(self.best))
+
+    @property
+    def regions_each(self) -> float:
+        """Regions per true object."""
+        return self.regions / self.objects
+
+
+def evaluate_sam2(folder: Path, scenes: Path, side: int, everything: Everything) -> list[Figure]:
+    """Measure taking apart and single points on held-out scenes.
+
+    Args:
+        folder: of the model.
+        scenes: where drawn scenes are kept.
+        side: of the scenes, in pixels.
+        everything: the profile's grid and thresholds.
+    """
+    engine = open_engine(folder)
+    shown = load_scenes(Choice(num=NUM, side=side, split="test"), scenes)
+    segmentations = [segment(engine, shown.pixels[i], everything) for i in range(NUM)]
+    tally = tally_up([(true_masks(shown, i), masks_of(found)) for i, found in enumerate(segmentations)])
+    points = ask_points(engine, shown, everything.image_size)
+    return [
+        Figure.share("SAM2: true objects found at IoU ≥ 0.8", tally.found, 0.85),
+        Figure(what="SAM2: mean best IoU", value=tally.mean_best, goal=0.86, samples=len(tally.best)),
+        Figure(
+            what="SAM2: regions per true object",
+            value=tally.regions_each,
+            goal=1.6,
+            samples=tally.objects,
+            smaller_is_better=True,
+        ),
+        Figure(
+            what="SAM2: mean IoU of a point inside an object",
+            value=float(np.mean(points)),
+            goal=0.85,
+            samples=len(points),
+        ),
+    ]
+
+
+def open_engine(folder: Path) -> Sam2Engine:
+    """The engine on the CPU."""
+    return Sam2Engine(Sam2Settings(model=ModelSource(source=str(folder.resolve()))), "cpu")
+
+
+def segment(engine: Sam2Engine, pixels: Pixels, everything: Everything) -> Segmentation:
+    """Take one picture apart."""
+    *_, last = engine.segment(np.asarray(pixels), everything)
+    if not isinstance(last, Segmentation):
+        raise TypeError(f"the engine ended with {last}")
+    return last
+
+
+def tally_up(scenes: list[tuple[Masks, Masks]]) -> Tally:
+    """Compare what is there, the background first, with what was found."""
+    best: list[float] = []
+    for truth, found in scenes:
+        best += pairwise_iou(truth[1:], found).max(1, initial=0).tolist()
+    return Tally(
+        best=best, regions=sum(len(found) for _, found in scenes), objects=sum(len(truth) for truth, _ in scenes)
+    )
+
+
+def true_masks(scenes: Scenes, index: int) -> Masks:
+    """The background and everything that shows enough of itself, (n, h, w)."""
+    owners = np.asarray(scenes.owners[index])
+    shares = np.bincount(owners.ravel(), minlength=1) / owners.size
+    numbers = [0, *(number for number in range(1, len(shares)) if shares[number] >= VISIBLE)]
+    masks: Masks = owners == np.array(numbers)[:, None, None]
+    return masks
+
+
+def masks_of(found: Segmentation) -> Masks:
+    """A segmentation's regions, (n, h, w)."""
+    return np.array([decode_mask(rle, found.size) for rle in found.rles], np.bool_).reshape(-1, *found.size)
+
+
+def pairwise_iou(left: Masks, right: Masks) -> npt.NDArray[np.float32]:
+    """IoU of every mask with every other, (n, h, w) and (m, h, w) to (n, m)."""
+    a, b = left.astype(np.float32), right.astype(np.float32)
+    shared = np.tensordot(a, b, ((1, 2), (1, 2)))
+    iou: npt.NDArray[np.float32] = shared / np.maximum(a.sum((1, 2))[:, None] + b.sum((1, 2)) - shared, 1)
+    return iou
+
+
+@torch.inference_mode()
+def ask_points(engine: Sam2Engine, scenes: Scenes, image_size: int) -> list[float]:
+    """IoU of the likeliest of the three masks for a random point on each thing of square scenes."""
+    rng = np.random.default_rng(0)
+    ious: list[float] = []
+    for i in range(len(scenes)):
+        things = true_masks(scenes, i)[1:]
+        if len(things) == 0:
+            continue
+        side = things.shape[-1]
+        inside = [rng.choice(np.argwhere(mask)) + rng.random(2) for mask in things]
+        points = torch.from_numpy(np.array(inside)[None, :, ::-1].astype(np.float32) * image_size / side)
+        share = (image_size, image_size)
+        canvas = fit(np.asarray(scenes.pixels[i]), share, image_size)
+        levels = embed(engine.model, prepare(canvas[None], torch.device("cpu")))
+        logits, quality = ask(engine.model, levels, points)
+        chosen = logits[torch.arange(len(things)), 1 + quality[:, 1:].argmax(1)]
+        found = masks_at(chosen, image_size, share, (side, side))
+        ious += pairwise_iou(things, found).diagonal().tolist()
+    return ious
+
+
+def draw_masks_sheet(folder: Path, scenes: Path, side: int, everything: Everything) -> Image.Image:
+    """Held-out scenes beside the regions found in them, each in a colour of its own."""
+    engine = open_engine(folder)
+    shown = load_scenes(Choice(num=NUM, side=side, split="test"), scenes)
+    cells = []
+    for i in range(SHEET):
+        pixels = np.asarray(shown.pixels[i])
+        truth, found = true_masks(shown, i), masks_of(segment(engine, pixels, everything))
+        best = ", ".join(f"{iou:.2f}" for iou in pairwise_iou(truth[1:], found).max(1, initial=0))
+        cells.append(
+            caption_cell(np.hstack([pixels, tint(pixels, found)]), f"{len(found)} regions; IoU {best}", lines=1)
+        )
+    return lay_out(cells, columns=3)
+
+
+def tint(pixels: Pixels, masks: Masks) -> Pixels:
+    """Lay regions, (n, h, w), over a picture, the smallest on top."""
+    painted = (pixels * 0.35).astype(np.uint8)
+    for number, i in enumerate(np.argsort(-masks.sum((1, 2)))):
+        colour = np.array(TINTS[number % len(TINTS)])
+        painted[masks[i]] = (0.35 * pixels[masks[i]] + 0.65 * colour).astype(np.uint8)
+    return painted

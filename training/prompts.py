@@ -1,0 +1,93 @@
+"""Questions for SAM2: points in drawn scenes, and the masks that are the right answers.
+
+A point asks for the visible part of what it lies on: on the apple the apple, on the plate the plate around it, beside
+both the background.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.engines.sam2 import fit
+from training.dataset import Scenes
+
+BACKGROUND_SHARE = 0.25  # of the points; what's behind is found easily
+THIN_SHARE = 0.3  # of the points that look for a part this thin, where there is one
+THIN_PX = 5
+MIN_PX = 8  # of a thing that is asked for
+RECOLOURED, SOFTENED, NOISY = 0.2, 0.4, 0.2  # shares of the pictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """Pictures, several points in each, and what each of them belongs to."""
+
+    pictures: npt.NDArray[np.uint8]  # (n, s, s, 3)
+    points: npt.NDArray[np.float32]  # (n, p, 2), x and y in pixels of the pictures
+    truth: npt.NDArray[np.bool_]  # (n, p, h, w), at the scenes' own size
+    owners: npt.NDArray[np.uint8]  # (n, h, w): 0 the background, then the things
+
+
+def draw_prompts(scenes: Scenes, num: int, points_each: int, side: int, rng: np.random.Generator) -> Prompts:
+    """Draw scenes, change their looks a little, and ask for things and backgrounds in them.
+
+    Args:
+        num: pictures.
+        points_each: in each picture.
+        side: of the pictures; scenes are scaled to it as the engine does.
+    """
+    pictures, owners, asked, points = [], [], [], []
+    for i in rng.integers(len(scenes), size=num):
+        pixels, owner = np.asarray(scenes.pixels[i]), np.asarray(scenes.owners[i])
+        if rng.random() < 0.5:
+            pixels, owner = np.ascontiguousarray(pixels[:, ::-1]), np.ascontiguousarray(owner[:, ::-1])
+        pictures.append(fit(augment(pixels, rng), (side, side), side))
+        owners.append(owner)
+        asked.append(choose_owners(owner, points_each, rng))
+        points.append([draw_point(owner == number, rng) for number in asked[-1]])
+    maps = np.stack(owners)
+    gain = side / maps.shape[1]
+    return Prompts(
+        pictures=np.stack(pictures),
+        points=np.array(points, np.float32) * np.float32(gain),
+        truth=maps[:, None] == np.stack(asked)[:, :, None, None],
+        owners=maps,
+    )
+
+
+def choose_owners(owners: npt.NDArray[np.uint8], num: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Choose what to ask for among what a scene, (h, w), shows; things as often as each other."""
+    visible = np.flatnonzero(np.bincount(owners.ravel()) >= MIN_PX)
+    things = visible[visible > 0]
+    if len(things) == 0 or len(things) == len(visible):
+        return rng.choice(visible, size=num)
+    chosen: npt.NDArray[np.int64] = rng.choice(things, size=num)
+    chosen[rng.random(num) < BACKGROUND_SHARE] = 0
+    return chosen
+
+
+def draw_point(mask: npt.NDArray[np.bool_], rng: np.random.Generator) -> tuple[float, float]:
+    """Draw x and y of a point inside a mask, (h, w), at times on a part too thin for most grids."""
+    inside = np.flatnonzero(mask)
+    if rng.random() < THIN_SHARE:
+        thick = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((THIN_PX, THIN_PX), np.uint8))
+        thin = np.flatnonzero(mask & (thick == 0))
+        inside = thin if len(thin) else inside
+    y, x = divmod(int(rng.choice(inside)), mask.shape[1])
+    return x + rng.random(), y + rng.random()
+
+
+def augment(pixels: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Recolour, blur or roughen: generated pictures are softer than drawn ones, and things have other colours."""
+    if rng.random() < RECOLOURED:
+        pixels = np.ascontiguousarray(pixels[..., rng.permutation(3)])
+    if rng.random() < SOFTENED:
+        pixels = np.asarray(cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.3, 1.2)), np.uint8)
+    if rng.random() < NOISY:
+        rough = pixels + rng.normal(0, rng.uniform(1, 6), pixels.shape)
+        pixels = rough.round().clip(0, 255).astype(np.uint8)
+    return pixels

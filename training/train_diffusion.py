@@ -1,0 +1,207 @@
+"""A small Stable Diffusion for drawn scenes: an autoencoder, a text encoder and a denoiser, in diffusers' format.
+
+Four stages, each of which goes on where it was broken off: the autoencoder, the latents of all scenes, a warm start of
+the text encoder, and the denoiser, which takes most of the time. It learns backgrounds first, then colours, then what
+things look like, and last that there may be two.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from torch import nn
+from torch.nn import functional
+
+from pipeline.engines.device import pick_device
+from training import train_text, train_vae
+from training.dataset import Choice, Scenes, load_scenes
+from training.loop import Recipe, Run
+from training.stand_in_diffusion import MODEL_INDEX, build_scheduler, build_unet, write_tokenizer
+from training.train_text import draw_captions, tokenize
+from training.train_vae import Latents, load_latents
+
+SIDE = 128  # pixels
+# Twenty of the kinds, easily told apart where a latent is 16 pixels wide. No orange: one word for a thing and a colour.
+KNOWN_KINDS = (
+    "apple", "pear", "mushroom", "plate", "cup", "bottle", "house", "castle", "pine_tree", "sunflower", "aquarium_fish",
+    "turtle", "crab", "butterfly", "rocket", "bus", "clock", "lamp", "television", "cloud",
+)  # fmt: skip
+TOKENS = 32  # the longest captions; 77, mostly padding, would take a quarter of the time
+BATCH = 128
+NO_PROMPT = 0.1  # share of pictures without their caption, for guidance
+PAIRS_FROM = 0.25  # of the steps: earlier, two things would only confuse; much later, they would never be learned
+PAIRS = 0.45  # share of pictures with two things from then on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is trained on which scenes, and for how long."""
+
+    singles: Choice
+    pairs: Choice
+    vae: Recipe
+    text: Recipe
+    denoiser: Recipe
+
+    def shortened(self, steps: int | None, scenes: int) -> Self:
+        """The plan with at most so many steps in each stage, and scenes of each sort."""
+
+        def cut(recipe: Recipe) -> Recipe:
+            return replace(recipe, steps=min(recipe.steps, steps or recipe.steps))
+
+        return replace(
+            self,
+            singles=replace(self.singles, num=min(scenes, self.singles.num)),
+            pairs=replace(self.pairs, num=min(scenes, self.pairs.num)),
+            vae=cut(self.vae),
+            text=cut(self.text),
+            denoiser=cut(self.denoiser),
+        )
+
+
+FULL_PLAN = Plan(
+    singles=Choice(num=40_000, side=SIDE, num_things=1, kinds=KNOWN_KINDS, min_length=0.6),
+    pairs=Choice(num=40_000, side=SIDE, num_things=2, kinds=KNOWN_KINDS, first=1_000_000),
+    vae=train_vae.RECIPE,
+    text=train_text.RECIPE,
+    denoiser=Recipe(
+        steps=7000,
+        learning_rate=1e-3,
+        final_rate=0.01,
+        weight_decay=1e-3,
+        betas=(0.9, 0.99),
+        ema=0.998,
+        slower={"text_encoder.": 0.2},
+    ),
+)
+
+
+class TrainableDiffusion(nn.Module):
+    """What is trained together in the last stage."""
+
+    def __init__(self, text_encoder: Any) -> None:
+        super().__init__()
+        self.unet: Any = build_unet()
+        self.text_encoder: Any = text_encoder
+
+    def forward(self, noised: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Predict v of latents, (n, c, h, w), at timesteps, (n,), after prompts, (n, tokens)."""
+        text = self.text_encoder(tokens).last_hidden_state
+        predicted: torch.Tensor = self.unet(noised, timesteps, text).sample
+        return predicted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """Scenes with their latents, as they come from the autoencoder."""
+
+    scenes: Scenes
+    latents: Latents
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diffusion:
+    """A trained model: everything a pipeline folder needs."""
+
+    vae: Any
+    scaling: float  # of the latents, to a deviation of 1
+    model: Any  # TrainableDiffusion with averaged weights
+    seconds: float  # of training
+
+
+def train_diffusion(plan: Plan, work: Path) -> Diffusion:
+    """Train all stages, from scratch or on from their checkpoints in `work`."""
+    device = pick_device("auto")
+    choices = (plan.singles, plan.pairs)
+    sets = [load_scenes(choice, work) for choice in choices]
+    vae_run = train_vae.train_vae(sets, plan.vae, work / "diffusion-vae.pt", device)
+    vae = vae_run.result()
+    print(f"Autoencoder: {train_vae.measure_psnr(vae, sets[0].pixels[:64], device):.1f} dB on single things")
+    material = [
+        Material(scenes=scenes, latents=load_latents(vae, scenes, choice.name, work, device))
+        for choice, scenes in zip(choices, sets, strict=True)
+    ]
+    tokenizer = write_short_tokenizer(work / "diffusion-tokenizer")
+    text_run = train_text.train_text(sets, tokenizer, plan.text, work / "diffusion-text.pt", device)
+    text_encoder = text_run.result().text_encoder.requires_grad_(True)
+    scaling = 1 / float(material[0].latents.astype(np.float32).std())
+    run = train_denoiser(text_encoder, tokenizer, material, scaling, plan.denoiser, work / "diffusion.pt", device)
+    seconds = vae_run.seconds + text_run.seconds + run.seconds
+    return Diffusion(vae=vae, scaling=scaling, model=run.result(), seconds=seconds)
+
+
+def train_denoiser(
+    text_encoder: Any,
+    tokenizer: Any,
+    material: list[Material],  # single things, pairs
+    scaling: float,
+    recipe: Recipe,
+    checkpoint: Path | None,
+    device: str,
+) -> Run:
+    """Train the denoiser, and the text encoder along with it, to predict v (arXiv:2202.00512)."""
+    torch.manual_seed(recipe.seed)
+    model = TrainableDiffusion(text_encoder).to(device)
+    if device == "cpu":
+        model.unet.set_attn_processor(AttnProcessor())  # in training a third faster than SDPA there
+    run = Run(model, recipe, checkpoint)
+    scheduler = build_scheduler()
+    num_timesteps = scheduler.config.num_train_timesteps
+
+    def loss_of(step: int, rng: np.random.Generator) -> torch.Tensor:
+        num_pairs = round(PAIRS * BATCH) if step >= PAIRS_FROM * recipe.steps else 0
+        clean, captions = draw_batch(material, (BATCH - num_pairs, num_pairs), rng)
+        clean = clean * scaling
+        noise = torch.randn(clean.shape)
+        timesteps = torch.from_numpy(rng.integers(num_timesteps, size=BATCH))
+        noised = scheduler.add_noise(clean, noise, timesteps).to(device)
+        wanted = scheduler.get_velocity(clean, noise, timesteps).to(device)
+        with torch.autocast(noised.device.type, torch.bfloat16):
+            predicted = model(noised, timesteps.to(device), tokenize(tokenizer, captions, device))
+        return functional.mse_loss(predicted.float(), wanted)
+
+    run.train(loss_of, "Denoiser")
+    return run
+
+
+def draw_batch(
+    material: list[Material], nums: tuple[int, ...], rng: np.random.Generator
+) -> tuple[torch.Tensor, list[str]]:
+    """Draw so many latents of each material, (n, c, h, w), with captions, some of which are left out."""
+    latents: list[Latents] = []
+    captions: list[str] = []
+    for one, num in zip(material, nums, strict=True):
+        chosen = rng.integers(len(one.scenes), size=num)
+        latents.append(one.latents[chosen])
+        captions += draw_captions(one.scenes, chosen, rng)
+    dropped = rng.random(len(captions)) < NO_PROMPT
+    said = ["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)]
+    return torch.from_numpy(np.concatenate(latents)).float(), said
+
+
+def write_short_tokenizer(folder: Path) -> Any:
+    """Write the tokenizer with a limit of as many tokens as the model was trained with."""
+    tokenizer = write_tokenizer(folder)
+    tokenizer.model_max_length = TOKENS
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def save_diffusion(diffusion: Diffusion, folder: Path) -> None:
+    """Write the averaged weights as a StableDiffusionPipeline folder, in half precision."""
+    vae = diffusion.vae
+    vae.register_to_config(scaling_factor=diffusion.scaling)
+    parts = {"vae": vae, "unet": diffusion.model.unet, "text_encoder": diffusion.model.text_encoder}
+    for name, part in parts.items():
+        halved = copy.deepcopy(part).to(torch.half, memory_format=torch.contiguous_format)
+        halved.save_pretrained(folder / name, safe_serialization=True)
+    write_short_tokenizer(folder / "tokenizer")
+    build_scheduler().save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n")

@@ -1,0 +1,162 @@
+"""A small SAM2 for drawn scenes, in ultralytics' architecture and the folder format of `pipeline.engines.sam2_model`.
+
+It is asked as the service asks it, with single points, and learns the visible part of what each lies on. Of its three
+masks for a point the best one is taught most (Segment Anything, arXiv:2304.02643), and it learns to tell how good each
+of them is. It starts with small pictures and ends with the size it is served at.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from pipeline.engines.device import pick_device
+from pipeline.engines.sam2_model import CONFIG_FILE, IMAGE_PARTS, WEIGHTS_FILE
+from training.dataset import Scenes
+from training.loop import Recipe, Run
+from training.prompts import Prompts, draw_prompts
+from training.trainable_sam2 import ARCHITECTURE, LOUDNESS, TrainableSam2, prepare
+
+PICTURES, POINTS = 8, 6  # in a batch, and in each picture
+SMALLEST = 0.004  # share of the picture; smaller masks weigh no more
+# Weights of losses beside that of the best mask.
+SINGLE, EVERY, QUALITY, KIN, DENSE, SCALE = 0.5, 0.1, 1.0, 0.5, 0.3, 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of the training."""
+
+    side: int  # pixels of the model's input
+    loss_side: int  # pixels at which masks are compared
+    recipe: Recipe
+
+
+FULL_STAGES = (
+    Stage(side=128, loss_side=64, recipe=Recipe(steps=14_000, learning_rate=8e-4, final_rate=0.1, ema=0.999)),
+    Stage(side=256, loss_side=128, recipe=Recipe(steps=6_000, learning_rate=4e-4, ema=0.999, seed=1)),
+)
+
+
+def train_sam2(scenes: Scenes, stages: tuple[Stage, ...], work: Path | None) -> Run:
+    """Train through all stages from scratch, or on from their checkpoints in the folder `work`."""
+    torch.manual_seed(stages[0].recipe.seed)
+    device = torch.device(pick_device("auto"))
+    model = TrainableSam2().to(device)
+    for stage in stages:
+        run = Run(model, stage.recipe, work and work / f"sam2-{stage.side}.pt")
+        train_stage(run, stage, scenes, device)
+        if stage is not stages[-1]:  # the next one goes on from the averaged weights
+            with run.averaged():
+                averaged = {name: value.clone() for name, value in model.state_dict().items()}
+            model.load_state_dict(averaged)
+    return run
+
+
+def train_stage(run: Run, stage: Stage, scenes: Scenes, device: torch.device) -> None:
+    """Train to the end of a stage."""
+
+    def loss_of(_step: int, rng: np.random.Generator) -> torch.Tensor:
+        prompts = draw_prompts(scenes, PICTURES, POINTS, stage.side, rng)
+        points = torch.from_numpy(prompts.points).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            answers = run.model(prepare(prompts.pictures, device), points)
+        truth = torch.from_numpy(prompts.truth).to(device).flatten(0, 1).float()
+        coarse = resize(truth, answers.kin.shape[-1])[:, None]
+        return (
+            loss_of_answers(answers.logits, answers.quality, resize(truth, stage.loss_side))
+            + KIN * loss_of_masks(LOUDNESS * answers.kin, coarse).mean()
+            + DENSE * loss_of_dense(answers.dense, prompts)
+            # The neck has no norm: loud features would drown the positions.
+            + SCALE * functional.relu(answers.power - 1)
+        )
+
+    run.train(loss_of, f"SAM2 at {stage.side} px")
+
+
+def loss_of_answers(logits: torch.Tensor, quality: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Teach the best of the three masks, the single mask, a little of every mask, and how good each of them is.
+
+    Args:
+        logits: (q, 4, h, w); the first mask is the single one.
+        quality: (q, 4), logits of the masks' IoU.
+        truth: (q, H, W), shares of the pixels that are covered.
+    """
+    side, numbers = truth.shape[-1], torch.arange(len(truth), device=truth.device)
+    three = loss_of_masks(logits[:, 1:], resize(truth, logits.shape[-1])[:, None])  # (q, 3)
+    best = three.detach().argmin(1) + 1
+    with torch.no_grad():
+        shown, wanted = resize(logits, side) > 0, (truth > 0.5)[:, None]
+        iou = (shown & wanted).sum((2, 3)) / (shown | wanted).sum((2, 3)).clamp(min=1)
+    taught = resize(torch.stack([logits[numbers, best], logits[:, 0]], 1), side)
+    of_best, of_single = loss_of_masks(taught, truth[:, None]).mean(0)
+    of_quality = functional.binary_cross_entropy_with_logits(quality, iou)
+    loss: torch.Tensor = of_best + SINGLE * of_single + EVERY * three.mean() + QUALITY * of_quality
+    return loss
+
+
+def loss_of_masks(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy, weighed up where masks are small, and Dice, of masks (q, m, h, w), as (q, m)."""
+    logits = logits / LOUDNESS
+    truth = truth.expand_as(logits)
+    areas = truth.mean((2, 3))
+    entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((2, 3))
+    covered = logits.sigmoid()
+    dice = 1 - 2 * (covered * truth).mean((2, 3)) / (covered.mean((2, 3)) + areas).clamp(min=1e-4)
+    return 2 * entropy / areas.clamp(min=SMALLEST).sqrt() + dice
+
+
+def loss_of_dense(dense: torch.Tensor, prompts: Prompts) -> torch.Tensor:
+    """Whether a thing is in the middle of each cell, and how far from there the sides of its box are.
+
+    Args:
+        dense: (n, 5, h, w), the head's logits.
+    """
+    cells, side = dense.shape[-1], prompts.owners.shape[-1]
+    middles = ((np.arange(cells) + 0.5) * side / cells).astype(int)
+    owners = prompts.owners[:, middles][:, :, middles]  # (n, h, w)
+    distances = np.zeros((len(owners), 4, cells, cells), np.float32)
+    for i, whole in enumerate(prompts.owners):
+        for number in np.unique(owners[i][owners[i] > 0]):
+            rows, columns = np.nonzero(whole == number)
+            left, right = middles - columns.min(), columns.max() - middles
+            above, below = middles - rows.min(), rows.max() - middles
+            boxed = np.stack(np.broadcast_arrays(left[None], right[None], above[:, None], below[:, None]))
+            distances[i] = np.where(owners[i] == number, boxed / side, distances[i])
+    is_thing = torch.from_numpy(owners > 0).to(dense.device)
+    wanted = torch.from_numpy(distances).to(dense.device)
+    boxes = (dense[:, 1:].sigmoid() - wanted).abs().mean(1)
+    known = functional.binary_cross_entropy_with_logits(dense[:, 0], is_thing.float())
+    return known + 4 * boxes[is_thing].sum() / is_thing.sum().clamp(min=1)
+
+
+def resize(maps: torch.Tensor, side: int) -> torch.Tensor:
+    """Scale maps, (n, h, w) or (n, m, h, w), to a side: means of areas on the way down, bilinear on the way up."""
+    stacked = maps if maps.ndim == 4 else maps[None]
+    if side <= stacked.shape[-1]:
+        scaled = functional.avg_pool2d(stacked, stacked.shape[-1] // side)
+    else:
+        scaled = functional.interpolate(stacked, (side, side), mode="bilinear", align_corners=False)
+    return scaled if maps.ndim == 4 else scaled[0]
+
+
+def shorten(stages: tuple[Stage, ...], steps: int | None) -> tuple[Stage, ...]:
+    """The same stages with so many steps each, or as they are if none are given."""
+    return tuple(replace(s, recipe=replace(s.recipe, steps=steps or s.recipe.steps)) for s in stages)
+
+
+def save_sam2(run: Run, folder: Path) -> None:
+    """Write the averaged weights as a folder the engine reads, in half precision, without the memory for videos."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).write_text(json.dumps(ARCHITECTURE, indent=2) + "\n")
+    prefix = "sam2."
+    with run.averaged():
+        state = {name.removeprefix(prefix): value for name, value in run.model.state_dict().items()}
+        kept = {name: t.half().cpu().contiguous() for name, t in state.items() if name.startswith(IMAGE_PARTS)}
+    save_file(kept, folder / WEIGHTS_FILE)
