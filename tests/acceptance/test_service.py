@@ -197,11 +197,13 @@ def test_the_metrics_name_stages_and_never_prompts_or_ids(service: RunningServic
         "ray_pipeline_cache_entries",
     }
 
-    def missing() -> set[str]:
-        lines = httpx.get(service.metrics_url).text.splitlines()
-        return expected - {line.split("{")[0] for line in lines}
+    seen: set[str] = set()  # over several scrapes: here gauges are set less often than they are exported
 
-    wait_until(lambda: not missing(), give_up=False)  # gauges come and go with the exporter's interval
+    def missing() -> set[str]:
+        seen.update(line.split("{")[0] for line in httpx.get(service.metrics_url).text.splitlines())
+        return expected - seen
+
+    wait_until(lambda: not missing(), give_up=False)
     assert missing() == set()
     text = httpx.get(service.metrics_url).text
     assert "unmistakable" not in text
