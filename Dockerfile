@@ -61,10 +61,10 @@ RUN --mount=type=secret,id=build.env --mount=type=secret,id=build.pem --mount=ty
             -o -name 'libnvperf*' -o -name 'libnvshmem_device*' \) -prune -exec rm -r {} +; \
     fi
 
-# The models are made with what will run them, so an environment that can't import torch ends the build here.
+# An environment that can't import what the service runs ends the build here.
 COPY . .
 RUN /opt/uv/bin/uv pip install --offline --no-build-isolation --no-deps --editable . \
-    && python -B -m training.stand_ins \
+    && python -B -c "import cli.main, diffusers, open_clip, ray.serve, torchvision, ultralytics" \
     && { python -m compileall -qq -j 0 --invalidation-mode unchecked-hash /app || true; }  # some ship templates named .py
 
 

@@ -126,6 +126,11 @@ def _weights(model: str, source: ModelSource) -> Finding:
             ok=True, what=what, found=f"{source.source}: looked for in the hub's cache and on its hub at start"
         )
     if not path.exists():
-        return Finding(ok=False, what=what, found=f"{path} is missing", mend="make it: python -m training.stand_ins")
+        return Finding(
+            ok=False,
+            what=what,
+            found=f"{path} is missing",
+            mend="provide it, or train the miniature models: python -m training.train",
+        )
     size_mb = sum(f.stat().st_size for f in (path.rglob("*") if path.is_dir() else [path]) if f.is_file()) / 1e6
     return Finding(ok=True, what=what, found=f"{path}, {size_mb:.0f} MB")

@@ -18,11 +18,14 @@ import numpy.typing as npt
 from numpy.lib.format import open_memmap
 from rich.progress import track
 
+from pipeline.settings import PROJECT_ROOT
 from training.captions import write_caption
 from training.scenes import Scene, Thing, draw_scene
 from training.splits import Combination, Split
 from training.things import COLOURS, KINDS
 
+WORK = PROJECT_ROOT / ".training"  # where scenes and checkpoints are kept by default
+SIDE = 128  # pixels of the scenes
 MAX_THINGS = 3
 CAPTIONS = 4  # written for each scene
 CHUNK = 250  # scenes drawn by a process at a time

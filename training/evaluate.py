@@ -1,6 +1,6 @@
-"""Measure the miniature models on scenes they never saw: `python -m training.evaluate [clip|diffusion|sam2 …]`.
+"""Measure the miniature models on scenes they never saw: `python -m training.evaluate [clip|diffusion|sam2|cost …]`.
 
-Prints each figure beside its goal; with `--json PATH` writes them too.
+Prints each figure beside its goal; with `--json PATH` writes them too. Contact sheets are left in `.training`.
 """
 
 from __future__ import annotations
@@ -12,64 +12,71 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from pipeline.settings import ServiceSettings
-from training.measures import Figure
-from training.train import MODELS, SIDE, WORK
+from training.cards import MODELS, TEXTS, write_card
+from training.dataset import SIDE, WORK
+from training.measures import Figure, tabulate
 
 
 def main() -> None:
     """Read the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=list(MEASURES), help=", ".join(MEASURES))
-    parser.add_argument("--folder", type=Path, default=MODELS, help="default: models/mini")
-    parser.add_argument("--work", type=Path, default=WORK, help="where scenes are kept; default: .training")
+    parser.add_argument("measures", nargs="*", default=list(MEASURES), help=", ".join(MEASURES))
+    parser.add_argument("--models", type=Path, default=MODELS, help="default: models/mini")
+    parser.add_argument("--work", type=Path, default=WORK, help="for scenes and contact sheets; default: .training")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--cards", action="store_true", help="write the figures to the models' cards")
     arguments = parser.parse_args()
-    if unknown := set(arguments.models) - set(MEASURES):
+    if unknown := set(arguments.measures) - set(MEASURES):
         parser.error(f"unknown: {', '.join(unknown)}")
-    figures = [
-        figure for model in arguments.models for figure in MEASURES[model](arguments.folder / model, arguments.work)
-    ]
+    figures: list[Figure] = []
+    for name in arguments.measures:
+        found = MEASURES[name](arguments.models, arguments.work)
+        figures += found
+        if arguments.cards and name in TEXTS:
+            write_card(arguments.models / name, found)
     Console().print(tabulate(figures))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n")
 
 
-def _measure_clip(folder: Path, work: Path) -> list[Figure]:
+def measure_clip(models: Path, work: Path) -> list[Figure]:
+    """Names of things, and colours of regions."""
     from training.evaluate_clip import evaluate_clip
 
-    return evaluate_clip(folder, work, SIDE)
+    return evaluate_clip(models / "clip", work, SIDE)
 
 
-def _measure_diffusion(folder: Path, work: Path) -> list[Figure]:
+def measure_diffusion(models: Path, work: Path) -> list[Figure]:
+    """What prompts give, as a judge sees it."""
     from training.evaluate_diffusion import evaluate_diffusion
 
-    return evaluate_diffusion(folder, work, SIDE)
+    return evaluate_diffusion(models / "diffusion", work, SIDE)
 
 
-def _measure_sam2(folder: Path, work: Path) -> list[Figure]:
-    from training.evaluate_sam2 import evaluate_sam2
+def measure_sam2(models: Path, work: Path) -> list[Figure]:
+    """Taking apart, with the thresholds of the profile in use."""
+    from training.evaluate_sam2 import draw_masks_sheet, evaluate_sam2
 
-    return evaluate_sam2(folder, work, SIDE, ServiceSettings().load_profile().sam2.everything)
+    everything = ServiceSettings().load_profile().sam2.everything
+    draw_masks_sheet(models / "sam2", work, SIDE, everything).save(work / "sam2.png")
+    return evaluate_sam2(models / "sam2", work, SIDE, everything)
+
+
+def measure_cost(models: Path, _work: Path) -> list[Figure]:
+    """Size and speed."""
+    from training.evaluate_cost import evaluate_cost
+
+    return evaluate_cost(models, SIDE)
 
 
 MEASURES: dict[str, Callable[[Path, Path], list[Figure]]] = {
-    "clip": _measure_clip,
-    "diffusion": _measure_diffusion,
-    "sam2": _measure_sam2,
+    "clip": measure_clip,
+    "diffusion": measure_diffusion,
+    "sam2": measure_sam2,
+    "cost": measure_cost,
 }
-
-
-def tabulate(figures: list[Figure]) -> Table:
-    """List figures beside their goals."""
-    table = Table("measure", "figure", "goal", "samples", "")
-    for figure in figures:
-        form = f"{{:.2f}} {figure.unit}" if figure.unit else "{:.1%}"
-        value, goal = form.format(figure.value), form.format(figure.goal)
-        table.add_row(figure.what, value, goal, str(figure.samples), "" if figure.is_reached else "short")
-    return table
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from rich.table import Table
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
@@ -24,6 +26,30 @@ class Figure:
         return cls(what=what, value=sum(right) / len(right), goal=goal, samples=len(right))
 
     @property
+    def words(self) -> tuple[str, str, str, str, str]:
+        """What was measured, the figure, its goal, the number of samples, and whether it falls short."""
+        form = f"{{:.2f}} {self.unit}" if self.unit else "{:.1%}"
+        value, goal = form.format(self.value), form.format(self.goal)
+        return self.what, value, goal, str(self.samples), "" if self.is_reached else "short"
+
+    @property
     def is_reached(self) -> bool:
         """Whether the goal is reached."""
         return self.value <= self.goal if self.smaller_is_better else self.value >= self.goal
+
+
+HEADS = ("measure", "figure", "goal", "samples", "")
+
+
+def tabulate(figures: Sequence[Figure]) -> Table:
+    """List figures beside their goals, for a terminal."""
+    table = Table(*HEADS)
+    for figure in figures:
+        table.add_row(*figure.words)
+    return table
+
+
+def tabulate_markdown(figures: Sequence[Figure]) -> str:
+    """List figures beside their goals, as a Markdown table."""
+    rows = [HEADS, ("---",) * len(HEADS), *(figure.words for figure in figures)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

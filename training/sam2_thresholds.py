@@ -18,7 +18,7 @@ from torchvision.ops import nms
 
 from pipeline.engines.sam2 import Sam2Engine
 from pipeline.settings import Everything
-from training.dataset import Choice, Scenes, load_scenes
+from training.dataset import SIDE, WORK, Choice, Scenes, load_scenes
 from training.evaluate_sam2 import Masks, Tally, masks_of, open_engine, pairwise_iou, segment, true_masks
 
 NUM = 80  # scenes
@@ -107,11 +107,10 @@ def main() -> None:
     """Read the command line and print the settings for a profile."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of the model")
-    parser.add_argument("--scenes", type=Path, default=Path(".training"))
-    parser.add_argument("--side", type=int, default=128, help="of the scenes, in pixels")
+    parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--image-size", type=int, default=256, help="of the model's input, in pixels")
     arguments = parser.parse_args()
-    chosen, tally = find_thresholds(arguments.folder, arguments.scenes, arguments.side, arguments.image_size)
+    chosen, tally = find_thresholds(arguments.folder, arguments.work, SIDE, arguments.image_size)
     for name, value in chosen.model_dump().items():
         print(f"{name}: {value}")
     print(f"# found {np.mean(tally.found):.3f}, mean best IoU {tally.mean_best:.3f}, regions {tally.regions_each:.2f}")

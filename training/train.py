@@ -1,52 +1,124 @@
 """Train the miniature models: `python -m training.train {clip,diffusion,sam2,all}`.
 
-What is broken off goes on where it stood when it is called again. Scenes and checkpoints are kept in `.training/`.
+What is broken off goes on where it stood when it is called again: scenes and checkpoints are kept in `.training/`. Each
+model is then measured, and its card says how it was made and how good it is. `--onward` trains the models in `--out`
+further; what comes of it is better or it isn't: compare the figures before you commit it.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
-from pipeline.settings import PROJECT_ROOT
-from training.dataset import Choice, load_scenes
+from training.cards import MODELS, write_card, write_provenance
+from training.dataset import SIDE, WORK, Choice, Scenes, load_scenes
+from training.evaluate import MEASURES
+from training.loop import Recipe
+from training.measures import tabulate
 
-WORK = PROJECT_ROOT / ".training"
-MODELS = PROJECT_ROOT / "models" / "mini"
 SCENES = 60_000
-SIDE = 128  # pixels
+ONWARD_RATE = 0.4  # share of the learning rate when trained weights go on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What the command line asks for."""
+
+    folder: Path  # of the model
+    work: Path  # for scenes
+    checkpoints: Path
+    max_steps: int | None
+    scenes: int
+    onward: bool
+
+    @property
+    def start(self) -> Path | None:
+        """The folder whose weights are the start, if they are."""
+        return self.folder if self.onward else None
+
+    def adapt(self, recipe: Recipe) -> Recipe:
+        """The recipe with no more steps than were asked for, slower where trained weights go on."""
+        steps = min(recipe.steps, self.max_steps or recipe.steps)
+        rate = recipe.learning_rate * (ONWARD_RATE if self.onward else 1)
+        return replace(recipe, steps=steps, learning_rate=rate)
+
+    def load_scenes(self) -> Scenes:
+        """The scenes that CLIP and SAM2 learn from."""
+        return load_scenes(Choice(num=self.scenes, side=SIDE), self.work, os.cpu_count() or 1)
 
 
 def main() -> None:
-    """Read the command line and train."""
+    """Read the command line, train, measure and write cards."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=["clip", "diffusion", "sam2", "all"])
+    parser.add_argument("model", choices=[*TRAINERS, "all"])
     parser.add_argument("--out", type=Path, default=MODELS, help="default: models/mini")
     parser.add_argument("--work", type=Path, default=WORK, help="scenes and checkpoints; default: .training")
-    parser.add_argument("--steps", type=int, help="instead of the recipe's")
+    parser.add_argument("--max-steps", type=int, help="of each stage")
     parser.add_argument("--scenes", type=int, default=SCENES, help="drawn for training")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--onward", action="store_true", help="start from the weights in --out")
+    parser.add_argument("--unmeasured", action="store_true", help="write no card")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    scenes = load_scenes(Choice(num=arguments.scenes, side=SIDE), arguments.work)
-    if arguments.model in ("clip", "all"):
-        from training.train_clip import FULL_RECIPE, save_clip, train_clip
+    for name in TRAINERS if arguments.model == "all" else [arguments.model]:
+        TRAINERS[name](
+            Order(
+                folder=arguments.out / name,
+                work=arguments.work,
+                checkpoints=arguments.work / "onward" if arguments.onward else arguments.work,
+                max_steps=arguments.max_steps,
+                scenes=arguments.scenes,
+                onward=arguments.onward,
+            )
+        )
+        for file in (arguments.out / name).rglob("*.safetensors"):
+            file.chmod(0o644)  # safetensors writes for the owner alone, and a service runs as somebody else
+        if not arguments.unmeasured:
+            figures = MEASURES[name](arguments.out, arguments.work)
+            write_card(arguments.out / name, figures)
+            Console().print(tabulate(figures))
 
-        recipe = replace(FULL_RECIPE, steps=arguments.steps or FULL_RECIPE.steps)
-        save_clip(train_clip(scenes, recipe, arguments.work / "clip.pt"), arguments.out / "clip")
-    if arguments.model in ("diffusion", "all"):
-        from training.train_diffusion import FULL_PLAN, save_diffusion, train_diffusion
 
-        plan = FULL_PLAN.shortened(arguments.steps, arguments.scenes)
-        save_diffusion(train_diffusion(plan, arguments.work), arguments.out / "diffusion")
-    if arguments.model in ("sam2", "all"):
-        from training.train_sam2 import FULL_STAGES, save_sam2, shorten, train_sam2
+def make_clip(order: Order) -> None:
+    """Train CLIP and save it."""
+    from training.train_clip import FULL_RECIPE, PICTURES, save_clip, train_clip
 
-        stages = shorten(FULL_STAGES, arguments.steps)
-        save_sam2(train_sam2(scenes, stages, arguments.work), arguments.out / "sam2")
+    run = train_clip(order.load_scenes(), order.adapt(FULL_RECIPE), order.checkpoints / "clip.pt", order.start)
+    save_clip(run, order.folder)
+    write_provenance(order.folder, {"CLIP": (run, PICTURES)})
+
+
+def make_diffusion(order: Order) -> None:
+    """Train the diffusion model and save it."""
+    from training import train_text, train_vae
+    from training.train_diffusion import BATCH, FULL_PLAN, save_diffusion, train_diffusion
+
+    plan = FULL_PLAN.adapt(order.adapt, order.scenes)
+    diffusion = train_diffusion(plan, order.work, order.checkpoints, order.start)
+    save_diffusion(diffusion, order.folder)
+    batches = {"Autoencoder": train_vae.BATCH, "Text encoder": train_text.BATCH, "Denoiser": BATCH}
+    write_provenance(order.folder, {name: (run, batches[name]) for name, run in diffusion.runs.items()})
+
+
+def make_sam2(order: Order) -> None:
+    """Train SAM2 and save it."""
+    from training.train_sam2 import FULL_STAGES, PICTURES, save_sam2, train_sam2
+
+    stages = tuple(replace(stage, recipe=order.adapt(stage.recipe)) for stage in FULL_STAGES)
+    runs = train_sam2(order.load_scenes(), stages, order.checkpoints, order.start)
+    save_sam2(runs[-1], order.folder)
+    write_provenance(
+        order.folder, {f"{stage.side} px": (run, PICTURES) for stage, run in zip(stages, runs, strict=True)}
+    )
+
+
+TRAINERS: dict[str, Callable[[Order], None]] = {"clip": make_clip, "diffusion": make_diffusion, "sam2": make_sam2}
 
 
 if __name__ == "__main__":

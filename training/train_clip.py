@@ -18,10 +18,11 @@ import numpy.typing as npt
 import open_clip
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
+from pipeline.engines.device import pick_device
 from training.dataset import COLOUR_NAMES, KIND_NAMES, NONE, Scenes
 from training.loop import Recipe, Run
 from training.things import KINDS
@@ -43,10 +44,12 @@ PREPROCESSING: dict[str, Any] = {
 FILL = np.array(PREPROCESSING["fill_color"], np.uint8)
 
 SCENES, CROPS, BACKGROUNDS = 48, 72, 8  # pictures in a batch
+PICTURES = SCENES + CROPS + BACKGROUNDS
 KIND_PHRASES = ("a photo of a {}", "a photo of a {}", "{}", "a {}", "a picture of a {}")
 COLOUR_PHRASES = ("{}", "{}", "a {} object", "something {}", "a photo of something {}")
 BOTH_PHRASES = ("{} {}", "a {} {}", "a photo of a {} {}")
 SOFTMAX_SCALE = 20.0
+WEIGHTS_FILE = "open_clip_model.safetensors"
 FULL_RECIPE = Recipe(steps=3000, learning_rate=2e-3, weight_decay=0.02, warmup=200, ema=0.998)
 
 Pictures = npt.NDArray[np.uint8]  # (n, SIDE, SIDE, 3)
@@ -79,17 +82,21 @@ class Batch:
     kinds: npt.NDArray[np.int64]  # (n,), NONE where a picture doesn't show exactly one
 
 
-def train_clip(scenes: Scenes, recipe: Recipe, checkpoint: Path | None) -> Run:
-    """Train from scratch, or on from the checkpoint."""
+def train_clip(scenes: Scenes, recipe: Recipe, checkpoint: Path | None, start: Path | None = None) -> Run:
+    """Train from scratch, on from the weights in the folder `start`, or on from the checkpoint."""
     torch.manual_seed(recipe.seed)
+    device = torch.device(pick_device("auto"))
     model = TrainableClip()
+    if start is not None:
+        model.clip.load_state_dict(load_file(start / WEIGHTS_FILE))
+    model.to(device)
     run = Run(model, recipe, checkpoint)
     tokenize = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
 
     def loss_of(_step: int, rng: np.random.Generator) -> torch.Tensor:
         batch = draw_batch(scenes, rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            cosines = model.cosines(prepare(batch.pictures), tokenize(batch.texts))
+        with torch.autocast(device.type, torch.bfloat16):
+            cosines = model.cosines(prepare(batch.pictures).to(device), tokenize(batch.texts).to(device))
         return loss_of_cosines(model, cosines, batch)
 
     run.train(loss_of, "CLIP")
@@ -98,11 +105,11 @@ def train_clip(scenes: Scenes, recipe: Recipe, checkpoint: Path | None) -> Run:
 
 def loss_of_cosines(model: Any, cosines: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Yes or no for each pair, true ones weighing as much as false ones; and which kind, among all."""
-    truth = torch.from_numpy(batch.truth)
+    truth = torch.from_numpy(batch.truth).to(cosines.device)
     logits = cosines * model.scale.exp() + model.bias
     pairs = functional.binary_cross_entropy_with_logits(logits, (truth == 1).float(), reduction="none")
     yes, no = pairs[truth == 1].mean(), pairs[truth == 0].mean()
-    kinds = torch.from_numpy(batch.kinds)
+    kinds = torch.from_numpy(batch.kinds).to(cosines.device)
     naming = functional.cross_entropy(SOFTMAX_SCALE * cosines[:, : len(KIND_NAMES)], kinds, ignore_index=NONE)
     return naming + 2 * yes + 8 * no
 
@@ -229,8 +236,8 @@ def save_clip(run: Run, folder: Path) -> None:
     prefix = "clip."
     with run.averaged():
         state = {
-            name.removeprefix(prefix): t.half().contiguous()
+            name.removeprefix(prefix): t.half().cpu().contiguous()
             for name, t in run.model.state_dict().items()
             if name.startswith(prefix)
         }
-    save_file(state, folder / "open_clip_model.safetensors")
+    save_file(state, folder / WEIGHTS_FILE)

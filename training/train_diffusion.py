@@ -9,25 +9,28 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
+from diffusers import AutoencoderTiny, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 from torch.nn import functional
+from transformers import CLIPTextModel
 
 from pipeline.engines.device import pick_device
 from training import train_text, train_vae
-from training.dataset import Choice, Scenes, load_scenes
+from training.dataset import SIDE, Choice, Scenes, load_scenes
+from training.diffusion_parts import MODEL_INDEX, build_scheduler, build_unet, write_tokenizer
 from training.loop import Recipe, Run
-from training.stand_in_diffusion import MODEL_INDEX, build_scheduler, build_unet, write_tokenizer
 from training.train_text import draw_captions, tokenize
 from training.train_vae import Latents, load_latents
 
-SIDE = 128  # pixels
 # Twenty of the kinds, easily told apart where a latent is 16 pixels wide. No orange: one word for a thing and a colour.
 KNOWN_KINDS = (
     "apple", "pear", "mushroom", "plate", "cup", "bottle", "house", "castle", "pine_tree", "sunflower", "aquarium_fish",
@@ -38,6 +41,12 @@ BATCH = 128
 NO_PROMPT = 0.1  # share of pictures without their caption, for guidance
 PAIRS_FROM = 0.25  # of the steps: earlier, two things would only confuse; much later, they would never be learned
 PAIRS = 0.45  # share of pictures with two things from then on
+
+VAE, TEXT_ENCODER, UNET = (
+    ("vae", AutoencoderTiny),
+    ("text_encoder", CLIPTextModel),
+    ("unet", UNet2DConditionModel),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +59,15 @@ class Plan:
     text: Recipe
     denoiser: Recipe
 
-    def shortened(self, steps: int | None, scenes: int) -> Self:
-        """The plan with at most so many steps in each stage, and scenes of each sort."""
-
-        def cut(recipe: Recipe) -> Recipe:
-            return replace(recipe, steps=min(recipe.steps, steps or recipe.steps))
-
+    def adapt(self, change: Callable[[Recipe], Recipe], scenes: int) -> Self:
+        """The plan with changed recipes and at most so many scenes of each sort."""
         return replace(
             self,
             singles=replace(self.singles, num=min(scenes, self.singles.num)),
             pairs=replace(self.pairs, num=min(scenes, self.pairs.num)),
-            vae=cut(self.vae),
-            text=cut(self.text),
-            denoiser=cut(self.denoiser),
+            vae=change(self.vae),
+            text=change(self.text),
+            denoiser=change(self.denoiser),
         )
 
 
@@ -86,9 +91,9 @@ FULL_PLAN = Plan(
 class TrainableDiffusion(nn.Module):
     """What is trained together in the last stage."""
 
-    def __init__(self, text_encoder: Any) -> None:
+    def __init__(self, unet: Any, text_encoder: Any) -> None:
         super().__init__()
-        self.unet: Any = build_unet()
+        self.unet: Any = unet
         self.text_encoder: Any = text_encoder
 
     def forward(self, noised: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -113,28 +118,49 @@ class Diffusion:
     vae: Any
     scaling: float  # of the latents, to a deviation of 1
     model: Any  # TrainableDiffusion with averaged weights
-    seconds: float  # of training
+    runs: dict[str, Run]  # of the stages that were trained, by name
 
 
-def train_diffusion(plan: Plan, work: Path) -> Diffusion:
-    """Train all stages, from scratch or on from their checkpoints in `work`."""
+def train_diffusion(plan: Plan, work: Path, checkpoints: Path, start: Path | None = None) -> Diffusion:
+    """Train all stages, from scratch or on from their checkpoints; from the weights in `start`, the denoiser only.
+
+    Args:
+        plan: what to train on, and for how long.
+        work: where scenes and latents are kept.
+        checkpoints: the folder for them.
+        start: a pipeline folder to go on from.
+    """
     device = pick_device("auto")
     choices = (plan.singles, plan.pairs)
-    sets = [load_scenes(choice, work) for choice in choices]
-    vae_run = train_vae.train_vae(sets, plan.vae, work / "diffusion-vae.pt", device)
-    vae = vae_run.result()
+    sets = [load_scenes(choice, work, os.cpu_count() or 1) for choice in choices]
+    tokenizer = write_short_tokenizer(work / "diffusion-tokenizer")
+    runs: dict[str, Run] = {}
+    if start is None:
+        runs["Autoencoder"] = train_vae.train_vae(sets, plan.vae, checkpoints / "diffusion-vae.pt", device)
+        vae = runs["Autoencoder"].result()
+        runs["Text encoder"] = train_text.train_text(
+            sets, tokenizer, plan.text, checkpoints / "diffusion-text.pt", device
+        )
+        text_encoder = runs["Text encoder"].result().text_encoder.requires_grad_(True)
+        unet = None
+    else:
+        vae, text_encoder, unet = (load_part(start, part, device) for part in (VAE, TEXT_ENCODER, UNET))
     print(f"Autoencoder: {train_vae.measure_psnr(vae, sets[0].pixels[:64], device):.1f} dB on single things")
     material = [
         Material(scenes=scenes, latents=load_latents(vae, scenes, choice.name, work, device))
         for choice, scenes in zip(choices, sets, strict=True)
     ]
-    tokenizer = write_short_tokenizer(work / "diffusion-tokenizer")
-    text_run = train_text.train_text(sets, tokenizer, plan.text, work / "diffusion-text.pt", device)
-    text_encoder = text_run.result().text_encoder.requires_grad_(True)
     scaling = 1 / float(material[0].latents.astype(np.float32).std())
-    run = train_denoiser(text_encoder, tokenizer, material, scaling, plan.denoiser, work / "diffusion.pt", device)
-    seconds = vae_run.seconds + text_run.seconds + run.seconds
-    return Diffusion(vae=vae, scaling=scaling, model=run.result(), seconds=seconds)
+    runs["Denoiser"] = run = train_denoiser(
+        text_encoder, tokenizer, material, scaling, plan.denoiser, checkpoints / "diffusion.pt", device, unet
+    )
+    return Diffusion(vae=vae, scaling=scaling, model=run.result(), runs=runs)
+
+
+def load_part(folder: Path, part: tuple[str, Any], device: str) -> Any:
+    """Load a part of a saved pipeline, in full precision, to train it further."""
+    name, kind = part
+    return kind.from_pretrained(folder / name, torch_dtype=torch.float32).to(device).requires_grad_(True)
 
 
 def train_denoiser(
@@ -145,18 +171,24 @@ def train_denoiser(
     recipe: Recipe,
     checkpoint: Path | None,
     device: str,
+    unet: Any = None,
 ) -> Run:
-    """Train the denoiser, and the text encoder along with it, to predict v (arXiv:2202.00512)."""
+    """Train the denoiser, a new one unless `unet` is given, along with the text encoder.
+
+    It predicts v (arXiv:2202.00512).
+    """
     torch.manual_seed(recipe.seed)
-    model = TrainableDiffusion(text_encoder).to(device)
-    if device == "cpu":
-        model.unet.set_attn_processor(AttnProcessor())  # in training a third faster than SDPA there
+    pairs_from = PAIRS_FROM if unet is None else 0.0
+    model = TrainableDiffusion(unet or build_unet(), text_encoder).to(device)
+    if device == "cpu":  # there SDPA takes half as long again in training
+        model.unet.set_attn_processor(AttnProcessor())
+        model.text_encoder.set_attn_implementation("eager")
     run = Run(model, recipe, checkpoint)
     scheduler = build_scheduler()
     num_timesteps = scheduler.config.num_train_timesteps
 
     def loss_of(step: int, rng: np.random.Generator) -> torch.Tensor:
-        num_pairs = round(PAIRS * BATCH) if step >= PAIRS_FROM * recipe.steps else 0
+        num_pairs = round(PAIRS * BATCH) if step >= pairs_from * recipe.steps else 0
         clean, captions = draw_batch(material, (BATCH - num_pairs, num_pairs), rng)
         clean = clean * scaling
         noise = torch.randn(clean.shape)

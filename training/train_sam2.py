@@ -8,12 +8,12 @@ of them is. It starts with small pictures and ends with the size it is served at
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from pipeline.engines.device import pick_device
@@ -26,7 +26,7 @@ from training.trainable_sam2 import ARCHITECTURE, LOUDNESS, TrainableSam2, prepa
 PICTURES, POINTS = 8, 6  # in a batch, and in each picture
 SMALLEST = 0.004  # share of the picture; smaller masks weigh no more
 # Weights of losses beside that of the best mask.
-SINGLE, EVERY, QUALITY, KIN, DENSE, SCALE = 0.5, 0.1, 1.0, 0.5, 0.3, 0.01
+SINGLE, EVERY, QUALITY, KIN, DENSE, SCALE = 0.5, 0.5, 1.0, 0.5, 0.3, 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +44,30 @@ FULL_STAGES = (
 )
 
 
-def train_sam2(scenes: Scenes, stages: tuple[Stage, ...], work: Path | None) -> Run:
-    """Train through all stages from scratch, or on from their checkpoints in the folder `work`."""
+def train_sam2(
+    scenes: Scenes, stages: tuple[Stage, ...], checkpoints: Path | None, start: Path | None = None
+) -> list[Run]:
+    """Train through all stages: from scratch, from the weights in the folder `start`, or on from the checkpoints.
+
+    Returns:
+        A run for each stage; the last one holds the model.
+    """
     torch.manual_seed(stages[0].recipe.seed)
     device = torch.device(pick_device("auto"))
-    model = TrainableSam2().to(device)
+    model = TrainableSam2()
+    if start is not None:
+        model.sam2.load_state_dict(load_file(start / WEIGHTS_FILE), strict=False)
+    model.to(device)
+    runs = []
     for stage in stages:
-        run = Run(model, stage.recipe, work and work / f"sam2-{stage.side}.pt")
+        run = Run(model, stage.recipe, checkpoints and checkpoints / f"sam2-{stage.side}.pt")
+        runs.append(run)
         train_stage(run, stage, scenes, device)
         if stage is not stages[-1]:  # the next one goes on from the averaged weights
             with run.averaged():
                 averaged = {name: value.clone() for name, value in model.state_dict().items()}
             model.load_state_dict(averaged)
-    return run
+    return runs
 
 
 def train_stage(run: Run, stage: Stage, scenes: Scenes, device: torch.device) -> None:
@@ -144,11 +155,6 @@ def resize(maps: torch.Tensor, side: int) -> torch.Tensor:
     else:
         scaled = functional.interpolate(stacked, (side, side), mode="bilinear", align_corners=False)
     return scaled if maps.ndim == 4 else scaled[0]
-
-
-def shorten(stages: tuple[Stage, ...], steps: int | None) -> tuple[Stage, ...]:
-    """The same stages with so many steps each, or as they are if none are given."""
-    return tuple(replace(s, recipe=replace(s.recipe, steps=steps or s.recipe.steps)) for s in stages)
 
 
 def save_sam2(run: Run, folder: Path) -> None:

@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn import functional
 
 from training.dataset import COLOUR_NAMES, KIND_NAMES, NONE, Scenes
+from training.diffusion_parts import TEXT_WIDTH, build_text_encoder
 from training.loop import Recipe, Run
-from training.stand_in_diffusion import TEXT_WIDTH, build_text_encoder
 
 BATCH = 128
 RECIPE = Recipe(steps=1500, learning_rate=4e-3)  # at 1e-3 it takes several times as long

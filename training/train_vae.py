@@ -16,8 +16,8 @@ from rich.progress import track
 from torch.nn import functional
 
 from training.dataset import Scenes
+from training.diffusion_parts import LATENT_CHANNELS, build_vae
 from training.loop import Recipe, Run
-from training.stand_in_diffusion import LATENT_CHANNELS, build_vae
 
 BATCH = 16
 RECIPE = Recipe(steps=4000, learning_rate=2e-3, weight_decay=0.0, warmup=100, ema=0.995)

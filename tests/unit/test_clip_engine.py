@@ -13,7 +13,7 @@ from pipeline.engines.cifar100 import CIFAR100
 from pipeline.engines.clip import MAX_TEXTS, ClipEngine
 from pipeline.engines.weights import ModelUnavailable, fingerprint
 from pipeline.settings import ClipSettings, Labelling, ModelSource
-from training.pictures import draw_blobs, draw_shapes
+from tests.unit.shapes import draw_held_out, draw_shapes
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def encoded(engine, monkeypatch):
 
 
 def test_confidences_of_all_labels_sum_to_one_best_first(engine):
-    described = engine.describe([draw_shapes(), draw_blobs(1)], Labelling(top_k=200))
+    described = engine.describe([draw_shapes(), draw_held_out(1)], Labelling(top_k=200))
     assert described.confidences.shape == (2, 100)
     assert np.allclose(described.confidences.sum(axis=1), 1, atol=1e-5)
     assert (np.diff(described.confidences, axis=1) <= 0).all()
@@ -61,14 +61,14 @@ def test_scores_are_open_clips_own(engine, mini_models):
 
 
 def test_a_picture_is_described_alike_alone_and_in_a_batch_of_any_sizes(engine):
-    pictures = [draw_shapes(), draw_blobs(2)[:3, :50], draw_blobs(3)[:, :70]]
+    pictures = [draw_shapes(), draw_held_out(2)[:3, :50], draw_held_out(3)[:, :70]]
     together = engine.describe(pictures, Labelling())
     alone = np.concatenate([engine.describe([picture], Labelling()).vectors for picture in pictures])
     assert together.vectors == pytest.approx(alone, abs=1e-5)
 
 
 def test_different_pictures_get_different_labels(engine):
-    described = engine.describe([draw_blobs(i) for i in range(20, 30)], Labelling())
+    described = engine.describe([draw_held_out(i) for i in range(20, 30)], Labelling())
     assert len({row[0] for row in described.labels}) >= 3
 
 
@@ -83,9 +83,9 @@ def test_vectors_have_unit_norm_and_nothing_can_be_written(engine):
 
 def test_no_pictures_and_no_texts_give_empty_results_of_the_right_shapes(engine):
     described = engine.describe([], Labelling())
-    assert (len(described), described.vectors.shape, described.confidences.shape) == (0, (0, 128), (0, 5))
+    assert (len(described), described.vectors.shape, described.confidences.shape) == (0, (0, 256), (0, 5))
     assert list(described) == []
-    assert engine.encode_texts([]).shape == (0, 128)
+    assert engine.encode_texts([]).shape == (0, 256)
 
 
 def test_texts_are_encoded_once(engine, encoded):

@@ -17,7 +17,7 @@ from pipeline.engines.weights import ModelUnavailable, fingerprint
 from pipeline.records import Segmentation, StepProgress
 from pipeline.regions import decode_mask
 from pipeline.settings import Everything, ModelSource, Sam2Settings
-from training.pictures import draw_blobs, draw_shapes
+from tests.unit.shapes import draw_held_out, draw_shapes
 
 # Those of configs/mini.yaml.
 MINI = Everything(
@@ -63,7 +63,7 @@ def test_boxes_enclose_their_masks_exactly(engine):
 
 def test_the_same_image_gives_the_same_regions_whatever_came_between(engine):
     first = segment(engine, draw_shapes())
-    segment(engine, draw_blobs(1), MINI.model_copy(update={"image_size": 64}))
+    segment(engine, draw_held_out(1), MINI.model_copy(update={"image_size": 64}))
     again = segment(engine, draw_shapes())
     assert first.rles == again.rles
     assert np.array_equal(first.predicted_iou, again.predicted_iou)

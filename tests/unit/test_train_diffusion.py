@@ -127,12 +127,19 @@ def test_what_is_saved_paints_through_the_engine(work, tmp_path, small_batches):
         vae=train_vae.RECIPE,
         text=train_text.RECIPE,
         denoiser=train_diffusion.FULL_PLAN.denoiser,
-    ).shortened(3, 1000)
-    save_diffusion(train_diffusion.train_diffusion(plan, work), tmp_path)
+    ).adapt(lambda recipe: replace(recipe, steps=3), 1000)
+    first = train_diffusion.train_diffusion(plan, work, work)
+    save_diffusion(first, tmp_path)
     engine = load_engine(tmp_path, SIDE)
     picture = paint_one(engine, "a red apple", 0, SIDE)
     assert (picture.shape, picture.dtype) == ((SIDE, SIDE, 3), np.uint8)
     assert np.array_equal(picture, paint_one(engine, "a red apple", 0, SIDE))
+
+    still = plan.adapt(lambda recipe: replace(recipe, steps=0), 1000)
+    onward = train_diffusion.train_diffusion(still, work, tmp_path / "onward", start=tmp_path)
+    assert list(onward.runs) == ["Denoiser"]
+    for name, value in first.model.unet.state_dict().items():
+        assert torch.allclose(value, onward.model.unet.state_dict()[name], atol=2e-3), name
     assert not np.array_equal(picture, paint_one(engine, "a red apple", 1, SIDE))
     assert all(file.stat().st_size < 16e6 for file in tmp_path.rglob("*.safetensors"))
     assert json.loads((tmp_path / "vae" / "config.json").read_text())["scaling_factor"] != 1.0

@@ -11,7 +11,7 @@ from training.dataset import Choice, load_scenes
 from training.evaluate_sam2 import masks_of, open_engine, pairwise_iou, segment, tally_up
 from training.loop import Recipe, Run
 from training.prompts import draw_prompts
-from training.train_sam2 import FULL_STAGES, Stage, save_sam2, shorten, train_sam2
+from training.train_sam2 import Stage, save_sam2, train_sam2
 from training.trainable_sam2 import TrainableSam2
 
 STAGE = Stage(side=64, loss_side=32, recipe=Recipe(steps=24, learning_rate=1e-3, warmup=4, ema=0.9))
@@ -35,7 +35,7 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(scenes):
-    return train_sam2(scenes, (STAGE,), None)
+    return train_sam2(scenes, (STAGE,), None)[-1]
 
 
 def test_training_lowers_the_loss(trained):
@@ -48,7 +48,7 @@ def test_a_resumed_training_ends_with_the_same_weights(scenes, tmp_path, monkeyp
         Stage(side=side, loss_side=32, recipe=Recipe(steps=4, learning_rate=1e-3, warmup=2, ema=0.9, seed=side))
         for side in (64, 128)
     )
-    whole = train_sam2(scenes, stages, tmp_path / "whole")
+    whole = train_sam2(scenes, stages, tmp_path / "whole")[-1]
 
     advance, steps_left = Run._advance, 6  # into the second stage
 
@@ -64,7 +64,7 @@ def test_a_resumed_training_ends_with_the_same_weights(scenes, tmp_path, monkeyp
         patch.setattr(Run, "_advance", advance_or_break)
         with pytest.raises(KeyboardInterrupt):
             train_sam2(scenes, stages, tmp_path / "broken")
-    resumed = train_sam2(scenes, stages, tmp_path / "broken")
+    resumed = train_sam2(scenes, stages, tmp_path / "broken")[-1]
 
     assert len(resumed.losses) == 2
     for name, value in whole.model.state_dict().items():
@@ -119,8 +119,9 @@ def test_a_fresh_model_already_looks_where_the_point_is():
     assert divmod(int(nearness.argmax()), 8) == (1, 6)  # row and column of the cell that holds the point
 
 
-def test_shorter_recipes_keep_everything_else():
-    short = shorten(FULL_STAGES, 5)
-    assert [stage.recipe.steps for stage in short] == [5] * len(FULL_STAGES)
-    assert replace(short[0].recipe, steps=FULL_STAGES[0].recipe.steps) == FULL_STAGES[0].recipe
-    assert shorten(FULL_STAGES, None) == FULL_STAGES
+def test_training_goes_on_from_saved_weights(trained, scenes, tmp_path):
+    save_sam2(trained, tmp_path)
+    still = replace(STAGE, recipe=replace(STAGE.recipe, steps=0))
+    onward = train_sam2(scenes, (still,), None, start=tmp_path)[-1]
+    for name, value in trained.result().sam2.sam_mask_decoder.state_dict().items():
+        assert torch.allclose(value, onward.model.sam2.sam_mask_decoder.state_dict()[name], atol=2e-3), name

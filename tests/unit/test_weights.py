@@ -27,7 +27,7 @@ class Malicious:
 
 def test_a_missing_path_is_named_with_the_ways_to_provide_it(tmp_path):
     missing = tmp_path / "nowhere"
-    with pytest.raises(ModelUnavailable, match=rf"{missing} does not exist.*training\.stand_ins"):
+    with pytest.raises(ModelUnavailable, match=rf"{missing} does not exist.*training\.train"):
         weights.find(ModelSource(source=str(missing)))
 
 

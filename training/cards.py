@@ -1,0 +1,133 @@
+"""Model cards: what a miniature model was trained on and how, what it is good for, and how good it is."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from pipeline.engines import weights
+from pipeline.settings import PROJECT_ROOT
+from training.loop import Run
+from training.measures import Figure, tabulate_markdown
+
+MODELS = PROJECT_ROOT / "models" / "mini"
+PROVENANCE_FILE = "training.yaml"
+
+CARD = """---
+license: agpl-3.0
+---
+# {title}
+
+{what}
+
+- **Data**: {data}
+- **Limits**: {limits}
+- **Format**: {form}
+- **Content**: `{digest}` (SHA-256, see `pipeline/engines/weights.py`), {megabytes:.1f} MB
+- **Licence**: the project's, AGPL-3.0-or-later.{credit}
+
+## Training
+
+`python -m training.train {name}`, seeded, so a second run on the same machine gives the same weights.
+
+| stage | steps | pictures in a batch | learning rate | seed | minutes | device |
+|---|---|---|---|---|---|---|
+{stages}
+
+## Measured quality
+
+`python -m training.evaluate {name}`, on held-out seeds:
+
+{figures}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """What a card says that isn't measured."""
+
+    title: str
+    what: str
+    data: str
+    limits: str
+    form: str
+    credit: str = ""
+
+
+SCENES = (
+    "scenes that `training/scenes.py` draws: one to three things of 49 of CIFAR-100's kinds in 11 colours, on plain, "
+    "gradient and textured backgrounds, with captions. One colour of each kind is held out."
+)
+TEXTS = {
+    "clip": Text(
+        title="A miniature CLIP for drawn scenes",
+        what="Says which of 49 kinds of things, and of 11 colours, a picture or a region of it shows.",
+        data=SCENES,
+        limits="knows drawn things only. A photograph gets an answer too, and it means nothing.",
+        form="an open_clip folder for `local-dir:`, half precision, 80 px pictures, open_clip's own tokenizer",
+        credit=" The tokenizer's byte-pair merges are CLIP's, from open_clip (MIT).",
+    ),
+    "diffusion": Text(
+        title="A miniature Stable Diffusion for drawn scenes",
+        what='Paints pictures of 128 × 128 pixels after prompts like "red apple in white plate".',
+        data=f"{SCENES} Of the kinds it is shown 20: those in `training/train_diffusion.py`.",
+        limits="knows 20 kinds of drawn things, alone or in twos; of everything else it makes something of these.",
+        form="a diffusers `StableDiffusionPipeline` folder, half precision, v-prediction, zero SNR, trailing DDIM",
+        credit=" The tokenizer's byte-pair merges are CLIP's, from open_clip (MIT).",
+    ),
+    "sam2": Text(
+        title="A miniature SAM2 for drawn scenes",
+        what="Takes a picture apart: the visible part of whatever lies under a point, and how well it is cut out.",
+        data=SCENES,
+        limits="trained on drawn things, and on whole things: parts of things and photographs it cuts by colour.",
+        form="`config.json` with the arguments of ultralytics' `_build_sam2`, half precision, no memory for videos",
+    ),
+}
+
+
+def write_provenance(folder: Path, stages: Mapping[str, tuple[Run, int]]) -> None:
+    """Note beside a model how its stages were trained, each with its batch size."""
+    facts = [
+        {
+            "stage": name,
+            "steps": run.recipe.steps,
+            "batch": batch,
+            "learning_rate": run.recipe.learning_rate,
+            "seed": run.recipe.seed,
+            "minutes": round(run.seconds / 60, 1),
+            "device": name_device(),
+        }
+        for name, (run, batch) in stages.items()
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PROVENANCE_FILE).write_text(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
+
+
+def name_device() -> str:
+    """The device training runs on, in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{torch.get_num_threads()} CPU thread(s), {platform.machine()}"
+
+
+def write_card(folder: Path, figures: Sequence[Figure]) -> None:
+    """Write the card of a model, which is named like its folder, from its provenance and its figures."""
+    facts: list[dict[str, Any]] = yaml.safe_load((folder / PROVENANCE_FILE).read_text())
+    text = TEXTS[folder.name]
+    megabytes = sum(file.stat().st_size for file in folder.rglob("*.safetensors")) / 1e6
+    stages = "\n".join("| " + " | ".join(str(value) for value in stage.values()) + " |" for stage in facts)
+    card = CARD.format(
+        name=folder.name,
+        digest=weights.content_digest(folder),
+        megabytes=megabytes,
+        stages=stages,
+        figures=tabulate_markdown(figures),
+        **vars(text),
+    )
+    (folder / "README.md").write_text(card)

@@ -1,0 +1,48 @@
+"""What the miniature models cost: their size, and how long they take on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from pipeline.engines.clip import ClipEngine
+from pipeline.settings import ClipSettings, Labelling, ModelSource
+from training.evaluate_diffusion import STEPS, load_engine, paint_one
+from training.measures import Figure
+
+ROUNDS = 15
+
+
+def evaluate_cost(models: Path, side: int) -> list[Figure]:
+    """Measure the weights' size, and the median time of an image and of naming what it shows."""
+    size_mb = sum(file.stat().st_size for file in models.rglob("*.safetensors")) / 1e6
+    diffusion = load_engine(models / "diffusion", side)
+    clip = ClipEngine(ClipSettings(model=ModelSource(source=str((models / "clip").resolve()))), "cpu")
+    picture = np.asarray(paint_one(diffusion, "red apple", 0, side))
+    painting_s = time_median(lambda: paint_one(diffusion, "red apple", 0, side))
+    naming_s = time_median(lambda: clip.describe([picture], Labelling()))
+    return [
+        lesser("All: size of the weights", size_mb, 45, "MB", 1),
+        lesser(f"Diffusion: {STEPS} steps at {side} px", painting_s, 2.5, "s", ROUNDS),
+        lesser("CLIP: one image", 1000 * naming_s, 20, "ms", ROUNDS),
+    ]
+
+
+def lesser(what: str, value: float, goal: float, unit: str, samples: int) -> Figure:
+    """A figure that should be small."""
+    return Figure(what=what, value=value, goal=goal, samples=samples, unit=unit, smaller_is_better=True)
+
+
+def time_median(work: Callable[[], object]) -> float:
+    """The median time of work that was done once before, in seconds."""
+    work()
+    times = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return median(times)
