@@ -68,16 +68,18 @@ def evaluate_sam2(folder: Path, scenes: Path, side: int, everything: Everything)
     points = ask_points(engine, shown, everything.image_size)
     return [
         Figure.share("SAM2: true objects found at IoU ≥ 0.8", tally.found, 0.85),
-        Figure(what="SAM2: mean best IoU", value=tally.mean_best, goal=0.86, samples=len(tally.best)),
+        Figure(what="SAM2: mean best", value=tally.mean_best, goal=0.86, samples=len(tally.best), unit="IoU"),
         Figure(
             what="SAM2: regions per true object",
+            unit="regions",
             value=tally.regions_each,
             goal=1.6,
             samples=tally.objects,
             smaller_is_better=True,
         ),
         Figure(
-            what="SAM2: mean IoU of a point inside an object",
+            what="SAM2: a point inside an object",
+            unit="IoU",
             value=float(np.mean(points)),
             goal=0.85,
             samples=len(points),
