@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, text
 
 BUSY_TIMEOUT_MS = 5000
+WAL_RETRY_S = 0.02
 WRITE_LOCK = 0x61695F70  # the advisory lock of all writers on PostgreSQL
 MIGRATION_LOCK = 0x61695F6D
 
@@ -51,11 +54,24 @@ def migrate(engine: Engine) -> None:
         command.upgrade(config, "head")
 
 
+def _use_wal(cursor: Any) -> None:
+    """Switch a database to its write-ahead log; while others do so too, SQLite says "locked" without waiting."""
+    last_try = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > last_try:
+                raise
+            time.sleep(WAL_RETRY_S)
+
+
 def _configure_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver must not begin transactions of its own
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-    cursor.execute("PRAGMA journal_mode=WAL")
+    _use_wal(cursor)
     cursor.execute("PRAGMA synchronous=NORMAL")  # safe against crashes of processes; power loss may cost the newest
     cursor.close()
 

@@ -257,6 +257,6 @@ async def test_a_model_that_is_not_ready_says_why(tmp_path: Path):
 async def test_probe_maps_the_profile_s_bounds_to_percentages(bench: Bench):
     probe = await bench.flow.probe(await bench.image(), "apple", "r")
 
-    assert probe.image_match == pytest.approx(0.75)  # 0.125 between -0.25 and 0.25
-    assert probe.region_matches == (pytest.approx(0.75), pytest.approx(0.5))
+    assert probe.image_match == pytest.approx(0.125 / 0.45)  # 0.125 between 0 and 0.45
+    assert probe.region_matches == (pytest.approx(0.125 / 0.45), pytest.approx(0.0))
     assert probe.region_labels == ("apple", "plate")

@@ -67,8 +67,8 @@ async def test_the_five_calls_in_order(client: httpx.AsyncClient):
     assert analysis["segmentation"]["masks"] == ["region_0", "region_1"]
     assert len(analysis["segmentation"]["polygons"]) == 2
     assert probe["probe_text"] == "metal"
-    assert probe["global_match_score"] == "75.00%"
-    assert probe["regional_matches"][0] == {"region_id": 0, "class_label": "apple", "similarity_to_prompt": "75.00%"}
+    assert probe["global_match_score"] == "27.78%"
+    assert probe["regional_matches"][0] == {"region_id": 0, "class_label": "apple", "similarity_to_prompt": "27.78%"}
     assert segments["segmented_regions"][0]["sam_confidence"] == "0.99"
     assert all(len(contour) >= 3 for region in segments["segmented_regions"] for contour in region["polygon"])
     assert pictures["status"] == "success"
