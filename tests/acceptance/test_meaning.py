@@ -87,14 +87,13 @@ def check_meaning(client: httpx.Client, image_id: str, case: Case) -> None:
     """Assert that the image shows the case's thing in its colour, by all that the service says of it."""
 
     def call(path: str, **parameters: str) -> dict:
-        answer = client.post(path, json={"image_id": image_id, **parameters})
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        # No assertion: with another prompt's image what must fail is the meaning, not the service.
+        return client.post(path, json={"image_id": image_id, **parameters}).raise_for_status().json()
 
     labels = [score["class"] for score in call("/analyze")["clip_scores"]]
     assert case.kind in labels, f"the five best classes are {labels}"
 
-    content = client.get(f"/images/{image_id}/content").content
+    content = client.get(f"/images/{image_id}/content").raise_for_status().content
     painted = in_colour(np.array(Image.open(io.BytesIO(content))), case.colour)
     regions = call("/segment")["segmented_regions"]
     agreement = {

@@ -19,7 +19,7 @@ from pipeline.regions import decode_mask
 from pipeline.settings import Everything, ModelSource, Sam2Settings
 from tests.unit.shapes import draw_held_out, draw_shapes
 
-# Those of configs/mini.yaml.
+# Small pictures keep these tests quick; the profile's are larger.
 MINI = Everything(
     image_size=128, points_per_side=8, points_per_batch=64, min_predicted_iou=0.7, min_stability=0.9, max_box_iou=0.7
 )
