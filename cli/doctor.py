@@ -130,7 +130,7 @@ def _weights(model: str, source: ModelSource) -> Finding:
             ok=False,
             what=what,
             found=f"{path} is missing",
-            mend="provide it, or train the miniature models: python -m training.train",
+            mend="provide it, or train the miniature models: python -m training.train all",
         )
     size_mb = sum(f.stat().st_size for f in (path.rglob("*") if path.is_dir() else [path]) if f.is_file()) / 1e6
     return Finding(ok=True, what=what, found=f"{path}, {size_mb:.0f} MB")

@@ -24,7 +24,7 @@ OTHER_VARIANTS = (".fp16.", ".non_ema.")  # beside the files an engine reads in 
 
 HOW_TO_PROVIDE = (
     "Set the profile's source to a folder or file on this machine (./path or /path), let the hub's cache hold the "
-    "model, or, for ./models/mini, train it with: python -m training.train"
+    "model, or, for ./models/mini, train it with: python -m training.train all"
 )
 
 
