@@ -70,13 +70,14 @@ async def _encode(
 ) -> AsyncIterator[bytes]:
     async with aclosing(items):
         yield _encode_item(first)
+        limit = asyncio.timeout_at(scope["state"]["ends_at"] - GRACE_S)
         try:
-            async with asyncio.timeout_at(scope["state"]["ends_at"] - GRACE_S):
+            async with limit:
                 async for item in items:
                     yield _encode_item(item)
         except Exception as error:
             known = error if isinstance(error, PipelineError) else PipelineError()
-            if isinstance(error, TimeoutError):
+            if limit.expired():
                 error = known = DeadlineExceeded(deadline_s=scope["state"]["deadline_s"])
             yield format_sse_event(event=FAILED, data_str=bytes(problem(scope, known).body).decode())
             if known is not error:

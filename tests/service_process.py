@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 START_WITHIN_S = 300
 SETTLE_WITHIN_S = 60
 POLL_S = 0.1
+STEADY_S = 4.0  # several of the exporter's intervals
 QUICK_SCALING = {"upscale_delay_s": 1, "downscale_delay_s": 3, "metrics_interval_s": 1, "look_back_period_s": 2}
 
 
@@ -79,6 +80,20 @@ class RunningService:
         """A metric's value once the exporter has caught up with `expected`, or what it is after all."""
         wait_until(lambda: self.metric(name, **labels) >= expected, give_up=False)
         return self.metric(name, **labels)
+
+    def steady_metric(self, name: str, **labels: str) -> float:
+        """A metric's value once the exporter has nothing more to report of what was done before."""
+        since, value = time.monotonic(), self.metric(name, **labels)
+
+        def is_steady() -> bool:
+            nonlocal since, value
+            before, value = value, self.metric(name, **labels)
+            if value != before:
+                since = time.monotonic()
+            return time.monotonic() - since > STEADY_S
+
+        wait_until(is_steady)
+        return value
 
 
 def wait_until(condition: Callable[[], bool], within_s: float = SETTLE_WITHIN_S, give_up: bool = True) -> bool:

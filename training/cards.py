@@ -34,10 +34,11 @@ license: agpl-3.0
 
 ## Training
 
-`python -m training.train {name}`, seeded, so a second run on the same machine gives the same weights.
+`python -m training.train {name}`, and `--onward` where a stage has the name of an earlier one. A stage without a remark
+gives the same weights again on the same machine. Minutes are wall time; these machines had other work too.
 
-| stage | steps | pictures in a batch | learning rate | seed | minutes | device |
-|---|---|---|---|---|---|---|
+| stage | steps | pictures in a batch | learning rate | seed | minutes | device | remark |
+|---|---|---|---|---|---|---|---|
 {stages}
 
 ## Measured quality
@@ -91,22 +92,31 @@ TEXTS = {
 }
 
 
-def write_provenance(folder: Path, stages: Mapping[str, tuple[Run, int]]) -> None:
-    """Note beside a model how its stages were trained, each with its batch size."""
+def write_provenance(folder: Path, stages: Mapping[str, tuple[Run, int]], append: bool = False) -> None:
+    """Note beside a model how its stages were trained, each with its batch size.
+
+    Whoever changes a recipe while it runs adds a remark to the file.
+
+    Args:
+        append: the model went on from weights whose stages are noted there already.
+    """
     facts = [
         {
             "stage": name,
-            "steps": run.recipe.steps,
+            "steps": run.step,
             "batch": batch,
             "learning_rate": run.recipe.learning_rate,
             "seed": run.recipe.seed,
             "minutes": round(run.seconds / 60, 1),
             "device": name_device(),
+            "remark": "",
         }
         for name, (run, batch) in stages.items()
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PROVENANCE_FILE).write_text(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
+    file = folder / PROVENANCE_FILE
+    earlier = yaml.safe_load(file.read_text()) if append else []
+    file.write_text(yaml.safe_dump(earlier + facts, sort_keys=False, allow_unicode=True))
 
 
 def name_device() -> str:

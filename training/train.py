@@ -2,37 +2,40 @@
 
 What is broken off goes on where it stood when it is called again: scenes and checkpoints are kept in `.training/`. Each
 model is then measured, and its card says how it was made and how good it is. `--onward` trains the models in `--out`
-further; what comes of it is better or it isn't: compare the figures before you commit it.
+further, in an order of scenes that follows from their weights; what comes of it is better or it isn't: compare the
+figures before you commit it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
+from pipeline.engines import weights
 from training.cards import MODELS, write_card, write_provenance
 from training.dataset import SIDE, WORK, Choice, Scenes, load_scenes
 from training.evaluate import MEASURES
-from training.loop import Recipe
+from training.loop import Recipe, Run
 from training.measures import tabulate
 
 SCENES = 60_000
-ONWARD_RATE = 0.4  # share of the learning rate when trained weights go on
+ONWARD_RATE = 0.6  # share of the learning rate when trained weights go on
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Order:
     """What the command line asks for."""
 
     folder: Path  # of the model
     work: Path  # for scenes
-    checkpoints: Path
     max_steps: int | None
     scenes: int
     onward: bool
@@ -42,11 +45,22 @@ class Order:
         """The folder whose weights are the start, if they are."""
         return self.folder if self.onward else None
 
+    @cached_property
+    def checkpoints(self) -> Path:
+        """The folder for them: trained weights that go on have one of their own."""
+        return self.work / f"onward-{weights.fingerprint(self.folder)}" if self.onward else self.work
+
     def adapt(self, recipe: Recipe) -> Recipe:
-        """The recipe with no more steps than were asked for, slower where trained weights go on."""
-        steps = min(recipe.steps, self.max_steps or recipe.steps)
-        rate = recipe.learning_rate * (ONWARD_RATE if self.onward else 1)
-        return replace(recipe, steps=steps, learning_rate=rate)
+        """The recipe with no more steps than were asked for; slower, and from another seed, where weights go on."""
+        recipe = replace(recipe, steps=min(recipe.steps, self.max_steps or recipe.steps))
+        if self.onward:
+            seed = zlib.crc32(self.checkpoints.name.encode())
+            recipe = replace(recipe, learning_rate=recipe.learning_rate * ONWARD_RATE, seed=seed)
+        return recipe
+
+    def note(self, stages: Mapping[str, tuple[Run, int]]) -> None:
+        """Write down how the model was trained."""
+        write_provenance(self.folder, stages, append=self.onward)
 
     def load_scenes(self) -> Scenes:
         """The scenes that CLIP and SAM2 learn from."""
@@ -71,7 +85,6 @@ def main() -> None:
             Order(
                 folder=arguments.out / name,
                 work=arguments.work,
-                checkpoints=arguments.work / "onward" if arguments.onward else arguments.work,
                 max_steps=arguments.max_steps,
                 scenes=arguments.scenes,
                 onward=arguments.onward,
@@ -91,7 +104,7 @@ def make_clip(order: Order) -> None:
 
     run = train_clip(order.load_scenes(), order.adapt(FULL_RECIPE), order.checkpoints / "clip.pt", order.start)
     save_clip(run, order.folder)
-    write_provenance(order.folder, {"CLIP": (run, PICTURES)})
+    order.note({"CLIP": (run, PICTURES)})
 
 
 def make_diffusion(order: Order) -> None:
@@ -102,20 +115,19 @@ def make_diffusion(order: Order) -> None:
     plan = FULL_PLAN.adapt(order.adapt, order.scenes)
     diffusion = train_diffusion(plan, order.work, order.checkpoints, order.start)
     save_diffusion(diffusion, order.folder)
-    batches = {"Autoencoder": train_vae.BATCH, "Text encoder": train_text.BATCH, "Denoiser": BATCH}
-    write_provenance(order.folder, {name: (run, batches[name]) for name, run in diffusion.runs.items()})
+    batches = {"Autoencoder": train_vae.BATCH, "Decoder": train_vae.BATCH, "Text encoder": train_text.BATCH}
+    order.note({name: (run, batches.get(name, BATCH)) for name, run in diffusion.runs.items()})
 
 
 def make_sam2(order: Order) -> None:
     """Train SAM2 and save it."""
     from training.train_sam2 import FULL_STAGES, PICTURES, save_sam2, train_sam2
 
-    stages = tuple(replace(stage, recipe=order.adapt(stage.recipe)) for stage in FULL_STAGES)
+    planned = FULL_STAGES[-1:] if order.onward else FULL_STAGES
+    stages = tuple(replace(stage, recipe=order.adapt(stage.recipe)) for stage in planned)
     runs = train_sam2(order.load_scenes(), stages, order.checkpoints, order.start)
     save_sam2(runs[-1], order.folder)
-    write_provenance(
-        order.folder, {f"{stage.side} px": (run, PICTURES) for stage, run in zip(stages, runs, strict=True)}
-    )
+    order.note({f"{stage.side} px": (run, PICTURES) for stage, run in zip(stages, runs, strict=True)})
 
 
 TRAINERS: dict[str, Callable[[Order], None]] = {"clip": make_clip, "diffusion": make_diffusion, "sam2": make_sam2}

@@ -42,12 +42,6 @@ NO_PROMPT = 0.1  # share of pictures without their caption, for guidance
 PAIRS_FROM = 0.25  # of the steps: earlier, two things would only confuse; much later, they would never be learned
 PAIRS = 0.45  # share of pictures with two things from then on
 
-VAE, TEXT_ENCODER, UNET = (
-    ("vae", AutoencoderTiny),
-    ("text_encoder", CLIPTextModel),
-    ("unet", UNet2DConditionModel),
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -122,7 +116,7 @@ class Diffusion:
 
 
 def train_diffusion(plan: Plan, work: Path, checkpoints: Path, start: Path | None = None) -> Diffusion:
-    """Train all stages, from scratch or on from their checkpoints; from the weights in `start`, the denoiser only.
+    """Train all stages, from scratch or on from their checkpoints; from the weights in `start`, decoder and denoiser.
 
     Args:
         plan: what to train on, and for how long.
@@ -144,7 +138,11 @@ def train_diffusion(plan: Plan, work: Path, checkpoints: Path, start: Path | Non
         text_encoder = runs["Text encoder"].result().text_encoder.requires_grad_(True)
         unet = None
     else:
-        vae, text_encoder, unet = (load_part(start, part, device) for part in (VAE, TEXT_ENCODER, UNET))
+        vae = AutoencoderTiny.from_pretrained(start / "vae", torch_dtype=torch.float32)
+        text_encoder = CLIPTextModel.from_pretrained(start / "text_encoder", torch_dtype=torch.float32).to(device)
+        unet = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32)
+        runs["Decoder"] = train_vae.train_decoder(vae, sets, plan.vae, checkpoints / "diffusion-decoder.pt", device)
+        vae = runs["Decoder"].result()
     print(f"Autoencoder: {train_vae.measure_psnr(vae, sets[0].pixels[:64], device):.1f} dB on single things")
     material = [
         Material(scenes=scenes, latents=load_latents(vae, scenes, choice.name, work, device))
@@ -155,12 +153,6 @@ def train_diffusion(plan: Plan, work: Path, checkpoints: Path, start: Path | Non
         text_encoder, tokenizer, material, scaling, plan.denoiser, checkpoints / "diffusion.pt", device, unet
     )
     return Diffusion(vae=vae, scaling=scaling, model=run.result(), runs=runs)
-
-
-def load_part(folder: Path, part: tuple[str, Any], device: str) -> Any:
-    """Load a part of a saved pipeline, in full precision, to train it further."""
-    name, kind = part
-    return kind.from_pretrained(folder / name, torch_dtype=torch.float32).to(device).requires_grad_(True)
 
 
 def train_denoiser(

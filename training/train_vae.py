@@ -32,8 +32,17 @@ Latents = npt.NDArray[np.float16]  # (n, 12, s / 16, s / 16)
 def train_vae(sets: Sequence[Scenes], recipe: Recipe, checkpoint: Path | None, device: str) -> Run:
     """Train on as many pictures of each set, from scratch or on from the checkpoint."""
     torch.manual_seed(recipe.seed)
-    vae = build_vae().to(device, memory_format=torch.channels_last)
-    run = Run(vae, recipe, checkpoint)
+    return _train(build_vae(), sets, recipe, checkpoint, device, "Autoencoder")
+
+
+def train_decoder(vae: Any, sets: Sequence[Scenes], recipe: Recipe, checkpoint: Path | None, device: str) -> Run:
+    """Train a trained autoencoder's decoder further; what the latents mean stays as it is."""
+    vae.requires_grad_(True).encoder.requires_grad_(False)
+    return _train(vae, sets, recipe, checkpoint, device, "Decoder")
+
+
+def _train(vae: Any, sets: Sequence[Scenes], recipe: Recipe, checkpoint: Path | None, device: str, words: str) -> Run:
+    run = Run(vae.to(device, memory_format=torch.channels_last), recipe, checkpoint)
 
     def loss_of(_step: int, rng: np.random.Generator) -> torch.Tensor:
         shown = [scenes.pixels[rng.integers(len(scenes), size=BATCH // len(sets))] for scenes in sets]
@@ -44,7 +53,7 @@ def train_vae(sets: Sequence[Scenes], recipe: Recipe, checkpoint: Path | None, d
             made = vae.decode(latents + LATENT_NOISE * noise).sample.float()
         return loss_of_reconstruction(made, pictures) + loss_of_latents(latents)
 
-    run.train(loss_of, "Autoencoder")
+    run.train(loss_of, words)
     return run
 
 

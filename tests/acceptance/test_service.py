@@ -74,7 +74,7 @@ def test_the_same_seed_makes_the_same_image(service: RunningService):
 def test_sixteen_callers_one_segmentation(service: RunningService):
     with service.client() as client, ThreadPoolExecutor(16) as pool:
         image_id = new_image(client, seed=100)
-        before = service.settled_metric("ray_pipeline_engine_calls_total", 1, model="Segmenter")
+        before = service.steady_metric("ray_pipeline_engine_calls_total", model="Segmenter")
 
         answers = list(pool.map(lambda _: service.post(f"/segment?image_id={image_id}"), range(16)))
 
@@ -88,7 +88,7 @@ def test_sixteen_callers_one_segmentation(service: RunningService):
 def test_the_first_caller_hangs_up_and_the_others_are_served(service: RunningService):
     with service.client() as client, ThreadPoolExecutor(8) as pool:
         image_id = new_image(client, seed=110)
-        before = service.settled_metric("ray_pipeline_engine_calls_total", 1, model="Segmenter")
+        before = service.steady_metric("ray_pipeline_engine_calls_total", model="Segmenter")
         first = http.client.HTTPConnection("127.0.0.1", httpx.URL(service.url).port)
         first.request("POST", f"/segment?image_id={image_id}")
 
@@ -130,7 +130,7 @@ def test_a_killed_model_replica_costs_time_but_no_answer(service: RunningService
 
 
 def test_a_dropped_connection_stops_the_denoising(service: RunningService):
-    before = service.settled_metric("ray_pipeline_engine_steps_total", 1)
+    before = service.steady_metric("ray_pipeline_engine_steps_total")
     caller = http.client.HTTPConnection("127.0.0.1", httpx.URL(service.url).port)
     body = '{"prompt": "pear", "steps": 100, "width": 256, "height": 256}'
     caller.request("POST", "/generate", body, {"Content-Type": "application/json"})

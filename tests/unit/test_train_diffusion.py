@@ -137,12 +137,22 @@ def test_what_is_saved_paints_through_the_engine(work, tmp_path, small_batches):
 
     still = plan.adapt(lambda recipe: replace(recipe, steps=0), 1000)
     onward = train_diffusion.train_diffusion(still, work, tmp_path / "onward", start=tmp_path)
-    assert list(onward.runs) == ["Denoiser"]
+    assert list(onward.runs) == ["Decoder", "Denoiser"]
     for name, value in first.model.unet.state_dict().items():
         assert torch.allclose(value, onward.model.unet.state_dict()[name], atol=2e-3), name
     assert not np.array_equal(picture, paint_one(engine, "a red apple", 1, SIDE))
     assert all(file.stat().st_size < 16e6 for file in tmp_path.rglob("*.safetensors"))
     assert json.loads((tmp_path / "vae" / "config.json").read_text())["scaling_factor"] != 1.0
+
+
+def test_the_decoder_learns_on_while_latents_keep_their_meaning(singles, small_batches):
+    vae = train_vae.build_vae()
+    encoder = train_vae.fingerprint(vae)
+
+    run = train_vae.train_decoder(vae, [singles], Recipe(steps=16, learning_rate=2e-3, warmup=8), None, "cpu")
+
+    assert falls(run)
+    assert train_vae.fingerprint(run.result()) == encoder
 
 
 def test_prompts_ask_for_every_known_combination_and_for_those_never_shown():

@@ -1,0 +1,57 @@
+"""What the command makes of its arguments, and what it notes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from training.cards import PROVENANCE_FILE, write_card, write_provenance
+from training.loop import Recipe, Run
+from training.train import Order
+
+RECIPE = Recipe(steps=10, learning_rate=1e-3)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def order(folder: Path, onward: bool = True) -> Order:
+    return Order(folder=folder, work=folder.parent, max_steps=4, scenes=1, onward=onward)
+
+
+def test_weights_that_go_on_have_checkpoints_and_a_seed_of_their_own(folder):
+    first = order(folder)
+    assert (first.checkpoints, first.adapt(RECIPE)) == (order(folder).checkpoints, order(folder).adapt(RECIPE))
+    (folder / "config.json").write_text('{"trained": "further"}')
+    second = order(folder)
+
+    assert first.checkpoints != second.checkpoints != folder.parent
+    assert len({first.adapt(RECIPE).seed, second.adapt(RECIPE).seed, RECIPE.seed}) == 3
+    assert first.adapt(RECIPE).learning_rate < RECIPE.learning_rate
+
+
+def test_a_run_from_scratch_keeps_the_recipe_but_for_its_length(folder):
+    assert order(folder, onward=False).adapt(RECIPE) == replace(RECIPE, steps=4)
+
+
+def test_stages_of_training_that_goes_on_are_noted_after_the_earlier_ones(folder):
+    run = Run(torch.nn.Linear(1, 1), RECIPE, None)
+    run.step = 7
+    order(folder, onward=False).note({"CLIP": (run, 128)})
+    order(folder).note({"CLIP": (Run(torch.nn.Linear(1, 1), RECIPE, None), 64)})
+
+    noted = yaml.safe_load((folder / PROVENANCE_FILE).read_text())
+    assert [(stage["steps"], stage["batch"]) for stage in noted] == [(7, 128), (0, 64)]
+    write_card(folder, [])
+    assert (folder / "README.md").read_text().count("| CLIP |") == 2
+    write_provenance(folder, {"CLIP": (run, 128)})
+    assert len(yaml.safe_load((folder / PROVENANCE_FILE).read_text())) == 1
