@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 from torchvision.ops import masks_to_boxes, nms
 
+from pipeline.engines.sam2_decoder import ManyPointDecoder, SharedPicture
 from pipeline.engines.sam2_model import load_model
 from pipeline.records import Pixels, Segmentation, StepProgress
 from pipeline.regions import Mask, encode_mask, outline
@@ -49,12 +50,6 @@ class Candidates:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Features:
-    embedding: torch.Tensor  # (1, 256, s / 16, s / 16)
-    high_resolution: list[torch.Tensor]  # (1, 32, s / 4, s / 4) and (1, 64, s / 8, s / 8)
-
-
 class Sam2Engine:
     """SAM2 on one device. Segmentations must not overlap in time, but may come from different threads.
 
@@ -74,6 +69,7 @@ class Sam2Engine:
         self.model: Any = model.to(device, self._dtype)
         # Coordinates up to 1024 lose half a pixel in half precision.
         self.model.sam_prompt_encoder.float()
+        self._decoder = ManyPointDecoder(self.model.sam_mask_decoder)
 
     def segment(self, pixels: Pixels, parameters: Everything) -> Generator[StepProgress | Segmentation, None, None]:
         """Find everything in an image. Closing the iterator stops the work after the current batch of points.
@@ -87,48 +83,43 @@ class Sam2Engine:
         """
         size = (pixels.shape[0], pixels.shape[1])
         share = image_share(size, parameters.image_size)
-        features = self._encode(fit(pixels, share, parameters.image_size))
+        picture = self._look(fit(pixels, share, parameters.image_size))
         grid = point_grid(parameters.points_per_side, size, parameters.image_size)
         batches = torch.split(grid, parameters.points_per_batch)
         found: list[Candidates] = []
         for step, points in enumerate(batches, start=1):
-            found.append(self._ask(features, points, parameters))
+            found.append(self._ask(picture, points, parameters))
             yield StepProgress(step=step, num_steps=len(batches))
         kept = without_duplicates(found, parameters.max_box_iou)
         masks = masks_at(kept.logits, parameters.image_size, share, size)
         yield segmentation_of(kept, masks, size, parameters.min_area)
 
     @torch.inference_mode()
-    def _encode(self, canvas: Pixels) -> _Features:
+    def _look(self, canvas: Pixels) -> SharedPicture:
         """Encode a square canvas, (s, s, 3) uint8, once for all its points."""
         side = canvas.shape[0]
         self.model.set_imgsz([side, side])
         image = torch.from_numpy(canvas).to(self.device).permute(2, 0, 1)[None].float()  # (1, 3, s, s)
         mean, std = (torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in (MEAN, STD))
-        levels = self.model.forward_image(((image - mean) / std).to(self._dtype))["backbone_fpn"]
+        *fine, coarse = self.model.forward_image(((image - mean) / std).to(self._dtype))["backbone_fpn"]
         # A single image has no memory of earlier frames: SAM2 adds a learned vector that says so.
-        embedding = levels[-1] + self.model.no_mem_embed.view(1, -1, 1, 1)
-        return _Features(embedding=embedding, high_resolution=list(levels[:-1]))
+        embedding = coarse + self.model.no_mem_embed.view(1, -1, 1, 1)
+        prompts = self.model.sam_prompt_encoder
+        no_mask = prompts.no_mask_embed.weight.view(1, -1, 1, 1).to(self._dtype)
+        return self._decoder.look(embedding, no_mask, prompts.get_dense_pe().to(self._dtype), fine)
 
     @torch.inference_mode()
-    def _ask(self, features: _Features, points: torch.Tensor, parameters: Everything) -> Candidates:
+    def _ask(self, picture: SharedPicture, points: torch.Tensor, parameters: Everything) -> Candidates:
         """Decode three masks for each of p points, (p, 2) x and y on the canvas, and filter them."""
-        prompts = self.model.sam_prompt_encoder
         coordinates = points[:, None].to(self.device)  # (p, 1, 2)
         foreground = torch.ones(coordinates.shape[:2], dtype=torch.int32, device=self.device)
-        sparse, dense = prompts(points=(coordinates, foreground), boxes=None, masks=None)
-        logits, predicted_iou, _, _ = self.model.sam_mask_decoder(
-            image_embeddings=features.embedding,
-            image_pe=prompts.get_dense_pe().to(self._dtype),
-            sparse_prompt_embeddings=sparse.to(self._dtype),
-            dense_prompt_embeddings=dense.to(self._dtype),
-            multimask_output=True,
-            repeat_image=True,
-            high_res_features=features.high_resolution,
-        )  # (p, 3, s / 4, s / 4), (p, 3)
-        scores = predicted_iou.flatten().float()
+        sparse, _ = self.model.sam_prompt_encoder(points=(coordinates, foreground), boxes=None, masks=None)
+        answered = self._decoder.ask(picture, sparse.to(self._dtype))
+        scores = answered.predicted_iou[:, 1:].float()  # (p, 3)
         good = scores > parameters.min_predicted_iou
-        return stable_candidates(logits.flatten(0, 1)[good].float(), scores[good], parameters)
+        worth_it = good.any(1).nonzero()[:, 0]
+        logits = self._decoder.draw(picture, answered, worth_it)[:, 1:]
+        return stable_candidates(logits[good[worth_it]].float(), scores[good], parameters)
 
 
 def image_share(size: tuple[int, int], side: int) -> tuple[int, int]:

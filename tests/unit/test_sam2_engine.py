@@ -116,9 +116,9 @@ def test_it_keeps_what_ultralytics_keeps(engine, mini_models, height, width, par
     image = draw_shapes(height, width)
     theirs, scores, boxes = ask_ultralytics(mini_models, image, parameters)
     share = sam2.image_share((height, width), parameters.image_size)
-    features = engine._encode(sam2.fit(image, share, parameters.image_size))
+    picture = engine._look(sam2.fit(image, share, parameters.image_size))
     points = sam2.point_grid(parameters.points_per_side, (height, width), parameters.image_size)
-    kept = sam2.without_duplicates([engine._ask(features, points, parameters)], parameters.max_box_iou)
+    kept = sam2.without_duplicates([engine._ask(picture, points, parameters)], parameters.max_box_iou)
     ours = sam2.upsample(kept.logits, (parameters.image_size, parameters.image_size)) > 0
     assert len(ours) == len(theirs) > 0
     overlap = (ours & theirs).sum((1, 2)) / (ours | theirs).sum((1, 2))
