@@ -113,10 +113,10 @@ class ManyPointDecoder:
         seen = self._read_out(picture, answered.queries[points, masks], answered.tokens[points, masks], keys)
         mixing = torch.stack([mlp(seen[:, i]) for i, mlp in enumerate(self._decoder.output_hypernetworks_mlps)], 1)
         widen, norm, bend, widen_more, bend_more = self._decoder.output_upscaling
-        coarse = keys.transpose(1, 2).unflatten(2, picture.size)
+        coarse = torch.unflatten(keys.transpose(1, 2), 2, picture.size)
         middle = bend(norm(widen(coarse) + picture.fine[1]))
         fine = bend_more(widen_more(middle) + picture.fine[0])
-        return (mixing @ fine.flatten(2)).unflatten(2, fine.shape[-2:])
+        return torch.unflatten(mixing @ fine.flatten(2), 2, fine.shape[-2:])
 
     def _look_first(self, picture: SharedPicture, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Layer 0: to it the picture is the same for all points."""
@@ -132,7 +132,7 @@ class ManyPointDecoder:
 
         attention = layer.cross_attn_image_to_token
         asked = _split(attention.k_proj(queries + tokens), attention)
-        scores = (_fold(asked) @ picture.asking.transpose(1, 2)).unflatten(1, tokens.shape[:2])  # (h, p, t, n)
+        scores = torch.unflatten(_fold(asked) @ picture.asking.transpose(1, 2), 1, tokens.shape[:2])  # (h, p, t, n)
         weights = scores.mul_(_scale(attention)).softmax(2).transpose(0, 1)  # (p, h, t, n)
         return queries, layer.norm4(_mix_in(picture.keys.expand(len(tokens), -1, -1), weights, queries, attention))
 
@@ -168,7 +168,7 @@ def _look_at(attention: Any, asking: torch.Tensor, keys: torch.Tensor, places: t
     """
     queries = _split(attention.q_proj(asking), attention)
     weights = _score(queries, attention.k_proj.weight, keys, places).mul_(_scale(attention)).softmax(-1)
-    seen = (weights.flatten(1, 2) @ keys).unflatten(1, weights.shape[1:3])  # (p, h, t, 256)
+    seen = torch.unflatten(weights.flatten(1, 2) @ keys, 1, weights.shape[1:3])  # (p, h, t, 256)
     heads = attention.v_proj.weight.unflatten(0, (attention.num_heads, -1))  # (h, c, 256)
     values = torch.einsum("phtx,hcx->pthc", seen, heads).flatten(2) + attention.v_proj.bias
     told: torch.Tensor = attention.out_proj(values)
@@ -187,8 +187,8 @@ def _score(tokens: torch.Tensor, weight: torch.Tensor, keys: torch.Tensor, place
     """
     p, t, h, _ = tokens.shape
     absorbed = torch.einsum("pthc,hcx->phtx", tokens, weight.unflatten(0, (h, -1))).flatten(1, 2)  # (p, h t, 256)
-    placed = (_fold(tokens) @ places).unflatten(1, (p, t)).transpose(0, 1)  # (p, h, t, n)
-    return torch.baddbmm(placed.flatten(1, 2), absorbed, keys.transpose(1, 2)).unflatten(1, (h, t))
+    placed = torch.unflatten(_fold(tokens) @ places, 1, (p, t)).transpose(0, 1)  # (p, h, t, n)
+    return torch.unflatten(torch.baddbmm(placed.flatten(1, 2), absorbed, keys.transpose(1, 2)), 1, (h, t))
 
 
 def _mix_in(keys: torch.Tensor, weights: torch.Tensor, queries: torch.Tensor, attention: Any) -> torch.Tensor:
@@ -207,7 +207,7 @@ def _place_keys(attention: Any, positions: torch.Tensor) -> torch.Tensor:
 
 def _split(projected: torch.Tensor, attention: Any) -> torch.Tensor:
     """(…, h c) to (…, h, c)."""
-    return projected.unflatten(-1, (attention.num_heads, -1))
+    return torch.unflatten(projected, -1, (attention.num_heads, -1))
 
 
 def _fold(tokens: torch.Tensor) -> torch.Tensor:
@@ -217,7 +217,7 @@ def _fold(tokens: torch.Tensor) -> torch.Tensor:
 
 def _unfold(tokens: torch.Tensor, p: int) -> torch.Tensor:
     """(h, p t, c) to (p, t, h c)."""
-    return tokens.unflatten(1, (p, -1)).permute(1, 2, 0, 3).flatten(2)
+    return torch.unflatten(tokens, 1, (p, -1)).permute(1, 2, 0, 3).flatten(2)
 
 
 def _scale(attention: Any) -> float:
