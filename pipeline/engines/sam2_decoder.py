@@ -2,7 +2,7 @@
 
 Everything here is algebra on the trained weights, no approximation:
 
-- In its first layer the decoder sees the same picture for every point, so what it makes of the picture is computed once.
+- In its first layer the decoder sees the same picture for every point, so what it makes of it is computed once.
 - Later the picture differs from point to point, and projecting it would be most of the work. There are 8 tokens for
   thousands of places, so their side of each product takes over the projection: q W x = (q W) x.
 - The predicted IoU needs the score token alone. Masks are finished only for points that have a mask worth it.
@@ -186,7 +186,8 @@ def _score(tokens: torch.Tensor, weight: torch.Tensor, keys: torch.Tensor, place
         (p, h, t, n).
     """
     p, t, h, _ = tokens.shape
-    absorbed = torch.einsum("pthc,hcx->phtx", tokens, torch.unflatten(weight, 0, (h, -1))).flatten(1, 2)  # (p, h t, 256)
+    heads = torch.unflatten(weight, 0, (h, -1))  # (h, c, 256)
+    absorbed = torch.einsum("pthc,hcx->phtx", tokens, heads).flatten(1, 2)  # (p, h t, 256)
     placed = torch.unflatten(_fold(tokens) @ places, 1, (p, t)).transpose(0, 1)  # (p, h, t, n)
     return torch.unflatten(torch.baddbmm(placed.flatten(1, 2), absorbed, keys.transpose(1, 2)), 1, (h, t))
 
