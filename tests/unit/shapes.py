@@ -1,15 +1,35 @@
-"""Small pictures and segmentations made by hand."""
+"""Small pictures and segmentations made by hand, and drawn scenes."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from pipeline.records import Pixels, Segmentation
 from pipeline.regions import Mask, encode_mask, outline
+from training.scenes import draw_scene
+
+SIDE = 128
 
 
 def noise(height: int, width: int, seed: int = 0) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def draw_shapes(height: int = SIDE, width: int = SIDE) -> Pixels:
+    """Four plain shapes on grey: a rectangle, a disc, a triangle and a dot."""
+    image: Pixels = np.full((SIDE, SIDE, 3), (200, 205, 210), dtype=np.uint8)
+    cv2.rectangle(image, (10, 14), (50, 54), (212, 38, 38), cv2.FILLED)
+    cv2.circle(image, (90, 36), 24, (45, 85, 215), cv2.FILLED)
+    cv2.fillPoly(image, [np.array([[30, 112], [62, 70], [94, 112]])], (50, 165, 60))
+    cv2.circle(image, (112, 100), 11, (245, 220, 50), cv2.FILLED)
+    scaled: Pixels = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
+    return scaled
+
+
+def draw_held_out(seed: int) -> Pixels:
+    """A scene the models weren't trained on."""
+    return np.array(draw_scene(seed, SIDE, split="test").pixels)
 
 
 def rectangle(size: tuple[int, int], x0: int, y0: int, x1: int, y1: int) -> Mask:
