@@ -69,6 +69,10 @@ class GenerationLimits(_Settings):
 class DiffusionSettings(_Settings):
     model: ModelSource
     safety_checker: bool = False
+    batch_rows: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Sizes of a denoising batch, ascending; an image with guidance takes two rows. An image is the same bit for bit
+    whenever it went through batches of one size, so a single size makes it the same whatever the load, at the price
+    of a full batch for a lonely image."""
     defaults: GenerationDefaults
     limits: GenerationLimits
 

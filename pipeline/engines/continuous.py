@@ -45,6 +45,7 @@ class ContinuousDiffusion:
         self._images: dict[str, Denoising] = {}  # being denoised
         self._denoised: deque[tuple[str, Denoising]] = deque()  # waiting to be decoded
         self._decoded_last = False
+        self.fingerprint = engine.fingerprint
 
     def admit(self, order: Order) -> Happening | None:
         """Take up an order; it takes part in the next step. Returns what went wrong, if anything did."""
