@@ -81,6 +81,14 @@ class ModelStatus:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PointsAndBox:
+    """What a region is asked for by, in pixels of the image; points, a box, or both."""
+
+    points: tuple[tuple[float, float, bool], ...] = ()  # x, y and whether it lies inside the region
+    box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Region:
     """One segment of an image."""
 

@@ -111,6 +111,9 @@ class Everything(_Settings):
     min_stability: Fraction = 0.95
     stability_offset: float = 0.95  # logits
     max_box_iou: Fraction = 0.7
+    recall: Fraction = 1.0
+    """Of the regions that the whole grid gives; below 1 points that lie in regions found before are left out as far as
+    that allows."""
     min_area: Fraction = 0.0
     """Of the image's pixels; a smaller region is a speck and dropped."""
 
