@@ -13,8 +13,8 @@ from ultralytics.models.sam.predict import SAM2Predictor
 from pipeline.engines import sam2
 from pipeline.engines.sam2 import Sam2Engine
 from pipeline.engines.sam2_model import load_model
-from pipeline.engines.weights import ModelUnavailable, fingerprint
 from pipeline.engines.survey import Found, covered, expect_missed, plan_rounds
+from pipeline.engines.weights import ModelUnavailable, fingerprint
 from pipeline.records import PointsAndBox, Segmentation, StepProgress
 from pipeline.regions import decode_mask
 from pipeline.settings import Everything, ModelSource, Sam2Settings
