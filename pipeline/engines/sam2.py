@@ -124,6 +124,10 @@ class Sam2Engine:
         masks = masks_at(chosen.logits, parameters.image_size, share, size)
         return segmentation_of(chosen, masks, size, min_area=None)
 
+    def forget(self) -> None:
+        """Drop the encoded pictures that are kept."""
+        self._pictures.clear()
+
     def _survey(
         self, picture: SharedPicture, grid: torch.Tensor, parameters: Everything
     ) -> Generator[StepProgress, None, Candidates]:
