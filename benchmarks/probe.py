@@ -1,8 +1,9 @@
-"""Probing a segmented image with a text: kept region vectors and one text encoding, beside encoding everything again."""
+"""Probing a segmented image with a text: kept vectors and one text encoding, beside encoding everything again."""
 
 from __future__ import annotations
 
 from itertools import count
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,8 @@ def measure(quick: bool) -> list[Result]:
     kept = engine.describe(crops, profile.labelling).vectors  # what the service keeps of a segmented image
     numbers = count()
 
-    def naive(text: str) -> np.ndarray:
-        fresh = ClipEngine.encode_texts(engine, [text])
+    def naive(text: str) -> Any:
+        fresh = engine.encode_texts([text])
         return engine.describe(crops, profile.labelling).vectors @ fresh[0]
 
     def same(ours: np.ndarray, theirs: np.ndarray) -> str:

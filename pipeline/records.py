@@ -153,6 +153,11 @@ class Descriptions:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def part(self, start: int, end: int) -> Descriptions:
+        """Those from `start` up to, but without, `end`."""
+        own = slice(start, end)
+        return Descriptions(vectors=self.vectors[own], labels=self.labels[own], confidences=self.confidences[own])
+
     def __iter__(self) -> Iterator[Description]:
         for vector, labels, confidences in zip(self.vectors, self.labels, self.confidences, strict=True):
             top = tuple(

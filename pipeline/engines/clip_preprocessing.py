@@ -43,7 +43,9 @@ class Preprocessing:
     def _fit(self, pixels: Pixels) -> torch.Tensor:
         """Scale a picture and cut or fill it to the model's size, (3, s, s) uint8."""
         image = torch.tensor(pixels).permute(2, 0, 1)
-        scaled = transforms.resize(image, self._scaled_size(image.shape[1], image.shape[2]), self._interpolation)
+        scaled: torch.Tensor = transforms.resize(
+            image, self._scaled_size(image.shape[1], image.shape[2]), self._interpolation
+        )
         height, width = self._size
         if scaled.shape[1:] == self._size:
             return scaled
