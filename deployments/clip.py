@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 from ray import serve
 
 from deployments.engine_host import EngineHost
@@ -15,15 +19,27 @@ from pipeline.settings import Accelerator, ClipSettings, Labelling
 if TYPE_CHECKING:
     from pipeline.engines.clip import ClipEngine
 
+CALLS_TOGETHER = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Asked:
+    """A call that waits for its batch."""
+
+    image: Pixels
+    segmentation: Segmentation | None
+    labelling: Labelling
+    answer: asyncio.Future[Descriptions]
+
 
 @serve.deployment(
-    max_ongoing_requests=4,
+    max_ongoing_requests=CALLS_TOGETHER,
     max_queued_requests=64,
     graceful_shutdown_wait_loop_s=0.2,
     ray_actor_options={"num_cpus": 0.25},
 )
 class Clip:
-    """A shell round `ClipEngine`."""
+    """A shell round `ClipEngine`: calls that wait together are answered together."""
 
     def __init__(self, settings: ClipSettings, accelerator: Accelerator, threads: int) -> None:
         def load(device: str) -> ClipEngine:
@@ -32,17 +48,19 @@ class Clip:
             return ClipEngine(settings, device)
 
         self._host = EngineHost("Clip", load, accelerator, threads, lambda engine: engine.fingerprint)
+        self._asked: list[_Asked] = []
+        self._driver: asyncio.Task[None] | None = None
 
     async def describe(
         self, image: Pixels, segmentation: Segmentation | None, labelling: Labelling
     ) -> Computed[Descriptions]:
         """Classify an image, (h, w, 3) uint8, or each region of it: its crop, everything outside its mask blanked."""
-
-        def work(engine: ClipEngine) -> Descriptions:
-            pictures = [image] if segmentation is None else list(masked_crops(image, segmentation, engine.fill))
-            return engine.describe(pictures, labelling)
-
-        return Computed(value=await self._host.call(work), model=self._host.fingerprint)
+        self._host.begin()
+        answer: asyncio.Future[Descriptions] = asyncio.get_running_loop().create_future()
+        self._asked.append(_Asked(image=image, segmentation=segmentation, labelling=labelling, answer=answer))
+        if self._driver is None or self._driver.done():
+            self._driver = asyncio.create_task(self._drive())
+        return Computed(value=await answer, model=self._host.fingerprint)
 
     async def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Encode texts, (n, d) unit norm."""
@@ -51,3 +69,35 @@ class Clip:
     def status(self) -> ModelStatus:
         """Tell whether the model is loaded."""
         return self._host.status()
+
+    async def _drive(self) -> None:
+        """Answer until nobody waits; those of one batch have one labelling."""
+        while self._asked:
+            wanted = [asked for asked in self._asked if not asked.answer.done()]  # who has gone is cancelled
+            batch = [asked for asked in wanted if asked.labelling == wanted[0].labelling][:CALLS_TOGETHER]
+            self._asked = [asked for asked in wanted if asked not in batch]
+            answers: Sequence[Descriptions | Exception]
+            try:
+                answers = await self._host.run(partial(_describe, asked=batch))
+            except Exception as error:  # every one of them waits for it
+                answers = [error] * len(batch)
+            for asked, answer in zip(batch, answers, strict=True):
+                if asked.answer.done():
+                    continue
+                if isinstance(answer, Exception):
+                    asked.answer.set_exception(answer)
+                else:
+                    asked.answer.set_result(answer)
+
+
+def _describe(engine: ClipEngine, asked: list[_Asked]) -> list[Descriptions]:
+    """Describe the pictures of all calls in one batch, and give each its own."""
+    pictures = [
+        [one.image] if one.segmentation is None else list(masked_crops(one.image, one.segmentation, engine.fill))
+        for one in asked
+    ]
+    if not asked:
+        return []
+    described = engine.describe([picture for own in pictures for picture in own], asked[0].labelling)
+    ends = np.cumsum([len(own) for own in pictures])
+    return [described.part(end - len(own), end) for own, end in zip(pictures, ends.tolist(), strict=True)]

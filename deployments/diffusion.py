@@ -1,10 +1,12 @@
-"""The diffusion deployment: text to image, one step after the other."""
+"""The diffusion deployment: text to image, all requests of a replica denoised together."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from ray import serve
 from ray.serve.metrics import Counter
@@ -14,37 +16,87 @@ from pipeline.records import Computed, GenerationRequest, ModelStatus, Pixels, S
 from pipeline.settings import Accelerator, DiffusionSettings
 
 if TYPE_CHECKING:
-    from pipeline.engines.diffusion import DiffusionEngine
+    from pipeline.engines.continuous import ContinuousDiffusion, Happening, Order
+
+Outcomes = asyncio.Queue[StepProgress | Pixels | Exception]
 
 
 @serve.deployment(
-    max_ongoing_requests=2,
+    max_ongoing_requests=16,
     max_queued_requests=64,
     graceful_shutdown_wait_loop_s=0.2,
     ray_actor_options={"num_cpus": 0.25},
 )
 class Diffusion:
-    """A shell round `DiffusionEngine`."""
+    """A shell round `ContinuousDiffusion`: requests join and leave between its steps."""
 
     def __init__(self, settings: DiffusionSettings, accelerator: Accelerator, threads: int) -> None:
-        def load(device: str) -> DiffusionEngine:
+        def load(device: str) -> ContinuousDiffusion:
+            from pipeline.engines.continuous import ContinuousDiffusion
             from pipeline.engines.diffusion import DiffusionEngine
 
-            return DiffusionEngine(settings, device)
+            return ContinuousDiffusion(DiffusionEngine(settings, device), settings.batch_rows)
 
-        self._host = EngineHost("Diffusion", load, accelerator, threads, lambda engine: engine.fingerprint)
-        self._steps = Counter("pipeline_engine_steps", description="Denoising steps computed.")
+        self._host = EngineHost("Diffusion", load, accelerator, threads, lambda runner: runner.fingerprint)
+        self._steps = Counter("pipeline_engine_steps", description="Denoising steps computed, of all images.")
+        self._streams: dict[str, Outcomes] = {}  # of requests in hand
+        self._coming: list[Order] = []
+        self._going: list[str] = []
+        self._driver: asyncio.Task[None] | None = None
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[StepProgress | Computed[Pixels]]:
+    async def generate(
+        self, request: GenerationRequest, owner: str = ""
+    ) -> AsyncIterator[StepProgress | Computed[Pixels]]:
         """Yield the progress of each step, and the image, (h, w, 3) uint8, last."""
-        async with aclosing(self._host.stream(lambda engine: engine.generate(request))) as items:
-            async for item in items:
-                if isinstance(item, StepProgress):
-                    self._steps.inc()
-                    yield item
-                else:
-                    yield Computed(value=item, model=self._host.fingerprint)
+        from pipeline.engines.continuous import Order
+
+        order = Order(key=uuid4().hex, request=request, owner=owner)
+        outcomes = self._join(order)
+        try:
+            while isinstance(outcome := await outcomes.get(), StepProgress):
+                yield outcome
+            if isinstance(outcome, Exception):
+                raise outcome
+            yield Computed(value=outcome, model=self._host.fingerprint)
+        finally:
+            del self._streams[order.key]
+            self._going.append(order.key)
 
     def status(self) -> ModelStatus:
         """Tell whether the model is loaded."""
         return self._host.status()
+
+    def _join(self, order: Order) -> Outcomes:
+        self._host.begin()
+        outcomes: Outcomes = asyncio.Queue()
+        self._streams[order.key] = outcomes
+        self._coming.append(order)
+        if self._driver is None or self._driver.done():
+            self._driver = asyncio.create_task(self._drive())
+        return outcomes
+
+    async def _drive(self) -> None:
+        """Step until nobody is left."""
+        while self._streams:
+            coming = [order for order in self._coming if order.key in self._streams]
+            work = partial(advance, coming=coming, going=self._going)
+            self._coming, self._going = [], []
+            try:
+                happenings = await self._host.run(work)
+            except Exception as error:  # the runner itself is broken: nobody may wait for ever
+                for outcomes in self._streams.values():
+                    outcomes.put_nowait(error)
+                raise
+            for happening in happenings:
+                if isinstance(happening.outcome, StepProgress):
+                    self._steps.inc()
+                if happening.key in self._streams:
+                    self._streams[happening.key].put_nowait(happening.outcome)
+
+
+def advance(runner: ContinuousDiffusion, coming: list[Order], going: list[str]) -> list[Happening]:
+    """Let requests go and come, then take a step."""
+    for key in going:
+        runner.cancel(key)
+    failed = [happening for order in coming if (happening := runner.admit(order)) is not None]
+    return failed + runner.step()

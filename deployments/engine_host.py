@@ -103,6 +103,19 @@ class EngineHost(Generic[E]):
             raise ModelNotReady(model=self._model, reason=self._status.reason)
         return self._engine
 
+    def begin(self) -> None:
+        """Count a call of many that share the engine.
+
+        Raises:
+            ModelNotReady: it could not be loaded; says why.
+        """
+        _ = self.engine
+        self._calls.inc()
+
+    async def run(self, work: Callable[[E], T]) -> T:
+        """Run a piece of the work that calls share."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, self.engine)
+
     async def call(self, work: Callable[[E], T]) -> T:
         """Run one piece of work to its end."""
         engine = self.engine

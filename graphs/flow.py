@@ -136,7 +136,7 @@ class Flow:
                     request_id=request_id, width=request.width, height=request.height, num_steps=request.steps
                 )
             )
-            image = await retried("generate", request_id, lambda: self._denoise(request, request_id), self.emit)
+            image = await retried("generate", request_id, lambda: self._denoise(request, owner, request_id), self.emit)
             record, png = await self.gallery.keep(
                 image.value,
                 owner=owner,
@@ -208,9 +208,9 @@ class Flow:
             region_labels=tuple(labels[0] for labels in regions.labels),
         )
 
-    async def _denoise(self, request: GenerationRequest, request_id: str) -> Computed[Pixels]:
+    async def _denoise(self, request: GenerationRequest, owner: str, request_id: str) -> Computed[Pixels]:
         image: Computed[Pixels] | None = None
-        async with aclosing(self._workers.generate(request)) as items:
+        async with aclosing(self._workers.generate(request, owner)) as items:
             async for item in items:
                 if isinstance(item, StepProgress):
                     self.emit(

@@ -41,7 +41,9 @@ class WorkerDied(Exception):
 class Workers(Protocol):
     """What the flow asks of the deployments."""
 
-    def generate(self, request: GenerationRequest) -> AsyncGenerator[StepProgress | Computed[Pixels], None]: ...
+    def generate(
+        self, request: GenerationRequest, owner: str
+    ) -> AsyncGenerator[StepProgress | Computed[Pixels], None]: ...
     async def describe(
         self, image: PixelsRef, segmentation: Segmentation | None, labelling: Labelling
     ) -> Computed[Descriptions]: ...
@@ -69,9 +71,11 @@ class ServeWorkers:
         self._segmenter = segmenter
         self._renderer = renderer
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[StepProgress | Computed[Pixels], None]:
+    async def generate(
+        self, request: GenerationRequest, owner: str
+    ) -> AsyncGenerator[StepProgress | Computed[Pixels], None]:
         """Stream the steps of one image, the image last."""
-        stream = self._diffusion.options(stream=True).generate.remote(request)
+        stream = self._diffusion.options(stream=True).generate.remote(request, owner)
         try:
             async for item in stream:
                 yield item

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 
@@ -27,7 +31,7 @@ def render(pixels: Pixels, segmentation: Segmentation, style: Drawing) -> Drawin
     dimmed = cv2.convertScaleAbs(pixels, alpha=style.dim).astype(np.uint8, copy=False)
     return Drawings(
         overlay=encode_png(draw_overlay(pixels, segmentation, style.outline)),
-        spotlights=tuple(encode_png(draw_spotlight(pixels, dimmed, mask)) for mask in masks),
+        spotlights=tuple(_threads().map(lambda mask: encode_png(draw_spotlight(pixels, dimmed, mask)), masks)),
     )
 
 
@@ -48,6 +52,12 @@ def draw_spotlight(pixels: Pixels, dimmed: Pixels, mask: Mask) -> Pixels:
     spotlight = dimmed.copy()
     cv2.copyTo(pixels, mask.astype(np.uint8), spotlight)
     return spotlight
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads of the process's own: OpenCV releases the interpreter while it works."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="drawing")
 
 
 def _draw_label(

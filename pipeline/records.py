@@ -81,6 +81,14 @@ class ModelStatus:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PointsAndBox:
+    """What a region is asked for by, in pixels of the image; points, a box, or both."""
+
+    points: tuple[tuple[float, float, bool], ...] = ()  # x, y and whether it lies inside the region
+    box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Region:
     """One segment of an image."""
 
@@ -144,6 +152,11 @@ class Descriptions:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def part(self, start: int, end: int) -> Descriptions:
+        """Those from `start` up to, but without, `end`."""
+        own = slice(start, end)
+        return Descriptions(vectors=self.vectors[own], labels=self.labels[own], confidences=self.confidences[own])
 
     def __iter__(self) -> Iterator[Description]:
         for vector, labels, confidences in zip(self.vectors, self.labels, self.confidences, strict=True):

@@ -69,6 +69,10 @@ class GenerationLimits(_Settings):
 class DiffusionSettings(_Settings):
     model: ModelSource
     safety_checker: bool = False
+    batch_rows: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Sizes of a denoising batch, ascending; an image with guidance takes two rows. An image is the same bit for bit
+    whenever it went through batches of one size, so a single size makes it the same whatever the load, at the price
+    of a full batch for a lonely image."""
     defaults: GenerationDefaults
     limits: GenerationLimits
 
@@ -107,6 +111,9 @@ class Everything(_Settings):
     min_stability: Fraction = 0.95
     stability_offset: float = 0.95  # logits
     max_box_iou: Fraction = 0.7
+    recall: Fraction = 1.0
+    """Of the regions that the whole grid gives; below 1 points that lie in regions found before are left out as far as
+    that allows."""
     min_area: Fraction = 0.0
     """Of the image's pixels; a smaller region is a speck and dropped."""
 

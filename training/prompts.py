@@ -1,7 +1,7 @@
-"""Questions for SAM2: points in drawn scenes, and the masks that are the right answers.
+"""Questions for SAM2: points and boxes in drawn scenes, and the masks that are the right answers.
 
 A point asks for the visible part of what it lies on: on the apple the apple, on the plate the plate around it, beside
-both the background.
+both the background. A box asks for what it surrounds.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ BACKGROUND_SHARE = 0.25  # of the points; what's behind is found easily
 THIN_SHARE = 0.3  # of the points that look for a part this thin, where there is one
 THIN_PX = 5
 MIN_PX = 8  # of a thing that is asked for
+SLACK = 0.08  # of a box's length, by which each of its sides is off
 RECOLOURED, SOFTENED, NOISY = 0.2, 0.4, 0.2  # shares of the pictures
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """Pictures, several points in each, and what each of them belongs to."""
+    """Pictures, several points in each, what each of them belongs to, and the box around that."""
 
     pictures: npt.NDArray[np.uint8]  # (n, s, s, 3)
     points: npt.NDArray[np.float32]  # (n, p, 2), x and y in pixels of the pictures
+    boxes: npt.NDArray[np.float32]  # (n, p, 4): x0, y0, x1 and y1 in pixels of the pictures, not quite exact
     truth: npt.NDArray[np.bool_]  # (n, p, h, w), at the scenes' own size
     owners: npt.NDArray[np.uint8]  # (n, h, w): 0 the background, then the things
 
@@ -40,7 +42,7 @@ def draw_prompts(scenes: Scenes, num: int, points_each: int, side: int, rng: np.
         points_each: in each picture.
         side: of the pictures; scenes are scaled to it as the engine does.
     """
-    pictures, owners, asked, points = [], [], [], []
+    pictures, owners, asked, points, boxes = [], [], [], [], []
     for i in rng.integers(len(scenes), size=num):
         pixels, owner = np.asarray(scenes.pixels[i]), np.asarray(scenes.owners[i])
         if rng.random() < 0.5:
@@ -49,11 +51,13 @@ def draw_prompts(scenes: Scenes, num: int, points_each: int, side: int, rng: np.
         owners.append(owner)
         asked.append(choose_owners(owner, points_each, rng))
         points.append([draw_point(owner == number, rng) for number in asked[-1]])
+        boxes.append([draw_box(owner == number, rng) for number in asked[-1]])
     maps = np.stack(owners)
     gain = side / maps.shape[1]
     return Prompts(
         pictures=np.stack(pictures),
         points=np.array(points, np.float32) * np.float32(gain),
+        boxes=np.array(boxes, np.float32) * np.float32(gain),
         truth=maps[:, None] == np.stack(asked)[:, :, None, None],
         owners=maps,
     )
@@ -79,6 +83,14 @@ def draw_point(mask: npt.NDArray[np.bool_], rng: np.random.Generator) -> tuple[f
         inside = thin if len(thin) else inside
     y, x = divmod(int(rng.choice(inside)), mask.shape[1])
     return x + rng.random(), y + rng.random()
+
+
+def draw_box(mask: npt.NDArray[np.bool_], rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """Draw a box around a mask, (h, w), as somebody would with a mouse."""
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    x0, x1 = np.array([left, left + width]) + rng.normal(0, SLACK * width / 2, 2)
+    y0, y1 = np.array([top, top + height]) + rng.normal(0, SLACK * height / 2, 2)
+    return x0.clip(0), y0.clip(0), x1.clip(max=mask.shape[1]), y1.clip(max=mask.shape[0])
 
 
 def augment(pixels: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:

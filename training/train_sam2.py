@@ -1,8 +1,8 @@
 """A small SAM2 for drawn scenes, in ultralytics' architecture and the folder format of `pipeline.engines.sam2_model`.
 
-It is asked as the service asks it, with single points, and learns the visible part of what each lies on. Of its three
-masks for a point the best one is taught most (Segment Anything, arXiv:2304.02643), and it learns to tell how good each
-of them is. It starts with small pictures and ends with the size it is served at.
+It is asked as the service asks it, mostly with single points, and learns the visible part of what each lies on. Of its
+three masks for a point the best one is taught most (Segment Anything, arXiv:2304.02643), and it learns to tell how good
+each of them is. It starts with small pictures and ends with the size it is served at.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from training.prompts import Prompts, draw_prompts
 from training.trainable_sam2 import ARCHITECTURE, LOUDNESS, TrainableSam2, prepare
 
 PICTURES, POINTS = 8, 6  # in a batch, and in each picture
+BOXES = 0.15  # share of the steps that ask with boxes
 SMALLEST = 0.004  # share of the picture; smaller masks weigh no more
 # Weights of losses beside that of the best mask.
 SINGLE, EVERY, QUALITY, KIN, DENSE, SCALE = 0.5, 0.5, 1.0, 0.5, 0.3, 0.01
@@ -76,8 +77,9 @@ def train_stage(run: Run, stage: Stage, scenes: Scenes, device: torch.device) ->
     def loss_of(_step: int, rng: np.random.Generator) -> torch.Tensor:
         prompts = draw_prompts(scenes, PICTURES, POINTS, stage.side, rng)
         points = torch.from_numpy(prompts.points).to(device)
+        boxes = torch.from_numpy(prompts.boxes).to(device) if rng.random() < BOXES else None
         with torch.autocast(device.type, torch.bfloat16):
-            answers = run.model(prepare(prompts.pictures, device), points)
+            answers = run.model(prepare(prompts.pictures, device), points, boxes)
         truth = torch.from_numpy(prompts.truth).to(device).flatten(0, 1).float()
         coarse = resize(truth, answers.kin.shape[-1])[:, None]
         return (

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.engines.sam2 import MEAN, STD
+from pipeline.engines.sam2 import CORNERS, INSIDE, MEAN, STD
 from pipeline.engines.sam2_model import CONFIG_FILE, IMAGE_PARTS, build_from_config
 
 ARCHITECTURE: dict[str, Any] = {
@@ -53,10 +53,10 @@ class TrainableSam2(nn.Module):
         self.kinship = nn.Conv2d(EMBEDDING, KINSHIP, 1)  # alike where two places belong to one thing
         self.aloofness = nn.Parameter(torch.tensor(-1.0))
 
-    def forward(self, pictures: torch.Tensor, points: torch.Tensor) -> Answers:
-        """Answer points, (n, p, 2), in pictures, (n, 3, s, s)."""
+    def forward(self, pictures: torch.Tensor, points: torch.Tensor, boxes: torch.Tensor | None = None) -> Answers:
+        """Answer points, (n, p, 2), or boxes, (n, p, 4), around what these lie on, in pictures, (n, 3, s, s)."""
         levels = embed(self.sam2, pictures)
-        logits, quality = ask(self.sam2, levels, points)
+        logits, quality = ask(self.sam2, levels, points, boxes)
         kinship = self.kinship(levels[-1]).float()  # (n, d, h, w)
         here = functional.grid_sample(kinship, 2 * points[:, None] / pictures.shape[-1] - 1, align_corners=False)
         kin = torch.einsum("ndop,ndhw->nphw", here, kinship) / KINSHIP**0.5 + self.aloofness
@@ -133,13 +133,22 @@ def embed(model: Any, pictures: torch.Tensor) -> list[torch.Tensor]:
     return [*levels[:-1], levels[-1] + model.no_mem_embed.view(1, -1, 1, 1)]
 
 
-def ask(model: Any, levels: list[torch.Tensor], points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Decode four masks for each point: (n * p, 4, s / 4, s / 4) and their predicted IoU, (n * p, 4), in float32."""
+def ask(
+    model: Any, levels: list[torch.Tensor], points: torch.Tensor, boxes: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Decode four masks for each point, or for each box where there are boxes.
+
+    Returns:
+        Logits (n * p, 4, s / 4, s / 4) and predicted IoU (n * p, 4), in float32.
+    """
     each = points.shape[1]
-    coordinates = points.reshape(-1, 1, 2)
-    foreground = torch.ones(coordinates.shape[:2], dtype=torch.int32, device=points.device)
+    if boxes is None:
+        coordinates, label = points.reshape(-1, 1, 2), [INSIDE]
+    else:
+        coordinates, label = boxes.reshape(-1, 2, 2), CORNERS
+    labels = torch.tensor([label], dtype=torch.int32, device=points.device).expand(len(coordinates), -1)
     with torch.autocast(points.device.type, enabled=False):  # half precision would misplace the points
-        sparse, dense = model.sam_prompt_encoder(points=(coordinates, foreground), boxes=None, masks=None)
+        sparse, dense = model.sam_prompt_encoder(points=(coordinates, labels), boxes=None, masks=None)
         positions = model.sam_prompt_encoder.get_dense_pe()
     *fine, embedding = (level.repeat_interleave(each, 0) for level in levels)
     logits, quality, _, _ = model.sam_mask_decoder.predict_masks(

@@ -12,11 +12,11 @@ import numpy as np
 import open_clip
 import torch
 from open_clip import pretrained as open_clip_pretrained
-from PIL import Image
 from torch.nn import functional
 
 from pipeline.engines import weights
 from pipeline.engines.cifar100 import CIFAR100
+from pipeline.engines.clip_preprocessing import Preprocessing
 from pipeline.records import Descriptions, Pixels, Vectors
 from pipeline.settings import ClipSettings, Labelling
 
@@ -43,7 +43,7 @@ class ClipEngine:
         name, path = find_model(settings)
         try:
             self._model: Any
-            self._model, _, self._preprocess = open_clip.create_model_and_transforms(
+            self._model, _, _ = open_clip.create_model_and_transforms(
                 name,
                 pretrained=settings.pretrained,
                 precision=_PRECISIONS[settings.model.dtype],
@@ -55,6 +55,7 @@ class ClipEngine:
         except (OSError, ValueError, RuntimeError) as error:
             raise weights.unavailable(path, f"can't be loaded as an open_clip model ({error})") from error
         self._model.eval().requires_grad_(False)
+        self._preprocess = Preprocessing(self._model.visual.preprocess_cfg, device)
         self._dtype: torch.dtype = getattr(torch, settings.model.dtype)
         self.device = device
         self.fingerprint = weights.fingerprint(path)
@@ -115,8 +116,7 @@ class ClipEngine:
 
     @torch.inference_mode()
     def _encode_pictures(self, pictures: Sequence[Pixels]) -> Vectors:
-        batch = torch.stack([self._preprocess(Image.fromarray(pixels)) for pixels in pictures])  # (n, 3, s, s)
-        return _unit_norm(self._model.encode_image(batch.to(self.device, self._dtype)))
+        return _unit_norm(self._model.encode_image(self._preprocess(pictures).to(self._dtype)))
 
 
 def find_model(settings: ClipSettings) -> tuple[str, Path]:

@@ -1,20 +1,26 @@
 """Text to image: Stable Diffusion's parts as diffusers stores them, and our own loop over them.
 
-Knows one request at a time; who asked, what waits and where the picture goes is decided elsewhere.
+Images are denoised step by step, each step for as many of them as one likes: every one has its own prompt, seed,
+guidance, scheduler and number of steps. Who takes part in a step is `StepScheduler`'s business.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections import OrderedDict
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -36,6 +42,63 @@ diffusers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 _AUTOENCODERS: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+
+MAX_TEXTS = 256  # encoded prompts that are kept; 236 kB each for Stable Diffusion 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """A picture to start from instead of noise alone (arXiv:2108.01073), and what of it must stay."""
+
+    pixels: Pixels  # (height, width, 3) of the request
+    strength: float  # 0 to 1: the share of the steps that are taken; 1 forgets the picture
+    mask: npt.NDArray[np.bool_] | None = None  # (height, width): only here anything changes; None: everywhere
+
+
+class Denoising:
+    """An image on its way. Made by `DiffusionEngine.start`; nothing of it is shared with others."""
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        scheduler: Any,
+        latents: torch.Tensor,
+        text: tuple[torch.Tensor, ...],
+        generator: torch.Generator,
+    ) -> None:
+        self.request = request
+        self.scheduler = scheduler
+        self.timesteps: torch.Tensor = scheduler.timesteps
+        self.latents = latents  # (1, c, h / f, w / f) float32
+        self.text = text  # one (1, tokens, d), or with guidance that of the negative prompt and it
+        self.options = step_options(request.scheduler, generator)
+        self.step = 0
+        self.kept: Kept | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows of a batch it takes."""
+        return len(self.text)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the latents: only images of one shape fit in a batch."""
+        return self.latents.shape[-2], self.latents.shape[-1]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps are taken."""
+        return self.step == len(self.timesteps)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """What must stay of a picture while the rest is painted."""
+
+    origin: Origin
+    clean: torch.Tensor  # (1, c, h / f, w / f), the picture's latents
+    noise: torch.Tensor  # the same shape, the seed's
+    changes: torch.Tensor  # (1, 1, h / f, w / f): 1 where anything may change
 
 
 class DiffusionEngine:
@@ -60,15 +123,16 @@ class DiffusionEngine:
             self._safety = SafetyChecker(folder, device) if settings.safety_checker else None
         except (OSError, ValueError, KeyError) as error:
             raise weights.unavailable(folder, f"is no complete diffusers pipeline ({error})") from error
+        self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()  # least recently used first
         self._pixels_per_latent: int = 2 ** (len(self._vae.config.block_out_channels) - 1)
         self._preview = LatentPreview(
             lambda latents: self._decode(latents.to(device)), self._vae.config.latent_channels
         )
 
-    def generate(self, request: GenerationRequest) -> Generator[StepProgress | Pixels, None, None]:
-        """Make one image. Closing the iterator stops the work after the current step.
-
-        The seed's noise is drawn on the CPU, so it is the same on every device.
+    def generate(
+        self, request: GenerationRequest, origin: Origin | None = None
+    ) -> Generator[StepProgress | Pixels, None, None]:
+        """Make one image on its own. Closing the iterator stops the work after the current step.
 
         Yields:
             A `StepProgress` after each call of the UNet (PNDM makes one more than `request.steps`), then the image,
@@ -78,22 +142,80 @@ class DiffusionEngine:
             ValueError: a side is no multiple of the pixels that one latent covers.
             ImageRefused: the safety checker refused the image.
         """
+        image = self.start(request, origin)
+        while not image.is_done:
+            yield from self.advance([image])
+        yield self.finish(image)
+
+    def start(self, request: GenerationRequest, origin: Origin | None = None) -> Denoising:
+        """Begin an image. The seed's noise is drawn on the CPU, so it is the same on every device.
+
+        Raises:
+            ValueError: a side is no multiple of the pixels that one latent covers.
+        """
         scheduler = make_scheduler(request.scheduler, self._scheduler_config, request.steps, self.device)
         generator = torch.Generator("cpu").manual_seed(request.seed)
-        options = step_options(request.scheduler, generator)
-        latents = self._draw_noise(request, generator) * scheduler.init_noise_sigma  # (1, c, h / f, w / f) float32
-        text = self._encode_text(request)  # (1 or 2, tokens, d)
-        num_steps = len(scheduler.timesteps)
-        for step, timestep in enumerate(scheduler.timesteps, start=1):
-            scaled = scheduler.scale_model_input(latents, timestep)
-            noise = self._predict(scaled, timestep, text, request.guidance)
-            preview = self._preview.draw(predict_clean(scheduler, scaled, timestep, noise))
-            latents = scheduler.step(noise, timestep, latents, **options).prev_sample
-            yield StepProgress(step=step, num_steps=num_steps, preview=preview)
-        pixels = self._decode(latents)
+        noise = self._draw_noise(request, generator)
+        prompts = (request.negative_prompt, request.prompt) if request.guidance > 1 else (request.prompt,)
+        text = tuple(self._encode_text(prompt) for prompt in prompts)
+        if origin is None:
+            return Denoising(request, scheduler, noise * scheduler.init_noise_sigma, text, generator)
+        return self._start_from(origin, Denoising(request, scheduler, noise, text, generator))
+
+    def advance(self, images: Sequence[Denoising], rows: int | None = None) -> list[StepProgress]:
+        """Take one step with each of several images of one shape, all in one call of the UNet.
+
+        Args:
+            images: at least one, none of which is done.
+            rows: of the batch, at least as many as the images have together. What they leave is padding: an image's
+                bits depend on the batch's size, but not on who else is in it.
+
+        Returns:
+            The progress of each.
+        """
+        scaled = [image.scheduler.scale_model_input(image.latents, image.timesteps[image.step]) for image in images]
+        predicted = self._predict(images, scaled, rows or sum(image.rows for image in images))
+        return [self._step(*each) for each in zip(images, scaled, predicted, strict=True)]
+
+    def finish(self, image: Denoising) -> Pixels:
+        """Decode an image that is done, (height, width, 3) uint8, read-only.
+
+        Raises:
+            ImageRefused: the safety checker refused it.
+        """
+        pixels = self._decode(image.latents)
+        if image.kept is not None and image.kept.origin.mask is not None:
+            pixels = np.where(image.kept.origin.mask[..., None], pixels, image.kept.origin.pixels)
+            pixels.flags.writeable = False
         if self._safety is not None and self._safety.flags(pixels):
             raise ImageRefused
-        yield pixels
+        return pixels
+
+    def _step(self, image: Denoising, scaled: torch.Tensor, predicted: torch.Tensor) -> StepProgress:
+        timestep = image.timesteps[image.step]
+        preview = self._preview.draw(predict_clean(image.scheduler, scaled, timestep, predicted))
+        image.latents = image.scheduler.step(predicted, timestep, image.latents, **image.options).prev_sample
+        image.step += 1
+        if image.kept is not None:
+            image.latents = _keep(image, image.kept)
+        return StepProgress(step=image.step, num_steps=len(image.timesteps), preview=preview)
+
+    def _start_from(self, origin: Origin, image: Denoising) -> Denoising:
+        """Turn an image that holds its noise into one that starts from a picture, part of the way along."""
+        order: int = image.scheduler.order
+        skipped = image.request.steps - min(int(image.request.steps * origin.strength), image.request.steps)
+        if hasattr(image.scheduler, "set_begin_index"):  # DDIM finds its place by the timestep
+            image.scheduler.set_begin_index(skipped * order)
+        image.timesteps = image.timesteps[skipped * order :]
+        if len(image.timesteps) == 0:
+            raise ValueError(f"strength {origin.strength} of {image.request.steps} steps leaves no step to take")
+        noise, clean = image.latents, self._encode_pixels(origin.pixels)
+        image.latents = image.scheduler.add_noise(clean, noise, image.timesteps[:1])
+        if origin.mask is not None:
+            cells = torch.from_numpy(origin.mask)[None, None].float()
+            changes = functional.max_pool2d(cells, self._pixels_per_latent).to(self.device)
+            image.kept = Kept(origin=origin, clean=clean, noise=noise, changes=changes)
+        return image
 
     def _load(self, part: Any, folder: Path) -> Any:
         # The dtype must be said: left out, a part takes the type of its file, and fp16 would meet fp32.
@@ -108,33 +230,53 @@ class DiffusionEngine:
         return torch.randn(shape, generator=generator, dtype=torch.float32).to(self.device)
 
     @torch.inference_mode()
-    def _encode_text(self, request: GenerationRequest) -> torch.Tensor:
-        """Encode the prompt as (1, tokens, d), or with guidance the negative prompt and it as (2, tokens, d)."""
-        guided = request.guidance > 1
+    def _encode_text(self, prompt: str) -> torch.Tensor:
+        """Encode a prompt as (1, tokens, d), alone, so that it comes out the same whoever else asks."""
+        if prompt in self._texts:
+            self._texts.move_to_end(prompt)
+            return self._texts[prompt]
         tokens = self._tokenizer(
-            [request.negative_prompt, request.prompt] if guided else [request.prompt],
+            [prompt],
             padding="max_length",
             max_length=self._tokenizer.model_max_length,
             truncation=True,
             return_tensors="pt",
         )
         encoded: torch.Tensor = self._text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+        self._texts[prompt] = encoded
+        if len(self._texts) > MAX_TEXTS:
+            self._texts.popitem(last=False)
         return encoded
 
     @torch.inference_mode()
-    def _predict(
-        self, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, guidance: float
-    ) -> torch.Tensor:
-        """Predict noise or v of `latents`, (1, c, h, w) float32, with classifier-free guidance (arXiv:2207.12598).
+    def _encode_pixels(self, pixels: Pixels) -> torch.Tensor:
+        """Encode (h, w, 3) uint8 to latents, (1, c, h / f, w / f) float32: the most likely ones, no draw."""
+        image = torch.from_numpy(np.array(pixels)).to(self.device, self._dtype).permute(2, 0, 1)[None] / 127.5 - 1
+        encoded = self._vae.encode(image)
+        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        return latents.float() * self._vae.config.scaling_factor  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def _predict(self, images: Sequence[Denoising], scaled: Sequence[torch.Tensor], rows: int) -> list[torch.Tensor]:
+        """Predict noise or v of each image, (1, c, h, w) float32, with classifier-free guidance (arXiv:2207.12598).
 
         A UNet with `addition_embed_type="text"` pools the text by itself.
         """
-        batch = latents.expand(len(text), -1, -1, -1).to(self._dtype)
-        predicted: torch.Tensor = self._unet(batch, timestep, encoder_hidden_states=text).sample.float()
-        if len(text) == 1:
-            return predicted
-        without, guided = predicted[:1], predicted[1:]
-        return without + guidance * (guided - without)
+        latents = [one for image, one in zip(images, scaled, strict=True) for _ in image.text]
+        timesteps = [image.timesteps[image.step] for image in images for _ in image.text]
+        text = [one for image in images for one in image.text]
+        for parts in (latents, timesteps, text):
+            parts += parts[:1] * (rows - len(parts))  # padding: anything of the right shape
+        predicted: torch.Tensor = self._unet(
+            torch.cat(latents).to(self._dtype),
+            torch.stack(timesteps).float(),
+            encoder_hidden_states=torch.cat(text),
+        ).sample.float()
+        guided = []
+        for image in images:
+            own, predicted = predicted[: image.rows], predicted[image.rows :]
+            guided.append(own[:1] + image.request.guidance * (own[1:] - own[:1]) if image.rows == 2 else own)
+        return guided
 
     @torch.inference_mode()
     def _decode(self, latents: torch.Tensor) -> Pixels:
@@ -145,6 +287,14 @@ class DiffusionEngine:
         pixels: Pixels = levels.permute(1, 2, 0).contiguous().cpu().numpy()
         pixels.flags.writeable = False
         return pixels
+
+
+def _keep(image: Denoising, kept: Kept) -> torch.Tensor:
+    """Put the picture back where nothing may change, as noisy as the rest is by now."""
+    there = kept.clean
+    if not image.is_done:
+        there = image.scheduler.add_noise(kept.clean, kept.noise, image.timesteps[image.step : image.step + 1])
+    return kept.changes * image.latents + (1 - kept.changes) * there
 
 
 def find_pipeline(source: ModelSource, *, with_safety_checker: bool) -> Path:

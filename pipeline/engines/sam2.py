@@ -1,12 +1,14 @@
 """Taking an image apart: SAM2 asked with a grid of points, the good masks kept, duplicates dropped.
 
-The same answer as ultralytics' `SAM2Predictor.generate`, with two differences: masks are scaled to the image as logits
-and then cut at 0 (theirs grow at every edge), and only what passed the score filter is ever upsampled.
+The same answer as ultralytics' `SAM2Predictor.generate` with one difference: masks are scaled to the image as logits
+and then cut at 0, where theirs grow at every edge. With a recall below 1 most points aren't asked at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import hashlib
+from collections import OrderedDict
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +19,10 @@ import torch
 from torch.nn import functional
 from torchvision.ops import masks_to_boxes, nms
 
+from pipeline.engines.sam2_decoder import ManyPointDecoder, SharedPicture
 from pipeline.engines.sam2_model import load_model
-from pipeline.records import Pixels, Segmentation, StepProgress
+from pipeline.engines.survey import Found, covered, expect_missed, plan_rounds
+from pipeline.records import Pixels, PointsAndBox, Segmentation, StepProgress
 from pipeline.regions import Mask, encode_mask, outline
 from pipeline.settings import Everything, Sam2Settings
 
@@ -28,6 +32,10 @@ STD = (58.395, 57.12, 57.375)
 PADDING = 114  # grey level of the canvas beside the image, ultralytics' choice
 
 MASKS_PER_UPSAMPLING = 32  # 128 MiB of logits at 1024 px
+MAX_PICTURES = 8  # encoded ones that are kept, 35 MB each at 1024 px
+INSIDE, OUTSIDE = 1, 0  # labels of points
+CORNERS = [2, 3]  # labels of a box's corners, which SAM2 takes as points before the others
+PIXELS_PER_PLACE = 16  # of the canvas, each way
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +46,7 @@ class Candidates:
     predicted_iou: torch.Tensor  # (n,) float32
     stability: torch.Tensor  # (n,) float32
     boxes: torch.Tensor  # (n, 4) float32: x0, y0, x1, y1 in canvas pixels, all inclusive
+    points: torch.Tensor  # (n,) int64, the points of the grid that gave them
 
     def select(self, index: torch.Tensor) -> Candidates:
         """Keep the candidates an index or a bool mask names, in its order."""
@@ -46,13 +55,13 @@ class Candidates:
             predicted_iou=self.predicted_iou[index],
             stability=self.stability[index],
             boxes=self.boxes[index],
+            points=self.points[index],
         )
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Features:
-    embedding: torch.Tensor  # (1, 256, s / 16, s / 16)
-    high_resolution: list[torch.Tensor]  # (1, 32, s / 4, s / 4) and (1, 64, s / 8, s / 8)
+    @classmethod
+    def joined(cls, parts: Sequence[Candidates]) -> Candidates:
+        """All candidates of several batches, in order."""
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in cls.__slots__})
 
 
 class Sam2Engine:
@@ -74,6 +83,8 @@ class Sam2Engine:
         self.model: Any = model.to(device, self._dtype)
         # Coordinates up to 1024 lose half a pixel in half precision.
         self.model.sam_prompt_encoder.float()
+        self._decoder = ManyPointDecoder(self.model.sam_mask_decoder)
+        self._pictures: OrderedDict[bytes, SharedPicture] = OrderedDict()  # least recently used first
 
     def segment(self, pixels: Pixels, parameters: Everything) -> Generator[StepProgress | Segmentation, None, None]:
         """Find everything in an image. Closing the iterator stops the work after the current batch of points.
@@ -87,48 +98,139 @@ class Sam2Engine:
         """
         size = (pixels.shape[0], pixels.shape[1])
         share = image_share(size, parameters.image_size)
-        features = self._encode(fit(pixels, share, parameters.image_size))
+        picture = self._look(fit(pixels, share, parameters.image_size))
         grid = point_grid(parameters.points_per_side, size, parameters.image_size)
-        batches = torch.split(grid, parameters.points_per_batch)
-        found: list[Candidates] = []
-        for step, points in enumerate(batches, start=1):
-            found.append(self._ask(features, points, parameters))
-            yield StepProgress(step=step, num_steps=len(batches))
+        found = yield from self._survey(picture, grid, parameters)
         kept = without_duplicates(found, parameters.max_box_iou)
         masks = masks_at(kept.logits, parameters.image_size, share, size)
         yield segmentation_of(kept, masks, size, parameters.min_area)
 
+    def segment_prompts(self, pixels: Pixels, prompts: Sequence[PointsAndBox], parameters: Everything) -> Segmentation:
+        """Cut out what prompts show, one region for each, in their order.
+
+        Args:
+            pixels: (h, w, 3) uint8 RGB.
+            prompts: at least one, in pixels of the image.
+            parameters: only `image_size` counts.
+        """
+        size = (pixels.shape[0], pixels.shape[1])
+        share = image_share(size, parameters.image_size)
+        picture = self._look(fit(pixels, share, parameters.image_size))
+        answers = [self._answer(picture, prompt, parameters.image_size / max(size)) for prompt in prompts]
+        chosen = Candidates.joined(
+            [
+                stability_of(logits, score, torch.tensor([number]), parameters)
+                for number, (logits, score) in enumerate(answers)
+            ]
+        )
+        masks = masks_at(chosen.logits, parameters.image_size, share, size)
+        return segmentation_of(chosen, masks, size, min_area=None)
+
+    def forget(self) -> None:
+        """Drop the encoded pictures that are kept."""
+        self._pictures.clear()
+
+    def _survey(
+        self, picture: SharedPicture, grid: torch.Tensor, parameters: Everything
+    ) -> Generator[StepProgress, None, Candidates]:
+        """Ask the grid's points, (p, 2), or as many of them as the recall that is wanted takes."""
+        everything = np.arange(len(grid))
+        rounds = plan_rounds(parameters.points_per_side) if parameters.recall < 1 else [everything]
+        num_steps = -(-len(grid) // parameters.points_per_batch)
+        parts: list[Candidates] = []
+        asked = np.zeros(0, np.int64)
+        settled = left_out = 0
+        for planned in rounds:
+            wanted = planned
+            if parts:
+                known = find_out(parts, parameters)
+                is_covered = covered(known, grid[planned], parameters.image_size)
+                missed = expect_missed(
+                    known, asked, grid, left_out + int(is_covered.sum()), parameters.image_size, parameters.max_box_iou
+                )
+                if len(known.boxes) >= parameters.recall * (len(known.boxes) + missed):
+                    wanted = planned[~is_covered]
+                    left_out += int(is_covered.sum())
+                    settled += int(is_covered.sum())
+            for start in range(0, len(wanted), parameters.points_per_batch):
+                batch = wanted[start : start + parameters.points_per_batch]
+                parts.append(self._ask(picture, grid[batch], torch.from_numpy(batch), parameters))
+                settled += len(batch)
+                yield StepProgress(step=max(1, settled * num_steps // len(grid)), num_steps=num_steps)
+            asked = np.concatenate([asked, wanted])
+        return Candidates.joined(parts)
+
     @torch.inference_mode()
-    def _encode(self, canvas: Pixels) -> _Features:
-        """Encode a square canvas, (s, s, 3) uint8, once for all its points."""
+    def _look(self, canvas: Pixels) -> SharedPicture:
+        """Encode a square canvas, (s, s, 3) uint8, once for all that is asked of it; the latest ones are kept."""
+        key = hashlib.blake2b(canvas.tobytes(), digest_size=16).digest() + canvas.shape[0].to_bytes(4)
+        if key in self._pictures:
+            self._pictures.move_to_end(key)
+            return self._pictures[key]
         side = canvas.shape[0]
         self.model.set_imgsz([side, side])
         image = torch.from_numpy(canvas).to(self.device).permute(2, 0, 1)[None].float()  # (1, 3, s, s)
         mean, std = (torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in (MEAN, STD))
-        levels = self.model.forward_image(((image - mean) / std).to(self._dtype))["backbone_fpn"]
+        *fine, coarse = self.model.forward_image(((image - mean) / std).to(self._dtype))["backbone_fpn"]
         # A single image has no memory of earlier frames: SAM2 adds a learned vector that says so.
-        embedding = levels[-1] + self.model.no_mem_embed.view(1, -1, 1, 1)
-        return _Features(embedding=embedding, high_resolution=list(levels[:-1]))
+        embedding = coarse + self.model.no_mem_embed.view(1, -1, 1, 1)
+        prompts = self.model.sam_prompt_encoder
+        no_mask = prompts.no_mask_embed.weight.view(1, -1, 1, 1).to(self._dtype)
+        picture = self._decoder.look(embedding, no_mask, prompts.get_dense_pe().to(self._dtype), fine)
+        self._pictures[key] = picture
+        if len(self._pictures) > MAX_PICTURES:
+            self._pictures.popitem(last=False)
+        return picture
 
     @torch.inference_mode()
-    def _ask(self, features: _Features, points: torch.Tensor, parameters: Everything) -> Candidates:
-        """Decode three masks for each of p points, (p, 2) x and y on the canvas, and filter them."""
-        prompts = self.model.sam_prompt_encoder
-        coordinates = points[:, None].to(self.device)  # (p, 1, 2)
-        foreground = torch.ones(coordinates.shape[:2], dtype=torch.int32, device=self.device)
-        sparse, dense = prompts(points=(coordinates, foreground), boxes=None, masks=None)
-        logits, predicted_iou, _, _ = self.model.sam_mask_decoder(
-            image_embeddings=features.embedding,
-            image_pe=prompts.get_dense_pe().to(self._dtype),
-            sparse_prompt_embeddings=sparse.to(self._dtype),
-            dense_prompt_embeddings=dense.to(self._dtype),
-            multimask_output=True,
-            repeat_image=True,
-            high_res_features=features.high_resolution,
-        )  # (p, 3, s / 4, s / 4), (p, 3)
-        scores = predicted_iou.flatten().float()
+    def _ask(
+        self, picture: SharedPicture, points: torch.Tensor, names: torch.Tensor, parameters: Everything
+    ) -> Candidates:
+        """Decode three masks for each of p points and filter them.
+
+        Args:
+            picture: where they lie.
+            points: (p, 2), x and y on the canvas.
+            names: (p,) int64, their places in the grid.
+            parameters: the thresholds.
+        """
+        inside = torch.full((len(points), 1), INSIDE, dtype=torch.int32)
+        answered = self._decoder.ask(picture, self._embed(picture, points[:, None], inside))
+        scores = answered.predicted_iou[:, 1:].float()  # (p, 3)
         good = scores > parameters.min_predicted_iou
-        return stable_candidates(logits.flatten(0, 1)[good].float(), scores[good], parameters)
+        worth_it = good.any(1).nonzero()[:, 0]
+        logits = self._decoder.draw(picture, answered, worth_it)[:, 1:]
+        names = names.to(self.device)[:, None].expand(-1, 3)[good]
+        return stable_candidates(logits[good[worth_it]].float(), scores[good], names, parameters)
+
+    @torch.inference_mode()
+    def _answer(self, picture: SharedPicture, prompt: PointsAndBox, gain: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mask of one prompt, (1, s / 4, s / 4), and its predicted IoU, (1,).
+
+        A single point may mean several things, so the likeliest of three masks is taken. Otherwise it is the single
+        one, unless that isn't stable.
+        """
+        corners = [] if prompt.box is None else [prompt.box[:2], prompt.box[2:]]
+        places = torch.tensor([*corners, *(point[:2] for point in prompt.points)], dtype=torch.float32)
+        labels = CORNERS[: len(corners)] + [INSIDE if is_inside else OUTSIDE for _, _, is_inside in prompt.points]
+        embedded = self._embed(picture, places[None] * gain, torch.tensor([labels], dtype=torch.int32))
+        answered = self._decoder.ask(picture, embedded)
+        scores = answered.predicted_iou[0].float()
+        logits = self._decoder.draw(picture, answered, torch.zeros(1, dtype=torch.int64, device=self.device)).float()
+        if labels == [INSIDE]:
+            best = 1 + int(scores[1:].argmax())
+            return logits[:, best], scores[best : best + 1]
+        single, score = self.model.sam_mask_decoder._dynamic_multimask_via_stability(logits, scores[None])
+        return single[:, 0], score[0]
+
+    def _embed(self, picture: SharedPicture, points: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Encode p prompts of k points on a picture's canvas, (p, k, 2), with their labels, (p, k)."""
+        prompts = self.model.sam_prompt_encoder
+        side = picture.size[0] * PIXELS_PER_PLACE
+        self.model.set_imgsz([side, side])  # another picture may have had another size
+        sparse, _ = prompts(points=(points.to(self.device), labels.to(self.device)), boxes=None, masks=None)
+        embedded: torch.Tensor = sparse.to(self._dtype)
+        return embedded
 
 
 def image_share(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -156,47 +258,62 @@ def point_grid(points_per_side: int, size: tuple[int, int], side: int) -> torch.
     return (torch.stack([x, y], dim=-1).reshape(-1, 2) * (side / max(size))).float()
 
 
-def stable_candidates(logits: torch.Tensor, scores: torch.Tensor, parameters: Everything) -> Candidates:
+def stable_candidates(
+    logits: torch.Tensor, scores: torch.Tensor, points: torch.Tensor, parameters: Everything
+) -> Candidates:
     """Keep the masks that hardly change when their threshold moves.
-
-    The stability score is the area above `+offset` over the area above `-offset` (Segment Anything, arXiv:2304.02643,
-    appendix B).
 
     Args:
         logits: (n, s / 4, s / 4) float32.
         scores: (n,) predicted IoU.
+        points: (n,), the points that gave them.
+        parameters: the thresholds.
     """
-    stability, boxes, kept = [], [], []
-    for chunk in torch.split(logits, MASKS_PER_UPSAMPLING):
-        full = upsample(chunk, (parameters.image_size, parameters.image_size))
-        inner, outer = (
-            (full > offset).sum((1, 2)) for offset in (parameters.stability_offset, -parameters.stability_offset)
-        )
-        ratio = inner / outer.clamp(min=1)
-        masks = full > 0
-        keep = (ratio > parameters.min_stability) & masks.any(2).any(1)
-        stability.append(ratio)
-        kept.append(keep)
-        boxes.append(masks_to_boxes(masks[keep]))
-    index = torch.cat(kept)
+    chunks = zip(*(torch.split(each, MASKS_PER_UPSAMPLING) for each in (logits, scores, points)), strict=True)
+    everything = Candidates.joined([stability_of(part, score, point, parameters) for part, score, point in chunks])
+    return everything.select((everything.stability > parameters.min_stability) & (everything.boxes[:, 2] >= 0))
+
+
+def stability_of(
+    logits: torch.Tensor, scores: torch.Tensor, points: torch.Tensor, parameters: Everything
+) -> Candidates:
+    """Measure masks at the canvas's size; the box of an empty one is -1.
+
+    The stability score is the area above `+offset` over the area above `-offset` (Segment Anything, arXiv:2304.02643,
+    appendix B).
+    """
+    full = upsample(logits, (parameters.image_size, parameters.image_size))
+    inner, outer = (
+        (full > offset).sum((1, 2)) for offset in (parameters.stability_offset, -parameters.stability_offset)
+    )
+    masks = full > 0
+    boxes = torch.full((len(masks), 4), -1.0, device=masks.device)
+    filled = masks.any(2).any(1)
+    boxes[filled] = masks_to_boxes(masks[filled])
     return Candidates(
-        logits=logits[index], predicted_iou=scores[index], stability=torch.cat(stability)[index], boxes=torch.cat(boxes)
+        logits=logits, predicted_iou=scores, stability=inner / outer.clamp(min=1), boxes=boxes, points=points
     )
 
 
-def without_duplicates(found: list[Candidates], max_box_iou: float) -> Candidates:
-    """Join the batches' candidates and keep, of those whose boxes overlap by more than `max_box_iou`, the best.
+def find_out(parts: Sequence[Candidates], parameters: Everything) -> Found:
+    """What candidates of several batches amount to."""
+    everything = Candidates.joined(parts)
+    kept = without_duplicates(everything, parameters.max_box_iou)
+    return Found(
+        masks=kept.logits > 0,
+        boxes=kept.boxes,
+        all_boxes=everything.boxes,
+        all_points=everything.points.cpu().numpy(),
+    )
+
+
+def without_duplicates(found: Candidates, max_box_iou: float) -> Candidates:
+    """Keep, of candidates whose boxes overlap by more than `max_box_iou`, the best.
 
     Returns:
         Candidates in descending predicted IoU.
     """
-    everything = Candidates(
-        logits=torch.cat([c.logits for c in found]),
-        predicted_iou=torch.cat([c.predicted_iou for c in found]),
-        stability=torch.cat([c.stability for c in found]),
-        boxes=torch.cat([c.boxes for c in found]),
-    )
-    return everything.select(nms(everything.boxes, everything.predicted_iou, max_box_iou))
+    return found.select(nms(found.boxes, found.predicted_iou, max_box_iou))
 
 
 def masks_at(logits: torch.Tensor, side: int, share: tuple[int, int], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -219,10 +336,13 @@ def masks_at(logits: torch.Tensor, side: int, share: tuple[int, int], size: tupl
 
 
 def segmentation_of(
-    kept: Candidates, masks: npt.NDArray[np.bool_], size: tuple[int, int], min_area: float
+    kept: Candidates, masks: npt.NDArray[np.bool_], size: tuple[int, int], min_area: float | None
 ) -> Segmentation:
-    """Encode the masks of an image of `size` (h, w), (n, h, w) bool, without empty ones and specks."""
-    filled = np.flatnonzero(masks.sum(axis=(1, 2)) >= max(1, min_area * size[0] * size[1]))
+    """Encode the masks of an image of `size` (h, w), (n, h, w) bool, without empty ones and specks; None keeps all."""
+    areas = masks.sum(axis=(1, 2))
+    filled = np.arange(len(masks))
+    if min_area is not None:
+        filled = np.flatnonzero(areas >= max(1, min_area * size[0] * size[1]))
     chosen = [masks[i] for i in filled]
     boxes = np.array([_box(mask) for mask in chosen], dtype=np.float32).reshape(-1, 4)
     predicted_iou = kept.predicted_iou.cpu().numpy()[filled]
@@ -247,6 +367,8 @@ def upsample(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _box(mask: Mask) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 of a mask with at least one pixel; x1 and y1 exclusive."""
+    """x0, y0, x1, y1 of a mask, x1 and y1 exclusive; zeros for an empty one."""
+    if not mask.any():
+        return 0, 0, 0, 0
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -42,7 +42,9 @@ class FakeWorkers:
         self.model = "weights-1"
         self.reason = ""  # why no model is ready
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[StepProgress | Computed[Pixels], None]:
+    async def generate(
+        self, request: GenerationRequest, owner: str
+    ) -> AsyncGenerator[StepProgress | Computed[Pixels], None]:
         await self._begin("generate")
         for step in range(1, request.steps + 1):
             await self.gate.wait()

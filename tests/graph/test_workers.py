@@ -26,7 +26,7 @@ class Tiny:
         self.name = name
         self.failure = failure
 
-    async def generate(self, request) -> AsyncIterator[StepProgress | Computed[Pixels]]:
+    async def generate(self, request, owner) -> AsyncIterator[StepProgress | Computed[Pixels]]:
         for step in range(1, request.steps + 1):
             yield StepProgress(step=step, num_steps=request.steps)
         self._fail()
@@ -93,7 +93,7 @@ every_call = pytest.mark.parametrize("stage", CALLS)
 
 
 async def collected(workers: ServeWorkers) -> list:
-    return [item async for item in workers.generate(a_request(seed=7, steps=3))]
+    return [item async for item in workers.generate(a_request(seed=7, steps=3), "public")]
 
 
 async def test_a_stream_counts_its_steps_and_ends_with_the_image():
@@ -158,7 +158,7 @@ async def test_a_full_queue_is_an_overload(stage):
 
 
 async def test_a_stream_may_be_left_after_any_step():
-    stream = workers_of().generate(a_request(steps=50))
+    stream = workers_of().generate(a_request(steps=50), "public")
     assert await anext(stream) == StepProgress(step=1, num_steps=50)
     await stream.aclose()
     with pytest.raises(StopAsyncIteration):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipeline.engines.cifar100 import CIFAR100
 from pipeline.engines.clip import MAX_TEXTS, ClipEngine
+from pipeline.engines.clip_preprocessing import Preprocessing
 from pipeline.engines.weights import ModelUnavailable, fingerprint
 from pipeline.settings import ClipSettings, Labelling, ModelSource
 from tests.unit.shapes import draw_held_out, draw_shapes
@@ -56,8 +57,9 @@ def test_scores_are_open_clips_own(engine, mini_models):
         theirs = dict(zip(labels, (100 * image @ texts.T).softmax(dim=1)[0].tolist(), strict=True))
     described = engine.describe([draw_shapes()], Labelling(labels=labels))
     ours = dict(zip(described.labels[0], described.confidences[0].tolist(), strict=True))
-    assert ours == pytest.approx(theirs, abs=1e-4)
-    assert described.vectors[0] == pytest.approx(image[0].numpy(), abs=1e-5)
+    assert max(ours, key=ours.get) == max(theirs, key=theirs.get)
+    assert ours == pytest.approx(theirs, abs=0.02)
+    assert described.vectors[0] @ image[0].numpy() > 0.999
 
 
 def test_a_picture_is_described_alike_alone_and_in_a_batch_of_any_sizes(engine):
@@ -123,7 +125,7 @@ def test_labels_are_encoded_once_for_each_template(engine, encoded):
 
 def test_the_fill_normalises_to_about_nothing(engine):
     filled = np.full((64, 64, 3), engine.fill, dtype=np.uint8)
-    assert np.abs(engine._preprocess(Image.fromarray(filled)).numpy()).max() < 0.01
+    assert np.abs(engine._preprocess([filled]).numpy()).max() < 0.01
 
 
 def test_the_fingerprint_is_the_weights(engine, mini_models):
@@ -142,3 +144,20 @@ def test_a_folder_without_weights_is_refused_rather_than_left_random(tmp_path, m
     assert json.loads((folder / "open_clip_config.json").read_text())
     with pytest.raises(ModelUnavailable, match=str(folder)):
         ClipEngine(ClipSettings(model=ModelSource(source=str(folder))), "cpu")
+
+
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("size", [64, (48, 80)])
+@pytest.mark.parametrize(("height", "width"), [(128, 128), (37, 120), (200, 51), (9, 3)])
+def test_preprocessing_is_open_clips_own_within_two_levels(mode, size, height, width):
+    config = open_clip.transform.PreprocessCfg(size=size, resize_mode=mode, fill_color=(122, 116, 104))
+    rng = np.random.default_rng(0)
+    picture = np.asarray(
+        Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
+    )
+    theirs = open_clip.transform.image_transform_v2(config, is_train=False)(Image.fromarray(picture))
+    (ours,) = Preprocessing(vars(config), "cpu")([picture])
+    levels = (ours - theirs).abs() * torch.tensor(config.std).view(3, 1, 1) * 255
+    assert levels.max() <= 2.01

@@ -13,8 +13,9 @@ from ultralytics.models.sam.predict import SAM2Predictor
 from pipeline.engines import sam2
 from pipeline.engines.sam2 import Sam2Engine
 from pipeline.engines.sam2_model import load_model
+from pipeline.engines.survey import Found, covered, expect_missed, plan_rounds
 from pipeline.engines.weights import ModelUnavailable, fingerprint
-from pipeline.records import Segmentation, StepProgress
+from pipeline.records import PointsAndBox, Segmentation, StepProgress
 from pipeline.regions import decode_mask
 from pipeline.settings import Everything, ModelSource, Sam2Settings
 from tests.unit.shapes import draw_held_out, draw_shapes
@@ -116,9 +117,10 @@ def test_it_keeps_what_ultralytics_keeps(engine, mini_models, height, width, par
     image = draw_shapes(height, width)
     theirs, scores, boxes = ask_ultralytics(mini_models, image, parameters)
     share = sam2.image_share((height, width), parameters.image_size)
-    features = engine._encode(sam2.fit(image, share, parameters.image_size))
+    picture = engine._look(sam2.fit(image, share, parameters.image_size))
     points = sam2.point_grid(parameters.points_per_side, (height, width), parameters.image_size)
-    kept = sam2.without_duplicates([engine._ask(features, points, parameters)], parameters.max_box_iou)
+    found = engine._ask(picture, points, torch.arange(len(points)), parameters)
+    kept = sam2.without_duplicates(found, parameters.max_box_iou)
     ours = sam2.upsample(kept.logits, (parameters.image_size, parameters.image_size)) > 0
     assert len(ours) == len(theirs) > 0
     overlap = (ours & theirs).sum((1, 2)) / (ours | theirs).sum((1, 2))
@@ -194,3 +196,93 @@ def test_a_known_name_is_pinned_and_never_unpickled_blindly(tmp_path, monkeypatc
         load_model(ModelSource(source="sam2.1_t.pt", sha256=hashlib.sha256(b"pinned").hexdigest()))
     with pytest.raises(ModelUnavailable, match="damaged or holds more than tensors"):
         load_model(ModelSource(source="sam2.1_t.pt"))
+
+
+@pytest.mark.parametrize(("points_per_side", "sizes"), [(3, [9]), (8, [16, 48]), (12, [36, 108]), (32, [64, 192, 768])])
+def test_rounds_go_from_coarse_to_fine_and_ask_every_point_once(points_per_side, sizes):
+    rounds = plan_rounds(points_per_side)
+    assert [len(each) for each in rounds] == sizes
+    assert sorted(np.concatenate(rounds)) == list(range(points_per_side**2))
+
+
+def found_by(points, masks):
+    """What has been found if each point gave one mask."""
+    logits = torch.tensor(np.array(masks), dtype=torch.float32) - 0.5
+    boxes = torch.tensor([[0.0, 0, 3, 3], [0, 0, 3, 3], [1, 1, 2, 2]])[: len(points)]
+    unique = [0, 2][: len(points) - 1]
+    return Found(masks=logits[unique] > 0, boxes=boxes[unique], all_boxes=boxes, all_points=np.array(points))
+
+
+def test_points_in_known_regions_are_covered_and_surprises_say_what_they_may_hide():
+    whole, part = np.ones((4, 4)), np.zeros((4, 4))
+    part[1:3, 1:3] = 1
+    grid = torch.tensor([[0.5, 0.5], [3.5, 3.5], [1.5, 1.5]])
+    known = found_by([0, 1, 2], [whole, whole, part])
+    assert covered(known, grid, side=4).tolist() == [True] * 3
+    # The third point lay in what the others had found, and yet gave a region of its own: one surprise in three tests.
+    assert expect_missed(known, np.arange(3), grid, 6, 4, 0.7) == 2
+    known = found_by([0, 1], [whole, whole])
+    assert expect_missed(known, np.arange(2), grid, 6, 4, 0.7) == 0
+
+
+def test_with_a_recall_below_one_fewer_points_are_asked(engine, monkeypatch):
+    asked = []
+    ask = engine._ask
+    monkeypatch.setattr(
+        engine, "_ask", lambda picture, points, *rest: asked.append(len(points)) or ask(picture, points, *rest)
+    )
+    *progress, found = engine.segment(draw_shapes(), MINI.model_copy(update={"recall": 0.5}))
+    assert len(found) > 0
+    assert sum(asked) < 64
+    assert [step.step for step in progress] == sorted(step.step for step in progress)
+    asked.clear()
+    segment(engine, draw_shapes())
+    assert sum(asked) == 64
+
+
+def test_a_picture_is_encoded_once_for_all_that_is_asked_of_it(engine, monkeypatch):
+    encoded = []
+    encode = engine.model.forward_image
+    monkeypatch.setattr(engine.model, "forward_image", lambda image: encoded.append(1) or encode(image))
+    picture = draw_held_out(77)
+    disc = PointsAndBox(points=((90, 36, True),))
+    engine.segment_prompts(picture, [disc], MINI)
+    engine.segment_prompts(picture, [PointsAndBox(box=(10, 14, 50, 54)), disc], MINI)
+    segment(engine, picture)
+    assert len(encoded) == 1
+    for seed in range(sam2.MAX_PICTURES):
+        engine.segment_prompts(draw_held_out(seed), [disc], MINI)
+    engine.segment_prompts(picture, [disc], MINI)
+    assert len(encoded) == 2 + sam2.MAX_PICTURES
+    assert len(engine._pictures) == sam2.MAX_PICTURES
+
+
+def test_prompts_are_answered_in_order_as_ultralytics_answers_them(engine, mini_models):
+    picture = draw_shapes(96, 128)
+    prompts = [
+        PointsAndBox(points=((90, 26, True),)),
+        PointsAndBox(points=((30, 26, True), (90, 26, False))),
+        PointsAndBox(box=(8, 8, 54, 44)),
+        PointsAndBox(points=((30, 26, True),), box=(8, 8, 54, 44)),
+    ]
+    found = engine.segment_prompts(picture, prompts, MINI)
+    assert len(found) == len(prompts)
+    for mask, prompt in zip(masks_of(found), prompts, strict=True):
+        theirs = ask_ultralytics_prompt(mini_models, picture, prompt)
+        assert (mask & theirs).sum() >= 0.9 * (mask | theirs).sum()
+
+
+def ask_ultralytics_prompt(mini_models, image, prompt):
+    """The likeliest mask of SAM2Predictor with the same weights, (h, w) bool."""
+    model, _ = load_model(ModelSource(source=str(mini_models / "sam2")))
+    predictor = SAM2Predictor(
+        overrides={"model": "sam2_t.pt", "imgsz": 128, "conf": 0.0, "device": "cpu", "save": False, "verbose": False}
+    )
+    predictor.setup_model(model, verbose=False)
+    predictor.set_image(np.ascontiguousarray(image[..., ::-1]))
+    points = [[list(point[:2]) for point in prompt.points]] if prompt.points else None
+    labels = [[int(point[2]) for point in prompt.points]] if prompt.points else None
+    multimask = prompt.box is None and len(prompt.points) == 1
+    results = predictor(points=points, labels=labels, bboxes=prompt.box, multimask_output=multimask)
+    scores = results[0].boxes.conf
+    return results[0].masks.data[int(scores.argmax())].numpy().astype(bool)

@@ -96,6 +96,16 @@ def test_points_lie_on_what_they_ask_for(scenes):
     assert 0.1 < behind.mean() < 0.5  # backgrounds are asked for, things more often
 
 
+def test_boxes_lie_around_what_they_ask_for(scenes):
+    prompts = draw_prompts(scenes, 20, 6, 128, np.random.default_rng(0))
+    for boxes, masks in zip(prompts.boxes, prompts.truth, strict=True):
+        for (x0, y0, x1, y1), mask in zip(boxes / 2, masks, strict=True):
+            rows, columns = np.nonzero(mask)
+            inside = (rows >= y0 - 1) & (rows <= y1 + 1) & (columns >= x0 - 1) & (columns <= x1 + 1)
+            assert inside.mean() > 0.6
+            assert (x1 - x0) * (y1 - y0) < 1.6 * (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+
+
 def test_a_tally_counts_things_and_regions():
     truth = np.zeros((3, 4, 4), bool)
     truth[0, :2], truth[1, 2], truth[2, 3] = True, True, True

@@ -1,0 +1,172 @@
+"""Taking pictures apart: ours beside ultralytics' `SAM2Predictor.generate`, with the same points and thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from ultralytics.models.sam.build import sam_model_map
+from ultralytics.models.sam.predict import SAM2Predictor
+
+from benchmarks.harness import Result, compare
+from pipeline.engines.sam2 import Sam2Engine
+from pipeline.engines.sam2_model import load_model
+from pipeline.records import Pixels, Segmentation
+from pipeline.regions import Mask, decode_mask
+from pipeline.settings import Everything, ModelSource, Sam2Settings, ServiceSettings
+from training.scenes import draw_scene
+
+SCENES = 4
+LARGE = "sam2.1_b.pt"
+LARGE_SIDE, LARGE_POINTS, LARGE_POINTS_QUICK = 1024, 32, 8
+SURVIVORS = 0.1  # of the large model's masks, which is untrained
+SEED = 9_000_000
+
+Masks = list[Mask]
+
+
+def measure(quick: bool) -> list[Result]:
+    """The miniature exactly, in bf16 and adaptively, and the real architecture with random weights."""
+    profile = ServiceSettings().load_profile().sam2
+    everything = profile.everything.model_copy(update={"recall": 1.0, "points_per_batch": 64})
+    scenes = [np.array(draw_scene(SEED + i, 128, split="test").pixels) for i in range(SCENES)]
+    rounds = 3 if quick else 9
+    ours = Sam2Engine(profile, "cpu")
+    theirs = predictor_for(load_model(profile.model)[0], everything)
+
+    def naive() -> list[Masks]:
+        return [generate(theirs, scene, everything) for scene in scenes]
+
+    results = [
+        compare(
+            "everything", f"mini, exact, {everything.points_per_side}² points", segmenting(ours, scenes, everything),
+            naive, rounds=rounds, goal="≥ 3", fidelity=agreement, per=SCENES,
+        )
+    ]  # fmt: skip
+    half = Sam2Engine(
+        profile.model_copy(update={"model": profile.model.model_copy(update={"dtype": "bfloat16"})}), "cpu"
+    )
+    results.append(
+        compare(
+            "everything", "mini, exact, bf16", segmenting(half, scenes, everything), naive,
+            rounds=rounds, goal="≥ 5, mIoU ≥ 0.98", fidelity=agreement, per=SCENES,
+        )
+    )  # fmt: skip
+    fine = everything.model_copy(update={"points_per_side": 32})
+    adaptive = fine.model_copy(update={"recall": 0.97})
+    theirs_fine = predictor_for(load_model(profile.model)[0], fine)
+    for case, goal, parameters in (("exact", "≥ 3", fine), ("adaptive", "≥ 8, recall ≥ 97 %", adaptive)):
+        results.append(
+            compare(
+                "everything", f"mini, {case}, 32² points", segmenting(ours, scenes, parameters),
+                lambda: [generate(theirs_fine, scene, fine) for scene in scenes],
+                rounds=1 if quick else 3, goal=goal, fidelity=agreement, per=SCENES,
+            )
+        )  # fmt: skip
+    return [*results, measure_large(quick)]
+
+
+def measure_large(quick: bool) -> Result:
+    """SAM2.1-b+ with random weights; thresholds let a tenth of the masks through."""
+    engine = untrained_engine()
+    points = LARGE_POINTS_QUICK if quick else LARGE_POINTS
+    scene = np.array(draw_scene(SEED, 256, split="test").pixels)
+    everything = Everything(
+        image_size=LARGE_SIDE, points_per_side=points, min_stability=0.0, stability_offset=0.0, points_per_batch=64
+    )
+    everything = everything.model_copy(update={"min_predicted_iou": upper_score(engine, scene, everything)})
+    theirs = predictor_for(engine.model, everything)
+    return compare(
+        "everything", f"SAM2.1-b+ untrained, exact, {points}² points", segmenting(engine, [scene], everything),
+        lambda: [generate(theirs, scene, everything)], rounds=1, goal="≥ 3", fidelity=agreement,
+    )  # fmt: skip
+
+
+def untrained_engine() -> Sam2Engine:
+    """SAM2.1-b+ from a seed."""
+    torch.manual_seed(0)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / LARGE
+        torch.save({"model": sam_model_map[LARGE]().state_dict()}, path)
+        return Sam2Engine(Sam2Settings(model=ModelSource(source=str(path))), "cpu")
+
+
+def upper_score(engine: Sam2Engine, scene: Pixels, everything: Everything) -> float:
+    """The predicted IoU that a tenth of the masks exceed, from a few points."""
+    few = everything.model_copy(update={"points_per_side": 8, "min_predicted_iou": 0.0, "max_box_iou": 1.0})
+    found = last(engine, scene, few)
+    return float(np.quantile(found.predicted_iou, 1 - SURVIVORS))
+
+
+def segmenting(engine: Sam2Engine, scenes: list[Pixels], everything: Everything) -> Callable[[], list[Masks]]:
+    """What takes all scenes apart, from scratch each time."""
+
+    def segment() -> list[Masks]:
+        engine.forget()
+        found = [last(engine, scene, everything) for scene in scenes]
+        return [[decode_mask(rle, each.size) for rle in each.rles] for each in found]
+
+    return segment
+
+
+def last(engine: Sam2Engine, scene: Pixels, everything: Everything) -> Segmentation:
+    """Run a segmentation to its end."""
+    *_, segmentation = engine.segment(scene, everything)
+    if not isinstance(segmentation, Segmentation):
+        raise TypeError(f"the engine ended with {segmentation}")
+    return segmentation
+
+
+def predictor_for(model: Any, everything: Everything) -> SAM2Predictor:
+    """Ultralytics' predictor with the same model and duplicates' limit."""
+    predictor = SAM2Predictor(
+        overrides={
+            "model": "sam2_t.pt",
+            "imgsz": everything.image_size,
+            "conf": everything.min_predicted_iou,
+            "iou": everything.max_box_iou,
+            "device": "cpu",
+            "save": False,
+            "verbose": False,
+        }
+    )
+    predictor.setup_model(model, verbose=False)
+    return predictor
+
+
+def generate(predictor: SAM2Predictor, scene: Pixels, everything: Everything) -> Masks:
+    """Ultralytics' whole way from a picture to masks of its size."""
+    (result,) = predictor(
+        source=np.ascontiguousarray(scene[..., ::-1]),
+        points_stride=everything.points_per_side,
+        points_batch_size=everything.points_per_batch,
+        conf_thres=everything.min_predicted_iou,
+        stability_score_thresh=everything.min_stability,
+        stability_score_offset=everything.stability_offset,
+    )
+    if result.masks is None:
+        return []
+    masks = result.masks.data.cpu().numpy().astype(bool)
+    least = max(1, everything.min_area * masks[0].size)
+    return [mask for mask in masks if mask.sum() >= least]
+
+
+def agreement(ours: list[Masks], theirs: list[Masks]) -> str:
+    """How the regions of both compare: numbers, how many of theirs are among ours, and how well they match."""
+    best = [
+        max((iou(mask, other) for other in found), default=0.0)
+        for found, wanted in zip(ours, theirs, strict=True)
+        for mask in wanted
+    ]
+    counts = f"{sum(map(len, ours))} and {sum(map(len, theirs))} regions"
+    matched = sum(each >= 0.9 for each in best) / max(1, len(best))
+    return f"{counts}, {matched:.1%} of theirs at IoU ≥ 0.9, mIoU {np.mean(best or [0]):.3f}"
+
+
+def iou(left: Mask, right: Mask) -> float:
+    """Intersection over union."""
+    return float((left & right).sum() / max(1, (left | right).sum()))

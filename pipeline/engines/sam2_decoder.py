@@ -1,0 +1,226 @@
+"""SAM2's mask decoder for many points in one picture: ultralytics' answers with a fraction of the work.
+
+Everything here is algebra on the trained weights, no approximation:
+
+- In its first layer the decoder sees the same picture for every point, so what it makes of it is computed once.
+- Later the picture differs from point to point, and projecting it would be most of the work. There are 8 tokens for
+  thousands of places, so their side of each product takes over the projection: q W x = (q W) x.
+- The predicted IoU needs the score token alone. Masks are finished only for points that have a mask worth it.
+
+Shapes: p points, t tokens of each point, h heads of c channels, n places of the embedding, 256 channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharedPicture:
+    """What the decoder makes of a picture before it knows a point."""
+
+    keys: torch.Tensor  # (n, 256)
+    size: tuple[int, int]  # rows and columns of the n places
+    fine: tuple[torch.Tensor, torch.Tensor]  # (1, 32, 4 rows, 4 columns), (1, 64, 2 rows, 2 columns)
+    asked: torch.Tensor  # (h, c, n), layer 0's keys for tokens that look at the picture
+    told: torch.Tensor  # (h, n, c), layer 0's values for them
+    asking: torch.Tensor  # (h, n, c), layer 0's queries of the places
+    asked_places: tuple[torch.Tensor, torch.Tensor]  # (h, c, n), the positions' share in layer 1's and the last keys
+    asking_places: torch.Tensor  # (h, n, c), the positions' share in layer 1's queries
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answered:
+    """What the decoder knows of p points before it makes masks."""
+
+    keys: torch.Tensor  # (p, n, 256), the picture as each point sees it
+    queries: torch.Tensor  # (p, t, 256)
+    tokens: torch.Tensor  # (p, t, 256), as they came in
+    predicted_iou: torch.Tensor  # (p, 4) of the single mask and the three
+
+
+class ManyPointDecoder:
+    """The decoder of one model.
+
+    Args:
+        decoder: ultralytics' `SAM2MaskDecoder` with high-resolution features and a transformer of two layers.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        self._decoder = decoder
+        self._first, self._second = decoder.transformer.layers
+        self._last = decoder.transformer.final_attn_token_to_image
+        own = [decoder.iou_token.weight, decoder.mask_tokens.weight]
+        if decoder.pred_obj_scores:
+            own.insert(0, decoder.obj_score_token.weight)
+        self._own_tokens = torch.cat(own)
+        self._score_at = len(self._own_tokens) - 1 - decoder.num_mask_tokens
+
+    def look(
+        self, embedding: torch.Tensor, dense: torch.Tensor, places: torch.Tensor, fine: list[torch.Tensor]
+    ) -> SharedPicture:
+        """Compute what all points share.
+
+        Args:
+            embedding: (1, 256, rows, columns) of the picture.
+            dense: (1, 256, rows, columns) or as it can be broadcast, the embedding of no mask.
+            places: (1, 256, rows, columns), the positions' encoding.
+            fine: high-resolution features, 32 channels at 4 × the size and 64 at 2 ×.
+        """
+        rows, columns = embedding.shape[-2:]
+        keys = (embedding + dense)[0].flatten(1).T.contiguous()  # (n, 256)
+        positions = places[0].flatten(1).T.contiguous()
+        asked, asking = self._first.cross_attn_token_to_image, self._first.cross_attn_image_to_token
+        placed = keys + positions
+        return SharedPicture(
+            keys=keys,
+            size=(rows, columns),
+            fine=(fine[0], fine[1]),
+            asked=_split(asked.k_proj(placed), asked).permute(1, 2, 0).contiguous(),
+            told=_split(asked.v_proj(keys), asked).transpose(0, 1).contiguous(),
+            asking=_split(asking.q_proj(placed), asking).transpose(0, 1).contiguous(),
+            asked_places=(
+                _place_keys(self._second.cross_attn_token_to_image, positions),
+                _place_keys(self._last, positions),
+            ),
+            asking_places=_split(
+                self._second.cross_attn_image_to_token.q_proj(positions), self._second.cross_attn_image_to_token
+            )
+            .transpose(0, 1)
+            .contiguous(),
+        )
+
+    def ask(self, picture: SharedPicture, sparse: torch.Tensor) -> Answered:
+        """Run the transformer for prompts, (p, k, 256), up to their predicted IoU."""
+        own = self._own_tokens.to(sparse.dtype).expand(len(sparse), -1, -1)
+        tokens = torch.cat([own, sparse], dim=1)
+        queries, keys = self._look_first(picture, tokens)
+        queries, keys = self._look_again(picture, queries, keys, tokens)
+        score = slice(self._score_at, self._score_at + 1)
+        seen = self._read_out(picture, queries[:, score], tokens[:, score], keys)
+        return Answered(
+            keys=keys, queries=queries, tokens=tokens, predicted_iou=self._decoder.iou_prediction_head(seen[:, 0])
+        )
+
+    def draw(self, picture: SharedPicture, answered: Answered, points: torch.Tensor) -> torch.Tensor:
+        """Make the logits of all four masks of some points: (k,) indices to (k, 4, 4 rows, 4 columns)."""
+        masks = slice(self._score_at + 1, self._score_at + 1 + self._decoder.num_mask_tokens)
+        keys = answered.keys[points]
+        seen = self._read_out(picture, answered.queries[points, masks], answered.tokens[points, masks], keys)
+        mixing = torch.stack([mlp(seen[:, i]) for i, mlp in enumerate(self._decoder.output_hypernetworks_mlps)], 1)
+        widen, norm, bend, widen_more, bend_more = self._decoder.output_upscaling
+        coarse = torch.unflatten(keys.transpose(1, 2), 2, picture.size)
+        middle = bend(norm(widen(coarse) + picture.fine[1]))
+        fine = bend_more(widen_more(middle) + picture.fine[0])
+        return torch.unflatten(mixing @ fine.flatten(2), 2, fine.shape[-2:])
+
+    def _look_first(self, picture: SharedPicture, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Layer 0: to it the picture is the same for all points."""
+        layer = self._first
+        queries = layer.norm1(layer.self_attn(q=tokens, k=tokens, v=tokens))
+
+        attention = layer.cross_attn_token_to_image
+        asking = _split(attention.q_proj(queries + tokens), attention)  # (p, t, h, c)
+        scores = _fold(asking) @ picture.asked  # (h, p t, n)
+        told = scores.mul_(_scale(attention)).softmax(-1) @ picture.told  # (h, p t, c)
+        queries = layer.norm2(queries + attention.out_proj(_unfold(told, len(tokens))))
+        queries = layer.norm3(queries + layer.mlp(queries))
+
+        attention = layer.cross_attn_image_to_token
+        asked = _split(attention.k_proj(queries + tokens), attention)
+        scores = torch.unflatten(_fold(asked) @ picture.asking.transpose(1, 2), 1, tokens.shape[:2])  # (h, p, t, n)
+        weights = scores.mul_(_scale(attention)).softmax(2).transpose(0, 1)  # (p, h, t, n)
+        return queries, layer.norm4(_mix_in(picture.keys.expand(len(tokens), -1, -1), weights, queries, attention))
+
+    def _look_again(
+        self, picture: SharedPicture, queries: torch.Tensor, keys: torch.Tensor, tokens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Layer 1: each point has its own picture."""
+        layer = self._second
+        placed = queries + tokens
+        queries = layer.norm1(queries + layer.self_attn(q=placed, k=placed, v=queries))
+        told = _look_at(layer.cross_attn_token_to_image, queries + tokens, keys, picture.asked_places[0])
+        queries = layer.norm2(queries + told)
+        queries = layer.norm3(queries + layer.mlp(queries))
+
+        attention = layer.cross_attn_image_to_token
+        asked = _split(attention.k_proj(queries + tokens), attention)  # (p, t, h, c)
+        scores = _score(asked, attention.q_proj.weight, keys, picture.asking_places.transpose(1, 2))
+        weights = scores.mul_(_scale(attention)).softmax(2)
+        return queries, layer.norm4(_mix_in(keys, weights, queries, attention))
+
+    def _read_out(
+        self, picture: SharedPicture, queries: torch.Tensor, tokens: torch.Tensor, keys: torch.Tensor
+    ) -> torch.Tensor:
+        told = _look_at(self._last, queries + tokens, keys, picture.asked_places[1])
+        normed: torch.Tensor = self._decoder.transformer.norm_final_attn(queries + told)
+        return normed
+
+
+def _look_at(attention: Any, asking: torch.Tensor, keys: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Tokens, (p, t, 256), look at each point's own picture, (p, n, 256): (p, t, 256).
+
+    What the bias of the keys' projection adds is the same for all places, so the softmax takes it out again.
+    """
+    queries = _split(attention.q_proj(asking), attention)
+    weights = _score(queries, attention.k_proj.weight, keys, places).mul_(_scale(attention)).softmax(-1)
+    seen = torch.unflatten(weights.flatten(1, 2) @ keys, 1, weights.shape[1:3])  # (p, h, t, 256)
+    heads = attention.v_proj.weight.unflatten(0, (attention.num_heads, -1))  # (h, c, 256)
+    values = torch.einsum("phtx,hcx->pthc", seen, heads).flatten(2) + attention.v_proj.bias
+    told: torch.Tensor = attention.out_proj(values)
+    return told
+
+
+def _score(tokens: torch.Tensor, weight: torch.Tensor, keys: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Products of tokens, (p, t, h, c), with each point's picture, (p, n, 256), as `weight` projects it.
+
+    Args:
+        weight: (h c, 256).
+        places: (h, c, n), the positions as it projects them, and all that doesn't depend on the point.
+
+    Returns:
+        (p, h, t, n).
+    """
+    p, t, h, _ = tokens.shape
+    heads = torch.unflatten(weight, 0, (h, -1))  # (h, c, 256)
+    absorbed = torch.einsum("pthc,hcx->phtx", tokens, heads).flatten(1, 2)  # (p, h t, 256)
+    placed = torch.unflatten(_fold(tokens) @ places, 1, (p, t)).transpose(0, 1)  # (p, h, t, n)
+    return torch.unflatten(torch.baddbmm(placed.flatten(1, 2), absorbed, keys.transpose(1, 2)), 1, (h, t))
+
+
+def _mix_in(keys: torch.Tensor, weights: torch.Tensor, queries: torch.Tensor, attention: Any) -> torch.Tensor:
+    """Add to each place, (p, n, 256), what it takes from the tokens: weights (p, h, t, n), tokens (p, t, 256)."""
+    values = _split(attention.v_proj(queries), attention)  # (p, t, h, c)
+    heads = attention.out_proj.weight.unflatten(1, (attention.num_heads, -1))  # (256, h, c)
+    told = torch.einsum("pthc,xhc->phtx", values, heads).flatten(1, 2)  # (p, h t, 256)
+    return torch.baddbmm(keys + attention.out_proj.bias, weights.flatten(1, 2).transpose(1, 2), told)
+
+
+def _place_keys(attention: Any, positions: torch.Tensor) -> torch.Tensor:
+    """The positions' share in keys, without the bias: (h, c, n)."""
+    projected = functional.linear(positions, attention.k_proj.weight)
+    return _split(projected, attention).permute(1, 2, 0).contiguous()
+
+
+def _split(projected: torch.Tensor, attention: Any) -> torch.Tensor:
+    """(…, h c) to (…, h, c)."""
+    return torch.unflatten(projected, -1, (attention.num_heads, -1))
+
+
+def _fold(tokens: torch.Tensor) -> torch.Tensor:
+    """(p, t, h, c) to (h, p t, c), for one product for each head."""
+    return tokens.permute(2, 0, 1, 3).flatten(1, 2)
+
+
+def _unfold(tokens: torch.Tensor, p: int) -> torch.Tensor:
+    """(h, p t, c) to (p, t, h c)."""
+    return torch.unflatten(tokens, 1, (p, -1)).permute(1, 2, 0, 3).flatten(2)
+
+
+def _scale(attention: Any) -> float:
+    scale: float = (attention.internal_dim // attention.num_heads) ** -0.5
+    return scale

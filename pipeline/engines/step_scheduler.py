@@ -1,0 +1,109 @@
+"""Who takes part in the next denoising step: continuous batching as a pure data structure.
+
+Requests join at any step and leave when they are done or cancelled. One call of the UNet takes rows of one resolution
+only, and always as many as one of a few fixed sizes ("buckets"): kernels differ between sizes, and with them the last
+bits of an image.
+
+- Resolutions take turns.
+- Owners take turns: in a full batch everybody's first request goes before anybody's second; one owner's requests are
+  served in the order in which they came.
+- People go before background work, which rides where a batch would be padded, and counts as people's after a while.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import accumulate
+
+PATIENCE = 40  # steps after which background work counts as people's
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """A request as the scheduler sees it."""
+
+    key: str  # its name; no two live entries share one
+    shape: tuple[int, int]  # of the latents, rows and columns
+    rows: int  # that it takes in a batch: 2 with guidance
+    owner: str = ""
+    background: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Who takes part in one step."""
+
+    entries: tuple[Entry, ...]
+    rows: int  # the bucket: what the entries don't fill is padding
+
+
+class StepScheduler:
+    """Entries that wait for their next step.
+
+    Args:
+        buckets: numbers of rows in a batch, ascending.
+        patience: in steps, see `PATIENCE`.
+    """
+
+    def __init__(self, buckets: Iterable[int], patience: int = PATIENCE) -> None:
+        self._buckets = tuple(buckets)
+        self._patience = patience
+        self._entries: dict[str, tuple[Entry, int]] = {}  # with the step before which it came, in order of admission
+        self._served_at: dict[tuple[int, int], int] = {}  # the last step of a shape
+        self._step = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def admit(self, entry: Entry) -> None:
+        """Let a request take part from the next step on.
+
+        Raises:
+            ValueError: its key is taken, or it has more rows than the largest batch.
+        """
+        if entry.key in self._entries:
+            raise ValueError(f"{entry.key} is there already")
+        if entry.rows > self._buckets[-1]:
+            raise ValueError(f"{entry.rows} rows are more than the largest batch of {self._buckets[-1]}")
+        self._entries[entry.key] = entry, self._step
+
+    def remove(self, key: str) -> None:
+        """Take out a request that is done or cancelled; one that isn't there is no error."""
+        self._entries.pop(key, None)
+
+    def next_batch(self) -> Batch | None:
+        """Choose who takes part in the next step; None if nobody is there."""
+        urgent = [entry for entry, came_at in self._entries.values() if self._is_urgent(entry, came_at)]
+        candidates = urgent or [entry for entry, _ in self._entries.values()]
+        if not candidates:
+            return None
+        shape = min((entry.shape for entry in candidates), key=lambda shape: self._served_at.get(shape, -1))
+        chosen = _fill(_in_turn(e for e in candidates if e.shape == shape), self._buckets[-1])
+        used = sum(entry.rows for entry in chosen)
+        rows = next(bucket for bucket in self._buckets if bucket >= used)
+        others = [e for e, _ in self._entries.values() if e.shape == shape and e not in chosen]
+        chosen += _fill(_in_turn(others), rows - used)
+        self._step += 1
+        self._served_at[shape] = self._step
+        return Batch(entries=tuple(chosen), rows=rows)
+
+    def _is_urgent(self, entry: Entry, came_at: int) -> bool:
+        return not entry.background or self._step - came_at >= self._patience
+
+
+def _in_turn(entries: Iterable[Entry]) -> list[Entry]:
+    """Everybody's first request, then everybody's second, and so on; within a round, as they came."""
+    seen: defaultdict[str, int] = defaultdict(int)
+    ranked = []
+    for entry in entries:
+        ranked.append((seen[entry.owner], entry))
+        seen[entry.owner] += 1
+    return [entry for _, entry in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def _fill(entries: list[Entry], rows: int) -> list[Entry]:
+    """The first entries, up to the one that doesn't fit: no small one overtakes a large one time and again."""
+    totals = accumulate(entry.rows for entry in entries)
+    return [entry for entry, total in zip(entries, totals, strict=True) if total <= rows]

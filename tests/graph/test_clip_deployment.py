@@ -1,0 +1,52 @@
+"""The CLIP deployment with the real engine, without a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from ray import serve
+
+from deployments.clip import Clip
+from pipeline.engines.clip import ClipEngine
+from pipeline.settings import Labelling, ServiceSettings
+from tests.unit.shapes import draw_shapes, rectangle, segmentation_of
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def clip():
+    settings = ServiceSettings().load_profile().clip
+    return serve.run(Clip.bind(settings, "cpu", 1), name="clip", _local_testing_mode=True)
+
+
+async def test_calls_that_wait_together_are_answered_together_and_each_gets_its_own(clip, monkeypatch):
+    picture = draw_shapes()
+    regions = segmentation_of((128, 128), rectangle((128, 128), 8, 8, 60, 60), rectangle((128, 128), 60, 8, 120, 64))
+    few, many = Labelling(labels=("apple", "clock", "house"), top_k=2), Labelling(labels=("apple", "bus"))
+    asked = [(picture, None, few), (picture, regions, few), (picture, None, many)] * 2
+    alone = [(await clip.describe.remote(*each)).value for each in asked]
+    batches = []
+    describe = ClipEngine.describe
+    monkeypatch.setattr(
+        ClipEngine,
+        "describe",
+        lambda engine, pictures, labelling: batches.append(len(pictures)) or describe(engine, pictures, labelling),
+    )
+    together = await asyncio.gather(*(clip.describe.remote(*each) for each in asked))
+    assert len(batches) < len(asked)
+    assert sum(batches) == 8
+    for one, computed in zip(alone, together, strict=True):
+        assert len(computed.value) == len(one)
+        assert computed.value.labels == one.labels
+        assert np.allclose(computed.value.vectors, one.vectors, atol=1e-5)
+
+
+async def test_what_fails_fails_those_who_waited_for_it_and_nobody_later(clip, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipEngine, "describe", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await clip.describe.remote(draw_shapes(), None, Labelling())
+    assert len((await clip.describe.remote(draw_shapes(), None, Labelling())).value) == 1

@@ -1,0 +1,69 @@
+"""The diffusion deployment with the real engine, without a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from ray import serve
+
+from deployments.diffusion import Diffusion
+from graphs.workers import ServeWorkers
+from pipeline.records import GenerationRequest, Scheduler, StepProgress
+from pipeline.settings import ServiceSettings
+
+pytestmark = pytest.mark.anyio
+
+
+def a_request(**changes) -> GenerationRequest:
+    facts = {
+        "prompt": "red apple",
+        "negative_prompt": "",
+        "width": 64,
+        "height": 64,
+        "steps": 6,
+        "guidance": 3.0,
+        "seed": 7,
+        "scheduler": Scheduler.DDIM,
+    }
+    return GenerationRequest(**(facts | changes))
+
+
+@pytest.fixture(scope="module")
+def diffusion():
+    settings = ServiceSettings().load_profile().diffusion
+    return serve.run(Diffusion.bind(settings, "cpu", 1), name="diffusion", _local_testing_mode=True)
+
+
+@pytest.fixture
+def workers(diffusion) -> ServeWorkers:
+    return ServeWorkers(diffusion=diffusion, clip=diffusion, segmenter=diffusion, renderer=diffusion)
+
+
+async def collected(workers, **changes) -> list:
+    return [item async for item in workers.generate(a_request(**changes), "public")]
+
+
+async def test_requests_are_denoised_together_and_each_gets_its_own_image(workers):
+    alone = [(await collected(workers, seed=seed))[-1] for seed in (1, 2)]
+    together = await asyncio.gather(*(collected(workers, seed=seed) for seed in (1, 2)))
+    for one, (*steps, image) in zip(alone, together, strict=True):
+        assert steps == [StepProgress(step=i, num_steps=6) for i in range(1, 7)]
+        assert image.model == one.model
+        assert np.abs(image.value.astype(int) - one.value).max() <= 1
+
+
+async def test_who_leaves_frees_the_others(workers):
+    leaving = workers.generate(a_request(steps=500), "public")
+    await anext(leaving)
+    other = asyncio.create_task(collected(workers, seed=3))
+    await leaving.aclose()
+    *_, image = await other
+    assert image.value.shape == (64, 64, 3)
+
+
+async def test_one_that_can_not_begin_is_its_own_failure(workers):
+    odd, fine = await asyncio.gather(collected(workers, width=72), collected(workers, seed=4), return_exceptions=True)
+    assert "multiples of 16" in str(odd)
+    assert fine[-1].value.shape == (64, 64, 3)

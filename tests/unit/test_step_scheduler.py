@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+
+import pytest
+
+from pipeline.engines.step_scheduler import Entry, StepScheduler
+
+BUCKETS = (1, 2, 4, 8)
+SMALL, LARGE = (8, 8), (16, 16)
+SEED = int(os.environ.get("PIPELINE_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+
+
+def entry(key, shape=SMALL, rows=2, owner="", background=False):
+    return Entry(key=str(key), shape=shape, rows=rows, owner=owner, background=background)
+
+
+def keys(batch):
+    return [e.key for e in batch.entries]
+
+
+def test_nobody_makes_no_batch():
+    scheduler = StepScheduler(BUCKETS)
+    assert scheduler.next_batch() is None
+    scheduler.admit(entry("a"))
+    scheduler.remove("a")
+    scheduler.remove("a")
+    assert scheduler.next_batch() is None
+    assert len(scheduler) == 0
+
+
+def test_whoever_comes_takes_part_in_the_next_step():
+    scheduler = StepScheduler(BUCKETS)
+    scheduler.admit(entry("a"))
+    assert (keys(batch := scheduler.next_batch()), batch.rows) == (["a"], 2)
+    scheduler.admit(entry("b"))
+    scheduler.admit(entry("c", rows=1))
+    assert (keys(batch := scheduler.next_batch()), batch.rows) == (["a", "b", "c"], 8)
+
+
+def test_resolutions_take_turns():
+    scheduler = StepScheduler(BUCKETS)
+    for i in range(3):
+        scheduler.admit(entry(i))
+    scheduler.admit(entry("large", LARGE))
+    assert [keys(scheduler.next_batch()) for _ in range(4)] == [["0", "1", "2"], ["large"]] * 2
+
+
+def test_in_a_full_batch_everybodys_first_request_goes_before_anybodys_second():
+    scheduler = StepScheduler(BUCKETS)
+    for i in range(10):
+        scheduler.admit(entry(f"x{i}", owner="x"))
+    for owner in "yz":
+        scheduler.admit(entry(f"{owner}0", owner=owner))
+    assert keys(scheduler.next_batch()) == ["x0", "y0", "z0", "x1"]
+
+
+def test_background_work_rides_in_the_padding_and_waits_otherwise():
+    scheduler = StepScheduler(BUCKETS)
+    scheduler.admit(entry("behind", background=True))
+    assert keys(scheduler.next_batch()) == ["behind"]
+    scheduler.admit(entry("a"))
+    assert keys(scheduler.next_batch()) == ["a"]  # two rows are a whole batch
+    scheduler.admit(entry("b"))
+    scheduler.admit(entry("c"))
+    assert keys(scheduler.next_batch()) == ["a", "b", "c", "behind"]
+
+
+def test_background_work_counts_as_peoples_after_a_while():
+    scheduler = StepScheduler((2,), patience=3)
+    scheduler.admit(entry("behind", background=True, owner="x"))
+    scheduler.admit(entry("a", owner="y"))
+    assert [keys(scheduler.next_batch()) for _ in range(4)] == [["a"]] * 3 + [["behind"]]
+
+
+def test_what_can_never_be_served_is_refused():
+    scheduler = StepScheduler(BUCKETS)
+    scheduler.admit(entry("a"))
+    with pytest.raises(ValueError, match="there already"):
+        scheduler.admit(entry("a"))
+    with pytest.raises(ValueError, match="largest batch"):
+        scheduler.admit(entry("b", rows=9))
+
+
+@pytest.mark.parametrize("round_", range(60))
+def test_over_random_arrivals_nobody_starves_and_everybody_gets_each_step_once(round_):
+    rng = random.Random(f"{SEED} {round_}")
+    print(f"PIPELINE_SEED={SEED}")
+    buckets = rng.choice([BUCKETS, (2, 4, 8, 16), (4,), (2, 8)])
+    scheduler = StepScheduler(buckets, patience=rng.choice([0, 5, 40]))
+    owners = [f"owner {i}" for i in range(rng.randint(1, 5))]
+    shapes = [SMALL, LARGE, (8, 16)][: rng.randint(1, 3)]
+    sizes = rng.choice([(1,), (2,), (1, 2)])
+    live: dict[str, Entry] = {}
+    left: Counter[str] = Counter()
+    last_served: dict[str, int] = {}
+    gone: set[str] = set()
+    total, step = rng.randint(1, 40), 0
+    while live or len(last_served) + len(gone) < total:
+        while len(last_served) + len(gone - last_served.keys()) < total and rng.random() < 0.4:
+            key = f"{len(last_served) + len(gone)}-{step}"
+            new = entry(key, rng.choice(shapes), rng.choice(sizes), rng.choice(owners), rng.random() < 0.3)
+            scheduler.admit(new)
+            live[key], left[key], last_served[key] = new, rng.randint(1, 30), step
+        if live and rng.random() < 0.03:
+            key = rng.choice(list(live))
+            scheduler.remove(key)
+            del live[key]
+            gone.add(key)
+        batch = scheduler.next_batch()
+        step += 1
+        assert (batch is None) == (not live)
+        if batch is None:
+            continue
+        check_batch(batch, live, buckets)
+        for served in keys(batch):
+            left[served] -= 1
+            last_served[served] = step
+            if left[served] == 0:
+                scheduler.remove(served)
+                del live[served]
+        # All that was ahead of it is done in this many steps, even if every step served one request of one shape.
+        assert all(step - last_served[key] <= 40 + 40 * 30 * len(shapes) for key in live)
+        assert step < 100_000
+    assert all(left[key] == 0 for key in last_served.keys() - gone)
+    assert len(scheduler) == 0
+
+
+def check_batch(batch, live, buckets):
+    """What must hold for every batch, whoever is there."""
+    taken = keys(batch)
+    assert len(set(taken)) == len(taken)
+    assert set(taken) <= live.keys()  # none that is done or cancelled
+    assert len({e.shape for e in batch.entries}) == 1
+    used = sum(e.rows for e in batch.entries)
+    assert used <= batch.rows
+    assert batch.rows in buckets
+    left_out = [e for e in live.values() if e.shape == batch.entries[0].shape and e.key not in taken]
+    if any(not e.background for e in left_out):
+        assert used + 2 > buckets[-1]
+    if not any(e.background for e in live.values()) and len({e.rows for e in live.values()}) == 1:
+        in_it = Counter(e.owner for e in batch.entries)
+        assert all(in_it[e.owner] >= max(in_it.values()) - 1 for e in left_out)
