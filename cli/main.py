@@ -108,6 +108,7 @@ def generate(
     width: Annotated[int | None, typer.Option(help="In pixels.")] = None,
     height: Annotated[int | None, typer.Option(help="In pixels.")] = None,
     scheduler: Annotated[Scheduler | None, typer.Option(help="Noise schedule.")] = None,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="Same bits under any load.")] = False,
     out: Annotated[Path, typer.Option(help="Folder the results go to.")] = Path("out"),
     host: Host = None,
     port: Annotated[int | None, typer.Option(help="Port to use meanwhile; a free one if left out.")] = None,
@@ -134,6 +135,7 @@ def generate(
             width=width,
             height=height,
             scheduler=scheduler,
+            deterministic=deterministic,
         )
         args = read_config(options)["applications"][0]["args"]
         request = body.resolve(ServiceSettings.model_validate(args).load_profile().diffusion)

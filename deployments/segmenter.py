@@ -1,17 +1,21 @@
-"""The SAM2 deployment: takes images apart."""
+"""The SAM2 deployment: takes images apart. Calls for one image go to one replica, which keeps it encoded."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ray import serve
+from ray.serve.config import RequestRouterConfig
 
 from deployments.engine_host import EngineHost
-from pipeline.records import Computed, ModelStatus, Pixels, Segmentation, StepProgress
+from pipeline.records import Computed, ModelStatus, Pixels, PointsAndBox, Segmentation, StepProgress
 from pipeline.settings import Accelerator, Everything, Sam2Settings
 
 if TYPE_CHECKING:
     from pipeline.engines.sam2 import Sam2Engine
+
+ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
 
 @serve.deployment(
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     max_queued_requests=64,
     graceful_shutdown_wait_loop_s=0.2,
     ray_actor_options={"num_cpus": 0.25},
+    request_router_config=RequestRouterConfig(request_router_class=ROUTER),
 )
 class Segmenter:
     """A shell round `Sam2Engine`."""
@@ -38,6 +43,13 @@ class Segmenter:
         )
         if not isinstance(found, Segmentation):
             raise RuntimeError("the engine ended without a segmentation")
+        return Computed(value=found, model=self._host.fingerprint)
+
+    async def segment_prompts(
+        self, image: Pixels, prompts: Sequence[PointsAndBox], parameters: Everything
+    ) -> Computed[Segmentation]:
+        """Cut out what prompts show in an image, (h, w, 3) uint8: one region for each, in their order."""
+        found = await self._host.call(lambda engine: engine.segment_prompts(image, prompts, parameters))
         return Computed(value=found, model=self._host.fingerprint)
 
     def status(self) -> ModelStatus:

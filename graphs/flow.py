@@ -38,6 +38,7 @@ from pipeline.records import (
     GenerationRequest,
     ImageRecord,
     Pixels,
+    PointsAndBox,
     Segmentation,
     StepProgress,
 )
@@ -173,6 +174,26 @@ class Flow:
     async def segment(self, record: ImageRecord, request_id: str) -> Segmentation:
         """Take the image apart."""
         return cast(Segmentation, await self._stages.result(SEGMENT, record, request_id))
+
+    async def segment_prompts(
+        self, record: ImageRecord, prompts: Sequence[PointsAndBox], request_id: str
+    ) -> Segmentation:
+        """Cut out what prompts show, one region for each, in their order.
+
+        Raises:
+            Overloaded: too many analyses are running already.
+            ModelNotReady, StageFailed, WorkerLost: from the workers.
+        """
+        with self.stage_runs.entered(request_id):
+            image = await self.gallery.lend(record)
+            everything = self.profile.sam2.everything
+            computed = await retried(
+                "segment_prompts",
+                request_id,
+                lambda: self._workers.segment_prompts(image, prompts, everything),
+                self.emit,
+            )
+        return computed.value
 
     async def describe_regions(self, record: ImageRecord, request_id: str) -> Descriptions:
         """Classify every region."""

@@ -1,4 +1,4 @@
-"""The images of everybody: kept, found, listed and removed; and lent to the workers by reference."""
+"""The images of everybody: kept, found, listed and removed; and lent to the workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from graphs.image_shelf import ImageShelf
-from graphs.workers import PixelsRef, Workers, retried
+from graphs.workers import SharedImage, Workers, retried
 from pipeline import images
 from pipeline.errors import NoImageYet
 from pipeline.events import Event, ImageCreated, ImageDeleted
@@ -51,8 +51,8 @@ class Gallery:
             model: fingerprint of the diffusion model; empty for an upload.
         """
         digest = images.digest(pixels)
-        ref = self._shelf.keep(digest, pixels)
-        png = await retried("encode_png", request_id, lambda: self._workers.encode_png(ref), self._emit)
+        image = self._shelf.keep(digest, pixels)
+        png = await retried("encode_png", request_id, lambda: self._workers.encode_png(image), self._emit)
         record = ImageRecord(
             image_id=new_image_id(),
             digest=digest,
@@ -115,6 +115,6 @@ class Gallery:
         """Drop what retention doesn't allow, and what killed writes left behind; blocks."""
         self._store.sweep()
 
-    async def ref(self, record: ImageRecord) -> PixelsRef:
-        """Return a reference to an image that workers can be given."""
-        return await self._shelf.ref(record)
+    async def lend(self, record: ImageRecord) -> SharedImage:
+        """Return an image as workers take it."""
+        return await self._shelf.get(record)

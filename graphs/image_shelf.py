@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from graphs.workers import PixelsRef
+from graphs.workers import SharedImage
 from pipeline import images
 from pipeline.cache import SizedLru
 from pipeline.records import ImageRecord, Pixels
@@ -16,7 +16,7 @@ MAX_BYTES = 256 << 20
 
 
 class ImageShelf:
-    """References to the images in use, least recently used dropped first.
+    """The images in use, least recently used dropped first.
 
     Args:
         store: where an image that is not on the shelf is read from.
@@ -26,18 +26,18 @@ class ImageShelf:
     def __init__(self, store: Store, put: Callable[[Pixels], Any], max_bytes: int = MAX_BYTES) -> None:
         self._store = store
         self._put = put
-        self._refs: SizedLru[str, PixelsRef] = SizedLru(max_bytes)
+        self._shared: SizedLru[str, SharedImage] = SizedLru(max_bytes)
 
-    def keep(self, digest: str, pixels: Pixels) -> PixelsRef:
-        """Put an image on the shelf and return the reference to it."""
-        ref = self._put(pixels)
-        self._refs.put(digest, ref, pixels.nbytes)
-        return ref
+    def keep(self, digest: str, pixels: Pixels) -> SharedImage:
+        """Put an image on the shelf."""
+        shared = SharedImage(digest=digest, pixels=self._put(pixels))
+        self._shared.put(digest, shared, pixels.nbytes)
+        return shared
 
-    async def ref(self, record: ImageRecord) -> PixelsRef:
-        """Return a reference to an image, read from the store if need be."""
-        ref = self._refs.get(record.digest)
-        if ref is None:
+    async def get(self, record: ImageRecord) -> SharedImage:
+        """Return an image, read from the store if need be."""
+        shared = self._shared.get(record.digest)
+        if shared is None:
             pixels = await asyncio.to_thread(lambda: images.decode_png(self._store.png(record.image_id)))
-            ref = self.keep(record.digest, pixels)
-        return ref
+            shared = self.keep(record.digest, pixels)
+        return shared

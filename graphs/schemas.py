@@ -63,6 +63,9 @@ class GenerateBody(BaseModel):
     width: int | None = Field(None, ge=1, description="In pixels.")
     height: int | None = Field(None, ge=1, description="In pixels.")
     scheduler: Scheduler | None = None
+    deterministic: Annotated[bool, Field(description="Same bits under any load, at the price of sharing no step.")] = (
+        False
+    )
 
     def resolve(self, settings: DiffusionSettings) -> GenerationRequest:
         """Fill in the profile's defaults and check its limits.
@@ -80,6 +83,7 @@ class GenerateBody(BaseModel):
             guidance=defaults.guidance if self.guidance is None else self.guidance,
             seed=secrets.randbelow(2**32) if self.seed is None else self.seed,
             scheduler=self.scheduler or defaults.scheduler,
+            deterministic=self.deterministic,
         )
         for name, side in (("width", request.width), ("height", request.height)):
             if not limits.min_side <= side <= limits.max_side or side % limits.side_multiple:

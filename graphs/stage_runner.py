@@ -148,7 +148,7 @@ class StageRunner:
         self, stage: Stage[A], below: Artifact | None, record: ImageRecord, request_id: str, background: bool
     ) -> Computed[A]:
         started = time.monotonic()
-        image = await self._gallery.ref(record)
+        image = await self._gallery.lend(record)
         parameters = stage.parameters(self._profile)
         computed = await retried(
             stage.name, request_id, lambda: stage.work(self._workers, image, below, parameters, background), self._emit

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from graphs.workers import ModelName, PixelsRef, Workers
+from graphs.workers import ModelName, SharedImage, Workers
 from pipeline.events import (
     ImageCreated,
     ImageDescribed,
@@ -43,7 +43,7 @@ class Stage(Generic[A]):
     emits: type[StageFinished]
     model: ModelName | None
     parameters: Callable[[Profile], BaseModel]
-    work: Callable[[Workers, PixelsRef, Any, Any, bool], Awaitable[Computed[A]]]
+    work: Callable[[Workers, SharedImage, Any, Any, bool], Awaitable[Computed[A]]]
     num_regions: Callable[[A], int]
 
     @property

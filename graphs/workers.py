@@ -6,7 +6,8 @@ A `DeploymentResponse` whose awaiting task is cancelled goes on running on its r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
@@ -22,6 +23,7 @@ from pipeline.records import (
     GenerationRequest,
     ModelStatus,
     Pixels,
+    PointsAndBox,
     Segmentation,
     StepProgress,
     Vectors,
@@ -31,7 +33,14 @@ from pipeline.settings import Drawing, Everything, Labelling
 T = TypeVar("T")
 
 ModelName = Literal["Diffusion", "Clip", "Segmenter"]
-PixelsRef = Any  # a ray.ObjectRef of Pixels; the Pixels themselves without a cluster
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharedImage:
+    """An image where every worker can reach it."""
+
+    digest: str
+    pixels: Any  # a ray.ObjectRef of Pixels; the Pixels themselves without a cluster
 
 
 class WorkerDied(Exception):
@@ -45,12 +54,15 @@ class Workers(Protocol):
         self, request: GenerationRequest, owner: str
     ) -> AsyncGenerator[StepProgress | Computed[Pixels], None]: ...
     async def describe(
-        self, image: PixelsRef, segmentation: Segmentation | None, labelling: Labelling
+        self, image: SharedImage, segmentation: Segmentation | None, labelling: Labelling
     ) -> Computed[Descriptions]: ...
     async def encode_text(self, text: str) -> Vectors: ...
-    async def segment(self, image: PixelsRef, parameters: Everything, background: bool) -> Computed[Segmentation]: ...
-    async def render(self, image: PixelsRef, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]: ...
-    async def encode_png(self, image: PixelsRef) -> bytes: ...
+    async def segment(self, image: SharedImage, parameters: Everything, background: bool) -> Computed[Segmentation]: ...
+    async def segment_prompts(
+        self, image: SharedImage, prompts: Sequence[PointsAndBox], parameters: Everything
+    ) -> Computed[Segmentation]: ...
+    async def render(self, image: SharedImage, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]: ...
+    async def encode_png(self, image: SharedImage) -> bytes: ...
     async def decode_upload(self, data: bytes) -> Pixels: ...
     async def status(self, model: ModelName) -> ModelStatus: ...
 
@@ -85,26 +97,34 @@ class ServeWorkers:
             stream.cancel()  # does nothing to a stream that has ended
 
     async def describe(
-        self, image: PixelsRef, segmentation: Segmentation | None, labelling: Labelling
+        self, image: SharedImage, segmentation: Segmentation | None, labelling: Labelling
     ) -> Computed[Descriptions]:
         """Classify the image, or each region of it."""
-        return await _answer(self._clip.describe.remote(image, segmentation, labelling), "describe")
+        return await _answer(self._clip.describe.remote(image.pixels, segmentation, labelling), "describe")
 
     async def encode_text(self, text: str) -> Vectors:
         """Encode a text, (1, d)."""
         return await _answer(self._clip.encode_texts.remote((text,)), "encode_text")
 
-    async def segment(self, image: PixelsRef, parameters: Everything, background: bool) -> Computed[Segmentation]:
+    async def segment(self, image: SharedImage, parameters: Everything, background: bool) -> Computed[Segmentation]:
         """Take the image apart; work in the background lets other calls go first."""
-        return await _answer(self._segmenter.segment.remote(image, parameters, background), "segment")
+        segmenter = self._segmenter_of(image)
+        return await _answer(segmenter.segment.remote(image.pixels, parameters, background), "segment")
 
-    async def render(self, image: PixelsRef, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]:
+    async def segment_prompts(
+        self, image: SharedImage, prompts: Sequence[PointsAndBox], parameters: Everything
+    ) -> Computed[Segmentation]:
+        """Cut out what prompts show, one region for each, in their order."""
+        segmenter = self._segmenter_of(image)
+        return await _answer(segmenter.segment_prompts.remote(image.pixels, prompts, parameters), "segment_prompts")
+
+    async def render(self, image: SharedImage, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]:
         """Draw overlay and spotlights."""
-        return await _answer(self._renderer.render.remote(image, segmentation, style), "render")
+        return await _answer(self._renderer.render.remote(image.pixels, segmentation, style), "render")
 
-    async def encode_png(self, image: PixelsRef) -> bytes:
+    async def encode_png(self, image: SharedImage) -> bytes:
         """Encode the image itself."""
-        return await _answer(self._renderer.encode_png.remote(image), "encode_png")
+        return await _answer(self._renderer.encode_png.remote(image.pixels), "encode_png")
 
     async def decode_upload(self, data: bytes) -> Pixels:
         """Decode a picture from outside."""
@@ -114,6 +134,10 @@ class ServeWorkers:
         """Ask one replica of a deployment about its model."""
         handle = {"Diffusion": self._diffusion, "Clip": self._clip, "Segmenter": self._segmenter}[model]
         return await _answer(handle.status.remote(), "status")
+
+    def _segmenter_of(self, image: SharedImage) -> DeploymentHandle[Any]:
+        """The segmenter by way of the replica that holds this image encoded, if any does."""
+        return self._segmenter.options(session_id=image.digest)
 
 
 async def retried(

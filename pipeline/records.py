@@ -45,6 +45,7 @@ class GenerationRequest:
     guidance: float  # classifier-free guidance scale; 1 switches guidance off
     seed: int  # of the CPU generator that draws the initial noise
     scheduler: Scheduler
+    deterministic: bool = False  # denoised by itself, so that the load can't change the last bits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

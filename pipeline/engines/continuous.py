@@ -35,8 +35,8 @@ class ContinuousDiffusion:
 
     Args:
         engine: does the arithmetic.
-        buckets: numbers of rows in a batch, ascending; an image with guidance takes two. A single one makes every
-            image the same bit for bit whatever the load, and a lonely image slower.
+        buckets: numbers of rows in a batch, ascending; an image with guidance takes two. Images that are to be
+            deterministic have batches of their own.
     """
 
     def __init__(self, engine: DiffusionEngine, buckets: Iterable[int]) -> None:
@@ -52,7 +52,12 @@ class ContinuousDiffusion:
         try:
             image = self._engine.start(order.request, order.origin)
             entry = Entry(
-                key=order.key, shape=image.shape, rows=image.rows, owner=order.owner, background=order.background
+                key=order.key,
+                shape=image.shape,
+                rows=image.rows,
+                owner=order.owner,
+                background=order.background,
+                pinned=image.rows if order.request.deterministic else None,
             )
             self._scheduler.admit(entry)
         except Exception as error:  # one order's, not the others'

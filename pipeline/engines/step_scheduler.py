@@ -4,7 +4,7 @@ Requests join at any step and leave when they are done or cancelled. One call of
 only, and always as many as one of a few fixed sizes ("buckets"): kernels differ between sizes, and with them the last
 bits of an image.
 
-- Resolutions take turns.
+- Resolutions take turns, and so do requests that are pinned to one size of batch and those that aren't.
 - Owners take turns: in a full batch everybody's first request goes before anybody's second; one owner's requests are
   served in the order in which they came.
 - People go before background work, which rides where a batch would be padded, and counts as people's after a while.
@@ -16,6 +16,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
+
+Lane = tuple[tuple[int, int], int | None]
 
 PATIENCE = 40  # steps after which background work counts as people's
 
@@ -29,6 +31,12 @@ class Entry:
     rows: int  # that it takes in a batch: 2 with guidance
     owner: str = ""
     background: bool = False
+    pinned: int | None = None  # the only number of rows its batches may have
+
+    @property
+    def lane(self) -> Lane:
+        """Only those of one lane fit in a batch."""
+        return self.shape, self.pinned
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +59,7 @@ class StepScheduler:
         self._buckets = tuple(buckets)
         self._patience = patience
         self._entries: dict[str, tuple[Entry, int]] = {}  # with the step before which it came, in order of admission
-        self._served_at: dict[tuple[int, int], int] = {}  # the last step of a shape
+        self._served_at: dict[Lane, int] = {}  # the last step of a lane
         self._step = 0
 
     def __len__(self) -> int:
@@ -61,12 +69,13 @@ class StepScheduler:
         """Let a request take part from the next step on.
 
         Raises:
-            ValueError: its key is taken, or it has more rows than the largest batch.
+            ValueError: its key is taken, or it has more rows than its largest batch.
         """
         if entry.key in self._entries:
             raise ValueError(f"{entry.key} is there already")
-        if entry.rows > self._buckets[-1]:
-            raise ValueError(f"{entry.rows} rows are more than the largest batch of {self._buckets[-1]}")
+        largest = self._buckets_of(entry.lane)[-1]
+        if entry.rows > largest:
+            raise ValueError(f"{entry.rows} rows are more than the largest batch of {largest}")
         self._entries[entry.key] = entry, self._step
 
     def remove(self, key: str) -> None:
@@ -79,15 +88,20 @@ class StepScheduler:
         candidates = urgent or [entry for entry, _ in self._entries.values()]
         if not candidates:
             return None
-        shape = min((entry.shape for entry in candidates), key=lambda shape: self._served_at.get(shape, -1))
-        chosen = _fill(_in_turn(e for e in candidates if e.shape == shape), self._buckets[-1])
+        lane = min((entry.lane for entry in candidates), key=lambda lane: self._served_at.get(lane, -1))
+        buckets = self._buckets_of(lane)
+        chosen = _fill(_in_turn(e for e in candidates if e.lane == lane), buckets[-1])
         used = sum(entry.rows for entry in chosen)
-        rows = next(bucket for bucket in self._buckets if bucket >= used)
-        others = [e for e, _ in self._entries.values() if e.shape == shape and e not in chosen]
+        rows = next(bucket for bucket in buckets if bucket >= used)
+        others = [e for e, _ in self._entries.values() if e.lane == lane and e not in chosen]
         chosen += _fill(_in_turn(others), rows - used)
         self._step += 1
-        self._served_at[shape] = self._step
+        self._served_at[lane] = self._step
         return Batch(entries=tuple(chosen), rows=rows)
+
+    def _buckets_of(self, lane: Lane) -> tuple[int, ...]:
+        _, pinned = lane
+        return self._buckets if pinned is None else (pinned,)
 
     def _is_urgent(self, entry: Entry, came_at: int) -> bool:
         return not entry.background or self._step - came_at >= self._patience

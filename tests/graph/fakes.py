@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 import numpy as np
 
-from graphs.workers import ModelName, WorkerDied
+from graphs.workers import ModelName, SharedImage, WorkerDied
 from pipeline import drawing, images, uploads
 from pipeline.cache import Busy, Hit, Lease, LeasedLru
 from pipeline.records import (
@@ -19,11 +19,12 @@ from pipeline.records import (
     GenerationRequest,
     ModelStatus,
     Pixels,
+    PointsAndBox,
     Segmentation,
     StepProgress,
     Vectors,
 )
-from pipeline.regions import encode_mask, outline
+from pipeline.regions import Mask, encode_mask, outline
 from pipeline.settings import Drawing, Everything, Labelling
 
 LABELS = ("apple", "plate", "cup", "bowl", "bottle", "table")
@@ -58,7 +59,7 @@ class FakeWorkers:
         yield Computed(value=pixels, model=self.model)
 
     async def describe(
-        self, image: Pixels, segmentation: Segmentation | None, labelling: Labelling
+        self, image: SharedImage, segmentation: Segmentation | None, labelling: Labelling
     ) -> Computed[Descriptions]:
         await self._begin("describe" if segmentation is None else "describe_regions")
         n = 1 if segmentation is None else len(segmentation)
@@ -75,29 +76,26 @@ class FakeWorkers:
         await self._begin("encode_text")
         return np.eye(1, DIMENSIONS, dtype=np.float32) * np.float32(0.125)
 
-    async def segment(self, image: Pixels, parameters: Everything, background: bool) -> Computed[Segmentation]:
+    async def segment(self, image: SharedImage, parameters: Everything, background: bool) -> Computed[Segmentation]:
         await self._begin("segment")
-        mask = image[..., 0] > 0
-        masks = [mask, ~mask]
-        return Computed(
-            value=Segmentation(
-                size=mask.shape,
-                rles=tuple(map(encode_mask, masks)),
-                boxes=np.array([[0, 0, mask.shape[1], mask.shape[0]]] * 2, np.float32),
-                predicted_iou=np.array([0.99, 0.96], np.float32),
-                stability=np.array([0.98, 0.97], np.float32),
-                polygons=tuple(map(outline, masks)),
-            ),
-            model=self.model,
-        )
+        mask = image.pixels[..., 0] > 0
+        return Computed(value=segmentation_of([mask, ~mask]), model=self.model)
 
-    async def render(self, image: Pixels, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]:
+    async def segment_prompts(
+        self, image: SharedImage, prompts: Sequence[PointsAndBox], parameters: Everything
+    ) -> Computed[Segmentation]:
+        await self._begin("segment_prompts")
+        mask = image.pixels[..., 0] > 0
+        pointed_at = [mask[int(y), int(x)] for (x, y, _), *_ in (prompt.points for prompt in prompts)]
+        return Computed(value=segmentation_of([mask == level for level in pointed_at]), model=self.model)
+
+    async def render(self, image: SharedImage, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]:
         await self._begin("render")
-        return Computed(value=drawing.render(image, segmentation, style), model="")
+        return Computed(value=drawing.render(image.pixels, segmentation, style), model="")
 
-    async def encode_png(self, image: Pixels) -> bytes:
+    async def encode_png(self, image: SharedImage) -> bytes:
         await self._begin("encode_png")
-        return images.encode_png(image)
+        return images.encode_png(image.pixels)
 
     async def decode_upload(self, data: bytes) -> Pixels:
         await self._begin("decode_upload")
@@ -114,6 +112,18 @@ class FakeWorkers:
         if self.deaths[kind]:
             self.deaths[kind] -= 1
             raise WorkerDied(kind)
+
+
+def segmentation_of(masks: list[Mask]) -> Segmentation:
+    height, width = masks[0].shape
+    return Segmentation(
+        size=(height, width),
+        rles=tuple(map(encode_mask, masks)),
+        boxes=np.array([[0, 0, width, height]] * len(masks), np.float32),
+        predicted_iou=np.linspace(0.99, 0.96, len(masks), dtype=np.float32),
+        stability=np.linspace(0.98, 0.97, len(masks), dtype=np.float32),
+        polygons=tuple(map(outline, masks)),
+    )
 
 
 class FakeCache:

@@ -22,6 +22,8 @@ from pipeline.events import (
     ResultReused,
     StageRetried,
 )
+from pipeline.records import PointsAndBox
+from pipeline.regions import decode_mask
 from pipeline.settings import Admission
 from tests.graph.conftest import Bench, a_request, make_bench
 from tests.graph.fakes import FakeCache, FakeWorkers
@@ -260,3 +262,14 @@ async def test_probe_maps_the_profile_s_bounds_to_percentages(bench: Bench):
     assert probe.image_match == pytest.approx(0.125 / 0.45)  # 0.125 between 0 and 0.45
     assert probe.region_matches == (pytest.approx(0.125 / 0.45), pytest.approx(0.0))
     assert probe.region_labels == ("apple", "plate")
+
+
+async def test_prompts_are_answered_in_order(bench):
+    image = await bench.image(seed=3)
+    inside, outside = (PointsAndBox(points=((x, y, True),)) for x, y in ((19, 19), (1, 1)))
+
+    found = await bench.flow.segment_prompts(image, [outside, inside, inside], "r")
+
+    first, second, third = (decode_mask(rle, found.size) for rle in found.rles)
+    assert (first[1, 1], second[1, 1], third[1, 1]) == (True, False, False)
+    assert bench.workers.calls["segment_prompts"] == 1

@@ -10,9 +10,9 @@ from ray import serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostError, OutOfMemoryError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
-from graphs.workers import ServeWorkers, WorkerDied
+from graphs.workers import ServeWorkers, SharedImage, WorkerDied
 from pipeline.errors import ModelNotReady, Overloaded, StageFailed
-from pipeline.records import Computed, Drawings, ModelStatus, Pixels, StepProgress
+from pipeline.records import Computed, Drawings, ModelStatus, Pixels, PointsAndBox, StepProgress
 from pipeline.settings import Drawing, Everything, Labelling
 from tests.graph.conftest import a_request
 
@@ -43,6 +43,10 @@ class Tiny:
     async def segment(self, image, parameters, background) -> Computed:
         self._fail()
         return Computed(value=(image.shape, parameters.points_per_side), model=self.name)
+
+    async def segment_prompts(self, image, prompts, parameters) -> Computed:
+        self._fail()
+        return Computed(value=(image.shape, prompts), model=self.name)
 
     async def render(self, image, segmentation, style) -> Computed[Drawings]:
         self._fail()
@@ -77,13 +81,15 @@ def as_ray_raises(error: Exception) -> Exception:
     return RayTaskError("method", "Traceback …", error).as_instanceof_cause()
 
 
-IMAGE = np.zeros((2, 3, 3), np.uint8)
+IMAGE = SharedImage(digest="d1", pixels=np.zeros((2, 3, 3), np.uint8))
+PROMPTS = (PointsAndBox(points=((1.0, 1.0, True),)),)
 
 CALLS = {
     "generate": lambda w: collected(w),
     "describe": lambda w: w.describe(IMAGE, None, Labelling()),
     "encode_text": lambda w: w.encode_text("metal"),
     "segment": lambda w: w.segment(IMAGE, Everything(), background=False),
+    "segment_prompts": lambda w: w.segment_prompts(IMAGE, PROMPTS, Everything()),
     "render": lambda w: w.render(IMAGE, None, Drawing()),
     "encode_png": lambda w: w.encode_png(IMAGE),
     "status": lambda w: w.status("Clip"),
@@ -107,11 +113,13 @@ async def test_each_question_goes_to_its_own_deployment_with_everything_it_needs
     workers = workers_of()
     described = await workers.describe(IMAGE, None, Labelling(top_k=3))
     segmented = await workers.segment(IMAGE, Everything(points_per_side=8), background=False)
+    asked = await workers.segment_prompts(IMAGE, PROMPTS, Everything())
     drawn = await workers.render(IMAGE, None, Drawing())
     assert described == Computed(value=((2, 3, 3), None, 3), model="Clip")
     assert segmented == Computed(value=((2, 3, 3), 8), model="Segmenter")
+    assert asked == Computed(value=((2, 3, 3), PROMPTS), model="Segmenter")
     assert drawn.value.overlay == b"Renderer"
-    assert await workers.encode_png(IMAGE) == b"Renderer" + IMAGE.tobytes()
+    assert await workers.encode_png(IMAGE) == b"Renderer" + IMAGE.pixels.tobytes()
     assert (await workers.encode_text("metal")).tolist() == [[5, len("Clip")]]
     for name in ("Diffusion", "Clip", "Segmenter"):
         assert (await workers.status(name)).fingerprint == name

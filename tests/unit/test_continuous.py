@@ -155,3 +155,12 @@ def test_inpainting_leaves_the_pixels_outside_the_mask_alone(engine):
     *_, image = engine.generate(request(), Origin(pixels=picture, strength=1.0, mask=mask))
     assert np.array_equal(image[~mask], picture[~mask])
     assert np.abs(image[mask].astype(int) - picture[mask]).mean() > 5
+
+
+def test_a_deterministic_image_is_the_one_made_alone_whoever_else_is_there(engine):
+    alone = image_of(engine)
+    others = [order(name, prompt=name, steps=4, seed=seed) for seed, name in enumerate(("pear", "house", "cup"))]
+    runner = ContinuousDiffusion(engine, [8])
+    made = run(runner, order("ours", deterministic=True), order("too", deterministic=True, prompt="cup"), *others)
+    assert np.array_equal(made["ours"][-1], alone)
+    assert np.array_equal(made["too"][-1], image_of(engine, prompt="cup"))

@@ -13,8 +13,8 @@ SMALL, LARGE = (8, 8), (16, 16)
 SEED = int(os.environ.get("PIPELINE_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 
 
-def entry(key, shape=SMALL, rows=2, owner="", background=False):
-    return Entry(key=str(key), shape=shape, rows=rows, owner=owner, background=background)
+def entry(key, shape=SMALL, rows=2, owner="", background=False, pinned=None):
+    return Entry(key=str(key), shape=shape, rows=rows, owner=owner, background=background, pinned=pinned)
 
 
 def keys(batch):
@@ -46,6 +46,18 @@ def test_resolutions_take_turns():
         scheduler.admit(entry(i))
     scheduler.admit(entry("large", LARGE))
     assert [keys(scheduler.next_batch()) for _ in range(4)] == [["0", "1", "2"], ["large"]] * 2
+
+
+def test_who_is_pinned_to_a_size_has_batches_of_it():
+    scheduler = StepScheduler(BUCKETS)
+    scheduler.admit(entry("a"))
+    for i in range(3):
+        scheduler.admit(entry(f"pinned{i}", pinned=4))
+    scheduler.admit(entry("alone", pinned=2))
+    taken = [(keys(batch := scheduler.next_batch()), batch.rows) for _ in range(4)]
+    assert taken == [(["a"], 2), (["pinned0", "pinned1"], 4), (["alone"], 2), (["a"], 2)]
+    with pytest.raises(ValueError, match="largest batch of 4"):
+        scheduler.admit(entry("b", rows=5, pinned=4))
 
 
 def test_in_a_full_batch_everybodys_first_request_goes_before_anybodys_second():
@@ -101,7 +113,8 @@ def test_over_random_arrivals_nobody_starves_and_everybody_gets_each_step_once(r
     while live or len(last_served) + len(gone) < total:
         while len(last_served) + len(gone - last_served.keys()) < total and rng.random() < 0.4:
             key = f"{len(last_served) + len(gone)}-{step}"
-            new = entry(key, rng.choice(shapes), rng.choice(sizes), rng.choice(owners), rng.random() < 0.3)
+            rows, pinned = rng.choice(sizes), rng.choice([None, None, 2])
+            new = entry(key, rng.choice(shapes), rows, rng.choice(owners), rng.random() < 0.3, pinned)
             scheduler.admit(new)
             live[key], left[key], last_served[key] = new, rng.randint(1, 30), step
         if live and rng.random() < 0.03:
@@ -122,7 +135,7 @@ def test_over_random_arrivals_nobody_starves_and_everybody_gets_each_step_once(r
                 scheduler.remove(served)
                 del live[served]
         # All that was ahead of it is done in this many steps, even if every step served one request of one shape.
-        assert all(step - last_served[key] <= 40 + 40 * 30 * len(shapes) for key in live)
+        assert all(step - last_served[key] <= 40 + 40 * 30 * 2 * len(shapes) for key in live)
         assert step < 100_000
     assert all(left[key] == 0 for key in last_served.keys() - gone)
     assert len(scheduler) == 0
@@ -133,11 +146,13 @@ def check_batch(batch, live, buckets):
     taken = keys(batch)
     assert len(set(taken)) == len(taken)
     assert set(taken) <= live.keys()  # none that is done or cancelled
-    assert len({e.shape for e in batch.entries}) == 1
+    assert len({e.lane for e in batch.entries}) == 1
+    pinned = batch.entries[0].pinned
+    buckets = buckets if pinned is None else (pinned,)
     used = sum(e.rows for e in batch.entries)
     assert used <= batch.rows
     assert batch.rows in buckets
-    left_out = [e for e in live.values() if e.shape == batch.entries[0].shape and e.key not in taken]
+    left_out = [e for e in live.values() if e.lane == batch.entries[0].lane and e.key not in taken]
     if any(not e.background for e in left_out):
         assert used + 2 > buckets[-1]
     if not any(e.background for e in live.values()) and len({e.rows for e in live.values()}) == 1:
