@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from benchmarks.harness import Result, compare
+from pipeline.engines.cifar100 import CIFAR100
 from pipeline.engines.clip import ClipEngine
 from pipeline.records import Pixels
 from pipeline.settings import Labelling, ServiceSettings
@@ -57,22 +58,24 @@ def describe(engine: ClipEngine, crops: list[Pixels], labelling: Labelling) -> A
 class OpenClip:
     """open_clip's own functions, one crop at a time, with the labels' matrix made once."""
 
-    def __init__(self, name: str, labelling: Labelling) -> None:
-        self._model, _, self._preprocess = open_clip.create_model_and_transforms(name)
+    def __init__(self, name: str, labelling: Labelling, device: str = "cpu") -> None:
+        self._device = device
+        self._model, _, self._preprocess = open_clip.create_model_and_transforms(name, device=device)
         self._model.eval()
-        self._labels = labelling.labels
+        self._labels = CIFAR100 if labelling.labels == "cifar100" else labelling.labels
         prompts = [labelling.template.format(label=label.replace("_", " ")) for label in self._labels]
         with torch.inference_mode():
-            self._texts = self._model.encode_text(open_clip.get_tokenizer(name)(prompts), normalize=True)
+            tokens = open_clip.get_tokenizer(name)(prompts).to(device)
+            self._texts = self._model.encode_text(tokens, normalize=True)
 
     @torch.inference_mode()
     def describe(self, crops: list[Pixels]) -> Answer:
         """One call for each crop."""
         vectors, labels = [], []
         for crop in crops:
-            image = self._preprocess(Image.fromarray(crop))[None]
+            image = self._preprocess(Image.fromarray(crop))[None].to(self._device)
             vector = self._model.encode_image(image, normalize=True)
-            vectors.append(vector[0].numpy())
+            vectors.append(vector[0].cpu().numpy())
             labels.append(self._labels[int((vector @ self._texts.T).argmax())])
         return np.stack(vectors), labels
 

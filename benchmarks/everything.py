@@ -86,13 +86,18 @@ def measure_large(quick: bool) -> Result:
     )  # fmt: skip
 
 
-def untrained_engine() -> Sam2Engine:
-    """SAM2.1-b+ from a seed."""
-    torch.manual_seed(0)
+def untrained_engine(name: str = LARGE, device: str = "cpu", dtype: Any = "float32") -> Sam2Engine:
+    """One of ultralytics' models, SAM2.1-b+ if none is named, from a seed."""
     with TemporaryDirectory() as folder:
-        path = Path(folder) / LARGE
-        torch.save({"model": sam_model_map[LARGE]().state_dict()}, path)
-        return Sam2Engine(Sam2Settings(model=ModelSource(source=str(path))), "cpu")
+        path = Path(folder) / name
+        torch.save({"model": untrained_model(name).state_dict()}, path)
+        return Sam2Engine(Sam2Settings(model=ModelSource(source=str(path), dtype=dtype)), device)
+
+
+def untrained_model(name: str) -> Any:
+    """The same weights as ultralytics' own model."""
+    torch.manual_seed(0)
+    return sam_model_map[name]()
 
 
 def upper_score(engine: Sam2Engine, scene: Pixels, everything: Everything) -> float:
@@ -121,7 +126,7 @@ def last(engine: Sam2Engine, scene: Pixels, everything: Everything) -> Segmentat
     return segmentation
 
 
-def predictor_for(model: Any, everything: Everything) -> SAM2Predictor:
+def predictor_for(model: Any, everything: Everything, device: str = "cpu") -> SAM2Predictor:
     """Ultralytics' predictor with the same model and duplicates' limit."""
     predictor = SAM2Predictor(
         overrides={
@@ -129,7 +134,7 @@ def predictor_for(model: Any, everything: Everything) -> SAM2Predictor:
             "imgsz": everything.image_size,
             "conf": everything.min_predicted_iou,
             "iou": everything.max_box_iou,
-            "device": "cpu",
+            "device": device,
             "save": False,
             "verbose": False,
         }

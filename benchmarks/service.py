@@ -21,6 +21,7 @@ from tests.service_process import RunningService, changed_config, quick_scaling,
 
 CALLS = 300
 CROWD = 100
+IMAGES, ROUNDS = 8, 5
 
 
 def main() -> None:
@@ -35,6 +36,7 @@ def main() -> None:
             show("start to ready", f"{time.monotonic() - started:.1f} s")
             show("resident memory of all processes", f"{resident_gb(service):.2f} GB")
             cached_calls(service)
+            together_and_in_turn(service)
             liveness_under_load(service)
             killed_cache(service)
             overload(service)
@@ -56,6 +58,27 @@ def cached_calls(service: RunningService) -> None:
             percentiles([timed(lambda: client.post("/probe", json=probe)) for _ in range(CALLS)]),
         )
         show("/healthz, idle", percentiles([timed(lambda: client.get("/healthz")) for _ in range(CALLS)]))
+
+
+def together_and_in_turn(service: RunningService) -> None:
+    """Make as many images one after the other and at once, in turns."""
+
+    def make(seed: int) -> None:
+        with service.client(headers={"X-Session-ID": f"bench-{seed}"}) as client:
+            client.post("/generate", json={"prompt": "pear", "seed": seed}).raise_for_status()
+
+    in_turn, together = [], []
+    with ThreadPoolExecutor(IMAGES) as pool:
+        for first in range(0, 2 * ROUNDS * IMAGES, 2 * IMAGES):
+            seeds = range(first, first + IMAGES)
+            in_turn.append(seconds(lambda: [make(seed) for seed in seeds]))  # noqa: B023  # called at once
+            together.append(seconds(lambda: list(pool.map(make, (seed + IMAGES for seed in seeds)))))  # noqa: B023
+    ratios = [slow / quick for slow, quick in zip(in_turn, together, strict=True)]
+    show(
+        f"{IMAGES} /generate at once and one after the other",
+        f"{statistics.median(together):.2f} s and {statistics.median(in_turn):.2f} s: "
+        f"{statistics.median(ratios):.2f} x ({min(ratios):.2f}-{max(ratios):.2f})",
+    )
 
 
 def liveness_under_load(service: RunningService) -> None:
@@ -164,6 +187,13 @@ def timed(call: Callable[[], httpx.Response]) -> float:
     started = time.perf_counter()
     call().raise_for_status()
     return (time.perf_counter() - started) * 1000
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long a piece of work takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 def percentiles(milliseconds: list[float]) -> str:

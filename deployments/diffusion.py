@@ -35,7 +35,9 @@ class Diffusion:
             from pipeline.engines.continuous import ContinuousDiffusion
             from pipeline.engines.diffusion import DiffusionEngine
 
-            return ContinuousDiffusion(DiffusionEngine(settings, device), settings.batch_rows)
+            engine = DiffusionEngine(settings, device)
+            engine.warm_up(settings.batch_rows if settings.compiled else settings.batch_rows[:1])
+            return ContinuousDiffusion(engine, settings.batch_rows)
 
         self._host = EngineHost("Diffusion", load, accelerator, threads, lambda runner: runner.fingerprint)
         self._steps = Counter("pipeline_engine_steps", description="Denoising steps computed, of all images.")

@@ -66,7 +66,7 @@ class EngineHost(Generic[E]):
         self._load_again_at = 0.0
         self._prepare = partial(_prepare_process, accelerator, threads)
         self._device = ""
-        self._load()
+        self._thread.submit(self._load).result()  # what is compiled belongs to the thread that will run it
 
     def status(self) -> ModelStatus:
         """Tell whether the engine is loaded, and why not; whoever asks also has a failed load tried again."""

@@ -73,6 +73,9 @@ class DiffusionSettings(_Settings):
     """Sizes of a denoising batch, ascending; an image with guidance takes two rows. An image is the same bit for bit
     whenever it went through batches of one size, so a single size makes it the same whatever the load, at the price
     of a full batch for a lonely image."""
+    compiled: bool = False
+    """Compile the denoiser for each size of batch, with CUDA graphs on a GPU: minutes at the start, less time for each
+    step. Sizes of images other than the default one are compiled when they are first asked for."""
     defaults: GenerationDefaults
     limits: GenerationLimits
 

@@ -123,11 +123,39 @@ class DiffusionEngine:
             self._safety = SafetyChecker(folder, device) if settings.safety_checker else None
         except (OSError, ValueError, KeyError) as error:
             raise weights.unavailable(folder, f"is no complete diffusers pipeline ({error})") from error
+        self._defaults = settings.defaults
+        if device != "cpu":  # there convolutions are faster so
+            self._unet.to(memory_format=torch.channels_last)
+            self._vae.to(memory_format=torch.channels_last)
+        # The network that is called; its attributes are still asked of the module itself.
+        self._denoise = (
+            torch.compile(self._unet, mode="reduce-overhead", dynamic=False) if settings.compiled else self._unet
+        )
         self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()  # least recently used first
         self._pixels_per_latent: int = 2 ** (len(self._vae.config.block_out_channels) - 1)
         self._preview = LatentPreview(
             lambda latents: self._decode(latents.to(device)), self._vae.config.latent_channels
         )
+
+    def warm_up(self, buckets: Sequence[int]) -> None:
+        """Take a step with each size of batch at the default size of an image, and decode one.
+
+        What is compiled belongs to the thread that calls this.
+        """
+        request = GenerationRequest(
+            prompt="",
+            negative_prompt="",
+            width=self._defaults.width,
+            height=self._defaults.height,
+            steps=self._defaults.steps,
+            guidance=1.0,
+            seed=0,
+            scheduler=self._defaults.scheduler,
+        )
+        for rows in buckets:
+            image = self.start(request)
+            self.advance([image], rows)
+            self._decode(image.latents)
 
     def generate(
         self, request: GenerationRequest, origin: Origin | None = None
@@ -267,7 +295,7 @@ class DiffusionEngine:
         text = [one for image in images for one in image.text]
         for parts in (latents, timesteps, text):
             parts += parts[:1] * (rows - len(parts))  # padding: anything of the right shape
-        predicted: torch.Tensor = self._unet(
+        predicted: torch.Tensor = self._denoise(
             torch.cat(latents).to(self._dtype),
             torch.stack(timesteps).float(),
             encoder_hidden_states=torch.cat(text),

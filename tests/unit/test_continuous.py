@@ -164,3 +164,14 @@ def test_a_deterministic_image_is_the_one_made_alone_whoever_else_is_there(engin
     made = run(runner, order("ours", deterministic=True), order("too", deterministic=True, prompt="cup"), *others)
     assert np.array_equal(made["ours"][-1], alone)
     assert np.array_equal(made["too"][-1], image_of(engine, prompt="cup"))
+
+
+def test_warming_up_takes_a_step_with_each_size_of_batch(engine, monkeypatch):
+    sizes = []
+    denoise = engine._denoise
+    monkeypatch.setattr(
+        engine, "_denoise", lambda rows, *rest, **named: sizes.append(len(rows)) or denoise(rows, *rest, **named)
+    )
+    engine.warm_up((1, 4))
+    assert sizes == [1, 4]
+    assert np.array_equal(image_of(engine), image_of(engine))
