@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -11,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.harness import Result, compare
+from graphs.visualizations import Found, Visualizations
 from pipeline import drawing
-from pipeline.records import Drawings, Pixels, Segmentation
+from pipeline.records import Descriptions, Pixels, Segmentation
 from pipeline.regions import Mask, decode_mask, encode_mask, outline
 from pipeline.settings import Drawing
 
@@ -20,14 +22,24 @@ SIDE, REGIONS = 512, 20
 
 
 def measure(quick: bool) -> list[Result]:
-    """Warm: from what is kept; and cold: drawn once, in parallel."""
+    """Warm: from what is kept; and cold: drawn and written once, in parallel."""
     picture, segmentation = draw_regions()
     style = Drawing()
-    kept = drawing.render(picture, segmentation, style)
+    regions = Descriptions(
+        vectors=np.zeros((REGIONS, 1), np.float32),
+        labels=(("apple",),) * REGIONS,
+        confidences=np.ones((REGIONS, 1), np.float32),
+    )
+    kept = segmentation, regions, drawing.render(picture, segmentation, style)
+    visualizations = Visualizations()
+    loop = asyncio.new_event_loop()
     rounds = 5 if quick else 20
 
+    def assemble(found: Found) -> bytes:
+        return loop.run_until_complete(visualizations.write(found, request_id="r", image_id="i"))
+
     def same(ours: bytes, theirs: bytes) -> str:
-        a, b = (decode(json.loads(each)["spotlights"][3]) for each in (ours, theirs))
+        a, b = (decode(json.loads(each)["individual_spotlights"][3]["spotlight_image"]) for each in (ours, theirs))
         return f"spotlights differ by {np.abs(a.astype(int) - b).max()} levels"
 
     return [
@@ -37,7 +49,7 @@ def measure(quick: bool) -> list[Result]:
         ),
         compare(
             "visualize", f"cold, {REGIONS} regions at {SIDE} px",
-            lambda: assemble(drawing.render(picture, segmentation, style)),
+            lambda: assemble((segmentation, regions, drawing.render(picture, segmentation, style))),
             lambda: draw_naively(picture, segmentation, style), rounds=rounds, goal="", fidelity=same,
         ),
     ]  # fmt: skip
@@ -63,12 +75,6 @@ def draw_regions() -> tuple[Pixels, Segmentation]:
     )
 
 
-def assemble(drawings: Drawings) -> bytes:
-    """What is left to do for a call whose pictures are kept."""
-    spotlights = [base64.b64encode(each).decode() for each in drawings.spotlights]
-    return json.dumps({"overlay": base64.b64encode(drawings.overlay).decode(), "spotlights": spotlights}).encode()
-
-
 def draw_naively(picture: Pixels, segmentation: Segmentation, style: Drawing) -> bytes:
     """Draw with numpy and encode with Pillow, for each call."""
 
@@ -83,8 +89,9 @@ def draw_naively(picture: Pixels, segmentation: Segmentation, style: Drawing) ->
         mask = decode_mask(region.rle, segmentation.size)
         contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(overlay, contours, -1, style.outline, 2)
-        spotlights.append(encode(np.where(mask[..., None], picture, (picture * style.dim).astype(np.uint8))))
-    return json.dumps({"overlay": encode(overlay), "spotlights": spotlights}).encode()
+        lit = np.where(mask[..., None], picture, (picture * style.dim).astype(np.uint8))
+        spotlights.append({"spotlight_image": encode(lit), "polygon": region.polygon})
+    return json.dumps({"master_overlay": encode(overlay), "individual_spotlights": spotlights}).encode()
 
 
 def decode(text: str) -> Pixels:

@@ -1,7 +1,6 @@
 """The HTTP routes. No logic: each asks the flow and writes down the answer."""
 
 import asyncio
-from base64 import b64encode
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 from uuid import UUID
@@ -19,10 +18,11 @@ from graphs.caller import Caller, find_caller
 from graphs.edge import Edge, answer_errors
 from graphs.event_stream import stream
 from graphs.fact_metrics import exposition
-from graphs.flow import Flow, ImageAnalysis
+from graphs.flow import Flow
 from graphs.history_routes import history_routes
 from graphs.schemas import class_scores, percent
 from graphs.together import together
+from graphs.visualizations import Visualizations, base64_text
 from pipeline.records import ImageRecord
 from pipeline.settings import Admission
 
@@ -81,6 +81,7 @@ _USUAL_PROBLEMS = problems(400, 413, 422, 429, 500, 503, 504)
 
 def _origin_routes(flow: Flow) -> APIRouter:
     router = APIRouter(route_class=_JsonRoute, tags=["images"])
+    visualizations = Visualizations()
 
     AnyCaller = Annotated[Caller, Depends(find_caller)]
     ImageId = Annotated[UUID | None, Query(description="Instead of the session's last image.")]
@@ -116,7 +117,9 @@ def _origin_routes(flow: Flow) -> APIRouter:
                 request_id=caller.request_id,
             )
             return answer(
-                schemas.Generated.of(made.record, made.request, made.description, _base64(made.png), caller.request_id)
+                schemas.Generated.of(
+                    made.record, made.request, made.description, base64_text(made.png), caller.request_id
+                )
             )
 
         if EVENT_STREAM in request.headers.get("accept", ""):
@@ -178,8 +181,12 @@ def _origin_routes(flow: Flow) -> APIRouter:
     async def visualize(image: ChosenImage, caller: AnyCaller) -> Response:
         """Draw an image's regions: all outlines in one picture, and a spotlight on each."""
         found = await flow.analyze(image, caller.request_id)
-        # Base64 and JSON of many pictures take long enough to keep others waiting.
-        return await asyncio.to_thread(_visualization, image, found, caller.request_id)
+        body = await visualizations.write(
+            (found.segmentation, found.regions, found.drawings),
+            request_id=caller.request_id,
+            image_id=image.image_id,
+        )
+        return Response(body, media_type="application/json")
 
     return router
 
@@ -224,29 +231,3 @@ def _service_routes(flow: Flow, device: str) -> APIRouter:
         return answer(schemas.Readiness(ready=ready, models=models), status_code=200 if ready else 503)
 
     return router
-
-
-def _visualization(image: ImageRecord, found: ImageAnalysis, request_id: str) -> Response:
-    regions = zip(found.segmentation, found.regions, found.drawings.spotlights, strict=True)
-    return answer(
-        schemas.Visualization(
-            request_id=request_id,
-            status="success",
-            total_regions=len(found.segmentation),
-            master_overlay=_base64(found.drawings.overlay),
-            individual_spotlights=[
-                schemas.Spotlight(
-                    region_id=region.region_id,
-                    top_class=description.top[0].label,
-                    polygon=region.polygon,
-                    spotlight_image=_base64(png),
-                )
-                for region, description, png in regions
-            ],
-            image_id=image.image_id,
-        )
-    )
-
-
-def _base64(png: bytes) -> str:
-    return b64encode(png).decode("ascii")

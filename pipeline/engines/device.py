@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 
 import torch
 
 from pipeline.settings import Accelerator
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+LARGEST_KEPT, KEPT = 32 << 20, 512 << 20  # bytes: glibc's limit for a block, and of all that is kept
 
 
 def pick_device(accelerator: Accelerator) -> str:
@@ -33,3 +37,15 @@ def use_threads(threads: int) -> None:
     # Read by the OpenMP runtime when it starts its pool, which is at the first parallel computation.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     torch.set_num_threads(threads)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc use freed blocks again, where it would give large ones back to the kernel at once.
+
+    Engines ask for the same few sizes again and again, and fresh pages took a tenth of SAM2's time.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT)

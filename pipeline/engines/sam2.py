@@ -282,17 +282,38 @@ def stability_of(
     The stability score is the area above `+offset` over the area above `-offset` (Segment Anything, arXiv:2304.02643,
     appendix B).
     """
-    full = upsample(logits, (parameters.image_size, parameters.image_size))
-    inner, outer = (
-        (full > offset).sum((1, 2)) for offset in (parameters.stability_offset, -parameters.stability_offset)
+    measure = _measure_one_by_one if logits.device.type == "cpu" else _measure_at_once
+    inner, outer, boxes = measure(logits, parameters.image_size, parameters.stability_offset)
+    return Candidates(
+        logits=logits, predicted_iou=scores, stability=inner / outer.clamp(min=1), boxes=boxes, points=points
     )
+
+
+Measured = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Pixels of n masks above the offset, (n,), above its negative, (n,), and the boxes, (n, 4)."""
+
+
+def _measure_at_once(logits: torch.Tensor, side: int, offset: float) -> Measured:
+    full = upsample(logits, (side, side))
     masks = full > 0
     boxes = torch.full((len(masks), 4), -1.0, device=masks.device)
     filled = masks.any(2).any(1)
     boxes[filled] = masks_to_boxes(masks[filled])
-    return Candidates(
-        logits=logits, predicted_iou=scores, stability=inner / outer.clamp(min=1), boxes=boxes, points=points
-    )
+    return (full > offset).sum((1, 2)), (full > -offset).sum((1, 2)), boxes
+
+
+def _measure_one_by_one(logits: torch.Tensor, side: int, offset: float) -> Measured:
+    """The same on a CPU, where a mask that stays in the cache takes a tenth of the time."""
+    full = np.empty((side, side), np.float32)
+    inner, outer = np.zeros((2, len(logits)), np.int64)
+    boxes = np.full((len(logits), 4), -1, np.float32)
+    for i, mask in enumerate(logits.numpy()):
+        cv2.resize(mask, (side, side), dst=full, interpolation=cv2.INTER_LINEAR)
+        inner[i], outer[i] = np.count_nonzero(full > offset), np.count_nonzero(full > -offset)
+        x, y, width, height = cv2.boundingRect((full > 0).view(np.uint8))
+        if width > 0:
+            boxes[i] = x, y, x + width - 1, y + height - 1
+    return torch.from_numpy(inner), torch.from_numpy(outer), torch.from_numpy(boxes)
 
 
 def find_out(parts: Sequence[Candidates], parameters: Everything) -> Found:

@@ -134,7 +134,7 @@ class ManyPointDecoder:
         asked = _split(attention.k_proj(queries + tokens), attention)
         scores = torch.unflatten(_fold(asked) @ picture.asking.transpose(1, 2), 1, tokens.shape[:2])  # (h, p, t, n)
         weights = scores.mul_(_scale(attention)).softmax(2).transpose(0, 1)  # (p, h, t, n)
-        return queries, layer.norm4(_mix_in(picture.keys.expand(len(tokens), -1, -1), weights, queries, attention))
+        return queries, layer.norm4(_mix_in(picture.keys[None], weights, queries, attention))
 
     def _look_again(
         self, picture: SharedPicture, queries: torch.Tensor, keys: torch.Tensor, tokens: torch.Tensor
@@ -193,7 +193,7 @@ def _score(tokens: torch.Tensor, weight: torch.Tensor, keys: torch.Tensor, place
 
 
 def _mix_in(keys: torch.Tensor, weights: torch.Tensor, queries: torch.Tensor, attention: Any) -> torch.Tensor:
-    """Add to each place, (p, n, 256), what it takes from the tokens: weights (p, h, t, n), tokens (p, t, 256)."""
+    """Add to each place, (p or 1, n, 256), what it takes from the tokens: weights (p, h, t, n), tokens (p, t, 256)."""
     values = _split(attention.v_proj(queries), attention)  # (p, t, h, c)
     heads = attention.out_proj.weight.unflatten(1, (attention.num_heads, -1))  # (256, h, c)
     told = torch.einsum("pthc,xhc->phtx", values, heads).flatten(1, 2)  # (p, h t, 256)

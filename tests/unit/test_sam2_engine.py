@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn import functional
 from ultralytics.models.sam.predict import SAM2Predictor
 
 from pipeline.engines import sam2
@@ -286,3 +287,13 @@ def ask_ultralytics_prompt(mini_models, image, prompt):
     results = predictor(points=points, labels=labels, bboxes=prompt.box, multimask_output=multimask)
     scores = results[0].boxes.conf
     return results[0].masks.data[int(scores.argmax())].numpy().astype(bool)
+
+
+def test_masks_measured_one_by_one_are_measured_as_on_a_gpu():
+    torch.manual_seed(0)
+    coarse = functional.interpolate(torch.randn(1, 12, 8, 8) * 4, (32, 32), mode="bilinear")[0].contiguous()
+    coarse[3] = -9.0  # nothing is there
+    alone, together = sam2._measure_one_by_one(coarse, 128, 0.95), sam2._measure_at_once(coarse, 128, 0.95)
+    for ours, theirs in zip(alone, together, strict=True):
+        assert torch.equal(ours, theirs)
+    assert alone[2][3].tolist() == [-1, -1, -1, -1]
