@@ -28,6 +28,7 @@ from benchmarks.harness import Result, as_json, compare, tabulate, timed
 from pipeline.engines.clip import ClipEngine
 from pipeline.engines.device import pick_device
 from pipeline.engines.diffusion import DiffusionEngine
+from pipeline.records import Scheduler
 from pipeline.settings import (
     ClipSettings,
     DiffusionSettings,
@@ -35,7 +36,6 @@ from pipeline.settings import (
     GenerationDefaults,
     GenerationLimits,
     ModelSource,
-    Scheduler,
 )
 from training.diffusion_parts import MODEL_INDEX, write_tokenizer
 from training.scenes import draw_scene

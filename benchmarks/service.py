@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -51,7 +52,7 @@ def cached_calls(service: RunningService) -> None:
         client.post("/generate", json={"prompt": "red apple in white plate", "seed": 3}).raise_for_status()
         for path in ("/segment", "/visualize", "/analyze"):
             client.post(path).raise_for_status()
-            show(f"cached {path}", percentiles([timed(lambda p=path: client.post(p)) for _ in range(CALLS)]))
+            show(f"cached {path}", percentiles([timed(partial(client.post, path)) for _ in range(CALLS)]))
         probe = {"prompt": "metal"}
         show(
             "/probe, text seen before",
@@ -70,9 +71,13 @@ def together_and_in_turn(service: RunningService) -> None:
     in_turn, together = [], []
     with ThreadPoolExecutor(IMAGES) as pool:
         for first in range(0, 2 * ROUNDS * IMAGES, 2 * IMAGES):
-            seeds = range(first, first + IMAGES)
-            in_turn.append(seconds(lambda: [make(seed) for seed in seeds]))  # noqa: B023  # called at once
-            together.append(seconds(lambda: list(pool.map(make, (seed + IMAGES for seed in seeds)))))  # noqa: B023
+            started = time.perf_counter()
+            for seed in range(first, first + IMAGES):
+                make(seed)
+            between = time.perf_counter()
+            list(pool.map(make, range(first + IMAGES, first + 2 * IMAGES)))
+            in_turn.append(between - started)
+            together.append(time.perf_counter() - between)
     ratios = [slow / quick for slow, quick in zip(in_turn, together, strict=True)]
     show(
         f"{IMAGES} /generate at once and one after the other",
@@ -187,13 +192,6 @@ def timed(call: Callable[[], httpx.Response]) -> float:
     started = time.perf_counter()
     call().raise_for_status()
     return (time.perf_counter() - started) * 1000
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """How long a piece of work takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def percentiles(milliseconds: list[float]) -> str:

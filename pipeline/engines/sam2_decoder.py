@@ -193,11 +193,15 @@ def _score(tokens: torch.Tensor, weight: torch.Tensor, keys: torch.Tensor, place
 
 
 def _mix_in(keys: torch.Tensor, weights: torch.Tensor, queries: torch.Tensor, attention: Any) -> torch.Tensor:
-    """Add to each place, (p or 1, n, 256), what it takes from the tokens: weights (p, h, t, n), tokens (p, t, 256)."""
+    """Add to each place, (p or 1, n, 256), what it takes from the tokens: weights (p, h, t, n), tokens (p, t, 256).
+
+    A place's weights for the tokens add up to 1 in each head, so the bias can ride on the first head's values.
+    """
     values = _split(attention.v_proj(queries), attention)  # (p, t, h, c)
     heads = attention.out_proj.weight.unflatten(1, (attention.num_heads, -1))  # (256, h, c)
-    told = torch.einsum("pthc,xhc->phtx", values, heads).flatten(1, 2)  # (p, h t, 256)
-    return torch.baddbmm(keys + attention.out_proj.bias, weights.flatten(1, 2).transpose(1, 2), told)
+    told = torch.einsum("pthc,xhc->phtx", values, heads)  # (p, h, t, 256)
+    told[:, 0] += attention.out_proj.bias
+    return torch.baddbmm(keys, weights.flatten(1, 2).transpose(1, 2), told.flatten(1, 2))
 
 
 def _place_keys(attention: Any, positions: torch.Tensor) -> torch.Tensor:
