@@ -45,7 +45,7 @@ def measure(quick: bool) -> list[Result]:
     settings = ServiceSettings().load_profile().diffusion
     engine = DiffusionEngine(settings, "cpu")
     requests = [request_for(settings, "a red apple", seed) for seed in range(ARRIVALS_QUICK if quick else ARRIVALS)]
-    unloaded = median(timed(lambda: alone(engine, requests[0])) for _ in range(5))
+    unloaded = median(timed(lambda: alone(engine, requests[0])) for _ in range(15))
     capacity = CROWD / median(timed(lambda: together(engine, settings, requests[:CROWD])) for _ in range(3))
     rng = np.random.default_rng(SEED)
     arrivals = np.cumsum(rng.exponential(1 / (LOAD * capacity), len(requests))).tolist()

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import httpx
 import pytest
+from httpx_sse import connect_sse
 
 from tests.service_process import RunningService, wait_until
 
@@ -140,6 +142,21 @@ def test_a_dropped_connection_stops_the_denoising(service: RunningService):
         new_image(client, seed=140)  # waits for its turn, so the dropped work has ended
         after = service.settled_metric("ray_pipeline_engine_steps_total", before + 3)
 
+    assert after < before + 100
+
+
+def test_events_come_while_the_image_is_made_and_leaving_the_stream_stops_the_denoising(service: RunningService):
+    before = service.steady_metric("ray_pipeline_engine_steps_total")
+    body = {"prompt": "pear", "steps": 100, "width": 256, "height": 256}
+    with service.client() as client:
+        with connect_sse(client, "POST", "/generate", json=body) as source:
+            events = source.iter_sse()
+            stepped = [event for event in islice(events, 6) if event.event == "generation.stepped"]
+        new_image(client, seed=150)  # waits for its turn, so the dropped work has ended
+    after = service.settled_metric("ray_pipeline_engine_steps_total", before + len(stepped) + 2)
+
+    assert [event.json()["step"] for event in stepped] == [1, 2, 3, 4, 5]
+    assert all(event.json()["preview"] for event in stepped)
     assert after < before + 100
 
 

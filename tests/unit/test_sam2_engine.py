@@ -241,6 +241,20 @@ def test_with_a_recall_below_one_fewer_points_are_asked(engine, monkeypatch):
     assert sum(asked) == 64
 
 
+def test_with_a_recall_below_one_most_regions_of_the_whole_grid_are_found_all_the_same(engine):
+    fine = LENIENT.model_copy(update={"points_per_side": 16})
+    found = wanted = 0
+    for seed in range(4):
+        picture = draw_held_out(5_000 + seed)
+        exact, adaptive = (
+            masks_of(segment(engine, picture, fine.model_copy(update={"recall": recall}))) for recall in (1.0, 0.9)
+        )
+        overlap = (exact[:, None] & adaptive).sum((2, 3)) / (exact[:, None] | adaptive).sum((2, 3))
+        found, wanted = found + (overlap.max(1) > 0.8).sum(), wanted + len(exact)
+    assert wanted >= 8
+    assert found >= 0.7 * wanted
+
+
 def test_a_picture_is_encoded_once_for_all_that_is_asked_of_it(engine, monkeypatch):
     encoded = []
     encode = engine.model.forward_image
