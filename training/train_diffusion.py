@@ -226,6 +226,9 @@ def save_diffusion(diffusion: Diffusion, folder: Path) -> None:
     for name, part in parts.items():
         halved = copy.deepcopy(part).to(torch.half, memory_format=torch.contiguous_format)
         halved.save_pretrained(folder / name, safe_serialization=True)
+        config = folder / name / "config.json"  # which would tell from where the weights were loaded
+        facts = {key: value for key, value in json.loads(config.read_text()).items() if key != "_name_or_path"}
+        config.write_text(json.dumps(facts, indent=2) + "\n")
     write_short_tokenizer(folder / "tokenizer")
     build_scheduler().save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n")
