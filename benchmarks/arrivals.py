@@ -1,4 +1,7 @@
-"""Requests that come as they like, at 0.8 of what the machine can do: their latency, ours and with a plain queue.
+"""Requests that come as they like, at 0.8 of what our engine can do: their latency, ours and with a plain queue.
+
+A plain queue can't keep up with so many, so its latency grows for as long as they come: the ratio of both says that
+and no more. What counts is our own latency beside that of a lonely request.
 
 The clock is simulated: every piece of work is really done and timed, and the time it took passes on the clock; so
 nothing waits, and both ways see the same arrivals.
@@ -32,7 +35,7 @@ class Run:
     """What became of all requests."""
 
     latencies_s: list[float]
-    waits: list[float]  # from arrival to the first step of their own, in steps of the batch that was running
+    waits: list[float]  # whole steps that ran without them after they came
 
     @property
     def p99(self) -> float:
@@ -76,11 +79,11 @@ def run_together(
     while coming or not runner.is_idle:
         if runner.is_idle and coming[0][1] > clock:
             clock = coming[0][1]
+        started = time.perf_counter()
         while coming and coming[0][1] <= clock:
             number, _ = coming.popleft()
             runner.admit(Order(key=str(number), request=requests[number]))
             waiting[str(number)] = 0
-        started = time.perf_counter()
         happenings = runner.step()
         clock += time.perf_counter() - started
         for happening in happenings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -30,9 +31,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.suites) - set(SUITES):
         parser.error(f"unknown: {', '.join(unknown)}")
-    from pipeline.engines.device import use_threads  # imports torch
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the launcher does; read when torch is loaded
+    from pipeline.engines.device import use_cpu
 
-    use_threads(arguments.threads)
+    use_cpu(arguments.threads)
     results: list[Result] = []
     for name in arguments.suites:
         measure: Callable[[bool], list[Result]] = import_module(f"benchmarks.{name}").measure

@@ -76,18 +76,22 @@ class Clip:
             wanted = [asked for asked in self._asked if not asked.answer.done()]  # who has gone is cancelled
             batch = [asked for asked in wanted if asked.labelling == wanted[0].labelling][:CALLS_TOGETHER]
             self._asked = [asked for asked in wanted if asked not in batch]
-            answers: Sequence[Descriptions | Exception]
-            try:
-                answers = await self._host.run(partial(_describe, asked=batch))
-            except Exception as error:  # every one of them waits for it
-                answers = [error] * len(batch)
-            for asked, answer in zip(batch, answers, strict=True):
+            for asked, answer in zip(batch, await self._answer(batch), strict=True):
                 if asked.answer.done():
                     continue
                 if isinstance(answer, Exception):
                     asked.answer.set_exception(answer)
                 else:
                     asked.answer.set_result(answer)
+
+    async def _answer(self, batch: list[_Asked]) -> Sequence[Descriptions | Exception]:
+        """Describe what all ask for together; if that fails, each alone, so that one call's fault stays its own."""
+        try:
+            return await self._host.run(partial(_describe, asked=batch))
+        except Exception as error:
+            if len(batch) < 2:
+                return [error] * len(batch)
+        return [answer for asked in batch for answer in await self._answer([asked])]
 
 
 def _describe(engine: ClipEngine, asked: list[_Asked]) -> list[Descriptions]:

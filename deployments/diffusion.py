@@ -63,6 +63,7 @@ class Diffusion:
         finally:
             del self._streams[order.key]
             self._going.append(order.key)
+            self._wake()
 
     def status(self) -> ModelStatus:
         """Tell whether the model is loaded."""
@@ -73,13 +74,16 @@ class Diffusion:
         outcomes: Outcomes = asyncio.Queue()
         self._streams[order.key] = outcomes
         self._coming.append(order)
-        if self._driver is None or self._driver.done():
-            self._driver = asyncio.create_task(self._drive())
+        self._wake()
         return outcomes
 
+    def _wake(self) -> None:
+        if self._driver is None or self._driver.done():
+            self._driver = asyncio.create_task(self._drive())
+
     async def _drive(self) -> None:
-        """Step until nobody is left."""
-        while self._streams:
+        """Step until nobody is left, and nothing of those who left."""
+        while self._streams or self._going:
             coming = [order for order in self._coming if order.key in self._streams]
             work = partial(advance, coming=coming, going=self._going)
             self._coming, self._going = [], []

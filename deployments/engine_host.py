@@ -152,11 +152,11 @@ def _prepare_process(accelerator: Accelerator, threads: int) -> str:
     """Choose the device, and set what belongs to the whole process; returns the device."""
     import torch
 
-    from pipeline.engines.device import pick_device, use_threads
+    from pipeline.engines.device import pick_device, use_cpu
 
     device = pick_device(accelerator)
     if device == "cpu":
-        use_threads(threads)
+        use_cpu(threads)
         os.nice(NICENESS)
     else:
         share = ray.get_runtime_context().get_assigned_resources().get("GPU", 1.0)

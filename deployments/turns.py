@@ -29,18 +29,23 @@ class Turns:
     async def taken(self, background: bool) -> AsyncIterator[Callable[[], Awaitable[None]]]:
         """Hold the turn while the block runs; yields what background work calls between its steps to give way."""
         asked_at = time.monotonic()
+        is_ours = True
 
         async def give_way() -> None:
+            nonlocal is_ours
             is_young = time.monotonic() - asked_at < self._patience_s
             if background and is_young and any(not turn.done() for turn in self._people):
+                is_ours = False
                 self._pass_on()
                 await self._take(background)
+                is_ours = True
 
         await self._take(background)
         try:
             yield give_way
         finally:
-            self._pass_on()
+            if is_ours:  # who leaves while giving way has passed it on already
+                self._pass_on()
 
     async def _take(self, background: bool) -> None:
         if not self._is_taken:

@@ -8,6 +8,7 @@ from binascii import b2a_base64
 import orjson
 
 from graphs import schemas
+from graphs.shared_runs import SharedRuns
 from pipeline.cache import SizedLru
 from pipeline.records import Descriptions, Drawings, Segmentation
 
@@ -22,14 +23,16 @@ class Visualizations:
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         # By identity: the same results are the same objects while they are remembered. To keep them keeps their ids.
         self._kept: SizedLru[tuple[int, ...], tuple[Found, bytes]] = SizedLru(max_bytes)
+        self._writing: SharedRuns[tuple[int, ...], bytes] = SharedRuns()
 
     async def write(self, found: Found, *, request_id: str, image_id: str) -> bytes:
         """Write an image's regions as the JSON of a `schemas.Visualization`."""
         key = tuple(map(id, found))
         kept = self._kept.get(key)
         if kept is None:
-            kept = found, await asyncio.to_thread(_write_regions, *found)  # long enough to keep others waiting
-            self._kept.put(key, kept, len(kept[1]))
+            # In a thread: it takes long enough to keep others waiting.
+            kept = found, await self._writing.join(key, lambda: asyncio.to_thread(_write_regions, *found))
+            self._kept.put(key, kept, len(kept[1]) + len(found[2].overlay) + sum(map(len, found[2].spotlights)))
         ids = orjson.dumps({"request_id": request_id, "image_id": image_id})
         return b"".join((ids[:-1], kept[1]))
 

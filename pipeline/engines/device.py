@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 
 import torch
 
@@ -28,23 +27,16 @@ def pick_device(accelerator: Accelerator) -> str:
     return "cpu"
 
 
-def use_threads(threads: int) -> None:
-    """Let torch use so many CPU threads in this process, and let them sleep while they have nothing to do.
+def use_cpu(threads: int) -> None:
+    """Let torch use so many CPU threads in this process, and glibc use freed blocks again.
 
-    Must be called by whoever owns the process, not by an engine: the setting is global, and Ray sets one thread for
+    glibc would give large blocks back to the kernel at once; engines ask for the same few sizes again and again, and
+    fresh pages took a tenth of SAM2's time.
+
+    Must be called by whoever owns the process, not by an engine: the settings are global, and Ray sets one thread for
     an actor with less than one CPU.
     """
-    # Read by the OpenMP runtime when it starts its pool, which is at the first parallel computation.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     torch.set_num_threads(threads)
-    _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc use freed blocks again, where it would give large ones back to the kernel at once.
-
-    Engines ask for the same few sizes again and again, and fresh pages took a tenth of SAM2's time.
-    """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)

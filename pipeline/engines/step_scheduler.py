@@ -4,9 +4,9 @@ Requests join at any step and leave when they are done or cancelled. One call of
 only, and always as many as one of a few fixed sizes ("buckets"): kernels differ between sizes, and with them the last
 bits of an image.
 
-- Resolutions take turns, and so do requests that are pinned to one size of batch and those that aren't.
-- Owners take turns: in a full batch everybody's first request goes before anybody's second; one owner's requests are
-  served in the order in which they came.
+- Owners take turns at choosing what the next batch is made of, and in a full batch everybody's first request goes
+  before anybody's second; one owner's requests are served in the order in which they came.
+- One owner's resolutions take turns, and so do requests that are pinned to one size of batch and those that aren't.
 - People go before background work, which rides where a batch would be padded, and counts as people's after a while.
 """
 
@@ -59,7 +59,9 @@ class StepScheduler:
         self._buckets = tuple(buckets)
         self._patience = patience
         self._entries: dict[str, tuple[Entry, int]] = {}  # with the step before which it came, in order of admission
-        self._served_at: dict[Lane, int] = {}  # the last step of a lane
+        # Of owners who are there, and of their lanes: the last step that was theirs.
+        self._turn_at: dict[str, int] = {}  # chosen for them; others may have taken part
+        self._served_at: dict[tuple[str, Lane], int] = {}
         self._step = 0
 
     def __len__(self) -> int:
@@ -88,33 +90,44 @@ class StepScheduler:
         candidates = urgent or [entry for entry, _ in self._entries.values()]
         if not candidates:
             return None
-        lane = min((entry.lane for entry in candidates), key=lambda lane: self._served_at.get(lane, -1))
+        owner = min((entry.owner for entry in candidates), key=lambda owner: self._turn_at.get(owner, -1))
+        lanes = (entry.lane for entry in candidates if entry.owner == owner)
+        lane = min(lanes, key=lambda lane: self._served_at.get((owner, lane), -1))
         buckets = self._buckets_of(lane)
-        chosen = _fill(_in_turn(e for e in candidates if e.lane == lane), buckets[-1])
+        chosen = _fill(self._in_turn((e for e in candidates if e.lane == lane), owner), buckets[-1])
         used = sum(entry.rows for entry in chosen)
         rows = next(bucket for bucket in buckets if bucket >= used)
         others = [e for e, _ in self._entries.values() if e.lane == lane and e not in chosen]
-        chosen += _fill(_in_turn(others), rows - used)
+        chosen += _fill(self._in_turn(others, owner), rows - used)
         self._step += 1
-        self._served_at[lane] = self._step
+        self._note(owner, chosen)
         return Batch(entries=tuple(chosen), rows=rows)
 
     def _buckets_of(self, lane: Lane) -> tuple[int, ...]:
         _, pinned = lane
         return self._buckets if pinned is None else (pinned,)
 
+    def _in_turn(self, entries: Iterable[Entry], first: str) -> list[Entry]:
+        """Everybody's first request, then everybody's second, and so on; in a round `first`'s goes first."""
+        seen: defaultdict[str, int] = defaultdict(int)
+        ranked = []
+        for entry in entries:
+            served_at = self._served_at.get((entry.owner, entry.lane), -1)
+            ranked.append((seen[entry.owner], entry.owner != first, served_at, entry))
+            seen[entry.owner] += 1
+        return [entry for *_, entry in sorted(ranked, key=lambda rank: rank[:3])]
+
+    def _note(self, owner: str, served: list[Entry]) -> None:
+        """Remember whose turn it was and who was served, of those who are there."""
+        there = [entry for entry, _ in self._entries.values()]
+        turns = self._turn_at | {owner: self._step}
+        served_at = self._served_at | {(entry.owner, entry.lane): self._step for entry in served}
+        owners, lanes = {entry.owner for entry in there}, {(entry.owner, entry.lane) for entry in there}
+        self._turn_at = {owner: at for owner, at in turns.items() if owner in owners}
+        self._served_at = {lane: at for lane, at in served_at.items() if lane in lanes}
+
     def _is_urgent(self, entry: Entry, came_at: int) -> bool:
         return not entry.background or self._step - came_at >= self._patience
-
-
-def _in_turn(entries: Iterable[Entry]) -> list[Entry]:
-    """Everybody's first request, then everybody's second, and so on; within a round, as they came."""
-    seen: defaultdict[str, int] = defaultdict(int)
-    ranked = []
-    for entry in entries:
-        ranked.append((seen[entry.owner], entry))
-        seen[entry.owner] += 1
-    return [entry for _, entry in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def _fill(entries: list[Entry], rows: int) -> list[Entry]:

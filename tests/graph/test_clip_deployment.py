@@ -44,6 +44,24 @@ async def test_calls_that_wait_together_are_answered_together_and_each_gets_its_
         assert np.allclose(computed.value.vectors, one.vectors, atol=1e-5)
 
 
+async def test_what_fails_together_is_tried_alone_so_that_one_s_fault_is_its_own(clip, monkeypatch):
+    describe = ClipEngine.describe
+
+    def describe_or_fail(engine, pictures, labelling):
+        if any(picture.shape[0] == 7 for picture in pictures):
+            raise ZeroDivisionError
+        return describe(engine, pictures, labelling)
+
+    monkeypatch.setattr(ClipEngine, "describe", describe_or_fail)
+    pictures = [draw_shapes(), draw_shapes(7, 7), draw_shapes(64, 64)]
+    good, bad, fine = await asyncio.gather(
+        *(clip.describe.remote(picture, None, Labelling(labels=("apple", "bus"))) for picture in pictures),
+        return_exceptions=True,
+    )
+    assert isinstance(bad, ZeroDivisionError)
+    assert len(good.value) == len(fine.value) == 1
+
+
 async def test_what_fails_fails_those_who_waited_for_it_and_nobody_later(clip, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ClipEngine, "describe", lambda *_: 1 / 0)

@@ -66,6 +66,31 @@ async def test_a_person_who_leaves_the_queue_holds_nobody_up():
         await give_way()
 
 
+async def test_background_work_that_leaves_while_giving_way_gives_no_second_turn():
+    turns, inside = Turns(), []
+
+    async def person() -> None:
+        async with turns.taken(background=False):
+            inside.append(1)
+            assert len(inside) == 1
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            inside.clear()
+
+    async def background() -> None:
+        async with turns.taken(background=True) as give_way:
+            people.extend(asyncio.create_task(person()) for _ in range(3))
+            await asyncio.sleep(0)
+            await give_way()
+
+    people: list[asyncio.Task[None]] = []
+    leaving = asyncio.create_task(background())
+    await until(lambda: inside)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    await asyncio.gather(*people)
+
+
 async def test_a_turn_that_was_given_to_somebody_who_leaves_is_passed_on():
     turns = Turns()
     async with turns.taken(background=False):

@@ -12,7 +12,7 @@ from pipeline.settings import PROJECT_ROOT
 @pytest.fixture(scope="session")
 def mini_models() -> Path:
     """The folder with `diffusion`, `clip` and `sam2`."""
-    from pipeline.engines.device import use_threads  # imports torch
+    from pipeline.engines.device import use_cpu  # imports torch
 
-    use_threads(1)  # small models gain nothing from more, and two test runs side by side would fight for the cores
+    use_cpu(1)  # small models gain nothing from more, and two test runs side by side would fight for the cores
     return PROJECT_ROOT / "models" / "mini"

@@ -123,6 +123,7 @@ def test_a_step_that_fails_ends_those_who_were_in_it_and_no_others(engine, monke
 
 
 def test_text_is_encoded_once_for_each_prompt(engine, monkeypatch):
+    image_of(engine)  # the negative prompt is known to others, too
     calls = []
     forward = engine._text_encoder.forward
     monkeypatch.setattr(engine._text_encoder, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
