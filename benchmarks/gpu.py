@@ -1,8 +1,9 @@
 """The real sizes with random weights on a GPU, without Ray: `python -m benchmarks.gpu [--json PATH]`.
 
-Stable Diffusion 1.4, CLIP ViT-B/32 and SAM2.1 base+ as the profile `sd14` runs them, beside float32 diffusers,
-open_clip with one call for each crop, and ultralytics. Random weights take as long as trained ones. `--tiny` runs the
-same with small parts on whatever there is: it shows that the script works, and nothing else.
+Stable Diffusion 1.4, CLIP ViT-B/32 and SAM2.1 base+ in half precision, the denoiser compiled, beside float32 diffusers,
+open_clip with one call for each crop, and ultralytics: what whoever uses these gets by default. Random weights take as
+long as trained ones. `--tiny` runs the same with small parts on whatever there is: it shows that the script works, and
+nothing else.
 """
 
 from __future__ import annotations

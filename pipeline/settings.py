@@ -75,7 +75,7 @@ class DiffusionSettings(_Settings):
     of a full batch for a lonely image."""
     compiled: bool = False
     """Compile the denoiser for each size of batch, with CUDA graphs on a GPU: minutes at the start, less time for each
-    step. Sizes of images other than the default one are compiled when they are first asked for."""
+    step. Only for the default size of an image; others are denoised as they are without."""
     defaults: GenerationDefaults
     limits: GenerationLimits
 

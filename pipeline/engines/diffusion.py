@@ -127,10 +127,8 @@ class DiffusionEngine:
         if device != "cpu":  # there convolutions are faster so
             self._unet.to(memory_format=torch.channels_last)
             self._vae.to(memory_format=torch.channels_last)
-        # The network that is called; its attributes are still asked of the module itself.
-        self._denoise = (
-            torch.compile(self._unet, mode="reduce-overhead", dynamic=False) if settings.compiled else self._unet
-        )
+        self._compiled = torch.compile(self._unet, mode="reduce-overhead", dynamic=False) if settings.compiled else None
+        self._compiled_for: set[tuple[int, ...]] = set()  # shapes; to compile others would hold up everybody
         self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()  # least recently used first
         self._pixels_per_latent: int = 2 ** (len(self._vae.config.block_out_channels) - 1)
         self._preview = LatentPreview(
@@ -138,9 +136,9 @@ class DiffusionEngine:
         )
 
     def warm_up(self, buckets: Sequence[int]) -> None:
-        """Take a step with each size of batch at the default size of an image, and decode one.
+        """Take a step with each size of batch at the default size of an image, and decode it.
 
-        What is compiled belongs to the thread that calls this.
+        What is compiled is compiled here, for these sizes alone, and belongs to the thread that calls this.
         """
         request = GenerationRequest(
             prompt="",
@@ -152,8 +150,11 @@ class DiffusionEngine:
             seed=0,
             scheduler=self._defaults.scheduler,
         )
+        if self._compiled is not None:
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, len(buckets))
         for rows in buckets:
             image = self.start(request)
+            self._compiled_for.add((rows, *image.shape))
             self.advance([image], rows)
             self._decode(image.latents)
 
@@ -295,7 +296,9 @@ class DiffusionEngine:
         text = [one for image in images for one in image.text]
         for parts in (latents, timesteps, text):
             parts += parts[:1] * (rows - len(parts))  # padding: anything of the right shape
-        predicted: torch.Tensor = self._denoise(
+        is_compiled = self._compiled is not None and (rows, *images[0].shape) in self._compiled_for
+        denoise: Any = self._compiled if is_compiled else self._unet
+        predicted: torch.Tensor = denoise(
             torch.cat(latents).to(self._dtype),
             torch.stack(timesteps).float(),
             encoder_hidden_states=torch.cat(text),

@@ -167,12 +167,17 @@ def test_a_deterministic_image_is_the_one_made_alone_whoever_else_is_there(engin
     assert np.array_equal(made["too"][-1], image_of(engine, prompt="cup"))
 
 
-def test_warming_up_takes_a_step_with_each_size_of_batch(engine, monkeypatch):
+def test_warming_up_takes_a_step_with_each_size_of_batch_and_only_these_are_compiled(engine, monkeypatch):
     sizes = []
-    denoise = engine._denoise
-    monkeypatch.setattr(
-        engine, "_denoise", lambda rows, *rest, **named: sizes.append(len(rows)) or denoise(rows, *rest, **named)
-    )
+
+    def compiled(latents, *rest, **named):
+        sizes.append((*latents.shape[-2:], len(latents)))
+        return engine._unet(latents, *rest, **named)
+
+    alone = image_of(engine)
+    monkeypatch.setattr(engine, "_compiled", compiled)
     engine.warm_up((1, 4))
-    assert sizes == [1, 4]
-    assert np.array_equal(image_of(engine), image_of(engine))
+    side = engine._defaults.width // engine._pixels_per_latent
+    assert sizes == [(side, side, 1), (side, side, 4)]
+    assert np.array_equal(image_of(engine), alone)  # of another size, in two rows
+    assert len(sizes) == 2
