@@ -30,7 +30,7 @@ SCENES = 60_000
 ONWARD_RATE = 0.6  # share of the learning rate when trained weights go on
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Order:
     """What the command line asks for."""
 
