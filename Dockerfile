@@ -70,13 +70,17 @@ RUN /opt/uv/bin/uv pip install --offline --no-build-isolation --no-deps --editab
 
 FROM base
 COPY --from=builder /app /app
+# It listens on all addresses of the container without wanting API keys: the port mapping decides who reaches it, above
+# this machine alone. For keys: `docker exec <container> ai-pipeline keys create --owner me`, then run with
+# -e PIPELINE_KEYS=1, and -e PIPELINE_API_KEY=<the key> for the dashboard.
 # Libraries keep downloads and settings in their caches, the home or the working folder: all of them are the volume.
 ENV PATH=/app/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HOME=/cache \
     XDG_CACHE_HOME=/cache \
     HF_HOME=/cache/huggingface \
-    PIPELINE_DATA_DIR=/data
+    PIPELINE_DATA_DIR=/data \
+    PIPELINE_OPEN_TO_ANYONE=1
 WORKDIR /cache
 USER 10001:10001
 VOLUME ["/data", "/cache"]

@@ -29,6 +29,7 @@ import psutil
 import yaml
 
 from pipeline.settings import PROJECT_ROOT, RAY_NAMESPACE, ServiceSettings
+from pipeline.store import open_store
 
 SERVE_CONFIG = PROJECT_ROOT / "serve_config.yaml"
 TEMP_PREFIX = "aip-"  # /tmp/aip-<pid>-…: short, because a socket's path has 107 bytes at most
@@ -68,7 +69,9 @@ class LaunchOptions:
     profile: str | None = None
     data_dir: Path | None = None
     log_format: str | None = None
+    allow_private_webhooks: bool | None = None
     metrics_port: int = 0  # 0: any free one
+    keys: bool | None = None  # whether a request needs an API key
     num_gpus: float | None = None  # logical GPUs of the Ray we start; None: what the machine has
     serve_config: Path = SERVE_CONFIG
 
@@ -116,9 +119,11 @@ def launch(options: LaunchOptions, progress: Callable[[str], None]) -> Iterator[
     if problem := port_problem(host, port):
         raise LaunchError(f"Port {port} on {host} can't be used ({problem}). Choose another with --port.")
     metrics_port = options.metrics_port or free_port()
-    data_path = ServiceSettings.model_validate(config["applications"][0]["args"]).data_path
+    settings = ServiceSettings.model_validate(config["applications"][0]["args"])
+    data_path = settings.data_path
     with _sole_user(data_path), _temporary_folder() as temporary:
         _prepare_environment(data_path)
+        _end_leases(settings)
         try:
             progress("Starting Ray")
             _start_ray(options, metrics_port, temporary)
@@ -167,7 +172,10 @@ def read_config(options: LaunchOptions) -> dict[str, Any]:
         profile=options.profile,
         data_dir=options.data_dir and str(options.data_dir),
         log_format=options.log_format,
+        keys=None if options.keys is None else ("required" if options.keys else "off"),
     )
+    if webhooks := _given(allow_private_addresses=options.allow_private_webhooks):
+        application["args"]["webhooks"] = application["args"].get("webhooks", {}) | webhooks
     return config
 
 
@@ -283,6 +291,12 @@ def _prepare_environment(data_path: Path) -> None:
     os.environ.update(RAY_ENVIRONMENT, RAY_AUTH_TOKEN_PATH=str(token))
     os.environ.pop("RAY_AUTH_TOKEN", None)
     os.environ.pop("RAY_ADDRESS", None)
+
+
+def _end_leases(settings: ServiceSettings) -> None:
+    """Let jobs that were being worked on be taken at once: nobody else works on those of a data folder of our own."""
+    if settings.storage.database is None:
+        open_store(settings).jobs.end_leases()
 
 
 @contextmanager

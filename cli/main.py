@@ -1,4 +1,4 @@
-"""The command line: `ai-pipeline serve | generate | dashboard | doctor`."""
+"""The command line: `ai-pipeline serve | generate | dashboard | jobs | events | keys | doctor`."""
 
 from __future__ import annotations
 
@@ -12,22 +12,27 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cli import remote
 from cli.app_log import follow
+from cli.console import console, explained
 from cli.dashboard import UI_PORT, check_port, end_with, running_dashboard
 from cli.doctor import examine
+from cli.exposure import API_KEY, check_exposure, warnings
+from cli.keys import keys_app
 from cli.launcher import SERVE_CONFIG, LaunchError, LaunchOptions, Service, free_port, join, launch, read_config
+from cli.options import DataDir, ServeConfig
 from graphs.schemas import GenerateBody
-from pipeline.errors import PipelineError
 from pipeline.records import Scheduler
 from pipeline.settings import ServiceSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
-console = Console()
+app.add_typer(remote.jobs, name="jobs")
+app.command()(remote.events)
+app.add_typer(keys_app, name="keys")
 
 WATCH_S = 1.0  # how often Ray is looked after
 
@@ -36,20 +41,32 @@ Port = Annotated[int | None, typer.Option(envvar="PIPELINE_PORT", help="Port of 
 UiPort = Annotated[int, typer.Option(envvar="PIPELINE_UI_PORT", help="Port of the dashboard.")]
 NoUi = Annotated[bool, typer.Option("--no-ui", envvar="PIPELINE_NO_UI", help="Serve the API alone.")]
 Profile = Annotated[str | None, typer.Option(envvar="PIPELINE_PROFILE", help="A profile in configs/, or a YAML file.")]
-DataDir = Annotated[
-    Path | None, typer.Option(envvar="PIPELINE_DATA_DIR", help="Where images, sessions and app.log are kept.")
-]
 Address = Annotated[
     str | None, typer.Option(envvar="PIPELINE_ADDRESS", help="Deploy to this Ray cluster instead of one of our own.")
 ]
 LogFormat = Annotated[str | None, typer.Option(envvar="PIPELINE_LOG_FORMAT", help="text or json.")]
+AllowPrivateWebhooks = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-private-webhooks",
+        envvar="PIPELINE_ALLOW_PRIVATE_WEBHOOKS",
+        help="Let webhooks reach private addresses, this machine's own among them.",
+    ),
+]
 MetricsPort = Annotated[int, typer.Option(envvar="PIPELINE_METRICS_PORT", help="Port to scrape; 0 takes a free one.")]
 NumGpus = Annotated[
     float | None, typer.Option(envvar="PIPELINE_NUM_GPUS", help="Logical GPUs of our own Ray; found if left out.")
 ]
 
-ServeConfig = Annotated[
-    Path, typer.Option(envvar="PIPELINE_SERVE_CONFIG", help="Replicas, autoscaling and GPU fractions.")
+
+Keys = Annotated[
+    bool | None, typer.Option("--keys/--no-keys", envvar="PIPELINE_KEYS", help="Whether a request needs an API key.")
+]
+OpenToAnyone = Annotated[
+    bool,
+    typer.Option(
+        "--open-to-anyone", envvar="PIPELINE_OPEN_TO_ANYONE", help="Listen to the network without wanting API keys."
+    ),
 ]
 
 
@@ -63,9 +80,12 @@ def serve(
     data_dir: DataDir = None,
     address: Address = None,
     log_format: LogFormat = None,
+    allow_private_webhooks: AllowPrivateWebhooks = None,
     metrics_port: MetricsPort = 0,
     num_gpus: NumGpus = None,
     serve_config: ServeConfig = SERVE_CONFIG,
+    keys: Keys = None,
+    open_to_anyone: OpenToAnyone = False,
 ) -> None:
     """Serve the API and the dashboard until Ctrl-C. What isn't said here is as serve_config.yaml says."""
     options = LaunchOptions(
@@ -74,20 +94,25 @@ def serve(
         profile=profile,
         data_dir=data_dir and data_dir.absolute(),
         log_format=log_format,
+        allow_private_webhooks=allow_private_webhooks,
         metrics_port=metrics_port,
         num_gpus=num_gpus,
         serve_config=serve_config,
+        keys=keys,
     )
-    with _explained():
+    with explained():
         if address is not None:
             with _status() as progress:
                 join(address, options, progress)
             console.print(f"Deployed to {address}. `serve status` shows it, `serve shutdown` ends it.")
             return
+        check_exposure(options, open_to_anyone=open_to_anyone)
         if not no_ui:
             check_port(options, ui_port)
         with _launched(options) as service, ExitStack() as beside:
             _announce(service)
+            for warning in warnings(options, with_dashboard=not no_ui):
+                console.print(f"[yellow]{escape(warning)}", soft_wrap=True)
             if not no_ui:
                 console.print(
                     f"[bold green]Dashboard[/] at {beside.enter_context(running_dashboard(service, ui_port))}"
@@ -110,18 +135,18 @@ def generate(
     scheduler: Annotated[Scheduler | None, typer.Option(help="Noise schedule.")] = None,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Same bits under any load.")] = False,
     out: Annotated[Path, typer.Option(help="Folder the results go to.")] = Path("out"),
-    host: Host = None,
+    host: Host = None,  # noqa: ARG001  # accepted so that every copy of a command line works here too
     port: Annotated[int | None, typer.Option(help="Port to use meanwhile; a free one if left out.")] = None,
-    ui_port: UiPort = UI_PORT,  # noqa: ARG001  # accepted so that every copy of a command line works here too
+    ui_port: UiPort = UI_PORT,  # noqa: ARG001
     no_ui: NoUi = False,  # noqa: ARG001
     profile: Profile = None,
     data_dir: Annotated[Path | None, typer.Option(help="Keep the image there as well.")] = None,
     address: Address = None,
 ) -> None:
     """Make one image, analyze it, write the results to a folder and exit."""
-    with _explained(), tempfile.TemporaryDirectory() as nothing_kept:
+    with explained(), tempfile.TemporaryDirectory() as nothing_kept:
         options = LaunchOptions(
-            host=host,
+            host="127.0.0.1",  # nobody else is to use it
             port=port or free_port(),
             profile=profile,
             data_dir=data_dir.absolute() if data_dir else Path(nothing_kept),
@@ -150,6 +175,9 @@ def dashboard(
     server: Annotated[str, typer.Option(envvar="PIPELINE_SERVER", help="The service's URL.")] = "http://127.0.0.1:8000",
     host: Annotated[str, typer.Option(envvar="PIPELINE_HOST", help="Address to listen on.")] = "127.0.0.1",
     ui_port: UiPort = UI_PORT,
+    api_key: Annotated[
+        str | None, typer.Option(envvar=API_KEY, help="For a service that wants one; all visitors share it.")
+    ] = None,
     parent: Annotated[int | None, typer.Option(hidden=True, help="End when this process does.")] = None,
 ) -> None:
     """Serve the dashboard alone, for a service that runs elsewhere, until Ctrl-C."""
@@ -157,7 +185,7 @@ def dashboard(
         end_with(parent)
     from ui.app import serve as serve_dashboard  # gradio takes seconds to import
 
-    serve_dashboard(server, host, ui_port)
+    serve_dashboard(server, host, ui_port, api_key)
 
 
 @app.command()
@@ -205,18 +233,6 @@ def _status() -> Iterator[Callable[[str], None]]:
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as progress:
         task = progress.add_task("Starting", total=None)
         yield lambda words: progress.update(task, description=words)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turn the errors a user can mend into one sentence and exit code 1, and an interrupt into a plain end."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        console.print("Stopped.")
-    except (LaunchError, PipelineError, FileNotFoundError, ValueError) as error:
-        console.print(f"[red]{escape(str(error))}")
-        raise typer.Exit(1) from None
 
 
 def _interrupt_on_signals() -> None:

@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cli.launcher import Service
-from graphs.flow import GeneratedImage, ImageAnalysis
+from graphs.flow import ImageAnalysis
+from graphs.generations import GeneratedImage
 from graphs.schemas import class_scores, percent, segmented_regions
 from graphs.workers import translated
 from pipeline.errors import StageFailed

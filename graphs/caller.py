@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.responses import Response
 
 from graphs.edge import CLIENT_ID
@@ -14,8 +16,11 @@ from pipeline.errors import InvalidRequest
 SESSION_HEADER = "X-Session-ID"
 SESSION_COOKIE = "session_id"
 SESSION_COOKIE_AGE_S = 30 * 24 * 3600
-EVERYONE = "public"  # the owner of everything as long as there are no API keys
-SHARED_SESSION = "default"
+EVERYONE = "public"  # the owner of everything as long as no API keys are wanted
+SHARED_SESSION = "default"  # of an owner
+
+# Only documents what the door does, which stands before every route that has a caller.
+BEARER = HTTPBearer(auto_error=False, description="An API key, if the service wants one; it ignores it otherwise.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,8 +49,11 @@ class Caller:
             )
 
 
-async def find_caller(request: Request) -> Caller:
-    """Read header and cookie; the header wins.
+async def find_caller(
+    request: Request,
+    _key: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+) -> Caller:
+    """Read whose request it is as the door found out, and the session in header or cookie; the header wins.
 
     Raises:
         InvalidRequest: the header can't be a session id.
@@ -56,8 +64,11 @@ async def find_caller(request: Request) -> Caller:
     cookie = request.cookies.get(SESSION_COOKIE, "")
     own = given or (cookie if CLIENT_ID.fullmatch(cookie) else None)
     return Caller(
-        owner=EVERYONE,
+        owner=request.state.owner,
         session=own or SHARED_SESSION,
         new_session=None if own else secrets.token_urlsafe(18),
         request_id=request.state.request_id,
     )
+
+
+AnyCaller = Annotated[Caller, Depends(find_caller)]

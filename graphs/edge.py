@@ -1,4 +1,4 @@
-"""The outermost layer of every HTTP request: its id, its deadline, its body's bound, and one shape for every error."""
+"""The outermost layer of every HTTP request: its id, its deadline, the door, its body's bound, one shape of errors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import orjson
@@ -26,6 +27,7 @@ from pipeline.errors import (
     MethodNotAllowed,
     PipelineError,
     RouteNotFound,
+    Unauthorized,
 )
 from pipeline.events import Event, RequestFinished
 from pipeline.settings import Admission
@@ -42,12 +44,24 @@ logger = logging.getLogger("ai_pipeline")
 class Edge:
     """ASGI middleware round the whole application.
 
-    Reads the body ahead, up to the limit, so that no handler ever sees half of one.
+    Reads the body ahead, up to the limit, so that no handler ever sees half of one; nothing of it from those whom the
+    door turns away.
+
+    Args:
+        enter: the door: holds a place for a request until it is answered.
     """
 
-    def __init__(self, app: ASGIApp, *, admission: Admission, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        admission: Admission,
+        enter: Callable[[Scope], AbstractAsyncContextManager[None]],
+        emit: Callable[[Event], None],
+    ) -> None:
         self._app = app
         self._admission = admission
+        self._enter = enter
         self._emit = emit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,8 +70,8 @@ class Edge:
             return
         call = _Call(scope, send)
         try:
-            async with asyncio.timeout(self._admission.deadline_s) as deadline:
-                scope["state"] |= {"deadline_s": self._admission.deadline_s, "ends_at": deadline.when()}
+            async with asyncio.timeout(self._admission.deadline_s) as deadline, self._enter(scope):
+                scope["state"] |= {"deadline_s": self._admission.deadline_s, "deadline": deadline}
                 body = await _read(scope, receive, self._body_limit(scope))
                 await self._app(scope, _replay(body, receive), call.send)
         except asyncio.CancelledError:
@@ -94,8 +108,10 @@ class _Call:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers.update(self._scope["state"].get("headers", {}))
             if self._echo:
-                MutableHeaders(scope=message).append("X-Request-ID", self.request_id)
+                headers.append("X-Request-ID", self.request_id)
         await self._send(message)
 
     async def fail(self, error: PipelineError) -> None:
@@ -131,6 +147,8 @@ def problem(scope: Scope, error: PipelineError, **extra: Any) -> Response:
         **extra,
     }
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.status == Unauthorized.status:
+        headers["WWW-Authenticate"] = "Bearer"  # RFC 6750
     return Response(orjson.dumps(content), status_code=error.status, media_type=PROBLEM_JSON, headers=headers)
 
 

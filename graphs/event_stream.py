@@ -1,13 +1,12 @@
-"""The events of one request while they happen: for callers in this process, and as server-sent events over HTTP."""
+"""What happens, as server-sent events; and a request's events for callers in this process."""
 
 from __future__ import annotations
 
 import asyncio
-from base64 import b64encode
+import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
-from dataclasses import asdict
 from typing import Any, TypeVar
 
 import orjson
@@ -16,15 +15,16 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from graphs.edge import problem
-from pipeline import images
 from pipeline.errors import DeadlineExceeded, PipelineError
-from pipeline.events import Event, GenerationStepped, event_type
+from pipeline.events import Event
+from pipeline.notices import Notice
 
 T = TypeVar("T")
 
 FINISHED = "generation.finished"
 FAILED = "error"
 GRACE_S = 0.1  # before the request's deadline, after which nothing can be said any more
+HEARTBEAT_S = 10.0
 
 
 class Followers:
@@ -55,40 +55,92 @@ class Followers:
                 del self._queues[request_id]
 
 
-async def stream(scope: Scope, items: AsyncGenerator[Event | Response, None]) -> Response:
-    """Send events as server-sent events, the answer as the last one, `generation.finished`, or an `error`.
+async def stream(scope: Scope, items: AsyncGenerator[Notice | Response, None]) -> Response:
+    """Send notices as server-sent events, an answer as the last one, `generation.finished`, or an `error`.
 
     Raises:
-        PipelineError: what failed before the first event, such as a refusal, gets its own status.
+        PipelineError: what failed before the first notice, such as a refusal, gets its own status.
     """
     first = await anext(items)
-    return EventSourceResponse(_encode(scope, first, items), headers={"Cache-Control": "no-store"})
+    return EventSourceResponse(_with_first(scope, first, items), headers={"Cache-Control": "no-store"})
 
 
-async def _encode(
-    scope: Scope, first: Event | Response, items: AsyncGenerator[Event | Response, None]
+def endless_stream(scope: Scope, items: AsyncGenerator[Notice | Response, None], after: int) -> Response:
+    """Send notices as `stream` does, but without a deadline, and with a heartbeat when it is quiet.
+
+    Args:
+        after: the sequence number they follow, for a reader who is cut off before the first.
+    """
+    scope["state"]["deadline"].reschedule(None)
+    return EventSourceResponse(_with_heartbeat(scope, items, after), headers={"Cache-Control": "no-store"})
+
+
+async def _with_first(
+    scope: Scope, first: Notice | Response, items: AsyncGenerator[Notice | Response, None]
 ) -> AsyncIterator[bytes]:
     async with aclosing(items):
-        yield _encode_item(first)
-        limit = asyncio.timeout_at(scope["state"]["ends_at"] - GRACE_S)
+        yield _encode(first)
+        limit = asyncio.timeout_at(scope["state"]["deadline"].when() - GRACE_S)
         try:
             async with limit:
                 async for item in items:
-                    yield _encode_item(item)
-        except Exception as error:
-            known = error if isinstance(error, PipelineError) else PipelineError()
-            if limit.expired():
-                error = known = DeadlineExceeded(deadline_s=scope["state"]["deadline_s"])
-            yield format_sse_event(event=FAILED, data_str=bytes(problem(scope, known).body).decode())
-            if known is not error:
+                    yield _encode(item)
+        except Exception as failure:
+            error = DeadlineExceeded(deadline_s=scope["state"]["deadline_s"]) if limit.expired() else failure
+            yield _encode_error(scope, error)
+            if not isinstance(error, PipelineError):
                 raise
 
 
-def _encode_item(item: Event | Response) -> bytes:
+async def _with_heartbeat(
+    scope: Scope, items: AsyncGenerator[Notice | Response, None], after: int
+) -> AsyncIterator[bytes]:
+    yield format_sse_event(comment="ready", id=str(after))
+    following: asyncio.Future[Notice | Response] | None = None
+    beat_at = time.monotonic() + HEARTBEAT_S
+    try:
+        while True:
+            following = following or asyncio.ensure_future(anext(items))
+            await asyncio.wait({following}, timeout=max(0.0, beat_at - time.monotonic()))
+            if time.monotonic() >= beat_at:
+                await scope["state"]["admit_again"]()  # its key may have been revoked
+                yield format_sse_event(comment="heartbeat")
+                beat_at = time.monotonic() + HEARTBEAT_S
+            if not following.done():
+                continue
+            item, following = await following, None
+            yield _encode(item)
+    except StopAsyncIteration:
+        return
+    except Exception as error:
+        yield _encode_error(scope, error)
+        if not isinstance(error, PipelineError):
+            raise
+    finally:
+        if following is not None:
+            following.cancel()
+            await asyncio.wait({following})
+        await items.aclose()
+
+
+def _encode(item: Notice | Response) -> bytes:
     if isinstance(item, Response):
         return format_sse_event(event=FINISHED, data_str=bytes(item.body).decode())
-    facts = asdict(item)
-    if isinstance(item, GenerationStepped):
-        png = None if item.preview is None else images.encode_png(item.preview)
-        facts["preview"] = png and b64encode(png).decode()
-    return format_sse_event(event=event_type(item), data_str=orjson.dumps(facts).decode())
+    sequence = None if item.sequence is None else str(item.sequence)
+    return format_sse_event(event=item.type, data_str=orjson.dumps(facts(item)).decode(), id=sequence)
+
+
+def _encode_error(scope: Scope, error: Exception) -> bytes:
+    known = error if isinstance(error, PipelineError) else PipelineError()
+    return format_sse_event(event=FAILED, data_str=bytes(problem(scope, known).body).decode())
+
+
+def facts(notice: Notice) -> dict[str, Any]:
+    """A notice as clients get it."""
+    about = {
+        "sequence": notice.sequence,
+        "job_id": notice.job_id,
+        "image_id": notice.image_id,
+        "time": notice.created_at,
+    }
+    return {name: value for name, value in about.items() if value is not None} | dict(notice.payload)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,44 +15,32 @@ import numpy as np
 from graphs.admission import Gate
 from graphs.cache_client import CacheActor
 from graphs.event_stream import Followers
+from graphs.feed import Feed, Hub
 from graphs.gallery import Gallery
+from graphs.generations import Generations
 from graphs.models import Models
 from graphs.reactions import Reactions
 from graphs.stage_runner import StageRunner
 from graphs.stages import DESCRIBE, DESCRIBE_REGIONS, RENDER, SEGMENT
 from graphs.together import together
+from graphs.webhook_dispatcher import WebhookDispatcher
 from graphs.workers import Workers, retried
-from pipeline.errors import StageFailed
 from pipeline.events import (
     Event,
-    GenerationStarted,
-    GenerationStepped,
     ImageProbed,
 )
+from pipeline.jobs import IdempotencyKey
 from pipeline.records import (
-    Computed,
     Description,
     Descriptions,
     Drawings,
-    GenerationRequest,
     ImageRecord,
     Pixels,
     PointsAndBox,
     Segmentation,
-    StepProgress,
 )
 from pipeline.settings import Probing, Profile, ServiceSettings
 from pipeline.store import Store
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GeneratedImage:
-    """A new image and what it shows."""
-
-    record: ImageRecord
-    request: GenerationRequest
-    png: bytes
-    description: Description
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +78,7 @@ class Flow:
         models: Models,
         cache: CacheActor,
         store: Store,
+        hub: Hub | None,
         put: Callable[[Pixels], Any],
         emit: Callable[[Event], None],
     ) -> None:
@@ -100,7 +88,7 @@ class Flow:
         self._emit = emit
         self.gallery = Gallery(store, workers, put, self.emit)
         self._workers = workers
-        self.generations = Gate("images", settings.admission.max_generations)
+        generations = Gate("images", settings.admission.max_generations)
         self.stage_runs = Gate("analyses", settings.admission.max_stages)
         self._stages = StageRunner(
             profile=profile,
@@ -111,64 +99,67 @@ class Flow:
             store=store,
             gallery=self.gallery,
             gate=self.stage_runs,
-            free=self.generations,
+            free=generations,
             emit=self.emit,
         )
+        self.feed = Feed(store.log, hub)
+        self.webhooks = WebhookDispatcher(store.webhooks, settings.webhooks, public_url=settings.public_url)
+        self.generations = Generations(
+            settings=settings,
+            workers=workers,
+            store=store,
+            gallery=self.gallery,
+            feed=self.feed,
+            gate=generations,
+            describe=self.describe,
+            emit=self.emit,
+        )
+        self.jobs = self.generations.jobs
+        self.feed.consumers += [self.jobs.notice, self.webhooks.notice]
         self.reactions = Reactions(self.gallery, self._stages, settings.reactions.max_waiting)
+
+    async def run(self) -> None:
+        """Work on jobs and tell of what happens until cancelled."""
+        await self.feed.start()
+        try:
+            async with together() as group:
+                group.create_task(self.jobs.run())
+                group.create_task(self.webhooks.run())
+        finally:
+            self.feed.stop()
 
     def emit(self, event: Event) -> None:
         """Tell everybody who listens."""
         self.followers.notify(event)
         self._emit(event)
 
-    async def generate(
-        self, request: GenerationRequest, *, owner: str, sessions: Sequence[str], request_id: str
-    ) -> GeneratedImage:
-        """Make an image, keep it as the last one of its sessions, and describe it.
-
-        Raises:
-            Overloaded: too many images are waiting already.
-            ModelNotReady, StageFailed, WorkerLost: from the workers.
-        """
-        with self.generations.entered(request_id):
-            started = time.monotonic()
-            self.emit(
-                GenerationStarted(
-                    request_id=request_id, width=request.width, height=request.height, num_steps=request.steps
-                )
-            )
-            image = await retried("generate", request_id, lambda: self._denoise(request, owner, request_id), self.emit)
-            record, png = await self.gallery.keep(
-                image.value,
-                owner=owner,
-                sessions=sessions,
-                request_id=request_id,
-                started=started,
-                request=request,
-                model=image.model,
-            )
-            return GeneratedImage(
-                record=record, request=request, png=png, description=await self.describe(record, request_id)
-            )
-
-    async def upload(self, data: bytes, *, owner: str, sessions: Sequence[str], request_id: str) -> ImageRecord:
+    async def upload(
+        self,
+        data: bytes,
+        *,
+        owner: str,
+        sessions: Sequence[str],
+        request_id: str,
+        key: IdempotencyKey | None = None,
+    ) -> ImageRecord:
         """Keep a picture from outside as the last image of its sessions.
 
         Raises:
+            IdempotencyMismatch: the key was used for another request.
             InvalidUpload: it can't be used; says why.
             Overloaded: too many analyses are running already.
         """
         with self.stage_runs.entered(request_id):
             started = time.monotonic()
             pixels = await retried("decode_upload", request_id, lambda: self._workers.decode_upload(data), self.emit)
-            record, _ = await self.gallery.keep(
-                pixels, owner=owner, sessions=sessions, request_id=request_id, started=started
+            return await self.gallery.keep(
+                pixels, owner=owner, sessions=sessions, request_id=request_id, started=started, key=key
             )
-        return record
 
-    async def describe(self, record: ImageRecord, request_id: str) -> Description:
+    async def describe(self, record: ImageRecord, request_id: str, background: bool = False) -> Description:
         """Classify the whole image."""
-        (description,) = cast(Descriptions, await self._stages.result(DESCRIBE, record, request_id))
+        described = await self._stages.result(DESCRIBE, record, request_id, background=background)
+        (description,) = cast(Descriptions, described)
         return description
 
     async def segment(self, record: ImageRecord, request_id: str) -> Segmentation:
@@ -228,22 +219,6 @@ class Flow:
             region_matches=tuple(region_matches),
             region_labels=tuple(labels[0] for labels in regions.labels),
         )
-
-    async def _denoise(self, request: GenerationRequest, owner: str, request_id: str) -> Computed[Pixels]:
-        image: Computed[Pixels] | None = None
-        async with aclosing(self._workers.generate(request, owner)) as items:
-            async for item in items:
-                if isinstance(item, StepProgress):
-                    self.emit(
-                        GenerationStepped(
-                            request_id=request_id, step=item.step, num_steps=item.num_steps, preview=item.preview
-                        )
-                    )
-                else:
-                    image = item
-        if image is None:
-            raise StageFailed(stage="generate", reason="the stream ended without an image")
-        return image
 
 
 def _matches(cosines: np.ndarray[Any, np.dtype[np.float32]], probing: Probing) -> list[float]:

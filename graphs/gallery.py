@@ -13,8 +13,9 @@ from graphs.workers import SharedImage, Workers, retried
 from pipeline import images
 from pipeline.errors import NoImageYet
 from pipeline.events import Event, ImageCreated, ImageDeleted
+from pipeline.jobs import IdempotencyKey, Lease
 from pipeline.records import GenerationRequest, ImageRecord, Pixels
-from pipeline.store import Store, StoreFacts, new_image_id
+from pipeline.store import Store, StoreFacts, new_id
 
 
 class Gallery:
@@ -42,19 +43,30 @@ class Gallery:
         started: float,
         request: GenerationRequest | None = None,
         model: str = "",
-    ) -> tuple[ImageRecord, bytes]:
-        """Encode and store a new image, and make it the last one of these sessions; returns its PNG as well.
+        lease: Lease | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> ImageRecord:
+        """Encode and store a new image, and make it the last one of these sessions.
 
         Args:
             started: when the work on it began, on the monotonic clock.
             request: what it was made from; None for an upload.
             model: fingerprint of the diffusion model; empty for an upload.
+            lease: of the job whose result it is.
+            key: the client's name for the request that brought it.
+
+        Returns:
+            The image, or the one that the key was used for before.
+
+        Raises:
+            IdempotencyMismatch: the key was used for another request.
+            LeaseLost: the job is somebody else's by now; nothing is kept.
         """
         digest = images.digest(pixels)
         image = self._shelf.keep(digest, pixels)
         png = await retried("encode_png", request_id, lambda: self._workers.encode_png(image), self._emit)
         record = ImageRecord(
-            image_id=new_image_id(),
+            image_id=new_id(),
             digest=digest,
             owner=owner,
             width=pixels.shape[1],
@@ -70,9 +82,10 @@ class Gallery:
             digest=digest,
             seconds=time.monotonic() - started,
         )
-        await asyncio.to_thread(self._store.add, record, png, sessions, created)
-        self._emit(created)
-        return record, png
+        kept = await asyncio.to_thread(self._store.add, record, png, sessions, created, lease, key)
+        if kept is record:
+            self._emit(created)
+        return kept
 
     async def history(self, owner: str, *, limit: int, before: str | None) -> list[ImageRecord]:
         """List an owner's images, newest first."""

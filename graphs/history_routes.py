@@ -3,14 +3,15 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from graphs import schemas
 from graphs.answers import answer, problems
-from graphs.caller import Caller, find_caller
+from graphs.caller import AnyCaller
 from graphs.flow import Flow
+from graphs.idempotency import KeyHeader, key_of
 from pipeline.errors import InvalidUpload
 
 PAGE = 20
@@ -30,14 +31,12 @@ _PICTURE_BODY: dict[str, Any] = {
     }
 }
 
-AnyCaller = Annotated[Caller, Depends(find_caller)]
-
 
 def history_routes(flow: Flow) -> APIRouter:
     """Routes of the images a caller owns."""
     router = APIRouter(tags=["history"])
 
-    @router.get("/images", response_model=schemas.History, responses=problems(422))
+    @router.get("/images", response_model=schemas.History, responses=problems(401, 422, 429))
     async def history(
         caller: AnyCaller,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
@@ -52,13 +51,18 @@ def history_routes(flow: Flow) -> APIRouter:
         "/images",
         response_model=schemas.Uploaded,
         status_code=201,
-        responses=problems(400, 413, 422, 429, 500, 503, 504),
+        responses=problems(400, 401, 413, 422, 429, 500, 503, 504),
         openapi_extra=_PICTURE_BODY,
     )
-    async def upload(request: Request, caller: AnyCaller) -> Response:
+    async def upload(request: Request, caller: AnyCaller, key: KeyHeader = None) -> Response:
         """Keep an image of one's own: PNG, JPEG or WebP, as the body or as a form's file."""
+        picture = await _picture(request)
         uploaded = await flow.upload(
-            await _picture(request), owner=caller.owner, sessions=caller.sessions, request_id=caller.request_id
+            picture,
+            owner=caller.owner,
+            sessions=caller.sessions,
+            request_id=caller.request_id,
+            key=key_of(request, key, picture),
         )
         kept = answer(
             schemas.Uploaded(
@@ -73,7 +77,7 @@ def history_routes(flow: Flow) -> APIRouter:
         caller.greet(kept)
         return kept
 
-    @router.get("/images/{image_id}", response_model=schemas.StoredImage, responses=problems(404, 422))
+    @router.get("/images/{image_id}", response_model=schemas.StoredImage, responses=problems(401, 404, 422, 429))
     async def image(image_id: UUID, caller: AnyCaller) -> Response:
         """Tell how an image was made."""
         return answer(schemas.StoredImage.of(await flow.gallery.find(str(image_id), owner=caller.owner, session="")))
@@ -81,7 +85,8 @@ def history_routes(flow: Flow) -> APIRouter:
     @router.get(
         "/images/{image_id}/content",
         response_class=Response,
-        responses=problems(404, 422) | {200: {"content": {"image/png": {}}}, 304: {"description": "Not Modified"}},
+        responses=problems(401, 404, 422, 429)
+        | {200: {"content": {"image/png": {}}}, 304: {"description": "Not Modified"}},
     )
     async def content(image_id: UUID, request: Request, caller: AnyCaller) -> Response:
         """Send an image as PNG. It never changes, so clients may keep it for ever."""
@@ -91,7 +96,7 @@ def history_routes(flow: Flow) -> APIRouter:
             return Response(status_code=304, headers=headers)
         return Response(await flow.gallery.png(record), media_type="image/png", headers=headers)
 
-    @router.delete("/images/{image_id}", status_code=204, responses=problems(404, 422))
+    @router.delete("/images/{image_id}", status_code=204, responses=problems(401, 404, 422, 429))
     async def delete(image_id: UUID, caller: AnyCaller) -> Response:
         """Remove an image and all that was computed of it."""
         await flow.gallery.delete(str(image_id), owner=caller.owner, request_id=caller.request_id)

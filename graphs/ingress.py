@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
@@ -13,9 +14,12 @@ from ray import serve
 from ray.serve import metrics as serve_metrics
 from ray.serve.handle import DeploymentHandle
 
+from deployments.event_hub import RemoteHub
 from deployments.segmentation_cache import RemoteCache
 from graphs.caller import EVERYONE
-from graphs.flow import Flow, GeneratedImage, ImageAnalysis
+from graphs.door import Door
+from graphs.flow import Flow, ImageAnalysis
+from graphs.generations import GeneratedImage
 from graphs.logs import configure_logging, log_event, logger
 from graphs.metrics import Metrics
 from graphs.models import Models
@@ -27,6 +31,7 @@ from pipeline.settings import ServiceSettings
 from pipeline.store import open_store
 
 SWEEP_INTERVAL_S = 600.0
+THREADS = 16
 GAUGE_INTERVAL_S = 2.0  # a gauge that is not set again and again vanishes from the exporter
 
 
@@ -52,16 +57,20 @@ class Ingress:
     ) -> None:
         configure_logging(settings.data_path, settings.log_format)
         self._settings = settings
+        self._chores: list[asyncio.Task[None]] = []
         self._metrics = Metrics(serve_metrics)
         self._consumers: list[Callable[[Event], None]] = [log_event, self._metrics.count]
         workers = ServeWorkers(diffusion=diffusion, clip=clip, segmenter=segmenter, renderer=renderer)
+        store = open_store(settings)
+        self._door = Door(store.keys if settings.keys == "required" else None, settings.limits)
         self._flow = Flow(
             settings=settings,
             profile=settings.load_profile(),
             workers=workers,
             models=Models(workers, _running_replicas),
             cache=RemoteCache(settings.cache),
-            store=open_store(settings),
+            store=store,
+            hub=RemoteHub(),
             put=ray.put,
             emit=self._emit,
         )
@@ -71,10 +80,27 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         loop = asyncio.get_running_loop()
-        self._chores = [loop.create_task(self._report()), loop.create_task(self._sweep())]
-        return build_http_app(
-            self._flow, self._settings.admission, "cpu" if self._settings.accelerator == "cpu" else "cuda"
-        )
+        # Ray's own pool has five threads for a replica this small; the store and the pictures want more.
+        loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="blocking"))
+        self._chores = [loop.create_task(chore) for chore in (self._report(), self._sweep(), self._flow.run())]
+        device = "cpu" if self._settings.accelerator == "cpu" else "cuda"
+        return build_http_app(self._flow, self._settings.admission, device, self._door)
+
+    def check_health(self) -> None:
+        """Serve asks again and again, and replaces a replica that raises.
+
+        Raises:
+            RuntimeError: something that is to run as long as the replica does has ended.
+        """
+        for chore in self._chores:
+            if chore.done():
+                raise RuntimeError(f"{chore.get_coro()} has ended: {chore.exception()!r}")
+
+    async def __del__(self) -> None:
+        """Serve waits for it before it ends a replica: jobs in hand are given back, streams end."""
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
 
     async def follow(
         self, request: GenerationRequest, session: str, request_id: str
@@ -82,7 +108,9 @@ class Ingress:
         """Make one image and all there is to know of it; yields the events on the way, the results last."""
 
         async def make() -> tuple[GeneratedImage, ImageAnalysis]:
-            made = await self._flow.generate(request, owner=EVERYONE, sessions=[session], request_id=request_id)
+            made = await self._flow.generations.generate(
+                request, owner=EVERYONE, sessions=[session], request_id=request_id
+            )
             return made, await self._flow.analyze(made.record, request_id)
 
         async with aclosing(self._flow.followers.follow(request_id, make())) as items:
@@ -95,7 +123,7 @@ class Ingress:
 
     async def _report(self) -> None:
         while True:
-            for gate in (self._flow.generations, self._flow.stage_runs):
+            for gate in (self._flow.generations.gate, self._flow.stage_runs):
                 self._metrics.set_in_hand(gate.what, len(gate))
             await asyncio.sleep(GAUGE_INTERVAL_S)
 

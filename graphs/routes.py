@@ -1,65 +1,53 @@
 """The HTTP routes. No logic: each asks the flow and writes down the answer."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 from uuid import UUID
 
-import orjson
-from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Body, Depends, FastAPI, Header, Query, Request
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
 from graphs import schemas
 from graphs.answers import answer, problems
-from graphs.caller import Caller, find_caller
+from graphs.caller import AnyCaller, Caller
+from graphs.door import Door
 from graphs.edge import Edge, answer_errors
+from graphs.event_routes import EVENT_STREAM, event_routes
 from graphs.event_stream import stream
 from graphs.fact_metrics import exposition
 from graphs.flow import Flow
 from graphs.history_routes import history_routes
+from graphs.idempotency import Key
+from graphs.job_routes import RESPOND_ASYNC, generated, job_routes
+from graphs.json_route import JsonRoute
 from graphs.schemas import class_scores, percent
 from graphs.together import together
-from graphs.visualizations import Visualizations, base64_text
+from graphs.visualizations import Visualizations
+from graphs.webhook_routes import webhook_routes
 from pipeline.records import ImageRecord
 from pipeline.settings import Admission
-
-EVENT_STREAM = "text/event-stream"
 
 DESCRIPTION = """
 Text becomes an image, the image is classified and taken apart, and what was computed once is kept.
 
 Calls without an `image_id` mean the last image of the caller's session: that of the `X-Session-ID` header, else of the
 `session_id` cookie that `/generate` gives, else the one all callers without either share.
+
+A service that wants API keys takes them as `Authorization: Bearer …`. What one owner makes, no other finds.
+Where an owner's requests are limited, `RateLimit` tells how many are left, and a refusal (429) when to come back.
 """
 
 
-class _OrjsonRequest(Request):
-    async def json(self) -> Any:
-        return orjson.loads(await self.body())
-
-
-class _JsonRoute(APIRoute):
-    """Reads bodies with orjson: NaN, invalid UTF-8 and endless nesting are errors, not surprises."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def handle_orjson(request: Request) -> Response:
-            return await handle(_OrjsonRequest(request.scope, request.receive))
-
-        return handle_orjson
-
-
-def build_http_app(flow: Flow, admission: Admission, device: str) -> FastAPI:
+def build_http_app(flow: Flow, admission: Admission, device: str, door: Door | None = None) -> FastAPI:
     """Make the ASGI application.
 
     Args:
         flow: does the work.
         admission: bounds of bodies and time.
         device: what `GET /` says as long as no model has answered.
+        door: who may come in; everyone if left out.
     """
     app: FastAPI = FastAPIOffline(
         title="ai-pipeline",
@@ -70,20 +58,22 @@ def build_http_app(flow: Flow, admission: Admission, device: str) -> FastAPI:
     )
     app.include_router(_origin_routes(flow))
     app.include_router(history_routes(flow))
+    app.include_router(job_routes(flow))
+    app.include_router(event_routes(flow))
+    app.include_router(webhook_routes(flow))
     app.include_router(_service_routes(flow, device))
     answer_errors(app)
-    app.add_middleware(Edge, admission=admission, emit=flow.emit)
+    app.add_middleware(Edge, admission=admission, enter=(door or Door()).entered, emit=flow.emit)
     return app
 
 
-_USUAL_PROBLEMS = problems(400, 413, 422, 429, 500, 503, 504)
+_USUAL_PROBLEMS = problems(400, 401, 413, 422, 429, 500, 503, 504)
 
 
 def _origin_routes(flow: Flow) -> APIRouter:
-    router = APIRouter(route_class=_JsonRoute, tags=["images"])
+    router = APIRouter(route_class=JsonRoute, tags=["images"])
     visualizations = Visualizations()
 
-    AnyCaller = Annotated[Caller, Depends(find_caller)]
     ImageId = Annotated[UUID | None, Query(description="Instead of the session's last image.")]
 
     async def find(caller: Caller, body: schemas.ImageChoice | None, image_id: UUID | None) -> ImageRecord:
@@ -100,34 +90,47 @@ def _origin_routes(flow: Flow) -> APIRouter:
     @router.post(
         "/generate",
         response_model=schemas.Generated,
-        responses=_USUAL_PROBLEMS | {200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
+        responses=_USUAL_PROBLEMS
+        | problems(409)
+        | {
+            200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}},
+            202: {"model": schemas.JobStatus, "description": "Accepted, with `Prefer: respond-async`"},
+        },
     )
-    async def generate(body: schemas.GenerateBody, request: Request, caller: AnyCaller) -> Response:
+    async def generate(
+        body: schemas.GenerateBody,
+        request: Request,
+        caller: AnyCaller,
+        key: Key,
+        prefer: Annotated[str, Header(description=f"`{RESPOND_ASYNC}` answers at once, with the job.")] = "",
+    ) -> Response:
         """Make an image of a text and say what it shows.
 
         With `Accept: text/event-stream` the events on the way come first: `generation.stepped` carries a `preview`
         (base64 PNG). The last one is `generation.finished` with the answer, or `error` with the problem.
+        With `Prefer: respond-async` the answer is the job that makes it, at once; it goes on whatever becomes of the
+        client or of the server. Without, a client that hangs up stops it, unless it sent an `Idempotency-Key`.
         """
-
-        async def make() -> Response:
-            made = await flow.generate(
-                body.resolve(flow.profile.diffusion),
-                owner=caller.owner,
-                sessions=caller.sessions,
-                request_id=caller.request_id,
-            )
-            return answer(
-                schemas.Generated.of(
-                    made.record, made.request, made.description, base64_text(made.png), caller.request_id
-                )
-            )
+        wanted = body.resolve(flow.profile.diffusion)
+        by: dict[str, Any] = {
+            "owner": caller.owner,
+            "sessions": caller.sessions,
+            "request_id": caller.request_id,
+            "key": key,
+        }
+        if RESPOND_ASYNC in prefer:
+            job = schemas.JobStatus.of(await flow.generations.submit(wanted, **by))
+            accepted = answer(job, status_code=202)
+            accepted.headers.update({"Location": job.url, "Preference-Applied": RESPOND_ASYNC})
+            caller.greet(accepted)
+            return accepted
 
         if EVENT_STREAM in request.headers.get("accept", ""):
-            generated = await stream(request.scope, flow.followers.follow(caller.request_id, make()))
+            made = await stream(request.scope, generated(flow.generations.generating(wanted, **by)))
         else:
-            generated = await make()
-        caller.greet(generated)
-        return generated
+            made = answer(schemas.Generated.of(await flow.generations.generate(wanted, **by)))
+        caller.greet(made)
+        return made
 
     @router.post("/analyze", response_model=schemas.Analysis, responses=_USUAL_PROBLEMS | problems(404))
     async def analyze(image: ChosenImage, caller: AnyCaller) -> Response:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import secrets
+from binascii import b2a_base64
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pipeline.errors import InvalidRequest
+from pipeline.jobs import Job, JobState
 from pipeline.records import (
     Description,
     Descriptions,
@@ -23,6 +25,9 @@ from pipeline.records import (
     Segmentation,
 )
 from pipeline.settings import DiffusionSettings, GenerationDefaults, GenerationLimits
+
+if TYPE_CHECKING:
+    from graphs.generations import GeneratedImage  # ray comes with it
 
 MAX_PROMPT_CHARS = 2000
 
@@ -114,6 +119,45 @@ class ProbeBody(ImageChoice):
     prompt: Prompt
 
 
+class JobStatus(BaseModel):
+    """A piece of work that was accepted, and what has become of it."""
+
+    job_id: str
+    kind: str = Field(examples=["generate"])
+    state: JobState
+    attempts: int = Field(description="Times it was begun; it is begun again when a worker dies under it.")
+    cancel_requested: bool
+    request: dict[str, Any]
+    result: dict[str, Any] | None = Field(description="Of a job that succeeded.", examples=[{"image_id": "0198…"}])
+    problem: dict[str, Any] | None = Field(description="Of a job that failed: what went wrong.")
+    created_at: datetime
+    finished_at: datetime | None
+    url: str = Field(examples=["/v1/jobs/0198…"])
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        return cls(
+            job_id=job.job_id,
+            kind=job.order.kind,
+            state=job.state,
+            attempts=job.attempts,
+            cancel_requested=job.cancel_requested,
+            request=dict(job.order.request),
+            result=None if job.result is None else dict(job.result),
+            problem=None if job.problem is None else {k: v for k, v in job.problem.items() if k != "facts"},
+            created_at=job.created_at,
+            finished_at=job.finished_at,
+            url=f"/v1/jobs/{job.job_id}",
+        )
+
+
+class Jobs(BaseModel):
+    """A page of jobs, newest first."""
+
+    jobs: list[JobStatus]
+    next: str | None = Field(description="Send it as `before` to get the next page; null on the last.")
+
+
 class ClassScore(BaseModel):
     """One class of a zero-shot classification."""
 
@@ -152,15 +196,13 @@ class Generated(_Answer):
     scheduler: Scheduler
 
     @classmethod
-    def of(
-        cls, record: ImageRecord, request: GenerationRequest, description: Description, png_base64: str, request_id: str
-    ) -> Self:
+    def of(cls, made: GeneratedImage) -> Self:
         return cls(
-            request_id=request_id,
-            generated_image=png_base64,
-            clip_analysis=class_scores(description),
-            image_id=record.image_id,
-            **asdict(request),
+            request_id=made.request_id,
+            generated_image=base64_text(made.png),
+            clip_analysis=class_scores(made.description),
+            image_id=made.record.image_id,
+            **asdict(made.request),
         )
 
 
@@ -307,6 +349,11 @@ class Problem(BaseModel):
     code: str
     request_id: str
     errors: list[dict[str, Any]] | None = None
+
+
+def base64_text(png: bytes) -> str:
+    """Bytes as Base64; the standard library's `b64encode` takes twice as long."""
+    return b2a_base64(png, newline=False).decode("ascii")
 
 
 def percent(share: float) -> str:

@@ -33,7 +33,7 @@ A = TypeVar("A", bound=Artifact)
 
 
 class StageRunner:
-    """Runs stages, each once for everybody.
+    """Runs stages, each once for all calls of an owner.
 
     Args:
         gate: bounds the requests that have stages run.
@@ -167,6 +167,7 @@ class StageRunner:
     async def _key(self, stage: Stage[Artifact], record: ImageRecord) -> CacheKey:
         below = str(await self._key(stage.builds_on, record)) if stage.builds_on else ""
         return CacheKey(
+            owner=record.owner,
             digest=record.digest,
             stage=stage.name,
             model=await self._models.fingerprint(stage.model) if stage.model else "-",

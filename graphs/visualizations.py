@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from binascii import b2a_base64
 
 import orjson
 
@@ -44,20 +43,15 @@ def _write_regions(segmentation: Segmentation, regions: Descriptions, drawings: 
         image_id="",
         status="success",
         total_regions=len(segmentation),
-        master_overlay=base64_text(drawings.overlay),
+        master_overlay=schemas.base64_text(drawings.overlay),
         individual_spotlights=[
             schemas.Spotlight(
                 region_id=region.region_id,
                 top_class=description.top[0].label,
                 polygon=region.polygon,
-                spotlight_image=base64_text(png),
+                spotlight_image=schemas.base64_text(png),
             )
             for region, description, png in zip(segmentation, regions, drawings.spotlights, strict=True)
         ],
     )
     return b"," + answer.model_dump_json(by_alias=True, exclude={"request_id", "image_id"}).encode()[1:]
-
-
-def base64_text(png: bytes) -> str:
-    """Bytes as Base64; the standard library's `b64encode` takes twice as long."""
-    return b2a_base64(png, newline=False).decode("ascii")

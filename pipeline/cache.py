@@ -22,15 +22,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheKey:
-    """What decides a result: the pixels, what was done to them, by which model, with which parameters."""
+    """What decides a result: the pixels, what was done to them, by which model, with which parameters.
 
+    And whose it is: nobody is answered faster because somebody else had the same picture analyzed, as that would tell.
+    """
+
+    owner: str
     digest: str  # of the image
     stage: str
     model: str  # fingerprint; `-` where no model takes part
     parameters: str  # digest of everything else that decides the result
 
     def __str__(self) -> str:
-        return f"{self.digest}/{self.stage}/{self.model}/{self.parameters}/v{FORMAT_VERSION}"
+        return f"{self.owner}/{self.digest}/{self.stage}/{self.model}/{self.parameters}/v{FORMAT_VERSION}"
 
 
 def parameter_digest(*parts: str) -> str:

@@ -6,11 +6,11 @@ HTTP edge) and nothing here imports torch or ray, so every process can afford th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,11 @@ class GenerationRequest:
     seed: int  # of the CPU generator that draws the initial noise
     scheduler: Scheduler
     deterministic: bool = False  # denoised by itself, so that the load can't change the last bits
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Self:
+        """What `asdict` made of one, and JSON of that."""
+        return cls(**{**facts, "scheduler": Scheduler(facts["scheduler"])})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,7 @@ from pipeline.records import Scheduler
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
 DType = Literal["float32", "float16", "bfloat16"]
 Accelerator = Literal["auto", "cpu", "cuda"]
 
@@ -153,9 +154,24 @@ class Admission(_Settings):
     max_generations: int = 8
     max_stages: int = 16
     """Stage runs in progress; callers who join one of them are free."""
+    max_waiting_jobs: int = 1000
+    """Accepted jobs of all ingress replicas that nobody works on yet."""
     deadline_s: float = 300.0
     max_body_bytes: int = 1 << 20
     max_upload_bytes: int = 32 << 20
+
+
+class OwnerLimits(_Settings):
+    """What one owner may take of the service; None is no limit.
+
+    Requests are counted by each ingress replica for itself: with two replicas an owner may have up to twice as many.
+    """
+
+    requests_per_minute: Count | None = None
+    concurrent_requests: Count | None = None
+    """Being answered at a time, event streams among them."""
+    unfinished_jobs: Count | None = None
+    """Waiting or being worked on; counted in the database, so for all replicas together."""
 
 
 class ReactionSettings(_Settings):
@@ -200,6 +216,17 @@ class StorageSettings(_Settings):
         return self.database is None or self.database.startswith("sqlite") or self.blobs is None
 
 
+class WebhookSettings(_Settings):
+    """Telling others by HTTP what happens."""
+
+    allow_private_addresses: bool = False
+    """Send into networks that aren't public as well: whoever may register a webhook then reaches what this machine
+    can reach."""
+    timeout_s: Annotated[float, Field(gt=0)] = 15.0
+    """For the whole of a request."""
+    max_per_owner: int = 20
+
+
 class ServiceSettings(_Settings):
     """Where it runs: the `args` of the application in `serve_config.yaml`."""
 
@@ -211,9 +238,16 @@ class ServiceSettings(_Settings):
     accelerator: Accelerator = "auto"
     num_gpus: dict[str, Fraction] = {"Diffusion": 0.35, "Clip": 0.1, "Segmenter": 0.2}
     log_format: Literal["text", "json"] = "text"
+    keys: Literal["off", "required"] = "off"
+    """Whether a request needs an API key. Without, everything belongs to one owner, `public`."""
+    limits: OwnerLimits = OwnerLimits()
     admission: Admission = Admission()
     cache: CacheSettings = CacheSettings()
     reactions: ReactionSettings = ReactionSettings()
+    webhooks: WebhookSettings = WebhookSettings()
+    public_url: str | None = None
+    """Where clients reach the service, such as `https://images.example.com`; what it sends of its own accord then holds
+    whole URLs."""
 
     @property
     def data_path(self) -> Path:

@@ -6,5 +6,5 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--chaos", action="store_true", help="kill the service 20 times instead of 2")
+    parser.addoption("--chaos", action="store_true", help="kill the service 20 times instead of once")
     parser.addoption("--chaos-seed", type=int, help="what decides the work of the chaos tests; random if left out")

@@ -20,13 +20,14 @@ THEME = gr.themes.Default(
 CONCURRENCY = 16  # events of one kind at a time, of all visitors
 
 
-def serve(server: str, host: str, port: int) -> None:
+def serve(server: str, host: str, port: int, api_key: str | None = None) -> None:
     """Serve the dashboard until the process ends.
 
     Args:
         server: URL of the service.
+        api_key: whose owner all visitors act as, if the service wants one.
     """
-    page = build_page(PipelineClient(server))
+    page = build_page(PipelineClient(server, api_key=api_key))
     page.queue(default_concurrency_limit=CONCURRENCY)
     page.launch(
         server_name=host,

@@ -3,10 +3,27 @@
 from pipeline.settings import ServiceSettings
 from pipeline.store.blobs import Blobs
 from pipeline.store.database import open_database
-from pipeline.store.interface import Store, StoreFacts, new_image_id
+from pipeline.store.ids import new_id
+from pipeline.store.interface import Store, StoreFacts
+from pipeline.store.jobs import JobStore
+from pipeline.store.keys import KeyStore
+from pipeline.store.log import EventLog
 from pipeline.store.truth import TruthStore
+from pipeline.store.webhooks import WebhookStore
 
-__all__ = ["Blobs", "Store", "StoreFacts", "TruthStore", "new_image_id", "open_database", "open_store"]
+__all__ = [
+    "Blobs",
+    "EventLog",
+    "JobStore",
+    "KeyStore",
+    "Store",
+    "StoreFacts",
+    "TruthStore",
+    "WebhookStore",
+    "new_id",
+    "open_database",
+    "open_store",
+]
 
 
 def open_store(settings: ServiceSettings) -> Store:

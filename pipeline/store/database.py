@@ -43,6 +43,16 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def database_time(connection: Connection) -> float:
+    """Tell the time in seconds since 1970 by the clock that all users of a database share.
+
+    Where several machines share one, their own clocks may differ by more than a lease.
+    """
+    if connection.dialect.name == "postgresql":
+        return float(connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+    return time.time()  # whoever shares an SQLite file shares a clock
+
+
 def migrate(engine: Engine) -> None:
     """Bring the schema to the newest version; of several processes that try at once, one does and the others wait."""
     config = Config()

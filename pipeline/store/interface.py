@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
-import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.cache import CacheKey
 from pipeline.events import ImageCreated
+from pipeline.jobs import IdempotencyKey, Lease
 from pipeline.records import ImageRecord
+from pipeline.store.jobs import JobStore
+from pipeline.store.keys import KeyStore
+from pipeline.store.log import EventLog
+from pipeline.store.webhooks import WebhookStore
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,8 +30,38 @@ class StoreFacts:
 class Store(Protocol):
     """Images by id, the last image of each session, results worth keeping, and the log of what happened."""
 
-    def add(self, record: ImageRecord, png: bytes, sessions: Sequence[str], created: ImageCreated) -> None:
-        """Keep an image, make it the last one of these sessions of its owner, and log that it was created."""
+    log: EventLog
+    jobs: JobStore
+    webhooks: WebhookStore
+    keys: KeyStore
+
+    def add(
+        self,
+        record: ImageRecord,
+        png: bytes,
+        sessions: Sequence[str],
+        created: ImageCreated,
+        lease: Lease | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> ImageRecord:
+        """Keep an image, make it the last one of these sessions of its owner, and log that it was created.
+
+        Args:
+            record: what is known of it.
+            png: its bytes.
+            sessions: whose last image it becomes.
+            created: the event.
+            lease: of the job whose result it is; the job is settled with it or not at all.
+            key: the client's name for the request that brought it.
+
+        Returns:
+            The record; with a key that was used before, that of the image it was used for, and nothing is kept.
+
+        Raises:
+            pipeline.errors.IdempotencyMismatch: the key was used for another request.
+            pipeline.errors.ImageNotFound: the key was used for an image that is gone.
+            pipeline.errors.LeaseLost: the job is somebody else's by now; the image is not kept.
+        """
 
     def record(self, image_id: str, owner: str) -> ImageRecord:
         """Read an image's record.
@@ -69,12 +101,3 @@ class Store(Protocol):
 
     def facts(self) -> StoreFacts:
         """Count what there is."""
-
-
-def new_image_id() -> str:
-    """Make an id that sorts by time and can't be guessed: a UUID of version 7 (RFC 9562), to 244 nanoseconds."""
-    milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
-    fraction = nanoseconds * 4096 // 1_000_000  # RFC 9562, 6.2, method 3
-    bits = milliseconds << 80 | 0x7 << 76 | fraction << 64 | secrets.randbits(64)
-    bits = bits & ~(0x3 << 62) | 0x2 << 62  # variant
-    return str(uuid.UUID(int=bits))

@@ -17,12 +17,18 @@ from sqlalchemy.dialects import postgresql, sqlite
 from pipeline.cache import CacheKey
 from pipeline.errors import ImageNotFound
 from pipeline.events import ImageCreated
-from pipeline.records import GenerationRequest, ImageRecord, Scheduler
+from pipeline.jobs import IdempotencyKey, JobState, Lease
+from pipeline.records import GenerationRequest, ImageRecord
 from pipeline.settings import Retention
 from pipeline.store.blobs import Blobs
-from pipeline.store.database import writing
+from pipeline.store.idempotency import made_with, remember_key
 from pipeline.store.interface import StoreFacts
+from pipeline.store.job_rows import settle
+from pipeline.store.jobs import JobStore
+from pipeline.store.keys import KeyStore
+from pipeline.store.log import EventLog, as_utc, log
 from pipeline.store.tables import events, images, sessions
+from pipeline.store.webhooks import WebhookStore
 
 ORPHAN_AGE = timedelta(hours=1)  # bytes without a row may be those of an image just being written
 
@@ -31,11 +37,22 @@ class TruthStore:
     """A `Store` on a database and an object store."""
 
     def __init__(self, engine: Engine, blobs: Blobs, retention: Retention) -> None:
-        self._engine = engine
+        self.log = EventLog(engine)
         self._blobs = blobs
         self._retention = retention
+        self.jobs = JobStore(self.log)
+        self.webhooks = WebhookStore(self.log)
+        self.keys = KeyStore(self.log)
 
-    def add(self, record: ImageRecord, png: bytes, sessions_: Sequence[str], created: ImageCreated) -> None:
+    def add(
+        self,
+        record: ImageRecord,
+        png: bytes,
+        sessions_: Sequence[str],
+        created: ImageCreated,
+        lease: Lease | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> ImageRecord:
         """See `Store.add`."""
         self._blobs.put(_png_name(record.image_id), png)
         row = {
@@ -44,21 +61,31 @@ class TruthStore:
             "request": asdict(record.request) if record.request else None,
             "created_at": record.created_at,
         }
-        with writing(self._engine) as connection:
+        with self.log.writing() as connection:
+            if key is not None and (made := made_with(connection, record.owner, key)) is not None:
+                return _read(connection, made, record.owner)  # what was written in vain, the sweep finds
             connection.execute(insert(images).values(row))
+            if key is not None:
+                remember_key(connection, record.owner, key, record.image_id)
             for session in sessions_:
                 self._point(connection, record, session)
-            _log(connection, "ImageCreated", record.owner, record.image_id, asdict(created))
+            job_id = lease.job_id if lease else None
+            log(
+                connection,
+                "image.created",
+                record.owner,
+                image_id=record.image_id,
+                job_id=job_id,
+                payload=asdict(created),
+            )
+            if lease is not None:
+                settle(connection, lease, JobState.SUCCEEDED, result={"image_id": record.image_id})
+        return record
 
     def record(self, image_id: str, owner: str) -> ImageRecord:
         """See `Store.record`."""
-        with self._engine.connect() as connection:
-            row = connection.execute(
-                select(images).where(images.c.image_id == image_id, images.c.owner == owner)
-            ).one_or_none()
-        if row is None:
-            raise ImageNotFound(image_id=image_id)
-        return _record(row)
+        with self.log.engine.connect() as connection:
+            return _read(connection, image_id, owner)
 
     def png(self, image_id: str) -> bytes:
         """See `Store.png`."""
@@ -69,7 +96,7 @@ class TruthStore:
 
     def last_image_id(self, owner: str, session: str) -> str | None:
         """See `Store.last_image_id`."""
-        with self._engine.connect() as connection:
+        with self.log.engine.connect() as connection:
             found: str | None = connection.execute(
                 select(sessions.c.image_id).where(sessions.c.owner == owner, sessions.c.session == session)
             ).scalar_one_or_none()
@@ -80,24 +107,24 @@ class TruthStore:
         query = select(images).where(images.c.owner == owner).order_by(images.c.image_id.desc()).limit(limit)
         if before is not None:
             query = query.where(images.c.image_id < before)
-        with self._engine.connect() as connection:
+        with self.log.engine.connect() as connection:
             return [_record(row) for row in connection.execute(query)]
 
     def delete(self, image_id: str, owner: str) -> None:
         """See `Store.delete`."""
-        with writing(self._engine) as connection:
+        with self.log.writing() as connection:
             deleted = connection.execute(
                 delete(images).where(images.c.image_id == image_id, images.c.owner == owner).returning(images.c.digest)
             ).one_or_none()
             if deleted is None:
                 raise ImageNotFound(image_id=image_id)
             connection.execute(delete(sessions).where(sessions.c.image_id == image_id))
-            _log(connection, "ImageDeleted", owner, image_id, {})
-            shared = connection.execute(select(images.c.image_id).where(images.c.digest == deleted.digest).limit(1))
-            last_of_its_kind = shared.one_or_none() is None
+            log(connection, "image.deleted", owner, image_id=image_id, payload={})
+            same = select(images.c.image_id).where(images.c.owner == owner, images.c.digest == deleted.digest)
+            last_of_its_kind = connection.execute(same.limit(1)).one_or_none() is None
         self._blobs.delete(_png_name(image_id))
         if last_of_its_kind:
-            self._blobs.delete(*(name for name, _ in self._blobs.list(f"artifacts/{deleted.digest}")))
+            self._blobs.delete(*(name for name, _ in self._blobs.list(f"artifacts/{owner}/{deleted.digest}")))
 
     def artifact(self, key: CacheKey) -> bytes | None:
         """See `Store.artifact`."""
@@ -113,14 +140,16 @@ class TruthStore:
         oldest_kept = datetime.now(UTC) - timedelta(days=self._retention.max_age_days)
         for image_id, owner in self._expired(oldest_kept):
             self._delete_if_there(image_id, owner)
-        with writing(self._engine) as connection:
+        with self.log.writing() as connection:
             connection.execute(delete(sessions).where(sessions.c.updated_at < oldest_kept))
             connection.execute(delete(events).where(events.c.created_at < oldest_kept))
+        self.jobs.prune(oldest_kept)
+        self.webhooks.prune(oldest_kept)
         self._sweep_orphans()
 
     def facts(self) -> StoreFacts:
         """See `Store.facts`."""
-        with self._engine.connect() as connection:
+        with self.log.engine.connect() as connection:
             count, size_bytes, newest = connection.execute(
                 select(func.count(), func.coalesce(func.sum(images.c.size_bytes), 0), func.max(images.c.created_at))
             ).one()
@@ -131,12 +160,12 @@ class TruthStore:
             image_bytes=int(size_bytes),
             sessions=num_sessions,
             events=num_events,
-            newest_image_age_s=(datetime.now(UTC) - _utc(newest)).total_seconds() if newest else None,
+            newest_image_age_s=(datetime.now(UTC) - as_utc(newest)).total_seconds() if newest else None,
         )
 
     def _point(self, connection: Connection, record: ImageRecord, session: str) -> None:
         """Make an image the last one of a session."""
-        upsert: Any = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(sessions)
+        upsert: Any = (postgresql if self.log.engine.dialect.name == "postgresql" else sqlite).insert(sessions)
         row = {
             "owner": record.owner,
             "session": session,
@@ -153,7 +182,7 @@ class TruthStore:
         query = select(ranked.c.image_id, ranked.c.owner).where(
             (ranked.c.created_at < oldest_kept) | (ranked.c.total > self._retention.max_bytes_per_owner)
         )
-        with self._engine.connect() as connection:
+        with self.log.engine.connect() as connection:
             return [(row.image_id, row.owner) for row in connection.execute(query)]
 
     def _delete_if_there(self, image_id: str, owner: str) -> None:
@@ -165,22 +194,25 @@ class TruthStore:
     def _sweep_orphans(self) -> None:
         """Remove bytes that no row names."""
         before = datetime.now(UTC) - ORPHAN_AGE
-        with self._engine.connect() as connection:
+        with self.log.engine.connect() as connection:
             ids = set(connection.execute(select(images.c.image_id)).scalars())
-            digests = set(connection.execute(select(images.c.digest)).scalars())
-        for name, written_at in list(self._blobs.list("images")) + list(self._blobs.list("artifacts")):
-            kind, known = name.split("/")[0], name.split("/")[1].removesuffix(".png")
-            if written_at < before and known not in (ids if kind == "images" else digests):
+            pictures = {(row.owner, row.digest) for row in connection.execute(select(images.c.owner, images.c.digest))}
+        pngs = [(name, at, name.split("/")[1].removesuffix(".png") in ids) for name, at in self._blobs.list("images")]
+        results = [(name, at, tuple(name.split("/")[1:3]) in pictures) for name, at in self._blobs.list("artifacts")]
+        for name, written_at, is_named in pngs + results:
+            if written_at < before and not is_named:
                 self._blobs.delete(name)
 
 
-def _log(connection: Connection, kind: str, owner: str, image_id: str, payload: dict[str, Any]) -> None:
-    row = {"type": kind, "owner": owner, "image_id": image_id, "payload": payload, "created_at": datetime.now(UTC)}
-    connection.execute(insert(events).values(row))
+def _read(connection: Connection, image_id: str, owner: str) -> ImageRecord:
+    row = connection.execute(select(images).where(images.c.image_id == image_id, images.c.owner == owner)).one_or_none()
+    if row is None:
+        raise ImageNotFound(image_id=image_id)
+    return _record(row)
 
 
 def _record(row: Row[Any]) -> ImageRecord:
-    request = row.request and GenerationRequest(**row.request | {"scheduler": Scheduler(row.request["scheduler"])})
+    request = row.request and GenerationRequest.from_dict(row.request)
     return ImageRecord(
         image_id=row.image_id,
         digest=row.digest,
@@ -189,13 +221,8 @@ def _record(row: Row[Any]) -> ImageRecord:
         height=row.height,
         request=request,
         model=row.model,
-        created_at=_utc(row.created_at),
+        created_at=as_utc(row.created_at),
     )
-
-
-def _utc(moment: datetime) -> datetime:
-    """SQLite forgets the zone; everything is written in UTC."""
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _png_name(image_id: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.jobs import JobState
+from pipeline.store import EventLog, JobStore, open_database
 from tests.service_process import serving, wait_until
 
 
@@ -31,3 +33,14 @@ def test_images_sessions_and_results_survive_kill_9_of_everything(tmp_path: Path
         log = (service.data_dir / "app.log").read_text()
         assert log.count("Image segmented") == segmented
         assert "from store" in log
+
+
+def test_a_service_that_ends_gives_its_jobs_back(tmp_path: Path):
+    body = {"prompt": "pear", "steps": 100, "width": 256, "height": 256}
+    with serving(tmp_path) as service, service.client() as client:
+        for _ in range(3):
+            client.post("/generate", json=body, headers={"Prefer": "respond-async"}).raise_for_status()
+    log = EventLog(open_database(f"sqlite:///{tmp_path / 'data' / 'truth.sqlite'}"))
+    jobs = JobStore(log).list("public", limit=10)
+    log.engine.dispose()
+    assert [(job.state, job.attempts) for job in jobs] == [(JobState.QUEUED, 0)] * 3

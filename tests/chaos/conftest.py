@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-ROUNDS = 2
+ROUNDS = 1
 LONG_ROUNDS = 20
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from graphs.caller import EVERYONE
 from pipeline import images
-from pipeline.store import new_image_id
+from pipeline.store import new_id
 from tests.chaos.ledger import Session
 
 TWO_HOURS_S = 7200.0  # the sweep spares what is younger than one
@@ -19,13 +20,13 @@ TWO_HOURS_S = 7200.0  # the sweep spares what is younger than one
 def litter(data_dir: Path, sessions: Sequence[Session]) -> list[Path]:
     """Halves, pictures without a record, and results of images that are no more."""
     ids = {image_id for session in sessions for image_id in session.images}
-    digests = {image.digest for session in sessions for image in session.images.values()}
+    pictures = {(EVERYONE, image.digest) for session in sessions for image in session.images.values()}
 
     def is_needed(path: Path) -> bool:
         if "#" in path.name:  # obstore writes `name#1`, and renames it to `name` when it is whole
             return False
-        kind, name = path.relative_to(data_dir / "blobs").parts[:2]
-        return name.removesuffix(".png") in (ids if kind == "images" else digests)
+        kind, *names = path.relative_to(data_dir / "blobs").parts
+        return names[0].removesuffix(".png") in ids if kind == "images" else tuple(names[:2]) in pictures
 
     return sorted(path for path in _files(data_dir) if not is_needed(path))
 
@@ -34,7 +35,7 @@ def leave_halves(data_dir: Path) -> None:
     """Leave what few kills happen to leave: a write cut off in the middle, and bytes whose record was never written."""
     png = images.encode_png(np.zeros((64, 64, 3), np.uint8))
     for suffix in (".png", ".png#1"):
-        (data_dir / "blobs" / "images" / f"{new_image_id()}{suffix}").write_bytes(png[: len(png) // 2])
+        (data_dir / "blobs" / "images" / f"{new_id()}{suffix}").write_bytes(png[: len(png) // 2])
 
 
 def make_old(data_dir: Path) -> None:

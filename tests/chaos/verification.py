@@ -10,7 +10,7 @@ from pipeline import images
 from tests.chaos.clients import substance
 from tests.chaos.ledger import Image, Listed, Session
 from tests.chaos.litter import litter
-from tests.service_process import RunningService
+from tests.service_process import RunningService, wait_until
 
 PAGE = 20
 PNG_END = b"IEND\xaeB`\x82"
@@ -19,6 +19,7 @@ PNG_END = b"IEND\xaeB`\x82"
 def losses(service: RunningService, sessions: Sequence[Session]) -> list[str]:
     """Settle what was in hand when the service was killed, compare everything, and tell all that is wrong."""
     with service.client() as client:
+        wait_until(lambda: not unfinished(client))
         listed = _listed(client)
         unclaimed = set(listed).difference(*(session.images for session in sessions))
         for session in sessions:
@@ -31,6 +32,14 @@ def losses(service: RunningService, sessions: Sequence[Session]) -> list[str]:
             if path.parent.name == "images" and client.get(f"/images/{image_id}/content").status_code != 404:
                 found.append(f"image {image_id}: served, and never acknowledged or listed")
     return found
+
+
+def unfinished(client: httpx.Client) -> list[Listed]:
+    """The jobs that wait or are worked on: a page of them is enough to know that there are some."""
+    jobs: list[Listed] = (
+        client.get("/v1/jobs", params={"state": ["queued", "running"]}).raise_for_status().json()["jobs"]
+    )
+    return jobs
 
 
 def _listed(client: httpx.Client) -> dict[str, Listed]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from graphs.feed import Hub
 from graphs.flow import Flow
 from graphs.models import Models
 from pipeline.events import Event
 from pipeline.records import GenerationRequest, Scheduler
-from pipeline.settings import Admission, CacheSettings, ServiceSettings
-from pipeline.store import open_store
+from pipeline.settings import Admission, CacheSettings, OwnerLimits, ServiceSettings, WebhookSettings
+from pipeline.store import Store, open_store
 from tests.graph.fakes import FakeCache, FakeWorkers
 
 
@@ -29,10 +33,13 @@ class Bench:
     workers: FakeWorkers
     cache: FakeCache
     settings: ServiceSettings
+    store: Store
     events: list[Event] = field(default_factory=list)
 
     async def image(self, seed: int = 1, sessions: tuple[str, ...] = ("s",)):
-        made = await self.flow.generate(a_request(seed), owner="public", sessions=sessions, request_id=f"r{seed}")
+        made = await self.flow.generations.generate(
+            a_request(seed), owner="public", sessions=sessions, request_id=f"r{seed}"
+        )
         return made.record
 
     def of(self, kind: type) -> list[Event]:
@@ -53,11 +60,22 @@ def a_request(seed: int = 1, steps: int = 3) -> GenerationRequest:
 
 
 def make_bench(
-    folder: Path, admission: Admission | None = None, cache: FakeCache | None = None, workers: FakeWorkers | None = None
+    folder: Path,
+    admission: Admission | None = None,
+    cache: FakeCache | None = None,
+    workers: FakeWorkers | None = None,
+    hub: Hub | None = None,
+    webhooks: WebhookSettings | None = None,
+    limits: OwnerLimits | None = None,
 ) -> Bench:
     settings = ServiceSettings(
-        data_dir=folder, admission=admission or Admission(), cache=CacheSettings(call_deadline_s=0.05)
+        data_dir=folder,
+        admission=admission or Admission(),
+        cache=CacheSettings(call_deadline_s=0.05),
+        webhooks=webhooks or WebhookSettings(),
+        limits=limits or OwnerLimits(),
     )
+    store = open_store(settings)
     workers = workers or FakeWorkers()
     cache = cache or FakeCache()
     events: list[Event] = []
@@ -67,13 +85,28 @@ def make_bench(
         workers=workers,
         models=Models(workers, lambda: {"Diffusion": 1, "Clip": 1, "Segmenter": 1}),
         cache=cache,
-        store=open_store(settings),
+        store=store,
+        hub=hub,
         put=lambda pixels: pixels,
         emit=events.append,
     )
-    return Bench(flow=flow, workers=workers, cache=cache, settings=settings, events=events)
+    return Bench(flow=flow, workers=workers, cache=cache, settings=settings, store=store, events=events)
 
 
 @pytest.fixture
-async def bench(tmp_path: Path, anyio_backend: str) -> Bench:
-    return make_bench(tmp_path)
+async def bench(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Bench]:
+    bench = make_bench(tmp_path)
+    async with working(bench):
+        yield bench
+
+
+@asynccontextmanager
+async def working(bench: Bench) -> AsyncIterator[None]:
+    """Let the flow take jobs while the block runs."""
+    task = asyncio.create_task(bench.flow.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -16,7 +16,7 @@ from tests.graph.waiting import until
 
 pytestmark = pytest.mark.anyio
 
-KEY = CacheKey(digest="d", stage="segment", model="m", parameters="p")
+KEY = CacheKey(owner="o", digest="d", stage="segment", model="m", parameters="p")
 IMPATIENT = CacheSettings(call_deadline_s=0.01)
 PATIENT = CacheSettings(call_deadline_s=30, lease_s=0.01)  # renewed every 3 ms
 

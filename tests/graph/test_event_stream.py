@@ -14,6 +14,7 @@ from httpx_sse import ServerSentEvent, aconnect_sse
 
 from graphs.event_stream import Followers
 from pipeline.events import ImageDeleted
+from pipeline.jobs import MAX_ATTEMPTS
 from pipeline.settings import Admission
 from tests.graph.conftest import Bench
 from tests.graph.test_http import client_of, is_problem
@@ -35,12 +36,13 @@ async def test_the_events_come_in_order_and_the_answer_last(bench: Bench):
         plain = (await client.post("/generate", json=PROMPT)).json()
 
     assert [event.event for event in events] == [
-        "generation.started",
+        "job.submitted",
+        "job.started",
         "generation.stepped",
         "generation.stepped",
         "generation.stepped",
         "image.created",
-        "image.described",
+        "job.succeeded",
         "generation.finished",
     ]
     answer = events[-1].json()
@@ -70,7 +72,7 @@ async def test_what_fails_before_the_first_event_has_its_own_status(bench: Bench
     async with client_of(bench, Admission()) as client:
         bench.workers.gate.clear()
         waiting = [asyncio.create_task(client.post("/generate", json=PROMPT)) for _ in range(8)]
-        await until(lambda: len(bench.flow.generations) == 8)
+        await until(lambda: len(bench.flow.generations.gate) == 8)
         accept = {"Accept": "text/event-stream"}
         refused = await client.post("/generate", json=PROMPT, headers=accept)
         wrong = await client.post("/generate", json=PROMPT | {"width": 7}, headers=accept)
@@ -82,7 +84,7 @@ async def test_what_fails_before_the_first_event_has_its_own_status(bench: Bench
 
 
 async def test_what_fails_later_is_the_last_event(bench: Bench):
-    bench.workers.deaths["generate"] = 2
+    bench.workers.deaths["generate"] = MAX_ATTEMPTS
     async with client_of(bench) as client:
         events = await events_of(client, PROMPT)
 
@@ -90,6 +92,17 @@ async def test_what_fails_later_is_the_last_event(bench: Bench):
     problem = json.loads(events[-1].data)
     assert problem["code"] == "worker_lost"
     assert problem["request_id"] == bench.events[0].request_id
+
+
+async def test_the_deadline_ends_a_stream_with_an_error_and_the_job_with_it(bench: Bench):
+    async with client_of(bench, Admission(deadline_s=0.5)) as client:
+        bench.workers.gate.clear()  # nothing ever comes
+        events = await events_of(client, PROMPT)
+        (job,) = (await client.get("/v1/jobs")).json()["jobs"]
+
+    assert events[-1].event == "error"
+    assert "0.5 s" in events[-1].json()["detail"]
+    assert job["state"] == "cancelled"
 
 
 async def test_closing_the_iterator_stops_the_work():

@@ -22,6 +22,7 @@ from pipeline.events import (
     ResultReused,
     StageRetried,
 )
+from pipeline.jobs import MAX_ATTEMPTS
 from pipeline.records import PointsAndBox
 from pipeline.regions import decode_mask
 from pipeline.settings import Admission
@@ -46,7 +47,7 @@ async def test_the_graph_is_the_declared_one():
 
 
 async def test_generate_emits_the_whole_story(bench: Bench):
-    made = await bench.flow.generate(a_request(), owner="public", sessions=["s"], request_id="r")
+    made = await bench.flow.generations.generate(a_request(), owner="public", sessions=["s"], request_id="r")
 
     assert [type(event) for event in bench.events] == [
         GenerationStarted,
@@ -151,7 +152,7 @@ async def test_work_nobody_waits_for_stops_and_gives_its_lease_back(bench: Bench
 async def test_a_disconnect_stops_the_denoising(bench: Bench):
     bench.workers.gate.clear()
     caller = asyncio.create_task(
-        bench.flow.generate(a_request(steps=50), owner="public", sessions=["s"], request_id="r")
+        bench.flow.generations.generate(a_request(steps=50), owner="public", sessions=["s"], request_id="r")
     )
     await until(lambda: bench.workers.calls["generate"])
 
@@ -160,7 +161,7 @@ async def test_a_disconnect_stops_the_denoising(bench: Bench):
     bench.workers.gate.set()
 
     assert bench.workers.steps == 0
-    assert len(bench.flow.generations) == 0
+    assert len(bench.flow.generations.gate) == 0
 
 
 async def test_a_dead_cache_costs_time_but_no_result(bench: Bench):
@@ -181,8 +182,8 @@ async def test_a_lost_worker_is_replaced_once(bench: Bench, stage: str):
     assert bench.workers.calls[stage] == 2
 
 
-async def test_a_worker_lost_twice_is_an_error_that_may_be_tried_again(bench: Bench):
-    bench.workers.deaths["generate"] = 2
+async def test_a_worker_lost_every_time_is_an_error_that_may_be_tried_again(bench: Bench):
+    bench.workers.deaths["generate"] = MAX_ATTEMPTS
 
     with pytest.raises(WorkerLost) as raised:
         await bench.image()
@@ -211,7 +212,7 @@ async def test_admission_refuses_what_is_too_much(tmp_path: Path):
     bench = make_bench(tmp_path, Admission(max_generations=2))
     bench.workers.gate.clear()
     accepted = [asyncio.create_task(bench.image(seed=i)) for i in range(2)]
-    await until(lambda: len(bench.flow.generations) == 2)
+    await until(lambda: len(bench.flow.generations.gate) == 2)
 
     with pytest.raises(Overloaded) as refused:
         await bench.image(seed=9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import uuid
 
@@ -9,7 +10,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from pipeline.events import ImageDeleted
+from pipeline.events import ImageCreated, ImageDeleted
 from pipeline.settings import Admission
 from tests.graph.conftest import Bench
 from tests.graph.test_http import client_of, is_problem
@@ -25,6 +26,21 @@ def a_png(side: int = 64) -> bytes:
 
 async def made(client: httpx.AsyncClient, seed: int) -> str:
     return (await client.post("/generate", json={"prompt": "pear", "seed": seed, "steps": 2})).json()["image_id"]
+
+
+async def test_an_upload_sent_twice_with_one_key_is_one_image(bench: Bench):
+    client = client_of(bench, Admission())
+    key = {"Idempotency-Key": "photo-1", "Content-Type": "image/png"}
+    picture, other = a_png(64), a_png(65)
+    answers = await asyncio.gather(*(client.post("/images", content=picture, headers=key) for _ in range(5)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["image_id"] for answer in answers}) == 1
+    assert len((await client.get("/images")).json()["images"]) == 1
+    assert len(bench.of(ImageCreated)) == 1
+    form = {"file": ("photo.png", picture, "image/png")}  # the same picture, wrapped anew each time
+    again = await client.post("/images", files=form, headers={"Idempotency-Key": "photo-1"})
+    assert again.json()["image_id"] == answers[0].json()["image_id"]
+    assert is_problem(await client.post("/images", content=other, headers=key), 422, "idempotency_mismatch")
 
 
 async def test_history_comes_in_pages_with_what_made_each_image(bench: Bench):
@@ -124,7 +140,7 @@ async def test_prometheus_is_told_what_is_stored(bench: Bench):
         metrics = (await client.get("/metrics")).text
 
     assert "pipeline_store_images 1.0" in metrics
-    assert "pipeline_store_events 1.0" in metrics
+    assert "pipeline_store_events 4.0" in metrics  # a job submitted, started, succeeded, and its image
     assert "pipeline_store_newest_image_age_seconds" in metrics
 
 

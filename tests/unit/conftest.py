@@ -1,12 +1,17 @@
-"""The miniature models that the project carries."""
+"""The miniature models that the project carries, and databases that are empty."""
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from pipeline.settings import PROJECT_ROOT
+from pipeline.store import open_database
+from tests.servers import postgres
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +21,42 @@ def mini_models() -> Path:
 
     use_cpu(1)  # small models gain nothing from more, and two test runs side by side would fight for the cores
     return PROJECT_ROOT / "models" / "mini"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'truth.sqlite'}"
+    server = request.getfixturevalue("postgres_server")
+    name = f"t{uuid.uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return server.replace("postgresql:", "postgresql+psycopg:").removesuffix("postgres") + name
+
+
+class Clock:
+    """Time as the test likes it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self, _connection: object) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator:
+    engine = open_database(database_url)
+    yield engine
+    engine.dispose()

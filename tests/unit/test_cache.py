@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.cache import Busy, CacheKey, CacheStats, Hit, Lease, LeasedLru, SizedLru, parameter_digest
 
-KEY = CacheKey(digest="d", stage="segment", model="m", parameters="p")
+KEY = CacheKey(owner="o", digest="d", stage="segment", model="m", parameters="p")
 
 
 class Clock:
@@ -191,7 +191,7 @@ def test_stats_count_what_callers_were_told(cache):
     assert cache.stats == CacheStats(hits=1, misses=1, waits=2, evictions=1, entries=1, size_bytes=40)
 
 
-@pytest.mark.parametrize("part", ["digest", "stage", "model", "parameters"])
+@pytest.mark.parametrize("part", ["owner", "digest", "stage", "model", "parameters"])
 def test_every_part_of_a_key_decides(part):
     other = replace(KEY, **{part: "another"})
     assert other != KEY

@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import re
 
 import pytest
 
 from pipeline import errors
-from pipeline.errors import ModelNotReady, Overloaded, PipelineError
+from pipeline.errors import ModelNotReady, Overloaded, PipelineError, StageFailed, from_problem, to_problem
 
 FACTS = {
     "problem": "steps is 0: send 1 to 100.",
     "image_id": "0198",
+    "job_id": "0199",
+    "state": "running",
+    "webhook_id": "0200",
+    "delivery_id": "0201",
+    "registered": 20,
+    "host": "10.0.0.1",
+    "key": "k1",
     "what": "GET /{nowhere}",
     "allowed": "POST",
     "limit_bytes": 1000,
@@ -21,6 +29,9 @@ FACTS = {
     "reason": "no weights in {folder}",
     "stage": "segment",
     "deadline_s": 2.5,
+    "limit": 9,
+    "key_id": "0200",
+    "owner": "a/b",
 }
 
 CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, PipelineError)]
@@ -66,9 +77,18 @@ def test_codes_and_titles_are_names_of_their_own():
 
 
 def test_those_worth_trying_again_say_when():
-    waits = {kind.__name__: made(kind).retry_after_s for kind in CLASSES if kind.status in (429, 503)}
-    assert waits == {"Overloaded": 3, "ModelNotReady": 10, "WorkerLost": 5}
-    assert all(made(kind).retry_after_s is None for kind in CLASSES if kind.__name__ not in waits)
+    waits = {kind.__name__: wait for kind in CLASSES if (wait := made(kind).retry_after_s) is not None}
+    assert waits == {
+        "JobRunning": 1,
+        "Overloaded": 3,
+        "TooManyJobs": 60,
+        "TooManyRequests": 3,
+        "TooManyAtOnce": 1,
+        "TooManyUnfinished": 5,
+        "ModelNotReady": 10,
+        "WorkerLost": 5,
+    }
+    assert waits.keys() >= {kind.__name__ for kind in CLASSES if kind.status in (429, 503)}
 
 
 def test_one_errors_wait_is_not_anothers():
@@ -78,3 +98,21 @@ def test_one_errors_wait_is_not_anothers():
 
 def test_braces_in_a_fact_are_left_alone():
     assert "no weights in {folder}" in str(made(ModelNotReady))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StageFailed(stage="generate", reason="{braces} and\nlines"),
+        Overloaded(waiting=3, what="images", retry_after_s=7),
+        PipelineError(),
+    ],
+    ids=lambda error: error.code,
+)
+def test_an_error_that_was_written_down_comes_back_as_it_was(error):
+    again = from_problem(json.loads(json.dumps(to_problem(error))))
+    assert (type(again), str(again), again.retry_after_s) == (type(error), str(error), error.retry_after_s)
+
+
+def test_an_error_whose_class_is_gone_is_a_plain_one():
+    assert type(from_problem({"code": "of_another_version", "facts": {"why": 1}})) is PipelineError

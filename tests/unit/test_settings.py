@@ -4,6 +4,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from cli.launcher import LaunchOptions, read_config
 from pipeline.settings import PROJECT_ROOT, ModelSource, Profile, ServiceSettings
 
 PROFILES = sorted(path.stem for path in (PROJECT_ROOT / "configs").glob("*.yaml"))
@@ -122,3 +123,12 @@ def test_serve_config_asks_for_no_more_than_one_gpu_and_for_none_on_a_cpu():
     assert fractions.keys() <= replicas.keys()
     assert sum(replicas[name] * fraction for name, fraction in fractions.items()) <= 1 + 1e-9
     assert not [d["name"] for d in APPLICATION["deployments"] if "ray_actor_options" in d]
+
+
+@pytest.mark.parametrize(("said", "allowed"), [(None, False), (True, True), (False, False)])
+def test_the_command_line_changes_nothing_else_of_the_webhooks(tmp_path, said, allowed):
+    file = tmp_path / "serve.yaml"
+    file.write_text(yaml.safe_dump({"applications": [{"args": {"webhooks": {"timeout_s": 3}}}]}))
+    config = read_config(LaunchOptions(serve_config=file, allow_private_webhooks=said))
+    webhooks = ServiceSettings.model_validate(config["applications"][0]["args"]).webhooks
+    assert (webhooks.timeout_s, webhooks.allow_private_addresses) == (3, allowed)

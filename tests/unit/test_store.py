@@ -9,44 +9,27 @@ from threading import Thread
 from types import SimpleNamespace
 
 import httpx
-import psycopg
 import pytest
 from sqlalchemy import select
 
 from pipeline.cache import CacheKey
-from pipeline.errors import ImageNotFound
+from pipeline.errors import ImageNotFound, LeaseLost
 from pipeline.events import ImageCreated
+from pipeline.jobs import JobOrder, Lease
 from pipeline.records import GenerationRequest, ImageRecord, Scheduler
 from pipeline.settings import Retention
-from pipeline.store import Blobs, TruthStore, new_image_id, open_database
+from pipeline.store import Blobs, TruthStore, new_id, open_database
 from pipeline.store.database import writing
 from pipeline.store.tables import events
-from tests.servers import postgres, s3
+from tests.servers import s3
 
 OpenStore = Callable[..., TruthStore]
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    with postgres() as url:
-        yield url
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     with s3() as endpoint:
         yield endpoint
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'truth.sqlite'}"
-    server = request.getfixturevalue("postgres_server")
-    name = f"t{uuid.uuid4().hex}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return server.replace("postgresql:", "postgresql+psycopg:").removesuffix("postgres") + name
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -88,7 +71,7 @@ def store(open_store: OpenStore) -> TruthStore:
 
 def a_record(owner: str = "public", **changes: object) -> ImageRecord:
     record = ImageRecord(
-        image_id=new_image_id(),
+        image_id=new_id(),
         digest="d" * 64,
         owner=owner,
         width=64,
@@ -109,16 +92,18 @@ def a_record(owner: str = "public", **changes: object) -> ImageRecord:
     return replace(record, **changes)
 
 
-def add(store: TruthStore, record: ImageRecord, *sessions: str, png: bytes = b"png") -> ImageRecord:
+def add(
+    store: TruthStore, record: ImageRecord, *sessions: str, png: bytes = b"png", lease: Lease | None = None
+) -> ImageRecord:
     created = ImageCreated(
         request_id="r", image_id=record.image_id, owner=record.owner, digest=record.digest, seconds=1.5
     )
-    store.add(record, png, sessions, created)
+    store.add(record, png, sessions, created, lease)
     return record
 
 
 def a_key(record: ImageRecord, stage: str = "segment") -> CacheKey:
-    return CacheKey(digest=record.digest, stage=stage, model="-", parameters="p")
+    return CacheKey(owner=record.owner, digest=record.digest, stage=stage, model="-", parameters="p")
 
 
 def test_a_store_opened_again_has_everything(open_store: OpenStore):
@@ -142,10 +127,10 @@ def test_the_image_and_its_event_are_one_fact(store: TruthStore):
     with pytest.raises(Exception, match=r"(?i)unique"):
         add(store, record)
 
-    with store._engine.connect() as connection:
+    with store.log.engine.connect() as connection:
         logged = connection.execute(select(events)).all()
     assert [(row.type, row.image_id, row.payload["seconds"]) for row in logged] == [
-        ("ImageCreated", record.image_id, 1.5)
+        ("image.created", record.image_id, 1.5)
     ]
 
 
@@ -163,13 +148,28 @@ def test_sessions_and_owners_have_last_images_of_their_own(store: TruthStore):
 def test_unknown_and_foreign_images_are_not_found(store: TruthStore):
     theirs = add(store, a_record(owner="somebody"))
 
-    for image_id in (theirs.image_id, new_image_id()):
+    for image_id in (theirs.image_id, new_id()):
         with pytest.raises(ImageNotFound, match=image_id):
             store.record(image_id, "public")
         with pytest.raises(ImageNotFound, match=image_id):
             store.delete(image_id, "public")
     with pytest.raises(ImageNotFound):
-        store.png(new_image_id())
+        store.png(new_id())
+
+
+def test_a_job_and_its_image_are_kept_together_or_not_at_all(store: TruthStore):
+    order = JobOrder(job_id=new_id(), kind="generate", owner="public", request_id="r", request={})
+    done = store.jobs.submit(order, holder="w", lease_s=60)
+    record = add(store, a_record(), lease=done.lease)
+    assert store.jobs.get(done.job.job_id, "public").result == {"image_id": record.image_id}
+    assert [e.type for e in store.log.read(after=0, limit=9)][-2:] == ["image.created", "job.succeeded"]
+
+    late = a_record()
+    with pytest.raises(LeaseLost):
+        add(store, late, "s", lease=done.lease)
+    with pytest.raises(ImageNotFound):
+        store.record(late.image_id, "public")
+    assert store.last_image_id("public", "s") != late.image_id
 
 
 def test_history_is_newest_first_in_pages_and_one_s_own(store: TruthStore):
@@ -204,6 +204,39 @@ def test_results_live_as_long_as_any_image_of_their_pixels(store: TruthStore):
     assert store.artifact(a_key(same)) == b"result"
     store.delete(same.image_id, "public")
     assert store.artifact(a_key(same)) is None
+
+
+def test_results_of_equal_pixels_are_each_owner_s_own(store: TruthStore):
+    mine, theirs = add(store, a_record()), add(store, a_record(owner="somebody"))
+    assert mine.digest == theirs.digest
+    store.keep_artifact(a_key(mine), b"mine")
+    assert store.artifact(a_key(theirs)) is None
+    store.keep_artifact(a_key(theirs), b"theirs")
+
+    store.delete(mine.image_id, "public")
+
+    assert store.artifact(a_key(mine)) is None
+    assert store.artifact(a_key(theirs)) == b"theirs"
+
+
+def test_results_that_belong_to_no_image_of_their_owner_are_swept(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pipeline.store.truth.ORPHAN_AGE", timedelta(days=-1))
+    store = open_store()
+    record = add(store, a_record())
+    kept, foreign = a_key(record), replace(a_key(record), owner="somebody")
+    for key in (kept, foreign):
+        store.keep_artifact(key, b"result")
+    without_owner = f"artifacts/{str(kept).removeprefix('public/')}"
+    store._blobs.put(without_owner, b"of an earlier version")
+
+    store.sweep()
+
+    assert store.artifact(kept) == b"result"
+    assert store.png(record.image_id) == b"png"
+    assert store.artifact(foreign) is None
+    assert store._blobs.get(without_owner) is None
 
 
 def test_retention_by_age(open_store: OpenStore):
@@ -254,10 +287,10 @@ def test_event_numbers_follow_the_order_of_commits(open_store: OpenStore):
     """A writer who holds a lower number keeps the next one waiting."""
     store, other = open_store(), open_store()
     first, second = a_record(), a_record()
-    with writing(store._engine) as connection:
+    with writing(store.log.engine) as connection:
         connection.execute(
             events.insert().values(
-                type="ImageCreated",
+                type="image.created",
                 owner="public",
                 image_id=first.image_id,
                 payload={},
@@ -266,11 +299,11 @@ def test_event_numbers_follow_the_order_of_commits(open_store: OpenStore):
         )
         follower = Thread(target=add, args=(other, second))
         follower.start()
-        with other._engine.connect() as reader:
+        with other.log.engine.connect() as reader:
             assert reader.execute(select(events.c.image_id)).scalars().all() == []
     follower.join()
 
-    with other._engine.connect() as reader:
+    with other.log.engine.connect() as reader:
         seen = reader.execute(select(events.c.image_id).order_by(events.c.sequence)).scalars().all()
     assert seen == [first.image_id, second.image_id]
 
@@ -305,10 +338,10 @@ def test_ids_are_valid_sort_by_time_and_differ_within_a_millisecond(monkeypatch:
     ids = []
     for later_ms in (0, 1, 999, 86_400_000, 10**11):
         clock = SimpleNamespace(time_ns=lambda at=now_ms + later_ms: at * 1_000_000 + 999_999)
-        monkeypatch.setattr("pipeline.store.interface.time", clock)
-        ids.append(new_image_id())
+        monkeypatch.setattr("pipeline.store.ids.time", clock)
+        ids.append(new_id())
         assert uuid.UUID(ids[-1]).int >> 80 == now_ms + later_ms
-        assert len({new_image_id() for _ in range(100)}) == 100
+        assert len({new_id() for _ in range(100)}) == 100
     assert ids == sorted(ids)
     for made in map(uuid.UUID, ids):
         assert (made.version, made.variant) == (7, uuid.RFC_4122)

@@ -1,0 +1,27 @@
+"""How commands speak: to people, in whole sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from cli.launcher import LaunchError
+from pipeline.errors import PipelineError
+
+console = Console()
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the errors a user can mend into one sentence and exit code 1, and an interrupt into a plain end."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+    except (LaunchError, PipelineError, FileNotFoundError, ValueError) as error:
+        console.print(f"[red]{escape(str(error))}")
+        raise typer.Exit(1) from None

@@ -1,0 +1,85 @@
+"""The commands `ai-pipeline keys create | list | revoke`: API keys, whether the service runs or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from cli.console import console, explained
+from cli.launcher import SERVE_CONFIG, LaunchOptions, read_config
+from cli.options import DataDir, ServeConfig
+from pipeline.settings import ServiceSettings
+from pipeline.store import KeyStore, open_store
+
+keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+
+KEY_ID_CHARS = 36  # to be copied whole, however narrow the window
+
+Owner = Annotated[str, typer.Option(help="Whose images and jobs the key reaches.")]
+
+
+@keys_app.command()
+def create(
+    owner: Owner,
+    name: Annotated[str, typer.Option(help="What the key is for, for people.")] = "",
+    data_dir: DataDir = None,
+    serve_config: ServeConfig = SERVE_CONFIG,
+) -> None:
+    """Make a key and print it, this once."""
+    with explained(), _opened(_options(data_dir, serve_config)) as keys:
+        key, token = keys.create(owner, name)
+        console.print(f"Key {key.key_id} of {key.owner}. It is shown this once and kept nowhere:", soft_wrap=True)
+        console.print(token, soft_wrap=True, highlight=False)
+
+
+@keys_app.command("list")
+def list_keys(
+    owner: Annotated[str | None, typer.Option(help="Only this owner's.")] = None,
+    data_dir: DataDir = None,
+    serve_config: ServeConfig = SERVE_CONFIG,
+) -> None:
+    """List all keys, revoked ones as well."""
+    with explained(), _opened(_options(data_dir, serve_config)) as keys:
+        table = Table(Column("key", min_width=KEY_ID_CHARS), "owner", "name", "made", "revoked", box=None)
+        for key in keys.list(owner):
+            revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
+            table.add_row(key.key_id, key.owner, escape(key.name), f"{key.created_at:%Y-%m-%d %H:%M}", revoked)
+        console.print(table)
+
+
+@keys_app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="As `keys list` names it.")],
+    data_dir: DataDir = None,
+    serve_config: ServeConfig = SERVE_CONFIG,
+) -> None:
+    """End a key for good; a running service takes it for 10 s more at most."""
+    with explained(), _opened(_options(data_dir, serve_config)) as keys:
+        key = keys.revoke(key_id)
+        console.print(f"Key {key.key_id} of {key.owner} is revoked, within 10 s everywhere.", soft_wrap=True)
+
+
+def has_key(options: LaunchOptions) -> bool:
+    """Whether there is any key that is good."""
+    with _opened(options) as keys:
+        return any(key.revoked_at is None for key in keys.list())
+
+
+def _options(data_dir: DataDir, serve_config: ServeConfig) -> LaunchOptions:
+    return LaunchOptions(data_dir=data_dir and data_dir.absolute(), serve_config=serve_config)
+
+
+@contextmanager
+def _opened(options: LaunchOptions) -> Iterator[KeyStore]:
+    """Open the keys of the store that the service uses."""
+    settings = ServiceSettings.model_validate(read_config(options)["applications"][0]["args"])
+    store = open_store(settings)
+    try:
+        yield store.keys
+    finally:
+        store.log.engine.dispose()

@@ -1,0 +1,15 @@
+"""Options that several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DataDir = Annotated[
+    Path | None, typer.Option(envvar="PIPELINE_DATA_DIR", help="Where images, sessions and app.log are kept.")
+]
+ServeConfig = Annotated[
+    Path, typer.Option(envvar="PIPELINE_SERVE_CONFIG", help="Replicas, autoscaling and GPU fractions.")
+]

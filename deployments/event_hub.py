@@ -1,0 +1,133 @@
+"""The event hub: one named, detached Ray actor that carries word between the ingress replicas.
+
+It holds no truth and may die: what is logged is read from the log, sooner with its help, and steps that pass are lost
+to the streams of other replicas while it is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import ray
+
+from pipeline.notices import Notice
+from pipeline.settings import RAY_NAMESPACE
+
+PROTOCOL = 1  # raised when a method's meaning changes; versions live side by side during a rollout
+KEPT_S = 5.0  # a listener that is further behind misses what passed
+CALL_WITHIN_S = 2.0
+LISTEN_S = 10.0  # one long poll
+GONE_AFTER_S = 30.0  # a listener that hasn't asked for so long is no more
+IDLE_EXIT_S = 24 * 3600.0  # a hub nobody called for so long is an older version's
+
+
+class EventHub:
+    """Passes on what one listener publishes to all the others."""
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[int, float, str, Sequence[Notice]]] = deque()
+        self._count = 0
+        self._heard_at: dict[str, float] = {}
+        self._more = asyncio.Condition()
+        self._watch = asyncio.get_running_loop().create_task(self._end_when_idle())
+
+    async def publish(self, listener: str, passing: Sequence[Notice]) -> None:
+        """Tell the others that the log has grown, and what passes by."""
+        self._count += 1
+        now = time.monotonic()
+        self._kept.append((self._count, now, listener, passing))
+        while self._kept[0][1] < now - KEPT_S:
+            self._kept.popleft()
+        async with self._more:
+            self._more.notify_all()
+
+    async def listen(self, listener: str, after: int | None) -> tuple[int, int, Sequence[Notice]]:
+        """Wait for publications of others.
+
+        Args:
+            listener: who asks.
+            after: what the last answer said; None at first.
+
+        Returns:
+            Where this answer ends; how many listeners there are; what passed by.
+        """
+        now = time.monotonic()
+        if listener not in self._heard_at:
+            await self.publish(listener, ())  # so that the others learn that they are not alone
+        self._heard_at[listener] = now
+        self._heard_at = {name: at for name, at in self._heard_at.items() if now - at < GONE_AFTER_S}
+        at = self._count if after is None or after > self._count else after  # more than there are: of a hub that died
+        if not self._since(at, listener):
+            async with self._more:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._more.wait_for(lambda: self._since(at, listener)), LISTEN_S)
+        self._heard_at[listener] = time.monotonic()
+        passed = [notice for passing in self._since(at, listener) for notice in passing]
+        return self._count, len(self._heard_at), passed
+
+    async def end(self) -> None:
+        """End this actor; only one of its own calls may."""
+        ray.actor.exit_actor()
+
+    def _since(self, at: int, listener: str) -> list[Sequence[Notice]]:
+        return [passing for count, _, by, passing in self._kept if count > at and by != listener]
+
+    async def _end_when_idle(self) -> None:
+        heard_at = time.monotonic()
+        while (idle_s := time.monotonic() - heard_at) < IDLE_EXIT_S:
+            await asyncio.sleep(IDLE_EXIT_S - idle_s)
+            heard_at = max(self._heard_at.values(), default=heard_at)
+        ray.get_runtime_context().current_actor.end.remote()
+
+
+def find_or_start() -> ray.actor.ActorHandle:
+    """Return the running hub, starting it if there is none."""
+    return (
+        ray.remote(EventHub)
+        .options(
+            name=f"event-hub-v{PROTOCOL}",
+            namespace=RAY_NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            max_task_retries=0,
+            num_cpus=0.05,
+        )
+        .remote()
+    )
+
+
+class RemoteHub:
+    """The actor as one ingress replica's feed sees it."""
+
+    def __init__(self) -> None:
+        self._name = uuid.uuid4().hex
+        self._actor = find_or_start()
+        self._at: int | None = None
+        self.has_others = True  # for all one knows
+
+    async def publish(self, passing: Sequence[Notice]) -> None:
+        if self.has_others:
+            await self._call(CALL_WITHIN_S, "publish", self._name, passing)
+
+    async def listen(self) -> Sequence[Notice]:
+        answer: tuple[int, int, Sequence[Notice]] = await self._call(
+            LISTEN_S + CALL_WITHIN_S, "listen", self._name, self._at
+        )
+        self._at, listeners, passed = answer
+        self.has_others = listeners > 1
+        return passed
+
+    async def _call(self, within_s: float, method: str, *args: object) -> Any:
+        try:
+            async with asyncio.timeout(within_s):
+                return await getattr(self._actor, method).remote(*args)
+        except ray.exceptions.ActorDiedError:  # for good: it ended itself, or its node is gone
+            self._actor = await asyncio.to_thread(find_or_start)
+            raise

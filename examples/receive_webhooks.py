@@ -1,0 +1,47 @@
+"""Receives webhooks on 127.0.0.1, checks their signatures and prints what happened, one line each.
+
+python examples/receive_webhooks.py --port 9000 --secret whsec_…
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+
+def main() -> None:
+    """Listen until Ctrl-C."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--port", type=int, default=9000)
+    parser.add_argument("--secret", required=True, help="what /v1/webhooks was given or has answered")
+    options = parser.parse_args()
+    webhook = Webhook(options.secret)
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:  # as the library calls it
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            try:
+                webhook.verify(body, dict(self.headers))
+            except WebhookVerificationError as error:
+                self.send_error(401, str(error))
+                return
+            event = json.loads(body)
+            print(f"{event['type']} {event.get('subject', '')} {json.dumps(event['data'])}\n", end="", flush=True)
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing but what happened."""
+
+    with ThreadingHTTPServer(("127.0.0.1", options.port), Receiver) as server:
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return
+
+
+if __name__ == "__main__":
+    main()

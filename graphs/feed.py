@@ -1,0 +1,261 @@
+"""What happens, told to everybody of this process who wants to know, in the order of the event log.
+
+The log is the truth: the feed reads it whenever somebody says that there is more, or every few seconds if nobody does.
+Steps of a generation pass by without being logged; between processes the event hub carries them, and the word that
+there is more. A stream that its reader doesn't empty fast enough ends, and resumes from the log by its last sequence
+number: it never slows the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from pipeline.jobs import ENDED
+from pipeline.notices import Notice
+from pipeline.store import EventLog
+
+T = TypeVar("T")
+
+POLL_S = 2.0
+PAUSE_S = 1.0  # after the hub gave no answer
+PAGE = 500  # notices read from the log at a time
+MAX_OUTGOING = 100  # notices that the hub hasn't taken yet; older ones are dropped
+MAX_NEWEST = 100  # jobs
+MAX_WAITING = 1000  # notices of one stream; steps pass it by from half of that on
+
+logger = logging.getLogger("ai_pipeline")
+
+
+class Hub(Protocol):
+    """What the feed asks of the event hub: `deployments.event_hub.RemoteHub`, or a test's own."""
+
+    has_others: bool  # whether other processes listen
+
+    async def publish(self, passing: Sequence[Notice]) -> None:
+        """Tell the other processes that the log has grown, and what passes by."""
+
+    async def listen(self) -> Sequence[Notice]:
+        """Wait until another process says that the log has grown; returns what passed by."""
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Stream:
+    """What one reader is told."""
+
+    log: EventLog
+    owner: str
+    types: Collection[str]
+    job_id: str | None
+    opened_at: int  # the last sequence number that was told before
+    waiting: asyncio.Queue[Notice | None] = field(default_factory=asyncio.Queue)  # None: too many, it ends
+
+    def wants(self, notice: Notice) -> bool:
+        """Whether it is for this reader."""
+        return (
+            notice.owner == self.owner
+            and (not self.types or notice.type in self.types)
+            and (self.job_id is None or notice.job_id == self.job_id)
+        )
+
+    async def notices(self, after: int | None = None) -> AsyncGenerator[Notice, None]:
+        """Yield each logged notice once and in order, those that pass between them.
+
+        Ends only when the reader is too slow; whoever comes back with the last sequence number misses nothing logged.
+
+        Args:
+            after: the last sequence number the reader knows; from the stream's opening on if None.
+        """
+        known = self.opened_at if after is None else after
+        while after is not None and (page := await asyncio.to_thread(self._page, known)):
+            for notice in page:  # what comes meanwhile waits
+                yield notice
+                known = notice.sequence or known
+        while (waiting := await self.waiting.get()) is not None:
+            if waiting.sequence is None or waiting.sequence > known:
+                yield waiting
+
+    def _page(self, after: int) -> Sequence[Notice]:
+        return self.log.read(owner=self.owner, after=after, limit=PAGE, types=self.types, job_id=self.job_id)
+
+
+class Feed:
+    """The notices of all owners, and the streams of those who follow them.
+
+    Args:
+        log: the event log.
+        hub: carries word to and from other processes; None where there are no others.
+    """
+
+    def __init__(self, log: EventLog, hub: Hub | None) -> None:
+        self._log = log
+        self._hub = hub
+        self._at = 0  # sequence number up to which everything was told
+        self._is_reading = False
+        self._grown = asyncio.Event()
+        self._passing: list[Notice] = []  # to be told after what is logged already
+        self._outgoing: list[Notice] = []
+        self._has_outgoing = asyncio.Event()
+        self._streams: set[Stream] = set()
+        self._newest: OrderedDict[str, Notice] = OrderedDict()  # what passed last, by job, for those who come later
+        self._started: asyncio.Future[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self.consumers: list[Callable[[Notice], None]] = []  # told everything that is logged
+
+    @property
+    def num_streams(self) -> int:
+        """Readers in this process."""
+        return len(self._streams)
+
+    @property
+    def has_readers(self) -> bool:
+        """Whether what passes may reach anybody."""
+        return bool(self._streams) or (self._hub is not None and self._hub.has_others)
+
+    async def newest(self) -> int:
+        """The sequence number up to which everything was told."""
+        await self.start()
+        return self._at
+
+    async def start(self) -> None:
+        """Begin to read the log at its end, if that wasn't done yet."""
+        if self._started is None:
+            loop = asyncio.get_running_loop()
+            self._started = loop.create_future()
+
+            def tell() -> None:
+                loop.call_soon_threadsafe(self._tell_of_growth)
+
+            self._log.told = tell
+            chores = [self._read_log()] + ([self._speak(), self._listen()] if self._hub else [])
+            # In contexts of their own: this one may be a request's, and would be cancelled with it.
+            self._tasks = [loop.create_task(chore, context=contextvars.Context()) for chore in chores]
+        await asyncio.shield(self._started)
+
+    def stop(self) -> None:
+        """End all of it, and every stream."""
+        for stream in self._streams:
+            stream.waiting.put_nowait(None)
+        self._log.told = lambda: None
+        for task in self._tasks:
+            task.cancel()
+
+    def publish(self, notice: Notice) -> None:
+        """Tell of something that passes without being logged, after everything that was logged before it."""
+        if self._hub is not None:
+            self._outgoing = [*self._outgoing[-MAX_OUTGOING:], notice]
+            self._has_outgoing.set()
+        self._tell(notice)
+
+    @asynccontextmanager
+    async def stream(
+        self, owner: str, *, types: Collection[str] = (), job_id: str | None = None
+    ) -> AsyncIterator[Stream]:
+        """Open a stream of what happens to an owner's things, only of these types, only of this job."""
+        await self.start()
+        stream = Stream(log=self._log, owner=owner, types=types, job_id=job_id, opened_at=self._at)
+        newest = self._newest.get(job_id or "")
+        if newest is not None and stream.wants(newest):
+            stream.waiting.put_nowait(newest)
+        self._streams.add(stream)
+        try:
+            yield stream
+        finally:
+            self._streams.discard(stream)
+
+    async def follow(
+        self, owner: str, *, after: int | None = None, types: Collection[str] = (), job_id: str | None = None
+    ) -> AsyncGenerator[Notice, None]:
+        """Yield the notices of a stream, which ends with the iterator; see `Stream.notices`."""
+        async with self.stream(owner, types=types, job_id=job_id) as stream, aclosing(stream.notices(after)) as notices:
+            async for notice in notices:
+                yield notice
+
+    def _tell_of_growth(self) -> None:
+        self._grown.set()
+        self._has_outgoing.set()
+
+    def _tell(self, passing: Notice) -> None:
+        if self._grown.is_set() or self._is_reading:
+            self._passing.append(passing)
+        else:
+            self._deliver(passing)
+
+    def _deliver(self, notice: Notice) -> None:
+        if notice.sequence is None and notice.job_id:
+            self._newest[notice.job_id] = notice
+            self._newest.move_to_end(notice.job_id)
+            if len(self._newest) > MAX_NEWEST:
+                self._newest.popitem(last=False)
+        elif notice.type in ENDED:
+            self._newest.pop(str(notice.job_id), None)
+        for stream in [stream for stream in self._streams if stream.wants(notice)]:
+            if notice.sequence is None and stream.waiting.qsize() >= MAX_WAITING // 2:
+                continue
+            if stream.waiting.qsize() >= MAX_WAITING:
+                self._streams.discard(stream)
+                stream.waiting.put_nowait(None)
+            else:
+                stream.waiting.put_nowait(notice)
+
+    async def _read_log(self) -> None:
+        self._at = await self._patiently(self._log.newest)
+        if self._started is not None:
+            self._started.set_result(None)
+        while True:
+            self._is_reading = True
+            self._grown.clear()
+            due, self._passing = self._passing, []  # what was logged before these, this read finds
+            page = await self._page()
+            while page:
+                for notice in page:
+                    self._at = notice.sequence or self._at
+                    self._deliver(notice)
+                    for consume in self.consumers:
+                        consume(notice)
+                page = await self._page() if len(page) == PAGE else ()
+            for notice in due:
+                self._deliver(notice)
+            self._is_reading = bool(self._passing)
+            if not self._is_reading:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_S):
+                        await self._grown.wait()
+
+    async def _page(self) -> Sequence[Notice]:
+        return await self._patiently(lambda: self._log.read(after=self._at, limit=PAGE))
+
+    async def _patiently(self, read: Callable[[], T]) -> T:
+        while True:
+            try:
+                return await asyncio.to_thread(read)
+            except Exception:
+                logger.exception("The event log could not be read")
+                await asyncio.sleep(PAUSE_S)
+
+    async def _speak(self) -> None:
+        """Tell the others, all that has come up at a time."""
+        while self._hub:
+            await self._has_outgoing.wait()
+            self._has_outgoing.clear()
+            passing, self._outgoing = self._outgoing, []
+            with suppress(Exception):  # a hub that is away costs the others a few seconds
+                await self._hub.publish(passing)
+
+    async def _listen(self) -> None:
+        """Be told by the others."""
+        while self._hub:
+            try:
+                passed = await self._hub.listen()
+            except Exception:
+                await asyncio.sleep(PAUSE_S)
+                continue
+            self._grown.set()
+            for notice in passed:
+                self._tell(notice)

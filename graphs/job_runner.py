@@ -1,0 +1,279 @@
+"""Works on jobs: at once on those this process accepts, and on those that wait or whose holders are gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from uuid import uuid4
+
+from pipeline.errors import LeaseLost, ModelNotReady, Overloaded, PipelineError, WorkerLost, to_problem
+from pipeline.jobs import ENDED, IdempotencyKey, Job, JobOrder, JobState, Lease, Submitted
+from pipeline.notices import CANCEL_REQUESTED, Notice
+from pipeline.store.jobs import JobStore
+
+LEASE_S = 15.0  # after which a job of a dead holder is taken over
+RENEW_S = 4.0
+POLL_S = 2.0  # for jobs that wait, where nobody says that there are any
+PAUSE_S = 5.0  # after a model was not ready
+STOP_WITHIN_S = 5.0
+
+WAITING = frozenset({"job.submitted", "job.requeued", "job.retried"})  # a job may wait for somebody to take it
+
+logger = logging.getLogger("ai_pipeline")
+
+Work = Callable[[Job, Lease], Awaitable[None]]
+
+
+class JobRunner:
+    """The jobs in hand of one process.
+
+    Args:
+        store: where jobs are.
+        work: does a job and settles it as succeeded, with its result in one transaction. If it raises `WorkerLost` the
+            job is begun again, as often as `MAX_ATTEMPTS` allows; what else it raises settles the job as failed.
+        capacity: jobs in hand at a time.
+        max_waiting: jobs of all processes that may wait.
+        max_unfinished: jobs of one owner that may wait or be worked on; None is no limit.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        work: Work,
+        *,
+        capacity: int,
+        max_waiting: int,
+        max_unfinished: int | None = None,
+    ) -> None:
+        self._store = store
+        self._work = work
+        self._capacity = capacity
+        self._max_waiting = max_waiting
+        self._max_unfinished = max_unfinished
+        self._in_hand: dict[str, tuple[asyncio.Task[None], Lease]] = {}  # by job id
+        self._reserved = 0  # places of jobs that are just being accepted
+        self._more = asyncio.Event()  # it is time to look for jobs to take
+        self._may_wait = True  # some did when one last looked, or have come since
+        self._pause_until = 0.0  # no jobs are taken before, on the loop's clock
+        self._accepting: set[asyncio.Task[Submitted]] = set()
+        self._waiters: dict[str, asyncio.Event] = {}  # by id of a job that others work on
+
+    async def known(self, owner: str, key: IdempotencyKey) -> Job | None:
+        """Find the job a key was used for; None if it is new.
+
+        Raises:
+            IdempotencyMismatch: the key was used for another request.
+        """
+        return await asyncio.to_thread(self._store.known, owner, key)
+
+    async def submit(self, order: JobOrder, key: IdempotencyKey | None = None) -> Submitted:
+        """Accept a job, and begin it if there is room.
+
+        A caller who is cancelled meanwhile leaves no job behind, unless it has a key by which to come back for it.
+
+        Raises:
+            IdempotencyMismatch: the key was used for another request.
+            TooManyJobs: there is no room, and too many wait for some.
+            TooManyUnfinished: the owner has too many.
+        """
+        accepting = asyncio.get_running_loop().create_task(self._accept(order, key), context=contextvars.Context())
+        self._accepting.add(accepting)
+        accepting.add_done_callback(self._accepting.discard)
+        try:
+            return await asyncio.shield(accepting)
+        except asyncio.CancelledError:
+            if key is None:
+                accepted = await accepting
+                await self.cancel(accepted.job.job_id, order.owner)
+            raise
+
+    async def _accept(self, order: JobOrder, key: IdempotencyKey | None) -> Submitted:
+        with self._reserved_places(min(1, self._room)) as places:
+            accepted = await asyncio.to_thread(
+                self._store.submit,
+                order,
+                key,
+                holder=uuid4().hex if places else None,
+                lease_s=LEASE_S,
+                max_waiting=self._max_waiting,
+                max_unfinished=self._max_unfinished,
+            )
+        if accepted.lease is not None:
+            self._begin(accepted.job, accepted.lease)
+        return accepted
+
+    @contextmanager
+    def _reserved_places(self, places: int) -> Iterator[int]:
+        self._reserved += places
+        try:
+            yield places
+        finally:
+            self._reserved -= places
+
+    async def settled(self, job_id: str, owner: str) -> Job:
+        """Wait for the end of a job, whoever works on it.
+
+        Raises:
+            JobNotFound: the owner has no such job.
+        """
+        while True:
+            if job_id in self._in_hand:
+                await asyncio.wait({self._in_hand[job_id][0]})
+            ended = self._waiters.setdefault(job_id, asyncio.Event())
+            try:
+                job = await asyncio.to_thread(self._store.get, job_id, owner)
+            except BaseException:
+                self._waiters.pop(job_id, None)
+                raise
+            if job.state.is_final:
+                self._waiters.pop(job_id, None)
+                return job
+            if job_id not in self._in_hand:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_S):
+                        await ended.wait()
+
+    def notice(self, notice: Notice) -> None:
+        """Take note of what happened to jobs, here or elsewhere."""
+        if notice.type in WAITING and notice.payload.get("waits", True):
+            self.wake()
+        elif notice.type == CANCEL_REQUESTED and notice.job_id in self._in_hand:
+            self._in_hand[notice.job_id][0].cancel()
+        elif notice.type in ENDED and (ended := self._waiters.pop(str(notice.job_id), None)):
+            ended.set()
+
+    async def get(self, job_id: str, owner: str) -> Job:
+        """Read a job.
+
+        Raises:
+            JobNotFound: the owner has no such job.
+        """
+        return await asyncio.to_thread(self._store.get, job_id, owner)
+
+    async def list(self, owner: str, *, limit: int, before: str | None, states: Collection[JobState]) -> Sequence[Job]:
+        """List an owner's jobs, newest first."""
+        return await asyncio.to_thread(lambda: self._store.list(owner, limit=limit, before=before, states=states))
+
+    async def retry(self, job_id: str, owner: str) -> Job:
+        """Queue a job that ended without a result again.
+
+        Raises:
+            JobNotFound: the owner has no such job.
+            JobNotRetriable: it has a result, or hasn't ended.
+            TooManyUnfinished: the owner has too many.
+        """
+        job = await asyncio.to_thread(self._store.retry, job_id, owner, max_unfinished=self._max_unfinished)
+        self.wake()
+        return job
+
+    async def cancel(self, job_id: str, owner: str) -> Job:
+        """Cancel a job: one in hand here at once.
+
+        Raises:
+            JobNotFound: the owner has no such job.
+        """
+        job = await asyncio.to_thread(self._store.cancel, job_id, owner)
+        if job_id in self._in_hand:
+            self._in_hand[job_id][0].cancel()
+            return await self.settled(job_id, owner)
+        return job
+
+    def wake(self) -> None:
+        """Have a look for jobs now rather than at the next poll."""
+        self._may_wait = True
+        self._more.set()
+
+    async def run(self) -> None:
+        """Take jobs and renew leases until cancelled; then stop the work and give the jobs back."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._take())
+                group.create_task(self._renew())
+        finally:
+            tasks = [task for task, _ in self._in_hand.values()]
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=STOP_WITHIN_S)
+
+    async def _take(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._more.clear()
+            if self._room > 0 and loop.time() >= self._pause_until:
+                try:
+                    with self._reserved_places(self._room) as places:
+                        taken = await asyncio.to_thread(self._store.lease, uuid4().hex, lease_s=LEASE_S, limit=places)
+                except Exception:
+                    logger.exception("No jobs could be taken")
+                else:
+                    for job, lease in taken:
+                        self._begin(job, lease)
+                    self._may_wait = bool(taken)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):  # `wait_for` loses a cancellation that comes with the event
+                    await self._more.wait()
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_S)
+            held = [lease for _, lease in self._in_hand.values()]
+            if not held:
+                continue
+            try:
+                _, stopped = await asyncio.to_thread(self._store.renew, held, lease_s=LEASE_S)
+            except Exception:
+                logger.exception("Leases could not be renewed")
+                continue
+            for lease in stopped:
+                task, current = self._in_hand.get(lease.job_id, (None, None))
+                if task is not None and current == lease:
+                    task.cancel()
+
+    @property
+    def _room(self) -> int:
+        """Jobs that can be begun now."""
+        return self._capacity - len(self._in_hand) - self._reserved
+
+    def _begin(self, job: Job, lease: Lease) -> None:
+        earlier, _ = self._in_hand.get(job.job_id, (None, None))
+        if earlier is not None:  # its lease ran out before it could be renewed
+            earlier.cancel()
+        # In a context of its own: this one may be a request's, and would be cancelled with it.
+        task = asyncio.get_running_loop().create_task(self._do(job, lease), context=contextvars.Context())
+        self._in_hand[job.job_id] = task, lease
+        task.add_done_callback(lambda _: self._end(lease))
+
+    def _end(self, lease: Lease) -> None:
+        if self._in_hand.get(lease.job_id, (None, None))[1] == lease:  # else begun again already, by this same process
+            del self._in_hand[lease.job_id]
+        if self._may_wait:
+            self._more.set()
+
+    async def _do(self, job: Job, lease: Lease) -> None:
+        try:
+            await self._work(job, lease)
+        except asyncio.CancelledError:
+            await self._settle(self._store.stop, lease)
+        except LeaseLost:
+            logger.info("Job %s went on elsewhere", job.job_id)
+        except WorkerLost as error:
+            await self._settle(self._store.lose, lease, to_problem(error))
+        except (ModelNotReady, Overloaded) as error:
+            if job.order.is_waited_for:
+                await self._settle(self._store.fail, lease, to_problem(error))
+            else:  # nobody is told to come back later: it is kept until it can be done
+                self._pause_until = asyncio.get_running_loop().time() + PAUSE_S
+                await self._settle(self._store.stop, lease)
+        except PipelineError as error:
+            await self._settle(self._store.fail, lease, to_problem(error))
+        except Exception:
+            logger.exception("Job %s failed unexpectedly", job.job_id)
+            await self._settle(self._store.fail, lease, to_problem(PipelineError()))
+
+    async def _settle(self, settle: Callable[..., None], *facts: object) -> None:
+        with suppress(LeaseLost):
+            await asyncio.to_thread(settle, *facts)

@@ -1,0 +1,298 @@
+"""Jobs in SQL: submitted, leased, renewed, settled. Every change and the event that reports it are one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, delete, func, or_, select, update
+
+from pipeline.errors import JobNotRetriable, TooManyJobs, TooManyUnfinished, WorkerLost, to_problem
+from pipeline.jobs import AGAIN, MAX_ATTEMPTS, IdempotencyKey, Job, JobOrder, JobState, Lease, Submitted
+from pipeline.notices import CANCEL_REQUESTED
+from pipeline.store.database import database_time
+from pipeline.store.idempotency import made_with, remember_key
+from pipeline.store.job_rows import (
+    Problem,
+    accept,
+    as_job,
+    begin,
+    begin_again,
+    held,
+    is_held,
+    lost,
+    read_job,
+    requeue,
+    settle,
+    settle_row,
+)
+from pipeline.store.log import EventLog, log
+from pipeline.store.tables import idempotency_keys, jobs
+
+LONG_WAIT = timedelta(seconds=30)  # after which a job goes before new ones that somebody waits for
+
+
+class JobStore:
+    """All jobs. Methods block: call them from a thread.
+
+    Args:
+        clock: tells the time in seconds to a connection.
+    """
+
+    def __init__(self, event_log: EventLog, clock: Callable[[Connection], float] = database_time) -> None:
+        self.log = event_log
+        self._clock = clock
+
+    def submit(
+        self,
+        order: JobOrder,
+        key: IdempotencyKey | None = None,
+        *,
+        holder: str | None = None,
+        lease_s: float = 0,
+        max_waiting: int | None = None,
+        max_unfinished: int | None = None,
+    ) -> Submitted:
+        """Accept a job; with a key that the owner used before, the job it was used for.
+
+        That one is begun again if the service was to blame for its failure, as whoever asks again hopes for.
+
+        Args:
+            order: what is to be done.
+            key: the client's name for it.
+            holder: who begins it at once; it waits for somebody to take it if None, and while a suspect does.
+            lease_s: for that holder.
+            max_waiting: jobs of all owners that may wait already.
+            max_unfinished: jobs of this owner that may wait, or be worked on, already.
+
+        Raises:
+            IdempotencyMismatch: the key was used for another request.
+            TooManyJobs: it would have to wait, and as many do already.
+            TooManyUnfinished: the owner has as many already.
+        """
+        with self.log.writing() as connection:
+            known = None if key is None else _known(connection, order.owner, key)
+            if known is not None and not known.is_worth_repeating:
+                return Submitted(job=known, is_new=False, lease=None)
+            _check_unfinished(connection, order.owner, max_unfinished)
+            if holder is not None and _suspect(connection):
+                holder = None
+            if holder is None and max_waiting is not None:
+                waiting = select(func.count()).select_from(jobs).where(jobs.c.state == JobState.QUEUED)
+                if connection.execute(waiting).scalar_one() >= max_waiting:
+                    raise TooManyJobs(waiting=max_waiting)
+            if known is not None:
+                job = begin_again(connection, known)
+            else:
+                job = accept(connection, order, waits=holder is None)
+                if key is not None:
+                    remember_key(connection, order.owner, key, job.job_id)
+            if holder is None:
+                return Submitted(job=job, is_new=True, lease=None)
+            job, lease = begin(connection, job.job_id, holder, self._clock(connection) + lease_s)
+            return Submitted(job=job, is_new=True, lease=lease)
+
+    def known(self, owner: str, key: IdempotencyKey) -> Job | None:
+        """Find the job a key was used for; None if it is new.
+
+        Raises:
+            IdempotencyMismatch: the key was used for another request.
+        """
+        with self.log.engine.connect() as connection:
+            return _known(connection, owner, key)
+
+    def get(self, job_id: str, owner: str) -> Job:
+        """Read a job.
+
+        Raises:
+            JobNotFound: the owner has no such job.
+        """
+        with self.log.engine.connect() as connection:
+            return read_job(connection, job_id, owner)
+
+    def list(
+        self, owner: str, *, limit: int, before: str | None = None, states: Collection[JobState] = ()
+    ) -> Sequence[Job]:
+        """List an owner's jobs, newest first, from before the job id `before` on."""
+        query = select(jobs).where(jobs.c.owner == owner).order_by(jobs.c.job_id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(jobs.c.job_id < before)
+        if states:
+            query = query.where(jobs.c.state.in_(states))
+        with self.log.engine.connect() as connection:
+            return [as_job(row) for row in connection.execute(query)]
+
+    def lease(self, holder: str, *, lease_s: float, limit: int) -> Sequence[tuple[Job, Lease]]:
+        """Take up to `limit` jobs to work on; jobs whose holder is gone are among them.
+
+        Those that somebody waits for, or that have waited for long, go first; then owners take turns by how many of
+        theirs are worked on; then the oldest. A job on its last attempt has twice lost who worked on it, and may be to
+        blame. It is worked on alone: nothing else is begun from the moment it is queued until it has ended. One whose
+        last attempt was lost as well is dead.
+
+        Args:
+            holder: who takes them; no two calls may use the same name, so that a lease is never mistaken for another.
+            lease_s: for how long.
+            limit: how many at most.
+        """
+        with self.log.writing() as connection:
+            now = self._clock(connection)
+            self._recover(connection, now)
+            suspect = _suspect(connection)
+            if suspect is None:
+                ids = list(connection.execute(_in_turn().limit(limit)).scalars())
+            else:
+                working = select(jobs.c.job_id).where(jobs.c.state == JobState.RUNNING).limit(1)
+                ids = [] if connection.execute(working).one_or_none() else [suspect]
+            return [begin(connection, job_id, holder, now + lease_s) for job_id in ids]
+
+    def renew(self, leases: Collection[Lease], *, lease_s: float) -> tuple[Sequence[Lease], Sequence[Lease]]:
+        """Hold on to jobs.
+
+        Returns:
+            Those that are still held, and those whose work is to stop: cancelled, or lost to another holder.
+        """
+        kept: list[Lease] = []
+        stopped: list[Lease] = []
+        with self.log.writing() as connection:
+            until = self._clock(connection) + lease_s
+            for lease in leases:
+                renewed = connection.execute(
+                    update(jobs)
+                    .where(is_held(lease), jobs.c.cancel_requested.is_(False))
+                    .values(lease_until=until)
+                    .returning(jobs.c.job_id)
+                ).one_or_none()
+                (kept if renewed else stopped).append(lease)
+        return kept, stopped
+
+    def succeed(self, lease: Lease, result: Mapping[str, Any]) -> None:
+        """Settle a job with its result.
+
+        Raises:
+            LeaseLost: somebody else has it by now, or it is settled.
+        """
+        with self.log.writing() as connection:
+            settle(connection, lease, JobState.SUCCEEDED, result=result)
+
+    def fail(self, lease: Lease, problem: Problem) -> None:
+        """Settle a job with what went wrong.
+
+        Raises:
+            LeaseLost: somebody else has it by now, or it is settled.
+        """
+        with self.log.writing() as connection:
+            settle(connection, lease, JobState.FAILED, problem=problem)
+
+    def lose(self, lease: Lease, problem: Problem) -> None:
+        """Queue a job again whose worker was lost; after its last attempt it is dead, of this problem.
+
+        Raises:
+            LeaseLost: somebody else has it by now, or it is settled.
+        """
+        with self.log.writing() as connection:
+            lost(connection, held(connection, lease), problem)
+
+    def stop(self, lease: Lease) -> None:
+        """Settle a job as cancelled, if that was asked for; otherwise give it back, as if it had not been begun.
+
+        Raises:
+            LeaseLost: somebody else has it by now, or it is settled.
+        """
+        with self.log.writing() as connection:
+            row = held(connection, lease)
+            if row.cancel_requested:
+                settle(connection, lease, JobState.CANCELLED)
+                return
+            requeue(connection, row, attempts=row.attempts - 1)
+
+    def cancel(self, job_id: str, owner: str) -> Job:
+        """Cancel a job: at once if it waits, at its holder's next renewal if it runs. A settled one stays as it is.
+
+        Raises:
+            JobNotFound: the owner has no such job.
+        """
+        with self.log.writing() as connection:
+            job = read_job(connection, job_id, owner)
+            if job.state is JobState.QUEUED:
+                settle_row(connection, jobs.c.job_id == job_id, JobState.CANCELLED, {}, owner, job_id)
+            elif job.state is JobState.RUNNING:
+                connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(cancel_requested=True))
+                log(connection, CANCEL_REQUESTED, owner, job_id=job_id, payload={})
+            return read_job(connection, job_id, owner)
+
+    def retry(self, job_id: str, owner: str, max_unfinished: int | None = None) -> Job:
+        """Queue a job that failed, was cancelled or is dead again, as if it were new.
+
+        Raises:
+            JobNotFound: the owner has no such job.
+            JobNotRetriable: it isn't one of these.
+            TooManyUnfinished: the owner has as many already that wait or are worked on.
+        """
+        with self.log.writing() as connection:
+            job = read_job(connection, job_id, owner)
+            if job.state not in AGAIN:
+                raise JobNotRetriable(job_id=job_id, state=job.state.value)
+            _check_unfinished(connection, owner, max_unfinished)
+            return begin_again(connection, job)
+
+    def end_leases(self) -> None:
+        """Let every lease run out: for whoever knows that all holders are gone."""
+        with self.log.writing() as connection:
+            connection.execute(update(jobs).where(jobs.c.state == JobState.RUNNING).values(lease_until=0.0))
+
+    def prune(self, oldest_kept: datetime) -> None:
+        """Forget settled jobs, and idempotency keys, from before a moment."""
+        with self.log.writing() as connection:
+            connection.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < oldest_kept))
+            connection.execute(delete(jobs).where(jobs.c.finished_at < oldest_kept))
+
+    def _recover(self, connection: Connection, now: float) -> None:
+        """Queue the jobs whose leases ran out; bury those that lost too many holders."""
+        expired = select(jobs).where(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now).order_by(jobs.c.job_id)
+        for row in list(connection.execute(expired)):
+            lost(connection, row, to_problem(WorkerLost(stage=row.kind)))
+
+
+def _suspect(connection: Connection) -> str | None:
+    """The oldest job that is to be worked on alone, whether it waits or is being worked on."""
+    waits = and_(jobs.c.state == JobState.QUEUED, jobs.c.attempts == MAX_ATTEMPTS - 1)
+    runs = and_(jobs.c.state == JobState.RUNNING, jobs.c.attempts == MAX_ATTEMPTS)
+    found = select(jobs.c.job_id).where(or_(waits, runs)).order_by(jobs.c.job_id).limit(1)
+    job_id: str | None = connection.execute(found).scalar_one_or_none()
+    return job_id
+
+
+def _in_turn() -> Select[Any]:
+    """The queued jobs in the order in which they are to be begun."""
+    running = (
+        select(jobs.c.owner, func.count().label("number"))
+        .where(jobs.c.state == JobState.RUNNING)
+        .group_by(jobs.c.owner)
+        .subquery()
+    )
+    is_urgent = or_(jobs.c.is_waited_for, jobs.c.created_at < datetime.now(UTC) - LONG_WAIT)
+    place = func.row_number().over(partition_by=(jobs.c.owner, is_urgent), order_by=jobs.c.job_id) + func.coalesce(
+        running.c.number, 0
+    )
+    return (
+        select(jobs.c.job_id)
+        .outerjoin(running, running.c.owner == jobs.c.owner)
+        .where(jobs.c.state == JobState.QUEUED)
+        .order_by(is_urgent.desc(), place, jobs.c.job_id)
+    )
+
+
+def _known(connection: Connection, owner: str, key: IdempotencyKey) -> Job | None:
+    job_id = made_with(connection, owner, key)
+    return None if job_id is None else read_job(connection, job_id, owner)
+
+
+def _check_unfinished(connection: Connection, owner: str, limit: int | None) -> None:
+    if limit is None:
+        return
+    unfinished = jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING))
+    query = select(func.count()).select_from(jobs).where(jobs.c.owner == owner, unfinished)
+    if connection.execute(query).scalar_one() >= limit:
+        raise TooManyUnfinished(limit=limit)

@@ -1,0 +1,115 @@
+"""The event log: written in the transaction of the fact it reports, read in the order of commits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, func, insert, select
+
+from pipeline.notices import Notice
+from pipeline.store.database import writing
+from pipeline.store.tables import events
+
+LOGGED = "has_logged"  # what a connection is marked with
+
+
+class EventLog:
+    """What happened, and the transactions that may add to it.
+
+    Attributes:
+        told: called after each of these transactions that did, in its thread.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.told: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction as in `database.writing`."""
+        with writing(self.engine) as connection:
+            connection.info.pop(LOGGED, None)
+            yield connection
+            has_grown = connection.info.pop(LOGGED, False)
+        if has_grown:
+            self.told()
+
+    def newest(self) -> int:
+        """The highest sequence number that is kept; 0 without any."""
+        with self.engine.connect() as connection:
+            return int(connection.execute(select(func.coalesce(func.max(events.c.sequence), 0))).scalar_one())
+
+    def read(
+        self,
+        *,
+        after: int,
+        limit: int,
+        owner: str | None = None,
+        types: Collection[str] = (),
+        job_id: str | None = None,
+    ) -> Sequence[Notice]:
+        """Read what happened after a sequence number, oldest first.
+
+        Args:
+            after: the last number the reader knows.
+            limit: how many at most.
+            owner: whose; everybody's if None.
+            types: only these; all if empty.
+            job_id: only of this job.
+        """
+        query = select(events).where(events.c.sequence > after).order_by(events.c.sequence).limit(limit)
+        if owner is not None:
+            query = query.where(events.c.owner == owner)
+        if types:
+            query = query.where(events.c.type.in_(types))
+        if job_id is not None:
+            query = query.where(events.c.job_id == job_id)
+        with self.engine.connect() as connection:
+            return [as_notice(row) for row in connection.execute(query)]
+
+
+def log(
+    connection: Connection,
+    type_: str,
+    owner: str,
+    *,
+    payload: Mapping[str, Any],
+    image_id: str | None = None,
+    job_id: str | None = None,
+) -> int:
+    """Write down that something happened; returns its sequence number."""
+    connection.info[LOGGED] = True
+    written = connection.execute(
+        insert(events)
+        .values(
+            type=type_,
+            owner=owner,
+            image_id=image_id,
+            job_id=job_id,
+            payload=dict(payload),
+            created_at=datetime.now(UTC),
+        )
+        .returning(events.c.sequence)
+    )
+    return int(written.scalar_one())
+
+
+def as_notice(row: Row[Any]) -> Notice:
+    """Read a row of the log."""
+    return Notice(
+        sequence=row.sequence,
+        type=row.type,
+        owner=row.owner,
+        image_id=row.image_id,
+        job_id=row.job_id,
+        payload=row.payload,
+        created_at=as_utc(row.created_at),
+    )
+
+
+def as_utc(moment: datetime) -> datetime:
+    """SQLite forgets the zone; everything is written in UTC."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

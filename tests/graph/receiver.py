@@ -1,0 +1,76 @@
+"""Somebody who is told: an HTTP server on a port of its own, which can be away, slow, or refuse."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from standardwebhooks.webhooks import Webhook as Verifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """What came in one request."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def id(self) -> str:
+        return self.headers["webhook-id"]
+
+    def verified(self, secret: str) -> dict[str, Any]:
+        return Verifier(secret).verify(self.body, self.headers)
+
+
+@dataclass
+class Receiver:
+    """Answers with what `answer` says; takes note of every request before."""
+
+    answer: Callable[[Message], int] = lambda message: 204
+    messages: list[Message] = field(default_factory=list)
+    _server: ThreadingHTTPServer | None = None
+    _port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/hook"
+
+    def ids(self) -> list[str]:
+        """Of the deliveries, each once, in the order in which they came first."""
+        return list(dict.fromkeys(message.id for message in list(self.messages)))
+
+    def up(self) -> None:
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                message = Message(path=self.path, headers=headers, body=body)
+                receiver.messages.append(message)
+                status = receiver.answer(message)
+                with suppress(ConnectionError):  # the sender may have waited long enough
+                    self.send_response(status)
+                    self.send_header("location", "/elsewhere")
+                    self.send_header("set-cookie", "tracked=yes")
+                    self.send_header("content-length", "0")
+                    self.end_headers()
+
+            def log_message(self, *args: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
+        self._port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def down(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None

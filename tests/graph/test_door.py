@@ -1,0 +1,276 @@
+"""Who may come in: API keys, and what one owner may take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import pytest
+
+from graphs import door as doors
+from graphs.caller import EVERYONE
+from graphs.door import KNOWN_FOR_S, Door, Keyring
+from graphs.routes import build_http_app
+from pipeline.events import RequestFinished
+from pipeline.settings import Admission, OwnerLimits
+from tests.graph.conftest import Bench, make_bench, working
+from tests.graph.test_http import is_problem
+from tests.graph.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+PEAR = {"prompt": "pear", "seed": 3, "steps": 2, "width": 64, "height": 64}
+SOME_ID = "0198a3c0-0000-7000-8000-000000000000"
+CLOSED = [
+    ("POST", "/generate"),
+    ("POST", "/analyze"),
+    ("POST", "/probe"),
+    ("POST", "/segment"),
+    ("POST", "/visualize"),
+    ("GET", "/images"),
+    ("POST", "/images"),
+    ("GET", f"/images/{SOME_ID}"),
+    ("GET", f"/images/{SOME_ID}/content"),
+    ("DELETE", f"/images/{SOME_ID}"),
+    ("GET", "/v1/jobs"),
+    ("GET", f"/v1/jobs/{SOME_ID}"),
+    ("GET", f"/v1/jobs/{SOME_ID}/events"),
+    ("POST", f"/v1/jobs/{SOME_ID}/cancel"),
+    ("POST", f"/v1/jobs/{SOME_ID}/retry"),
+    ("GET", "/v1/events"),
+    ("GET", "/nowhere"),
+]
+OPEN = ["/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"]
+
+
+class Clock:
+    """Both clocks of the door: the library's and the keyring's."""
+
+    now_s = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in ("limits.storage.memory", "limits.storage.base", "graphs.door"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(time=clock, monotonic=clock), raising=False)
+    return clock
+
+
+def client_of(bench: Bench, door: Door, token: str | None = None) -> httpx.AsyncClient:
+    app = build_http_app(bench.flow, Admission(max_body_bytes=10_000), "cpu", door)
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=headers)
+
+
+def limited(**limits: int) -> Door:
+    return Door(limits=OwnerLimits(**limits))
+
+
+@asynccontextmanager
+async def held(bench: Bench, client: httpx.AsyncClient) -> AsyncIterator[asyncio.Task[httpx.Response]]:
+    """One request for an image that is being answered while the block runs."""
+    bench.workers.gate.clear()
+    request = asyncio.create_task(client.post("/generate", json=PEAR))
+    await until(lambda: bench.workers.calls["generate"] > 0)
+    try:
+        yield request
+    finally:
+        bench.workers.gate.set()
+        await request
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [None, "Bearer", "Bearer ", "Bearer aip_guess", "Basic YWlwOng=", "aip_guess"],
+)
+async def test_without_a_good_key_nothing_is_said_but_how_to_get_one(bench, authorization):
+    bench.store.keys.create("ann")
+    headers = {} if authorization is None else {"Authorization": authorization}
+    async with client_of(bench, Door(bench.store.keys)) as client:
+        for method, path in CLOSED:
+            response = await client.request(method, path, content=b"{" * 20_000, headers=headers)
+            assert is_problem(response, 401, "unauthorized"), path
+            assert response.headers["WWW-Authenticate"] == "Bearer"
+            assert "keys create" in response.json()["detail"]
+
+
+async def test_what_is_open_needs_no_key_and_is_not_counted(bench):
+    async with client_of(bench, Door(bench.store.keys, OwnerLimits(requests_per_minute=1))) as client:
+        for path in OPEN * 2:
+            response = await client.get(path)
+            assert response.status_code == 200
+            assert "RateLimit" not in response.headers
+
+
+async def test_the_documentation_s_assets_are_open_and_it_says_where_a_key_goes(bench):
+    async with client_of(bench, Door(bench.store.keys)) as client:
+        assets = [part.split('"')[0] for part in (await client.get("/docs")).text.split('src="')[1:]]
+        assert assets
+        assert {(await client.get(asset)).status_code for asset in assets} == {200}
+        document = (await client.get("/openapi.json")).json()
+
+    assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            assert ("401" in operation["responses"]) == ("security" in operation) == (path not in OPEN), path
+
+
+async def test_every_route_that_has_a_caller_is_closed(bench):
+    async with client_of(bench, Door(bench.store.keys)) as client:
+        document = (await client.get("/openapi.json")).json()
+        for path, methods in document["paths"].items():
+            for method in methods:
+                answered = await client.request(
+                    method, path.replace("{image_id}", SOME_ID).replace("{job_id}", SOME_ID)
+                )
+                assert (answered.status_code == 401) == (path not in OPEN), (method, path)
+
+
+async def test_a_key_s_owner_owns_what_is_made_with_it(bench):
+    (_, ann), (_, ann_too), (_, bob) = (bench.store.keys.create(owner) for owner in ("ann", "ann", "bob"))
+    door = Door(bench.store.keys)
+    async with client_of(bench, door, ann) as client:
+        made = (await client.post("/generate", json=PEAR)).json()["image_id"]
+    async with client_of(bench, door, ann_too) as client:
+        client.headers["Authorization"] = f"bearer {ann_too}"  # RFC 9110: the scheme's case doesn't matter
+        assert (await client.post("/segment")).json()["image_id"] == made  # the owner's shared session
+    async with client_of(bench, door, bob) as client:
+        assert is_problem(await client.post("/segment"), 400, "no_image_yet")
+        assert is_problem(await client.get(f"/images/{made}"), 404, "image_not_found")
+    assert bench.store.record(made, "ann").owner == "ann"
+
+
+async def test_without_keys_the_header_is_ignored(bench):
+    async with client_of(bench, Door(), "whatever") as client:
+        made = (await client.post("/generate", json=PEAR)).json()["image_id"]
+    assert bench.store.record(made, EVERYONE).owner == EVERYONE
+
+
+async def test_a_revoked_key_dies_within_ten_seconds_and_a_new_one_lives_at_once(bench, clock):
+    key, token = bench.store.keys.create("ann")
+    async with client_of(bench, Door(bench.store.keys), token) as client:
+        assert (await client.get("/images")).status_code == 200
+        bench.store.keys.revoke(key.key_id)
+        clock.now_s += KNOWN_FOR_S
+        assert is_problem(await client.get("/images"), 401, "unauthorized")
+        _, client.headers["Authorization"] = key, "Bearer " + bench.store.keys.create("ann")[1]
+        assert (await client.get("/images")).status_code == 200
+
+
+async def test_the_database_is_asked_once_in_ten_seconds_and_the_table_is_bounded(bench, clock, monkeypatch):
+    monkeypatch.setattr(doors, "MAX_KNOWN", 3)
+    asked = []
+    keys = SimpleNamespace(owner_of=lambda token: asked.append(token) or (None if token == "bad" else "ann"))
+    ring = Keyring(keys)
+    for token in ("a", "a", "bad", "bad", "b", "c", "a"):
+        await ring.owner_of(token)
+    assert asked == ["a", "bad", "bad", "b", "c"]
+    assert await ring.owner_of("d") == "ann"
+    assert len(ring) == 3
+    clock.now_s += KNOWN_FOR_S
+    await ring.owner_of("b")
+    assert asked[-2:] == ["d", "b"]
+
+
+async def test_how_many_requests_are_left_is_told_and_none_is_refused_too_early(bench, clock):
+    async with client_of(bench, limited(requests_per_minute=3)) as client:
+        for remaining, seconds in ((2, 60), (1, 50), (0, 40)):
+            response = await client.get("/images")
+            assert response.status_code == 200
+            assert response.headers["RateLimit-Policy"] == '"default";q=3;w=60'
+            assert response.headers["RateLimit"] == f'"default";r={remaining};t={seconds}'
+            clock.now_s += 10
+        refused = await client.get("/images")
+        assert is_problem(refused, 429, "too_many_requests")
+        assert (refused.headers["Retry-After"], refused.headers["RateLimit"]) == ("30", '"default";r=0;t=30')
+
+        clock.now_s += 30.1
+        assert (await client.get("/images")).headers["RateLimit"] == '"default";r=0;t=10'
+        assert is_problem(await client.get("/images"), 429, "too_many_requests")
+
+
+async def test_owners_are_counted_apart(bench):
+    (_, ann), (_, bob) = (bench.store.keys.create(owner) for owner in ("ann", "bob"))
+    door = Door(bench.store.keys, OwnerLimits(requests_per_minute=1))
+    for token in (ann, bob):
+        async with client_of(bench, door, token) as client:
+            assert [(await client.get("/images")).status_code for _ in range(2)] == [200, 429]
+
+
+async def test_streams_and_errors_tell_what_is_left_as_well(bench):
+    async with client_of(bench, limited(requests_per_minute=9)) as client:
+        streamed = await client.post("/generate", json=PEAR, headers={"Accept": "text/event-stream"})
+        errors = [
+            await client.post("/generate", content=b"{", headers={"content-type": "application/json"}),
+            await client.post("/generate", json={"prompt": ""}),
+            await client.post("/generate", content=b"x" * 20_000),
+            await client.get("/nowhere"),
+        ]
+    assert [error.status_code for error in errors] == [400, 422, 413, 404]
+    told = [response.headers["RateLimit"].split(";")[1] for response in (streamed, *errors)]
+    assert told == ["r=8", "r=7", "r=6", "r=5", "r=4"]
+
+
+async def test_an_owner_has_so_many_requests_at_a_time(bench):
+    async with client_of(bench, limited(concurrent_requests=1)) as client:
+        async with held(bench, client):
+            refused = await client.get("/images")
+            assert is_problem(refused, 429, "too_many_at_once")
+            assert int(refused.headers["Retry-After"]) >= 1
+            assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/images")).status_code == 200
+
+
+async def test_a_place_is_given_back_when_the_client_is_gone(bench):
+    bench.workers.gate.clear()
+    async with client_of(bench, limited(concurrent_requests=1)) as client:
+        request = asyncio.create_task(client.post("/generate", json=PEAR))
+        await until(lambda: bench.workers.calls["generate"] > 0)
+        request.cancel()
+        await asyncio.wait({request})
+        assert (await client.get("/images")).status_code == 200
+    assert [event.status for event in bench.of(RequestFinished)] == [499, 200]
+
+
+async def test_a_stream_of_events_holds_a_place_until_it_ends(bench):
+    async with client_of(bench, limited(concurrent_requests=1)) as client:
+        following = asyncio.create_task(client.get("/v1/events"))
+        await until(lambda: bench.flow.feed.num_streams == 1)
+        assert is_problem(await client.get("/images"), 429, "too_many_at_once")
+        following.cancel()
+        await asyncio.wait({following})
+        assert (await client.get("/images")).status_code == 200
+
+
+async def test_an_owner_has_so_many_unfinished_jobs(tmp_path: Path):
+    bench = make_bench(tmp_path, limits=OwnerLimits(unfinished_jobs=1))
+    (_, ann), (_, bob) = (bench.store.keys.create(owner) for owner in ("ann", "bob"))
+    door = Door(bench.store.keys)
+    later = {"Prefer": "respond-async"}
+    async with working(bench), client_of(bench, door, ann) as client, client_of(bench, door, bob) as other:
+        bench.workers.gate.clear()
+        keyed = later | {"Idempotency-Key": "k"}
+        first = await client.post("/generate", json=PEAR, headers=keyed)
+        assert (await client.post("/generate", json=PEAR, headers=keyed)).json()["job_id"] == first.json()["job_id"]
+        for headers in (later, {}):
+            refused = await client.post("/generate", json=PEAR, headers=headers)
+            assert is_problem(refused, 429, "too_many_unfinished")
+            assert int(refused.headers["Retry-After"]) >= 1
+        assert (await other.post("/generate", json=PEAR, headers=later)).status_code == 202
+
+        url = first.json()["url"]
+        assert (await client.post(f"{url}/cancel")).json()["state"] == "cancelled"
+        second = (await client.post("/generate", json=PEAR, headers=later)).json()["url"]
+        assert is_problem(await client.post(f"{url}/retry"), 429, "too_many_unfinished")
+        bench.workers.gate.set()
+        assert "generation.finished" in (await client.get(f"{second}/events")).text
+        assert (await client.post(f"{url}/retry")).status_code == 202
+        assert "generation.finished" in (await client.get(f"{url}/events")).text

@@ -1,0 +1,178 @@
+"""Jobs worked on by runners that share a store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from sqlalchemy import select
+
+from graphs import job_runner
+from graphs.job_runner import JobRunner
+from pipeline.errors import StageFailed
+from pipeline.jobs import JobOrder, JobState
+from pipeline.store import EventLog, new_id, open_database
+from pipeline.store.jobs import JobStore
+from pipeline.store.tables import jobs
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch):
+    for name, seconds in (("LEASE_S", 0.5), ("RENEW_S", 0.05), ("POLL_S", 0.05)):
+        monkeypatch.setattr(job_runner, name, seconds)
+
+
+@pytest.fixture
+def store(tmp_path):
+    engine = open_database(f"sqlite:///{tmp_path / 'truth.sqlite'}")
+    yield JobStore(EventLog(engine))
+    engine.dispose()
+
+
+class Worker:
+    """Does jobs once its gate is open."""
+
+    def __init__(self, store: JobStore) -> None:
+        self.store = store
+        self.gate = asyncio.Event()
+        self.begun: list[int] = []
+        self.stopped: list[int] = []
+
+    async def __call__(self, job, lease) -> None:
+        number = job.order.request["number"]
+        self.begun.append(number)
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.stopped.append(number)
+            raise
+        if number < 0:
+            raise StageFailed(stage="generate", reason="it is negative")
+        if number > 100:
+            raise ZeroDivisionError
+        await asyncio.to_thread(self.store.succeed, lease, {"number": number})
+
+
+@asynccontextmanager
+async def running(store, worker, capacity=2) -> AsyncIterator[JobRunner]:
+    runner = JobRunner(store, worker, capacity=capacity, max_waiting=10)
+    task = asyncio.create_task(runner.run())
+    try:
+        yield runner
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def order(number: int) -> JobOrder:
+    return JobOrder(job_id=new_id(), kind="test", owner="public", request_id=f"r{number}", request={"number": number})
+
+
+async def until(condition) -> None:
+    while not condition():  # noqa: ASYNC110  # what is waited for sets no event
+        await asyncio.sleep(0.01)
+
+
+async def test_a_job_begins_at_once_and_is_waited_for(store):
+    worker = Worker(store)
+    worker.gate.set()
+    async with running(store, worker) as runner:
+        job = (await runner.submit(order(1))).job
+        assert job.state is JobState.RUNNING
+        settled = await runner.settled(job.job_id, "public")
+    assert (settled.state, settled.result) == (JobState.SUCCEEDED, {"number": 1})
+
+
+async def test_what_goes_wrong_is_told(store):
+    worker = Worker(store)
+    worker.gate.set()
+    async with running(store, worker) as runner:
+        known, unknown = [await runner.settled((await runner.submit(order(n))).job.job_id, "public") for n in (-1, 101)]
+    assert known.state is unknown.state is JobState.FAILED
+    assert (known.problem["code"], known.problem["detail"]) == (
+        "stage_failed",
+        "The stage 'generate' failed: it is negative",
+    )
+    assert unknown.problem["code"] == "pipeline_error"
+
+
+async def test_more_jobs_than_there_is_room_for_wait_in_the_store(store):
+    worker = Worker(store)
+    async with running(store, worker) as runner:
+        jobs = [(await runner.submit(order(n))).job for n in range(5)]
+        assert [job.state for job in jobs] == [JobState.RUNNING] * 2 + [JobState.QUEUED] * 3
+        worker.gate.set()
+        settled = [await runner.settled(job.job_id, "public") for job in jobs]
+    assert [job.result["number"] for job in settled] == [0, 1, 2, 3, 4]
+    assert sorted(worker.begun) == [0, 1, 2, 3, 4]
+
+
+async def test_a_job_in_hand_is_cancelled_at_once(store):
+    worker = Worker(store)
+    async with running(store, worker) as runner:
+        job = (await runner.submit(order(1))).job
+        await until(lambda: worker.begun)
+        assert (await runner.cancel(job.job_id, "public")).state is JobState.CANCELLED
+    assert worker.stopped == [1]
+
+
+async def test_a_job_in_another_s_hand_is_cancelled_at_its_renewal(store):
+    worker, other = Worker(store), Worker(store)
+    async with running(store, worker) as runner, running(store, other) as second:
+        job = (await runner.submit(order(1))).job
+        await until(lambda: worker.begun)
+        assert (await second.cancel(job.job_id, "public")).cancel_requested
+        assert (await second.settled(job.job_id, "public")).state is JobState.CANCELLED
+    assert worker.stopped == [1]
+
+
+async def test_a_long_job_keeps_its_lease(store):
+    worker, other = Worker(store), Worker(store)
+    async with running(store, worker) as runner, running(store, other):
+        job = (await runner.submit(order(1))).job
+        first = lease_until(store)
+        await until(lambda: lease_until(store) > first + 2 * job_runner.LEASE_S)
+        worker.gate.set()
+        assert (await runner.settled(job.job_id, "public")).attempts == 1
+    assert other.begun == []
+
+
+def lease_until(store: JobStore) -> float:
+    """When the only job's lease runs out."""
+    with store.log.engine.connect() as connection:
+        return connection.execute(select(jobs.c.lease_until)).scalar_one()
+
+
+async def test_jobs_of_a_dead_holder_are_taken_over(store):
+    dead = store.submit(order(1), holder="dead", lease_s=0.2).job
+    worker = Worker(store)
+    worker.gate.set()
+    async with running(store, worker) as runner:
+        settled = await runner.settled(dead.job_id, "public")
+    assert (settled.state, settled.attempts) == (JobState.SUCCEEDED, 2)
+
+
+async def test_a_runner_that_ends_gives_its_jobs_back(store):
+    worker = Worker(store)
+    async with running(store, worker) as runner:
+        job = (await runner.submit(order(1))).job
+        await until(lambda: worker.begun)
+    given_back = store.get(job.job_id, "public")
+    assert (given_back.state, given_back.attempts) == (JobState.QUEUED, 0)
+    assert worker.stopped == [1]
+
+
+async def test_an_early_result_of_a_lost_lease_is_dropped(store):
+    worker = Worker(store)
+    async with running(store, worker) as runner:
+        accepted = store.submit(order(1), holder="gone", lease_s=-1)
+        await until(lambda: worker.begun)  # taken over from the one that is gone
+        with pytest.raises(job_runner.LeaseLost):
+            store.succeed(accepted.lease, {"number": "wrong"})
+        worker.gate.set()
+        assert (await runner.settled(accepted.job.job_id, "public")).result == {"number": 1}

@@ -1,0 +1,247 @@
+"""Two owners use every route at once, with their own ids and each other's: neither ever meets what is the other's."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import httpx
+import pytest
+
+from graphs.door import Door
+from graphs.routes import build_http_app
+from pipeline.cache import CacheKey
+from pipeline.events import StageFinished
+from pipeline.settings import Admission
+from tests.graph.conftest import Bench, make_bench, working
+
+pytestmark = pytest.mark.anyio
+
+NUM_CALLS = 5000
+NUM_CALLERS = 16
+SEEDS = 4  # so few that both owners have images of the same pixels
+SEED = 20251
+ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+ROOMY = Admission(max_generations=64, max_stages=64, deadline_s=60)
+LATER = {"Prefer": "respond-async"}
+
+
+@dataclass
+class Owner:
+    """One owner's client, and what it was given."""
+
+    name: str
+    client: httpx.AsyncClient
+    images: list[str] = field(default_factory=list)
+    jobs: list[str] = field(default_factory=list)
+    deleted: set[str] = field(default_factory=set)
+
+    @property
+    def ids(self) -> set[str]:
+        return {*self.images, *self.jobs, *self.deleted}
+
+    def learn(self, known: list[str], id_: str) -> None:
+        if id_ not in self.ids:
+            known.append(id_)
+
+
+class Crowd:
+    """Makes random calls of two owners; keeps every answer to look through once all ids are known."""
+
+    def __init__(self, owners: list[Owner], random: Random) -> None:
+        self.owners = owners
+        self.random = random
+        self.answers: list[tuple[Owner, set[str]]] = []  # with the ids in each
+        self.calls: Counter[str] = Counter()
+
+    async def call(self) -> None:
+        owner, other = self.random.sample(self.owners, 2)
+        kind = self.random.choices(
+            ["generate", "later", "image", "job", "last", "lists", "delete", "foreign"], [3, 2, 30, 20, 8, 12, 1, 24]
+        )[0]
+        await getattr(self, f"_{kind}")(owner, other)
+        self.calls[kind] += 1
+
+    async def _generate(self, owner: Owner, other: Owner) -> None:
+        streamed = {"Accept": "text/event-stream"} if self.random.random() < 0.3 else {}
+        answer = await self._send(owner, "POST", "/generate", 200, 409, json=self._wish(), headers=streamed)
+        if answer.status_code == 200 and not streamed:  # else its job was found in the list, and cancelled
+            owner.learn(owner.images, answer.json()["image_id"])
+
+    async def _later(self, owner: Owner, other: Owner) -> None:
+        answer = await self._send(owner, "POST", "/generate", 202, json=self._wish(), headers=LATER)
+        job_id = answer.json()["job_id"]
+        owner.learn(owner.jobs, job_id)
+        if self.random.random() < 0.2:
+            await self._send(owner, "POST", f"/v1/jobs/{job_id}/cancel", 200)
+
+    async def _image(self, owner: Owner, other: Owner) -> None:
+        if owner.images:
+            image_id = self.random.choice(owner.images)
+            method, path, options = self.random.choice(about_image(image_id))
+            await self._send(owner, method, path, 200, gone=image_id, **options)
+
+    async def _job(self, owner: Owner, other: Owner) -> None:
+        if owner.jobs:
+            job_id = self.random.choice(owner.jobs)
+            method, path = self.random.choice(about_job(job_id))
+            await self._send(owner, method, path, 200, 202, 409)
+
+    async def _last(self, owner: Owner, other: Owner) -> None:
+        await self._send(owner, "POST", "/segment", 200, 400, 404)  # another call may delete it meanwhile
+
+    async def _lists(self, owner: Owner, other: Owner) -> None:
+        path, ids = self.random.choice([("/images", other.images), ("/v1/jobs", other.jobs)])
+        before = {"before": self.random.choice(ids)} if ids and self.random.random() < 0.3 else {}
+        answer = await self._send(owner, "GET", path, 200, params=before | {"limit": 10})
+        for item in [*answer.json().get("images", ()), *answer.json().get("jobs", ())]:
+            owner.learn(owner.jobs if "job_id" in item else owner.images, item.get("job_id") or item["image_id"])
+
+    async def _delete(self, owner: Owner, other: Owner) -> None:
+        if len(owner.images) > 3:
+            image_id = owner.images.pop(0)
+            owner.deleted.add(image_id)
+            await self._send(owner, "DELETE", f"/images/{image_id}", 204)
+
+    async def _foreign(self, owner: Owner, other: Owner) -> None:
+        """All that can be asked about an id, about one of the other's: as if it weren't there."""
+        if ids := sorted(other.ids - other.deleted):
+            id_ = self.random.choice(ids)
+            options: dict[str, object]
+            if id_ in other.images:
+                method, path, options = self.random.choice(about_image(id_))
+            else:
+                method, path, options = *self.random.choice(about_job(id_)), {}
+            headers = {"X-Session-ID": "shared"} if self.random.random() < 0.5 else {}
+            answer = await owner.client.request(method, path, headers=headers, **options)
+            assert answer.status_code == 404, (owner.name, method, path, answer.status_code, answer.text)
+
+    def _wish(self) -> dict[str, object]:
+        return {"prompt": "pear", "seed": self.random.randrange(SEEDS), "steps": 1, "width": 64, "height": 64}
+
+    async def _send(
+        self, owner: Owner, method: str, path: str, *statuses: int, gone: str = "", **options: object
+    ) -> httpx.Response:
+        answer = await owner.client.request(method, path, **options)
+        if answer.status_code == 404 and gone in owner.deleted:
+            return answer
+        assert answer.status_code in statuses, (owner.name, method, path, answer.status_code, answer.text)
+        kind = answer.headers.get("content-type", "")
+        self.answers.append((owner, set() if kind.startswith("image/") else set(ID.findall(answer.text))))
+        return answer
+
+
+def about_image(image_id: str) -> list[tuple[str, str, dict[str, object]]]:
+    body = {"json": {"image_id": image_id}}
+    return [
+        ("GET", f"/images/{image_id}", {}),
+        ("GET", f"/images/{image_id}/content", {}),
+        ("POST", "/segment", body),
+        ("POST", "/analyze", body),
+        ("POST", "/analyze", {"params": {"image_id": image_id}}),
+        ("POST", "/visualize", body),
+        ("POST", "/probe", {"json": {"image_id": image_id, "prompt": "metal"}}),
+    ]
+
+
+def about_job(job_id: str) -> list[tuple[str, str]]:
+    url = f"/v1/jobs/{job_id}"
+    return [("GET", url), ("GET", f"{url}/events"), ("POST", f"{url}/cancel"), ("POST", f"{url}/retry")]
+
+
+def owner_of(bench: Bench, door: Door, name: str) -> Owner:
+    _, token = bench.store.keys.create(name)
+    app = build_http_app(bench.flow, ROOMY, "cpu", door)
+    transport = httpx.ASGITransport(app)
+    return Owner(
+        name, httpx.AsyncClient(transport=transport, base_url="http://t", headers={"Authorization": f"Bearer {token}"})
+    )
+
+
+async def test_two_owners_never_meet_what_is_the_other_s(tmp_path: Path):
+    print(f"seed {SEED}")
+    bench = make_bench(tmp_path, ROOMY)
+    door = Door(bench.store.keys)
+    ann, bob = owners = [owner_of(bench, door, name) for name in ("ann", "bob")]
+    crowd = Crowd(owners, Random(SEED))
+    async with working(bench), ann.client, bob.client:
+        for owner in owners:
+            for seed in range(SEEDS):
+                made = await owner.client.post("/generate", json=crowd._wish() | {"seed": seed})
+                owner.images.append(made.json()["image_id"])
+
+        left = iter(range(NUM_CALLS))
+
+        async def caller() -> None:
+            for _ in left:
+                await crowd.call()
+
+        async with asyncio.TaskGroup() as callers:
+            for _ in range(NUM_CALLERS):
+                callers.create_task(caller())
+        for owner in owners:
+            for job_id in owner.jobs:
+                assert (await owner.client.get(f"/v1/jobs/{job_id}/events")).status_code == 200
+        logged = {owner.name: bench.store.log.read(after=0, limit=10**6, owner=owner.name) for owner in owners}
+
+    assert crowd.calls.total() == NUM_CALLS
+    theirs = {
+        name: {id_ for notice in notices for id_ in (notice.image_id, notice.job_id) if id_}
+        for name, notices in logged.items()
+    }
+    assert theirs["ann"].isdisjoint(theirs["bob"])
+    for owner, other in ((ann, bob), (bob, ann)):
+        assert owner.ids <= theirs[owner.name]
+        assert len(owner.images) > SEEDS
+        told = set().union(*(ids for whose, ids in crowd.answers if whose is owner))
+        assert told.isdisjoint(theirs[other.name])
+        assert told >= set(owner.images)
+        events = set(ID.findall(repr(logged[owner.name])))
+        assert events.isdisjoint(theirs[other.name])
+
+
+async def test_a_follower_is_told_of_its_owner_s_events_alone(bench: Bench):
+    door = Door(bench.store.keys)
+    ann, bob = (owner_of(bench, door, name) for name in ("ann", "bob"))
+    async with ann.client, bob.client:
+        for owner in (ann, bob, ann, bob):
+            made = await owner.client.post("/generate", json={"prompt": "pear", "seed": 1, "steps": 1})
+            owner.images.append(made.json()["image_id"])
+        for owner in (ann, bob):
+            seen = []
+            follower = bench.flow.feed.follow(owner.name, after=0)
+            async for notice in follower:
+                seen += [notice.image_id] if notice.type == "image.created" else []
+                assert notice.owner == owner.name
+                if len(seen) == 2:
+                    break
+            await follower.aclose()
+            assert seen == owner.images
+
+
+async def test_equal_pixels_are_analyzed_for_each_owner_apart_and_once_for_each(bench: Bench):
+    door = Door(bench.store.keys)
+    owners = [owner_of(bench, door, name) for name in ("ann", "bob")]
+    wish = {"prompt": "pear", "seed": 1, "steps": 1}
+    for round_, owner in enumerate(owners, start=1):
+        async with owner.client as client:
+            for _ in range(2):
+                made = (await client.post("/generate", json=wish)).json()
+                seen = (await client.post("/visualize")).json()
+                assert seen["image_id"] == made["image_id"]
+        assert {bench.workers.calls[kind] for kind in ("describe", "segment", "describe_regions", "render")} == {round_}
+
+    finished = bench.of(StageFinished)
+    whose = {image.image_id: name for name in ("ann", "bob") for image in bench.store.history(name, limit=9)}
+    assert Counter(whose[event.image_id] for event in finished) == {"ann": 4, "bob": 4}
+    digests = {image.digest for name in ("ann", "bob") for image in bench.store.history(name, limit=9)}
+    assert len(digests) == 1
+    keys = [
+        CacheKey(owner=name, digest=digests.copy().pop(), stage="s", model="-", parameters="p")
+        for name in whose.values()
+    ]
+    assert {str(key).split("/")[0] for key in keys} == {"ann", "bob"}

@@ -1,0 +1,85 @@
+"""API keys: shown once, known by their digests, dead once revoked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy import select
+
+from pipeline.errors import InvalidOwner, KeyNotFound
+from pipeline.keys import TOKEN_PREFIX, check_owner, token_digest
+from pipeline.store import EventLog, KeyStore, new_id, open_database
+from pipeline.store.tables import api_keys
+
+OpenKeys = Callable[[], KeyStore]
+
+
+@pytest.fixture
+def open_keys(database_url: str) -> Iterator[OpenKeys]:
+    """Opens the same keys again and again, as another process would."""
+    engines = []
+
+    def open_() -> KeyStore:
+        engines.append(open_database(database_url))
+        return KeyStore(EventLog(engines[-1]))
+
+    yield open_
+    for engine in engines:
+        engine.dispose()
+
+
+@pytest.fixture
+def keys(open_keys: OpenKeys) -> KeyStore:
+    return open_keys()
+
+
+def test_a_token_is_its_owner_s_in_every_process(keys: KeyStore, open_keys: OpenKeys):
+    key, token = keys.create("ann", "laptop")
+    assert token.startswith(TOKEN_PREFIX)
+    assert (key.owner, key.name, key.revoked_at) == ("ann", "laptop", None)
+    assert open_keys().owner_of(token) == "ann"
+    assert open_keys().list() == [key]
+
+
+@pytest.mark.parametrize("token", ["", "aip_", "aip_" + "A" * 43, "ann", "%"])
+def test_any_other_token_is_nobody_s(keys: KeyStore, token: str):
+    keys.create("ann")
+    assert keys.owner_of(token) is None
+
+
+def test_nothing_that_is_kept_can_be_sent_as_a_token(keys: KeyStore):
+    _, token = keys.create("ann")
+    with keys._log.engine.connect() as connection:
+        row = connection.execute(select(api_keys)).one()
+    assert row.digest == token_digest(token)
+    assert token not in map(str, row)
+    assert all(keys.owner_of(str(value)) is None for value in row)
+
+
+def test_a_revoked_key_is_nobody_s_and_the_owner_s_others_live_on(keys: KeyStore):
+    (first, lost), (_, good) = keys.create("ann", "lost"), keys.create("ann", "good")
+    revoked = keys.revoke(first.key_id)
+    assert revoked.revoked_at >= first.created_at
+    assert (keys.owner_of(lost), keys.owner_of(good)) == (None, "ann")
+    assert keys.revoke(first.key_id) == revoked
+    with pytest.raises(KeyNotFound):
+        keys.revoke(new_id())
+
+
+def test_keys_are_listed_by_owner_oldest_first(keys: KeyStore):
+    made = [keys.create(owner)[0] for owner in ("ann", "bob", "ann")]
+    assert keys.list() == made
+    assert keys.list("ann") == [made[0], made[2]]
+    assert keys.list("nobody") == []
+
+
+@pytest.mark.parametrize("owner", ["a", "0", "ann.b_c-D", "x" * 64])
+def test_who_may_be_called_what(owner: str):
+    assert check_owner(owner) == owner
+
+
+@pytest.mark.parametrize("owner", ["", ".", "..", ".ann", "-ann", "a/b", "a b", "änn", "x" * 65, "ann\n"])
+def test_what_nobody_may_be_called(keys: KeyStore, owner: str):
+    with pytest.raises(InvalidOwner):
+        keys.create(owner)

@@ -1,0 +1,346 @@
+"""Webhooks on SQLite and PostgreSQL: every event once for each, in order for each image, by one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from threading import Barrier
+
+import pytest
+
+from pipeline.errors import DeliveryNotFound, IdempotencyMismatch, TooManyWebhooks, WebhookNotFound
+from pipeline.jobs import IdempotencyKey, JobState
+from pipeline.notices import TYPES
+from pipeline.store import EventLog, WebhookStore, open_database
+from pipeline.store.log import log
+from pipeline.webhooks import JITTER, RETRY_AFTER_S, Claim, DeliveryState, Webhook, retry_after_s
+
+LEASE_S = 30.0
+SECRET = "whsec_c2VjcmV0"
+
+
+@pytest.fixture
+def store(engine, clock) -> WebhookStore:
+    return WebhookStore(EventLog(engine), clock)
+
+
+def register(store: WebhookStore, owner: str = "public", **how) -> Webhook:
+    return store.register(owner, "https://receiver.example/hook", **({"secret": SECRET} | how))
+
+
+def happen(store: WebhookStore, *images: str, type_: str = "image.created", owner: str = "public") -> None:
+    with store.log.writing() as connection:
+        for image_id in images:
+            log(connection, type_, owner, image_id=image_id, payload={"of": image_id})
+
+
+def expand(store: WebhookStore, limit: int = 100) -> None:
+    while store.expand(limit):
+        pass
+
+
+def claim(store: WebhookStore, limit: int = 100, per_webhook: int = 100, **choice) -> Sequence[Claim]:
+    return store.claim(limit, lease_s=LEASE_S, per_webhook=per_webhook, **choice)
+
+
+def subjects(claims: Sequence[Claim]) -> list[str | None]:
+    return [each.delivery.subject for each in claims]
+
+
+def states(store: WebhookStore, webhook: Webhook) -> list[DeliveryState]:
+    return [each.state for each in store.deliveries(webhook.webhook_id, webhook.owner, limit=100)]
+
+
+def test_what_happens_after_the_registration_is_delivered(store):
+    happen(store, "before")
+    webhook = register(store)
+    happen(store, "a")
+    expand(store)
+
+    (claimed,) = claim(store)
+    assert (claimed.url, claimed.secret, claimed.notice.payload) == (webhook.url, SECRET, {"of": "a"})
+    delivery = claimed.delivery
+    assert (delivery.type, delivery.subject, delivery.attempts) == ("image.created", "a", 1)
+    assert claim(store) == []
+
+    store.delivered(delivery.delivery_id, 204)
+    (settled,) = store.deliveries(webhook.webhook_id, "public", limit=10)
+    assert (settled.state, settled.last_status, settled.last_error) == (DeliveryState.DELIVERED, 204, None)
+    assert settled.settled_at is not None
+    assert store.next_due_s() is None
+
+
+def test_each_webhook_is_told_what_its_owner_and_its_types_say(store):
+    everything, created = register(store), register(store, types=["image.created"])
+    foreign = register(store, "somebody")
+    happen(store, "a")
+    happen(store, "a", type_="image.deleted")
+    happen(store, "b", owner="somebody")
+    expand(store)
+    told = {
+        each.webhook_id: [d.type for d in store.deliveries(each.webhook_id, each.owner, limit=9)]
+        for each in (everything, created, foreign)
+    }
+    assert told == {
+        everything.webhook_id: ["image.deleted", "image.created"],
+        created.webhook_id: ["image.created"],
+        foreign.webhook_id: ["image.created"],
+    }
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+def test_no_event_is_skipped_nor_told_twice_however_many_are_read_at_a_time(store, limit):
+    webhooks = [register(store), register(store, types=["image.created"])]
+    for number in range(5):
+        happen(store, f"i{number}")
+        happen(store, f"i{number}", owner="somebody")
+        if number % 2:
+            expand(store, limit)
+    expand(store, limit)
+    for webhook in webhooks:
+        told = store.deliveries(webhook.webhook_id, "public", limit=100)
+        assert sorted(each.subject for each in told) == [f"i{number}" for number in range(5)]
+
+
+def test_dispatchers_that_expand_at_once_make_each_delivery_once(database_url, store):
+    webhook = register(store)
+    happen(store, *(f"i{number}" for number in range(40)))
+    barrier = Barrier(4)
+
+    def work(_: int) -> None:
+        engine = open_database(database_url)
+        barrier.wait()
+        expand(WebhookStore(EventLog(engine)), limit=3)
+        engine.dispose()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert len(states(store, webhook)) == 40
+
+
+def test_the_order_is_kept_for_each_image_and_one_waits_for_no_other(store, clock):
+    register(store)
+    happen(store, "a", "b")
+    happen(store, "a", "b", type_="image.deleted")
+    expand(store)
+
+    a, b = claim(store)
+    assert subjects([a, b]) == ["a", "b"]
+    store.put_off(a.delivery, 60, status=500, error="it is down")
+    store.delivered(b.delivery.delivery_id, 200)
+    (second_b,) = claim(store)
+    assert (second_b.delivery.subject, second_b.delivery.type) == ("b", "image.deleted")
+    assert claim(store) == []
+    store.delivered(second_b.delivery.delivery_id, 200)
+
+    clock.now += 61
+    (a,) = claim(store)
+    assert (a.delivery.type, a.delivery.attempts) == ("image.created", 2)
+    store.delivered(a.delivery.delivery_id, 200)
+    (second_a,) = claim(store)
+    assert (second_a.delivery.subject, second_a.delivery.type) == ("a", "image.deleted")
+
+
+def test_what_has_failed_in_the_end_holds_nothing_up(store):
+    webhook = register(store)
+    happen(store, "a")
+    happen(store, "a", type_="image.deleted")
+    expand(store)
+    (first,) = claim(store)
+    store.put_off(first.delivery, None, status=None, error="nobody answers")
+    (second,) = claim(store)
+    assert second.delivery.type == "image.deleted"
+    failed = store.deliveries(webhook.webhook_id, "public", limit=10)[-1]
+    assert (failed.state, failed.last_error) == (DeliveryState.FAILED, "nobody answers")
+
+
+def test_webhooks_take_turns(store):
+    first, second = register(store, types=["image.created"]), register(store, types=["image.deleted"])
+    happen(store, "a", "b", "c")
+    happen(store, "a", type_="image.deleted")
+    expand(store)
+    claimed = claim(store, limit=3, per_webhook=2)
+    assert [each.delivery.webhook_id for each in claimed].count(first.webhook_id) == 2
+    assert [each.delivery.webhook_id for each in claimed].count(second.webhook_id) == 1
+    assert store.next_due_s(but=[first.webhook_id]) > 0
+    assert store.next_due_s() <= 0
+    assert claim(store, per_webhook=2, in_hand={first.webhook_id: 2}) == []
+    assert len(claim(store, per_webhook=2, in_hand={first.webhook_id: 1})) == 1
+
+
+def test_dispatchers_that_claim_at_once_share_the_deliveries(database_url, store):
+    webhook = register(store)
+    happen(store, *(f"i{number}" for number in range(24)))
+    expand(store)
+    barrier = Barrier(4)
+
+    def work(_: int) -> list[str]:
+        engine = open_database(database_url)
+        own = WebhookStore(EventLog(engine), store.clock)
+        barrier.wait()
+        done = []
+        while claimed := claim(own, limit=2):
+            for each in claimed:
+                own.delivered(each.delivery.delivery_id, 200)
+                done.append(each.delivery.delivery_id)
+        engine.dispose()
+        return done
+
+    with ThreadPoolExecutor(4) as pool:
+        done = [each for part in pool.map(work, range(4)) for each in part]
+    assert len(done) == len(set(done)) == 24
+    assert set(states(store, webhook)) == {DeliveryState.DELIVERED}
+
+
+def test_what_a_killed_dispatcher_had_claimed_comes_due_again(store, clock):
+    register(store)
+    happen(store, "a")
+    expand(store)
+    (lost,) = claim(store)
+    assert store.next_due_s() == LEASE_S
+    clock.now += LEASE_S
+    (found,) = claim(store)
+    assert (found.delivery.delivery_id, found.delivery.attempts) == (lost.delivery.delivery_id, 2)
+
+    store.put_off(lost.delivery, None, status=None, error="too late")  # by the one that was thought to be dead
+    store.delivered(found.delivery.delivery_id, 200)
+    store.put_off(found.delivery, 60, status=500, error="too late as well")
+    assert store.next_due_s() is None
+
+
+def test_a_delivery_is_sent_again_on_demand(store, clock):
+    webhook = register(store)
+    happen(store, "a", "b")
+    expand(store)
+    delivered, failed = claim(store)
+    store.delivered(delivered.delivery.delivery_id, 200)
+    store.put_off(failed.delivery, None, status=503, error="away")
+    for each in (delivered, failed):
+        again = store.redeliver(webhook.webhook_id, each.delivery.delivery_id, "public")
+        assert (again.state, again.attempts, again.settled_at) == (DeliveryState.PENDING, 0, None)
+    assert sorted(subjects(claim(store))) == ["a", "b"]
+
+    clock.now += LEASE_S
+    (waiting, _) = claim(store)
+    store.put_off(waiting.delivery, 8 * 3600, status=500, error="down")
+    store.redeliver(webhook.webhook_id, waiting.delivery.delivery_id, "public")
+    assert subjects(claim(store)) == [waiting.delivery.subject]
+
+
+def test_a_test_goes_to_one_webhook_alone_whatever_its_types(store):
+    tested, other = register(store, types=["job.dead"]), register(store)
+    delivery = store.test(tested.webhook_id, "public")
+    expand(store)
+    assert [each.delivery for each in claim(store)] != []
+    assert [each.type for each in store.deliveries(tested.webhook_id, "public", limit=9)] == ["webhook.tested"]
+    assert (delivery.type, delivery.subject) == ("webhook.tested", None)
+    assert states(store, other) == []
+    store.test(tested.webhook_id, "public")
+    assert len(claim(store)) == 1  # a test waits for no other
+
+
+def test_a_disabled_webhook_is_sent_nothing_until_it_is_enabled(store):
+    webhook = register(store)
+    happen(store, "a", "b")
+    expand(store)
+    (first, *_) = claim(store, limit=1)
+    store.put_off(first.delivery, None, status=410, error="gone")
+    store.disable(webhook.webhook_id, "its receiver is gone")
+    happen(store, "c")
+    expand(store)
+    disabled = store.get(webhook.webhook_id, "public")
+    assert disabled.disabled_at is not None
+    assert disabled.disabled_reason == "its receiver is gone"
+    assert states(store, webhook) == [DeliveryState.FAILED] * 2
+    store.redeliver(webhook.webhook_id, first.delivery.delivery_id, "public")
+    assert (claim(store), store.next_due_s()) == ([], None)
+
+    enabled = store.enable(webhook.webhook_id, "public")
+    assert (enabled.disabled_at, enabled.disabled_reason) == (None, None)
+    happen(store, "d")
+    expand(store)
+    assert sorted(subjects(claim(store))) == ["a", "d"]
+
+
+def test_one_key_is_one_webhook(store):
+    key = IdempotencyKey(key="k", fingerprint="f")
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda i: register(store, secret=f"{SECRET}{i}", key=key), range(16)))
+    assert len({(each.webhook_id, each.secret) for each in made}) == 1
+    with pytest.raises(IdempotencyMismatch):
+        register(store, key=IdempotencyKey(key="k", fingerprint="other"))
+    assert register(store, "somebody", key=key).webhook_id != made[0].webhook_id
+
+
+def test_an_owner_has_only_so_many(store):
+    for _ in range(2):
+        register(store, max_per_owner=2)
+    with pytest.raises(TooManyWebhooks, match="2 webhooks"):
+        register(store, max_per_owner=2)
+    register(store, "somebody", max_per_owner=2)
+
+
+def test_webhooks_of_others_do_not_exist(store):
+    webhook = register(store, "somebody")
+    delivery = store.test(webhook.webhook_id, "somebody")
+    own = register(store)
+    for ask in (store.get, store.delete, store.enable, store.test):
+        with pytest.raises(WebhookNotFound):
+            ask(webhook.webhook_id, "public")
+    with pytest.raises(WebhookNotFound):
+        store.deliveries(webhook.webhook_id, "public", limit=10)
+    with pytest.raises(WebhookNotFound):
+        store.redeliver(webhook.webhook_id, delivery.delivery_id, "public")
+    with pytest.raises(DeliveryNotFound):
+        store.redeliver(own.webhook_id, delivery.delivery_id, "public")
+    assert [each.webhook_id for each in store.list("public")] == [own.webhook_id]
+
+
+def test_a_deleted_webhook_leaves_nothing_to_send(store):
+    webhook = register(store)
+    happen(store, "a")
+    expand(store)
+    store.delete(webhook.webhook_id, "public")
+    assert (store.next_due_s(), claim(store), store.list("public")) == (None, [], [])
+
+
+def test_deliveries_come_in_pages_newest_first(store):
+    webhook = register(store)
+    for number in range(5):
+        happen(store, f"i{number}")
+        expand(store)
+    first = store.deliveries(webhook.webhook_id, "public", limit=2)
+    rest = store.deliveries(webhook.webhook_id, "public", limit=10, before=first[-1].delivery_id)
+    assert [each.subject for each in [*first, *rest]] == ["i4", "i3", "i2", "i1", "i0"]
+
+
+def test_deliveries_are_forgotten_with_their_events(store):
+    webhook = register(store)
+    happen(store, "a")
+    expand(store)
+    store.prune(datetime.now(UTC) - timedelta(seconds=60))
+    assert len(states(store, webhook)) == 1
+    store.prune(datetime.now(UTC) + timedelta(seconds=60))
+    assert states(store, webhook) == []
+    assert store.get(webhook.webhook_id, "public") == webhook
+
+
+def test_the_waits_grow_over_hours_and_end():
+    assert [retry_after_s(attempt, 0.5) for attempt in range(1, 8)] == list(RETRY_AFTER_S)
+    assert retry_after_s(8, 0.5) is None
+    for attempt, wait in enumerate(RETRY_AFTER_S, 1):
+        assert retry_after_s(attempt, 0) == pytest.approx(wait * (1 - JITTER))
+        assert retry_after_s(attempt, 1) == pytest.approx(wait * (1 + JITTER))
+    assert sorted(RETRY_AFTER_S) == list(RETRY_AFTER_S)
+
+
+def test_every_end_of_a_job_is_a_type_of_its_own():
+    assert {f"job.{state.value}" for state in JobState if state.is_final} < set(TYPES)
+
+
+def test_a_secret_stands_in_no_log(store):
+    webhook = register(store)
+    happen(store, "a")
+    expand(store)
+    assert SECRET not in repr(webhook) + repr(claim(store))
