@@ -55,6 +55,8 @@ class JobRunner:
         self._max_unfinished = max_unfinished
         self._in_hand: dict[str, tuple[asyncio.Task[None], Lease]] = {}  # by job id
         self._reserved = 0  # places of jobs that are just being accepted
+        self._has_looked = asyncio.Event()  # or isn't looking for jobs to take
+        self._has_looked.set()
         self._more = asyncio.Event()  # it is time to look for jobs to take
         self._may_wait = True  # some did when one last looked, or have come since
         self._pause_until = 0.0  # no jobs are taken before, on the loop's clock
@@ -91,12 +93,13 @@ class JobRunner:
             raise
 
     async def _accept(self, order: JobOrder, key: IdempotencyKey | None) -> Submitted:
-        with self._reserved_places(min(1, self._room)) as places:
+        await self._has_looked.wait()  # else this job would wait for a place that nobody needs, and later ones pass it
+        with self._reserved_place() as has_place:
             accepted = await asyncio.to_thread(
                 self._store.submit,
                 order,
                 key,
-                holder=uuid4().hex if places else None,
+                holder=uuid4().hex if has_place else None,
                 lease_s=LEASE_S,
                 max_waiting=self._max_waiting,
                 max_unfinished=self._max_unfinished,
@@ -106,12 +109,13 @@ class JobRunner:
         return accepted
 
     @contextmanager
-    def _reserved_places(self, places: int) -> Iterator[int]:
-        self._reserved += places
+    def _reserved_place(self) -> Iterator[bool]:
+        has_place = self._room > 0
+        self._reserved += has_place
         try:
-            yield places
+            yield has_place
         finally:
-            self._reserved -= places
+            self._reserved -= has_place
 
     async def settled(self, job_id: str, owner: str) -> Job:
         """Wait for the end of a job, whoever works on it.
@@ -141,7 +145,7 @@ class JobRunner:
         if notice.type in WAITING and notice.payload.get("waits", True):
             self.wake()
         elif notice.type == CANCEL_REQUESTED and notice.job_id in self._in_hand:
-            self._in_hand[notice.job_id][0].cancel()
+            _cancel(self._in_hand[notice.job_id][0])
         elif notice.type in ENDED and (ended := self._waiters.pop(str(notice.job_id), None)):
             ended.set()
 
@@ -177,7 +181,7 @@ class JobRunner:
         """
         job = await asyncio.to_thread(self._store.cancel, job_id, owner)
         if job_id in self._in_hand:
-            self._in_hand[job_id][0].cancel()
+            _cancel(self._in_hand[job_id][0])
             return await self.settled(job_id, owner)
         return job
 
@@ -195,7 +199,7 @@ class JobRunner:
         finally:
             tasks = [task for task, _ in self._in_hand.values()]
             for task in tasks:
-                task.cancel()
+                _cancel(task)
             if tasks:
                 await asyncio.wait(tasks, timeout=STOP_WITHIN_S)
 
@@ -204,15 +208,17 @@ class JobRunner:
         while True:
             self._more.clear()
             if self._room > 0 and loop.time() >= self._pause_until:
+                self._has_looked.clear()
                 try:
-                    with self._reserved_places(self._room) as places:
-                        taken = await asyncio.to_thread(self._store.lease, uuid4().hex, lease_s=LEASE_S, limit=places)
+                    taken = await asyncio.to_thread(self._store.lease, uuid4().hex, lease_s=LEASE_S, limit=self._room)
                 except Exception:
                     logger.exception("No jobs could be taken")
                 else:
                     for job, lease in taken:
                         self._begin(job, lease)
                     self._may_wait = bool(taken)
+                finally:
+                    self._has_looked.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):  # `wait_for` loses a cancellation that comes with the event
                     await self._more.wait()
@@ -231,7 +237,7 @@ class JobRunner:
             for lease in stopped:
                 task, current = self._in_hand.get(lease.job_id, (None, None))
                 if task is not None and current == lease:
-                    task.cancel()
+                    _cancel(task)
 
     @property
     def _room(self) -> int:
@@ -241,7 +247,7 @@ class JobRunner:
     def _begin(self, job: Job, lease: Lease) -> None:
         earlier, _ = self._in_hand.get(job.job_id, (None, None))
         if earlier is not None:  # its lease ran out before it could be renewed
-            earlier.cancel()
+            _cancel(earlier)
         # In a context of its own: this one may be a request's, and would be cancelled with it.
         task = asyncio.get_running_loop().create_task(self._do(job, lease), context=contextvars.Context())
         self._in_hand[job.job_id] = task, lease
@@ -275,5 +281,13 @@ class JobRunner:
             await self._settle(self._store.fail, lease, to_problem(PipelineError()))
 
     async def _settle(self, settle: Callable[..., None], *facts: object) -> None:
-        with suppress(LeaseLost):
-            await asyncio.to_thread(settle, *facts)
+        with suppress(
+            LeaseLost
+        ):  # and begun, it is done: a cancellation that comes now would leave the job to its lease
+            await asyncio.shield(asyncio.to_thread(settle, *facts))
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancel work once: who asked hears of it by its own notice as well, and a second time would hit the settling."""
+    if not task.cancelling():
+        task.cancel()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -13,6 +15,7 @@ from graphs import job_runner
 from graphs.job_runner import JobRunner
 from pipeline.errors import StageFailed
 from pipeline.jobs import JobOrder, JobState
+from pipeline.notices import CANCEL_REQUESTED
 from pipeline.store import EventLog, new_id, open_database
 from pipeline.store.jobs import JobStore
 from pipeline.store.tables import jobs
@@ -104,10 +107,10 @@ async def test_what_goes_wrong_is_told(store):
 async def test_more_jobs_than_there_is_room_for_wait_in_the_store(store):
     worker = Worker(store)
     async with running(store, worker) as runner:
-        jobs = [(await runner.submit(order(n))).job for n in range(5)]
-        assert [job.state for job in jobs] == [JobState.RUNNING] * 2 + [JobState.QUEUED] * 3
+        accepted = [(await runner.submit(order(n))).job for n in range(5)]
+        assert [job.state for job in accepted] == [JobState.RUNNING] * 2 + [JobState.QUEUED] * 3
         worker.gate.set()
-        settled = [await runner.settled(job.job_id, "public") for job in jobs]
+        settled = [await runner.settled(job.job_id, "public") for job in accepted]
     assert [job.result["number"] for job in settled] == [0, 1, 2, 3, 4]
     assert sorted(worker.begun) == [0, 1, 2, 3, 4]
 
@@ -119,6 +122,28 @@ async def test_a_job_in_hand_is_cancelled_at_once(store):
         await until(lambda: worker.begun)
         assert (await runner.cancel(job.job_id, "public")).state is JobState.CANCELLED
     assert worker.stopped == [1]
+
+
+async def test_a_job_whose_cancellation_is_heard_of_twice_ends_at_once(store, monkeypatch):
+    monkeypatch.setattr(job_runner, "LEASE_S", 600.0)
+    worker = Worker(store)
+    busy = threading.Event()
+    async with running(store, worker) as runner:
+        job = (await runner.submit(order(1))).job
+        await until(lambda: worker.begun)
+        store.cancel(job.job_id, "public")
+        [heard] = store.log.read(after=0, limit=1, types=[CANCEL_REQUESTED])
+        with ThreadPoolExecutor(1) as pool:
+            asyncio.get_running_loop().set_default_executor(pool)
+            pool.submit(busy.wait)  # so that the settling has to wait
+            runner.notice(heard)
+            await until(lambda: worker.stopped)
+            runner.notice(heard)
+            settling = asyncio.create_task(runner.settled(job.job_id, "public"))
+            await asyncio.sleep(0)
+            busy.set()
+            async with asyncio.timeout(30):
+                assert (await settling).state is JobState.CANCELLED
 
 
 async def test_a_job_in_another_s_hand_is_cancelled_at_its_renewal(store):
