@@ -16,6 +16,7 @@ from pathlib import Path
 from httpx_sse import connect_sse
 
 from benchmarks.service import percentiles, show
+from graphs.generations import ImageOrder
 from pipeline.records import Computed, GenerationRequest, Pixels
 from tests.graph.conftest import Bench, a_request, make_bench, working
 from tests.service_process import RunningService, serving
@@ -40,7 +41,8 @@ async def overhead(bench: Bench) -> None:
         for i in range(WARM_UP + ROUNDS):
             request = a_request(seed=i)
             started = time.perf_counter()
-            await bench.flow.generations.generate(request, owner="public", sessions=["s"], request_id=f"durable {i}")
+            order = ImageOrder(request=request, owner="public", sessions=["s"], request_id=f"durable {i}")
+            await bench.flow.generations.generate(order)
             between = time.perf_counter()
             await without_job(bench, request, f"direct {i}")
             durable.append(1000 * (between - started))

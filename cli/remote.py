@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import httpx
 import typer
 from httpx_sse import connect_sse
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cli.console import console
+
 jobs = typer.Typer(no_args_is_help=True, help="The jobs of a running service: list, show, follow, cancel, retry.")
-console = Console()
 
 ANSWER_WITHIN_S = 30.0
 HEARTBEAT_WITHIN_S = 30.0

@@ -16,8 +16,8 @@ from typing import Any
 
 import ray
 
+from deployments import detached_actor
 from pipeline.notices import Notice
-from pipeline.settings import RAY_NAMESPACE
 
 PROTOCOL = 1  # raised when a method's meaning changes; versions live side by side during a rollout
 KEPT_S = 5.0  # a listener that is further behind misses what passed
@@ -88,19 +88,7 @@ class EventHub:
 
 def find_or_start() -> ray.actor.ActorHandle:
     """Return the running hub, starting it if there is none."""
-    return (
-        ray.remote(EventHub)
-        .options(
-            name=f"event-hub-v{PROTOCOL}",
-            namespace=RAY_NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            max_restarts=-1,
-            max_task_retries=0,
-            num_cpus=0.05,
-        )
-        .remote()
-    )
+    return detached_actor.find_or_start(ray.remote(EventHub), f"event-hub-v{PROTOCOL}", num_cpus=0.05)
 
 
 class RemoteHub:

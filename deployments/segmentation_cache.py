@@ -14,8 +14,9 @@ from typing import TypeAlias, cast
 import ray
 from ray.util.metrics import Counter, Gauge
 
+from deployments import detached_actor
 from pipeline.cache import Busy, Hit, Lease, LeasedLru
-from pipeline.settings import RAY_NAMESPACE, CacheSettings
+from pipeline.settings import CacheSettings
 
 PROTOCOL = 1  # raised when a method's meaning changes; versions live side by side during a rollout
 INLINE_BYTES = 1 << 20  # larger values go into the object store, put there by this actor so that they live with it
@@ -111,19 +112,8 @@ class SegmentationCache:
 
 def find_or_start(settings: CacheSettings, shard: int = 0) -> ray.actor.ActorHandle:
     """Return the running cache actor, starting it if there is none."""
-    return (
-        ray.remote(concurrency_groups={"waiters": 10_000})(SegmentationCache)
-        .options(
-            name=f"segmentation-cache-v{PROTOCOL}-{shard}",
-            namespace=RAY_NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            max_restarts=-1,
-            max_task_retries=0,
-            num_cpus=0.1,
-        )
-        .remote(settings)
-    )
+    actor = ray.remote(concurrency_groups={"waiters": 10_000})(SegmentationCache)
+    return detached_actor.find_or_start(actor, f"segmentation-cache-v{PROTOCOL}-{shard}", settings, num_cpus=0.1)
 
 
 class RemoteCache:

@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.responses import Response
 
-from graphs.edge import CLIENT_ID
+from graphs.edge import CLIENT_ID, CLIENT_ID_IS
 from pipeline.errors import InvalidRequest
 
 SESSION_HEADER = "X-Session-ID"
@@ -60,7 +60,7 @@ async def find_caller(
     """
     given = request.headers.get(SESSION_HEADER)
     if given is not None and not CLIENT_ID.fullmatch(given):
-        raise InvalidRequest(problem=f"{SESSION_HEADER} must be 1 to 128 letters, digits or any of '.', '_', ':', '-'.")
+        raise InvalidRequest(problem=f"{SESSION_HEADER} {CLIENT_ID_IS}.")
     cookie = request.cookies.get(SESSION_COOKIE, "")
     own = given or (cookie if CLIENT_ID.fullmatch(cookie) else None)
     return Caller(

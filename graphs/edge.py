@@ -37,6 +37,7 @@ UPLOAD = ("POST", "/images")  # the one route whose bodies are pictures
 PROBLEM_JSON = "application/problem+json"
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # an id of the client's making that is fit for logs
+CLIENT_ID_IS = "must be 1 to 128 letters, digits or any of '.', '_', ':', '-'"
 
 logger = logging.getLogger("ai_pipeline")
 

@@ -32,6 +32,17 @@ LONG_LIFE = 1000  # notices of one job
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ImageOrder:
+    """A wanted image, and for whom."""
+
+    request: GenerationRequest
+    owner: str
+    sessions: Sequence[str]  # whose last image it becomes
+    request_id: str
+    key: IdempotencyKey | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GeneratedImage:
     """A new image and what it shows."""
 
@@ -78,15 +89,7 @@ class Generations:
         self._describe = describe
         self._emit = emit
 
-    async def generate(
-        self,
-        request: GenerationRequest,
-        *,
-        owner: str,
-        sessions: Sequence[str],
-        request_id: str,
-        key: IdempotencyKey | None = None,
-    ) -> GeneratedImage:
+    async def generate(self, order: ImageOrder) -> GeneratedImage:
         """Make an image, keep it as the last one of its sessions, and describe it.
 
         The work is a job. It stops with the caller, unless it has a key by which the caller may come back for it.
@@ -99,8 +102,7 @@ class Generations:
             ModelNotReady, StageFailed, WorkerLost: from the workers.
         """
         made: GeneratedImage | None = None
-        following = self.generating(request, owner=owner, sessions=sessions, request_id=request_id, key=key, tell=False)
-        async with aclosing(following) as items:
+        async with aclosing(self.generating(order, tell=False)) as items:
             async for item in items:
                 made = item if isinstance(item, GeneratedImage) else made
         if made is None:
@@ -108,27 +110,21 @@ class Generations:
         return made
 
     async def generating(
-        self,
-        request: GenerationRequest,
-        *,
-        owner: str,
-        sessions: Sequence[str],
-        request_id: str,
-        key: IdempotencyKey | None = None,
-        tell: bool = True,
+        self, order: ImageOrder, *, tell: bool = True
     ) -> AsyncGenerator[Notice | GeneratedImage, None]:
         """Make an image as `generate` does; yields what happens on the way, if one wants to be told, the image last."""
-        if key is not None and (made := await self._made_before(owner, key)):
+        owner = order.owner
+        if order.key is not None and (made := await self._made_before(owner, order.key)):
             yield await self._generated(made)
             return
         job_id = new_id()
-        with self.gate.entered(request_id):
+        with self.gate.entered(order.request_id):
             async with AsyncExitStack() as stack:
                 notices: AsyncIterator[Notice] | None = None
                 if tell:
                     stream = await stack.enter_async_context(self._feed.stream(owner, job_id=job_id))
                     notices = await stack.enter_async_context(aclosing(stream.notices()))
-                accepted = await self._submit(request, owner, sessions, request_id, key, job_id, is_waited_for=True)
+                accepted = await self._submit(order, job_id, is_waited_for=True)
                 job = accepted.job
                 if not accepted.is_new and not job.state.is_final:
                     raise JobRunning(job_id=job.job_id)
@@ -140,27 +136,19 @@ class Generations:
                                 break
                     job = await self.jobs.settled(job.job_id, owner)
                 except (asyncio.CancelledError, GeneratorExit):
-                    if key is None:
+                    if order.key is None:
                         await asyncio.shield(self.jobs.cancel(job.job_id, owner))
                     raise
             yield await self._generated(job)
 
-    async def submit(
-        self,
-        request: GenerationRequest,
-        *,
-        owner: str,
-        sessions: Sequence[str],
-        request_id: str,
-        key: IdempotencyKey | None = None,
-    ) -> Job:
+    async def submit(self, order: ImageOrder) -> Job:
         """Accept the making of an image as a job, and don't wait for it.
 
         Raises:
             IdempotencyMismatch: the key was used for another request.
             TooManyJobs: too many wait already.
         """
-        return (await self._submit(request, owner, sessions, request_id, key, new_id())).job
+        return (await self._submit(order, new_id())).job
 
     async def follow(self, job_id: str, owner: str, after: int = 0) -> AsyncGenerator[Notice, None]:
         """Yield what happens to a job from a sequence number on, until it has ended.
@@ -207,27 +195,17 @@ class Generations:
             raise JobEnded(job_id=job.job_id, state=job.state.value)
         return job
 
-    async def _submit(
-        self,
-        request: GenerationRequest,
-        owner: str,
-        sessions: Sequence[str],
-        request_id: str,
-        key: IdempotencyKey | None,
-        job_id: str,
-        *,
-        is_waited_for: bool = False,
-    ) -> Submitted:
-        order = JobOrder(
+    async def _submit(self, order: ImageOrder, job_id: str, *, is_waited_for: bool = False) -> Submitted:
+        job = JobOrder(
             job_id=job_id,
             kind=GENERATE,
-            owner=owner,
-            request_id=request_id,
-            request=asdict(request),
-            sessions=tuple(sessions),
+            owner=order.owner,
+            request_id=order.request_id,
+            request=asdict(order.request),
+            sessions=tuple(order.sessions),
             is_waited_for=is_waited_for,
         )
-        return await self.jobs.submit(order, key)
+        return await self.jobs.submit(job, order.key)
 
     async def _generated(self, job: Job, *, background: bool = False) -> GeneratedImage:
         """What a settled job made; in the background, describing it needs no admission.

@@ -12,10 +12,9 @@ from graphs.answers import answer, problems
 from graphs.caller import AnyCaller
 from graphs.flow import Flow
 from graphs.idempotency import KeyHeader, key_of
+from graphs.job_routes import MAX_PAGE, PAGE
 from pipeline.errors import InvalidUpload
 
-PAGE = 20
-MAX_PAGE = 100
 PICTURE_TYPES = ("image/png", "image/jpeg", "image/webp")
 ONE_YEAR_S = 365 * 24 * 3600
 

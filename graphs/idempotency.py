@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
-from graphs.edge import CLIENT_ID
+from graphs.edge import CLIENT_ID, CLIENT_ID_IS
 from pipeline.errors import InvalidRequest
 from pipeline.jobs import IdempotencyKey
 
@@ -29,7 +29,7 @@ def key_of(request: Request, header: str | None, sent: bytes) -> IdempotencyKey 
     if header is None:
         return None
     if not CLIENT_ID.fullmatch(header):
-        raise InvalidRequest(problem="Idempotency-Key must be 1 to 128 letters, digits or any of '.', '_', ':', '-'.")
+        raise InvalidRequest(problem=f"Idempotency-Key {CLIENT_ID_IS}.")
     said = f"{request.method} {request.url.path}\0".encode() + sent
     return IdempotencyKey(key=header, fingerprint=hashlib.sha256(said).hexdigest())
 

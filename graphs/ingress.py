@@ -19,7 +19,7 @@ from deployments.segmentation_cache import RemoteCache
 from graphs.caller import EVERYONE
 from graphs.door import Door
 from graphs.flow import Flow, ImageAnalysis
-from graphs.generations import GeneratedImage
+from graphs.generations import GeneratedImage, ImageOrder
 from graphs.logs import configure_logging, log_event, logger
 from graphs.metrics import Metrics
 from graphs.models import Models
@@ -108,9 +108,8 @@ class Ingress:
         """Make one image and all there is to know of it; yields the events on the way, the results last."""
 
         async def make() -> tuple[GeneratedImage, ImageAnalysis]:
-            made = await self._flow.generations.generate(
-                request, owner=EVERYONE, sessions=[session], request_id=request_id
-            )
+            order = ImageOrder(request=request, owner=EVERYONE, sessions=[session], request_id=request_id)
+            made = await self._flow.generations.generate(order)
             return made, await self._flow.analyze(made.record, request_id)
 
         async with aclosing(self._flow.followers.follow(request_id, make())) as items:

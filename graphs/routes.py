@@ -1,7 +1,7 @@
 """The HTTP routes. No logic: each asks the flow and writes down the answer."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Header, Query, Request
@@ -18,6 +18,7 @@ from graphs.event_routes import EVENT_STREAM, event_routes
 from graphs.event_stream import stream
 from graphs.fact_metrics import exposition
 from graphs.flow import Flow
+from graphs.generations import ImageOrder
 from graphs.history_routes import history_routes
 from graphs.idempotency import Key
 from graphs.job_routes import RESPOND_ASYNC, generated, job_routes
@@ -111,24 +112,24 @@ def _origin_routes(flow: Flow) -> APIRouter:
         With `Prefer: respond-async` the answer is the job that makes it, at once; it goes on whatever becomes of the
         client or of the server. Without, a client that hangs up stops it, unless it sent an `Idempotency-Key`.
         """
-        wanted = body.resolve(flow.profile.diffusion)
-        by: dict[str, Any] = {
-            "owner": caller.owner,
-            "sessions": caller.sessions,
-            "request_id": caller.request_id,
-            "key": key,
-        }
+        order = ImageOrder(
+            request=body.resolve(flow.profile.diffusion),
+            owner=caller.owner,
+            sessions=caller.sessions,
+            request_id=caller.request_id,
+            key=key,
+        )
         if RESPOND_ASYNC in prefer:
-            job = schemas.JobStatus.of(await flow.generations.submit(wanted, **by))
+            job = schemas.JobStatus.of(await flow.generations.submit(order))
             accepted = answer(job, status_code=202)
             accepted.headers.update({"Location": job.url, "Preference-Applied": RESPOND_ASYNC})
             caller.greet(accepted)
             return accepted
 
         if EVENT_STREAM in request.headers.get("accept", ""):
-            made = await stream(request.scope, generated(flow.generations.generating(wanted, **by)))
+            made = await stream(request.scope, generated(flow.generations.generating(order)))
         else:
-            made = answer(schemas.Generated.of(await flow.generations.generate(wanted, **by)))
+            made = answer(schemas.Generated.of(await flow.generations.generate(order)))
         caller.greet(made)
         return made
 

@@ -12,6 +12,7 @@ import pytest
 
 from graphs.feed import Hub
 from graphs.flow import Flow
+from graphs.generations import ImageOrder
 from graphs.models import Models
 from pipeline.events import Event
 from pipeline.records import GenerationRequest, Scheduler
@@ -37,9 +38,8 @@ class Bench:
     events: list[Event] = field(default_factory=list)
 
     async def image(self, seed: int = 1, sessions: tuple[str, ...] = ("s",)):
-        made = await self.flow.generations.generate(
-            a_request(seed), owner="public", sessions=sessions, request_id=f"r{seed}"
-        )
+        order = ImageOrder(request=a_request(seed), owner="public", sessions=sessions, request_id=f"r{seed}")
+        made = await self.flow.generations.generate(order)
         return made.record
 
     def of(self, kind: type) -> list[Event]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graphs.generations import ImageOrder
 from graphs.stages import STAGES
 from pipeline.errors import ImageNotFound, ModelNotReady, NoImageYet, Overloaded, WorkerLost
 from pipeline.events import (
@@ -37,6 +38,10 @@ async def until(condition) -> None:
         await asyncio.sleep(0)
 
 
+def an_order(steps: int = 3) -> ImageOrder:
+    return ImageOrder(request=a_request(steps=steps), owner="public", sessions=["s"], request_id="r")
+
+
 async def test_the_graph_is_the_declared_one():
     assert [(stage.name, stage.starts_on, stage.emits) for stage in STAGES] == [
         ("describe", ImageCreated, ImageDescribed),
@@ -47,7 +52,7 @@ async def test_the_graph_is_the_declared_one():
 
 
 async def test_generate_emits_the_whole_story(bench: Bench):
-    made = await bench.flow.generations.generate(a_request(), owner="public", sessions=["s"], request_id="r")
+    made = await bench.flow.generations.generate(an_order())
 
     assert [type(event) for event in bench.events] == [
         GenerationStarted,
@@ -151,9 +156,7 @@ async def test_work_nobody_waits_for_stops_and_gives_its_lease_back(bench: Bench
 
 async def test_a_disconnect_stops_the_denoising(bench: Bench):
     bench.workers.gate.clear()
-    caller = asyncio.create_task(
-        bench.flow.generations.generate(a_request(steps=50), owner="public", sessions=["s"], request_id="r")
-    )
+    caller = asyncio.create_task(bench.flow.generations.generate(an_order(steps=50)))
     await until(lambda: bench.workers.calls["generate"])
 
     caller.cancel()
