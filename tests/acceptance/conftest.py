@@ -14,5 +14,5 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
     folder = tmp_path_factory.mktemp("service")
     # Without reactions, what an engine is called for is what a test asked for.
     config = changed_config(folder, lambda application: application["args"].update(reactions={"enabled": False}))
-    with serving(folder, "--serve-config", str(config)) as running:
+    with serving(folder, "--serve-config", str(config), "--allow-private-webhooks") as running:
         yield running

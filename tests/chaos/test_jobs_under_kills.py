@@ -32,7 +32,7 @@ VICTIMS = {
     "event hub": ("ray::EventHub",),
     "controller": ("ray::ServeController",),
 }
-KILL_EVERY_S, LONG_KILL_EVERY_S = 3.0, 5.0
+KILL_EVERY_S = 5.0
 SUBMIT_WITHIN_S = 120.0
 ALL_WITHIN_S = 1200.0
 JOBS, LONG_JOBS = 24, 200
@@ -43,16 +43,15 @@ IN_HAND = 16  # of two ingress replicas
 class Killer(threading.Thread):
     """Ends a random process of the service with `kill -9` every few seconds."""
 
-    def __init__(self, service: RunningService, random: Random, every_s: float) -> None:
+    def __init__(self, service: RunningService, random: Random) -> None:
         super().__init__(daemon=True)
         self.killed: Counter[str] = Counter()
         self.over = threading.Event()
         self._service = service
         self._random = random
-        self._every_s = every_s
 
     def run(self) -> None:
-        while not self.over.wait(self._every_s):
+        while not self.over.wait(KILL_EVERY_S):
             what = self._random.choice([*VICTIMS])
             processes = [process for title in VICTIMS[what] for process in self._service.processes(title)]
             if processes:
@@ -71,7 +70,7 @@ def test_accepted_jobs_survive_kills(tmp_path: Path, number: int, seed: int, cap
     accepted: dict[int, str] = {}  # job ids by the image's seed
     started = time.monotonic()
     with serving(tmp_path) as service:
-        killer = Killer(service, random, LONG_KILL_EVERY_S if number == LONG_JOBS else KILL_EVERY_S)
+        killer = Killer(service, random)
         killer.start()
         for image_seed in range(number):
             accepted[image_seed] = submitted(service, image_seed)
