@@ -100,7 +100,7 @@ def upload(client: httpx.Client, seed: int) -> str:
         picture.paste(tuple(chance.integers(256, size=3)), (x, y, x + width, y + height))
     file = io.BytesIO()
     picture.save(file, "PNG")
-    sent = client.post("/images", content=file.getvalue(), headers={"Content-Type": "image/png"})
+    sent = client.post("/v1/images/upload", content=file.getvalue(), headers={"Content-Type": "image/png"})
     return str(sent.raise_for_status().json()["image_id"])
 
 

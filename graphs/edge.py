@@ -33,7 +33,7 @@ from pipeline.events import Event, RequestFinished
 from pipeline.settings import Admission
 
 CLIENT_GONE = 499  # nginx's code for a client that hung up; only logs and metrics see it
-UPLOAD = ("POST", "/images")  # the one route whose bodies are pictures
+UPLOAD = ("POST", "/v1/images/upload")  # the one route whose bodies are pictures
 PROBLEM_JSON = "application/problem+json"
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # an id of the client's making that is fit for logs

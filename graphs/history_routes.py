@@ -35,7 +35,7 @@ def history_routes(flow: Flow) -> APIRouter:
     """Routes of the images a caller owns."""
     router = APIRouter(tags=["history"])
 
-    @router.get("/images", response_model=schemas.History, responses=problems(401, 422, 429))
+    @router.get("/v1/images", response_model=schemas.History, responses=problems(401, 422, 429))
     async def history(
         caller: AnyCaller,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
@@ -47,7 +47,7 @@ def history_routes(flow: Flow) -> APIRouter:
         return answer(schemas.History(images=[schemas.StoredImage.of(r) for r in records], next=last))
 
     @router.post(
-        "/images",
+        "/v1/images/upload",
         response_model=schemas.Uploaded,
         status_code=201,
         responses=problems(400, 401, 413, 422, 429, 500, 503, 504),
@@ -72,17 +72,17 @@ def history_routes(flow: Flow) -> APIRouter:
             ),
             status_code=201,
         )
-        kept.headers["Location"] = f"/images/{uploaded.image_id}"
+        kept.headers["Location"] = f"/v1/images/{uploaded.image_id}"
         caller.greet(kept)
         return kept
 
-    @router.get("/images/{image_id}", response_model=schemas.StoredImage, responses=problems(401, 404, 422, 429))
+    @router.get("/v1/images/{image_id}", response_model=schemas.StoredImage, responses=problems(401, 404, 422, 429))
     async def image(image_id: UUID, caller: AnyCaller) -> Response:
         """Tell how an image was made."""
         return answer(schemas.StoredImage.of(await flow.gallery.find(str(image_id), owner=caller.owner, session="")))
 
     @router.get(
-        "/images/{image_id}/content",
+        "/v1/images/{image_id}/content",
         response_class=Response,
         responses=problems(401, 404, 422, 429)
         | {200: {"content": {"image/png": {}}}, 304: {"description": "Not Modified"}},
@@ -95,7 +95,7 @@ def history_routes(flow: Flow) -> APIRouter:
             return Response(status_code=304, headers=headers)
         return Response(await flow.gallery.png(record), media_type="image/png", headers=headers)
 
-    @router.delete("/images/{image_id}", status_code=204, responses=problems(401, 404, 422, 429))
+    @router.delete("/v1/images/{image_id}", status_code=204, responses=problems(401, 404, 422, 429))
     async def delete(image_id: UUID, caller: AnyCaller) -> Response:
         """Remove an image and all that was computed of it."""
         await flow.gallery.delete(str(image_id), owner=caller.owner, request_id=caller.request_id)

@@ -282,7 +282,7 @@ class StoredImage(BaseModel):
     width: int
     height: int
     digest: str = Field(description="SHA-256 over shape and pixels.")
-    content: str = Field(description="Where the picture itself is.", examples=["/images/0198…/content"])
+    content: str = Field(description="Where the picture itself is.", examples=["/v1/images/0198…/content"])
     request: GenerationRequest | None
 
     @classmethod
@@ -293,7 +293,7 @@ class StoredImage(BaseModel):
             width=record.width,
             height=record.height,
             digest=record.digest,
-            content=f"/images/{record.image_id}/content",
+            content=f"/v1/images/{record.image_id}/content",
             request=record.request,
         )
 

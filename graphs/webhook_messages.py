@@ -30,7 +30,7 @@ def message(notice: Notice, subject: str | None, public_url: str | None) -> byte
     if notice.job_id:
         about["job_url"] = f"{base}/v1/jobs/{notice.job_id}"
     if image_id := notice.image_id or _made(notice):
-        about["image_url"] = f"{base}/images/{image_id}/content"
+        about["image_url"] = f"{base}/v1/images/{image_id}/content"
     references = {name: value for name, value in about.items() if value is not None}
     event = {
         "specversion": "1.0",

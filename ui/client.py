@@ -109,20 +109,20 @@ class PipelineClient:
 
     async def upload(self, session: str, data: bytes) -> Answer:
         """Send a picture of one's own."""
-        return await self._json("POST", "/images", files={"file": data}, headers={SESSION_HEADER: session})
+        return await self._json("POST", "/v1/images/upload", files={"file": data}, headers={SESSION_HEADER: session})
 
     async def history(self, limit: int) -> list[Answer]:
         """List images, newest first."""
-        images: list[Answer] = (await self._json("GET", "/images", params={"limit": limit}))["images"]
+        images: list[Answer] = (await self._json("GET", "/v1/images", params={"limit": limit}))["images"]
         return images
 
     async def image(self, image_id: str) -> Answer:
         """Ask how an image was made."""
-        return await self._json("GET", f"/images/{image_id}")
+        return await self._json("GET", f"/v1/images/{image_id}")
 
     async def content(self, image_id: str) -> bytes:
         """Get an image as PNG."""
-        return (await self._call("GET", f"/images/{image_id}/content")).content
+        return (await self._call("GET", f"/v1/images/{image_id}/content")).content
 
     async def _json(self, method: str, path: str, **options: Any) -> Answer:
         answer: Answer = (await self._call(method, path, **options)).json()

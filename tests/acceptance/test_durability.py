@@ -15,7 +15,7 @@ def test_nothing_is_lost_by_kill_9_of_everything_or_by_a_plain_end(tmp_path: Pat
         for session in ("a", "b"):
             with service.client(headers={"X-Session-ID": session}) as client:
                 made = client.post("/generate", json={"prompt": "pear", "seed": 3, "steps": 2}).json()
-                contents[made["image_id"]] = client.get(f"/images/{made['image_id']}/content").content
+                contents[made["image_id"]] = client.get(f"/v1/images/{made['image_id']}/content").content
                 segments = client.post("/segment").json()["segmented_regions"]
         log = service.data_dir / "app.log"
         wait_until(lambda: "Regions rendered" in log.read_text())  # nobody asked for it
@@ -29,7 +29,7 @@ def test_nothing_is_lost_by_kill_9_of_everything_or_by_a_plain_end(tmp_path: Pat
                 again = client.post("/segment").json()
                 assert again["image_id"] == image_id
                 assert again["segmented_regions"] == segments
-                assert client.get(f"/images/{image_id}/content").content == content
+                assert client.get(f"/v1/images/{image_id}/content").content == content
         log = (service.data_dir / "app.log").read_text()
         assert log.count("Image segmented") == segmented
         assert "from store" in log

@@ -121,7 +121,7 @@ def send(client: httpx.Client, upload: Upload) -> httpx.Response:
     headers = {} if upload.content_type is None else {"Content-Type": upload.content_type}
     for _ in range(PATIENCE):
         answer = client.post(
-            "/images", content=iter([upload.body]) if upload.is_chunked else upload.body, headers=headers
+            "/v1/images/upload", content=iter([upload.body]) if upload.is_chunked else upload.body, headers=headers
         )
         if answer.status_code != 429:
             break

@@ -89,7 +89,7 @@ def test_many_posts_with_one_key_make_one_image(service: RunningService):
     assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers]
     assert len({answer.content for answer in answers}) == 1
     with service.client() as client:
-        images = client.get("/images", params={"limit": 100}).json()["images"]
+        images = client.get("/v1/images", params={"limit": 100}).json()["images"]
     made = [image["image_id"] for image in images if image["request"] and image["request"]["seed"] == SEED]
     assert made == [answers[0].json()["image_id"]]
 

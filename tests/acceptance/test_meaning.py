@@ -93,7 +93,7 @@ def check_meaning(client: httpx.Client, image_id: str, case: Case) -> None:
     labels = [score["class"] for score in call("/analyze")["clip_scores"]]
     assert case.kind in labels, f"the five best classes are {labels}"
 
-    content = client.get(f"/images/{image_id}/content").raise_for_status().content
+    content = client.get(f"/v1/images/{image_id}/content").raise_for_status().content
     painted = in_colour(np.array(Image.open(io.BytesIO(content))), case.colour)
     regions = call("/segment")["segmented_regions"]
     agreement = {

@@ -88,10 +88,10 @@ class BusyClient:
         digest = images.digest(noise)
         self._session.making = lambda listed: bool(listed["request"] is None and listed["digest"] == digest)
         kind = {"Content-Type": "image/png"}
-        uploaded = _sent(client, "POST", "/images", content=images.encode_png(noise), headers=kind).json()
+        uploaded = _sent(client, "POST", "/v1/images/upload", content=images.encode_png(noise), headers=kind).json()
         kept = Image(digest=digest)
         self._session.keep(uploaded["image_id"], kept)
-        kept.png = _sent(client, "GET", f"/images/{uploaded['image_id']}/content").content
+        kept.png = _sent(client, "GET", f"/v1/images/{uploaded['image_id']}/content").content
 
     def _segment(self, client: httpx.Client) -> None:
         self._ask(client, "/segment")
@@ -107,7 +107,7 @@ class BusyClient:
     def _delete(self, client: httpx.Client) -> None:
         image_id = self._random.choice([*self._session.images])
         self._session.deleting = image_id
-        _sent(client, "DELETE", f"/images/{image_id}")
+        _sent(client, "DELETE", f"/v1/images/{image_id}")
         self._session.drop(image_id)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Listed = dict[str, Any]  # an image as `GET /images` lists it
+Listed = dict[str, Any]  # an image as `GET /v1/images` lists it
 
 
 @dataclass(kw_only=True)

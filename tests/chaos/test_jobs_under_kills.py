@@ -141,7 +141,7 @@ def images(client: httpx.Client) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     before: dict[str, str] = {}
     while True:
-        page = client.get("/images", params={"limit": "100", **before}).raise_for_status().json()
+        page = client.get("/v1/images", params={"limit": "100", **before}).raise_for_status().json()
         found += page["images"]
         if page["next"] is None:
             return found
@@ -151,7 +151,7 @@ def images(client: httpx.Client) -> list[dict[str, Any]]:
 def logged(client: httpx.Client) -> list[dict[str, Any]]:
     """The event log up to now, which an upload marks."""
     png = encode_png(np.zeros((64, 64, 3), np.uint8))
-    mark = client.post("/images", content=png, headers={"Content-Type": "image/png"}).raise_for_status().json()
+    mark = client.post("/v1/images/upload", content=png, headers={"Content-Type": "image/png"}).raise_for_status().json()
     found: list[dict[str, Any]] = []
     with connect_sse(client, "GET", "/v1/events", params={"after": 0}) as source:
         for event in source.iter_sse():

@@ -68,7 +68,7 @@ def test_readers_see_every_fact_once_and_in_order(
         with service.client() as client:
             for _ in range(writes):
                 image_id = upload(client)
-                client.delete(f"/images/{image_id}").raise_for_status()
+                client.delete(f"/v1/images/{image_id}").raise_for_status()
 
     started = time.monotonic()
     with serving(tmp_path) as service, ThreadPoolExecutor(num_readers + 2) as pool:
@@ -95,7 +95,7 @@ def test_a_receiver_that_was_away_is_told_everything(tmp_path: Path, seed: int, 
         image_id = upload(client)
         expected[image_id] = ["image.created"]
         if random.random() < 0.7:
-            client.delete(f"/images/{image_id}").raise_for_status()
+            client.delete(f"/v1/images/{image_id}").raise_for_status()
             expected[image_id].append("image.deleted")
 
     with serving(tmp_path, "--allow-private-webhooks") as service, service.client() as client:
@@ -155,6 +155,6 @@ def receiving(port: int, told: list[tuple[str, str, str]]) -> Iterator[None]:
 
 
 def upload(client: httpx.Client) -> str:
-    answer = client.post("/images", content=PNG, headers={"Content-Type": "image/png"}).raise_for_status()
+    answer = client.post("/v1/images/upload", content=PNG, headers={"Content-Type": "image/png"}).raise_for_status()
     image_id: str = answer.json()["image_id"]
     return image_id

@@ -29,7 +29,7 @@ def losses(service: RunningService, sessions: Sequence[Session]) -> list[str]:
             found += [f"session {session.name}, {loss}" for loss in _losses_of_session(client, session, listed)]
         for path in litter(service.data_dir, sessions):
             image_id = path.name.partition(".")[0]
-            if path.parent.name == "images" and client.get(f"/images/{image_id}/content").status_code != 404:
+            if path.parent.name == "images" and client.get(f"/v1/images/{image_id}/content").status_code != 404:
                 found.append(f"image {image_id}: served, and never acknowledged or listed")
     return found
 
@@ -46,7 +46,7 @@ def _listed(client: httpx.Client) -> dict[str, Listed]:
     listed: dict[str, Listed] = {}
     before: dict[str, str] = {}
     while True:
-        page = client.get("/images", params={"limit": str(PAGE), **before}).raise_for_status().json()
+        page = client.get("/v1/images", params={"limit": str(PAGE), **before}).raise_for_status().json()
         listed |= {image["image_id"]: image for image in page["images"]}
         if page["next"] is None:
             return listed
@@ -63,7 +63,7 @@ def _losses_of_session(client: httpx.Client, session: Session, listed: dict[str,
         for loss in _losses_of_image(client, image_id, image):
             yield f"image {image_id}: {loss}"
     for image_id in session.deleted:
-        for path in (f"/images/{image_id}", f"/images/{image_id}/content"):
+        for path in (f"/v1/images/{image_id}", f"/v1/images/{image_id}/content"):
             if (status := client.get(path).status_code) != 404:
                 yield f"image {image_id}: deleted, and {path} answers {status}"
     last = client.post("/segment", headers={"X-Session-ID": session.name}).json()
@@ -72,7 +72,7 @@ def _losses_of_session(client: httpx.Client, session: Session, listed: dict[str,
 
 
 def _losses_of_image(client: httpx.Client, image_id: str, image: Image) -> Iterator[str]:
-    content = client.get(f"/images/{image_id}/content")
+    content = client.get(f"/v1/images/{image_id}/content")
     if content.status_code != 200:
         yield f"its content answers {content.status_code}"
         return

@@ -31,11 +31,11 @@ CLOSED = [
     ("POST", "/probe"),
     ("POST", "/segment"),
     ("POST", "/visualize"),
-    ("GET", "/images"),
-    ("POST", "/images"),
-    ("GET", f"/images/{SOME_ID}"),
-    ("GET", f"/images/{SOME_ID}/content"),
-    ("DELETE", f"/images/{SOME_ID}"),
+    ("GET", "/v1/images"),
+    ("POST", "/v1/images/upload"),
+    ("GET", f"/v1/images/{SOME_ID}"),
+    ("GET", f"/v1/images/{SOME_ID}/content"),
+    ("DELETE", f"/v1/images/{SOME_ID}"),
     ("GET", "/v1/jobs"),
     ("GET", f"/v1/jobs/{SOME_ID}"),
     ("GET", f"/v1/jobs/{SOME_ID}/events"),
@@ -144,7 +144,7 @@ async def test_a_key_s_owner_owns_what_is_made_with_it(bench):
         assert (await client.post("/segment")).json()["image_id"] == made  # the owner's shared session
     async with client_of(bench, door, bob) as client:
         assert is_problem(await client.post("/segment"), 400, "no_image_yet")
-        assert is_problem(await client.get(f"/images/{made}"), 404, "image_not_found")
+        assert is_problem(await client.get(f"/v1/images/{made}"), 404, "image_not_found")
     assert bench.store.record(made, "ann").owner == "ann"
 
 
@@ -157,12 +157,12 @@ async def test_without_keys_the_header_is_ignored(bench):
 async def test_a_revoked_key_dies_within_ten_seconds_and_a_new_one_lives_at_once(bench, clock):
     key, token = bench.store.keys.create("ann")
     async with client_of(bench, Door(bench.store.keys), token) as client:
-        assert (await client.get("/images")).status_code == 200
+        assert (await client.get("/v1/images")).status_code == 200
         bench.store.keys.revoke(key.key_id)
         clock.now_s += KNOWN_FOR_S
-        assert is_problem(await client.get("/images"), 401, "unauthorized")
+        assert is_problem(await client.get("/v1/images"), 401, "unauthorized")
         _, client.headers["Authorization"] = key, "Bearer " + bench.store.keys.create("ann")[1]
-        assert (await client.get("/images")).status_code == 200
+        assert (await client.get("/v1/images")).status_code == 200
 
 
 async def test_the_database_is_asked_once_in_ten_seconds_and_the_table_is_bounded(bench, clock, monkeypatch):
@@ -183,18 +183,18 @@ async def test_the_database_is_asked_once_in_ten_seconds_and_the_table_is_bounde
 async def test_how_many_requests_are_left_is_told_and_none_is_refused_too_early(bench, clock):
     async with client_of(bench, limited(requests_per_minute=3)) as client:
         for remaining, seconds in ((2, 60), (1, 50), (0, 40)):
-            response = await client.get("/images")
+            response = await client.get("/v1/images")
             assert response.status_code == 200
             assert response.headers["RateLimit-Policy"] == '"default";q=3;w=60'
             assert response.headers["RateLimit"] == f'"default";r={remaining};t={seconds}'
             clock.now_s += 10
-        refused = await client.get("/images")
+        refused = await client.get("/v1/images")
         assert is_problem(refused, 429, "too_many_requests")
         assert (refused.headers["Retry-After"], refused.headers["RateLimit"]) == ("30", '"default";r=0;t=30')
 
         clock.now_s += 30.1
-        assert (await client.get("/images")).headers["RateLimit"] == '"default";r=0;t=10'
-        assert is_problem(await client.get("/images"), 429, "too_many_requests")
+        assert (await client.get("/v1/images")).headers["RateLimit"] == '"default";r=0;t=10'
+        assert is_problem(await client.get("/v1/images"), 429, "too_many_requests")
 
 
 async def test_owners_are_counted_apart(bench):
@@ -202,7 +202,7 @@ async def test_owners_are_counted_apart(bench):
     door = Door(bench.store.keys, OwnerLimits(requests_per_minute=1))
     for token in (ann, bob):
         async with client_of(bench, door, token) as client:
-            assert [(await client.get("/images")).status_code for _ in range(2)] == [200, 429]
+            assert [(await client.get("/v1/images")).status_code for _ in range(2)] == [200, 429]
 
 
 async def test_streams_and_errors_tell_what_is_left_as_well(bench):
@@ -222,11 +222,11 @@ async def test_streams_and_errors_tell_what_is_left_as_well(bench):
 async def test_an_owner_has_so_many_requests_at_a_time(bench):
     async with client_of(bench, limited(concurrent_requests=1)) as client:
         async with held(bench, client):
-            refused = await client.get("/images")
+            refused = await client.get("/v1/images")
             assert is_problem(refused, 429, "too_many_at_once")
             assert int(refused.headers["Retry-After"]) >= 1
             assert (await client.get("/healthz")).status_code == 200
-        assert (await client.get("/images")).status_code == 200
+        assert (await client.get("/v1/images")).status_code == 200
 
 
 async def test_a_place_is_given_back_when_the_client_is_gone(bench):
@@ -236,7 +236,7 @@ async def test_a_place_is_given_back_when_the_client_is_gone(bench):
         await until(lambda: bench.workers.calls["generate"] > 0)
         request.cancel()
         await asyncio.wait({request})
-        assert (await client.get("/images")).status_code == 200
+        assert (await client.get("/v1/images")).status_code == 200
     assert [event.status for event in bench.of(RequestFinished)] == [499, 200]
 
 
@@ -244,10 +244,10 @@ async def test_a_stream_of_events_holds_a_place_until_it_ends(bench):
     async with client_of(bench, limited(concurrent_requests=1)) as client:
         following = asyncio.create_task(client.get("/v1/events"))
         await until(lambda: bench.flow.feed.num_streams == 1)
-        assert is_problem(await client.get("/images"), 429, "too_many_at_once")
+        assert is_problem(await client.get("/v1/images"), 429, "too_many_at_once")
         following.cancel()
         await asyncio.wait({following})
-        assert (await client.get("/images")).status_code == 200
+        assert (await client.get("/v1/images")).status_code == 200
 
 
 async def test_an_owner_has_so_many_unfinished_jobs(tmp_path: Path):

@@ -32,23 +32,23 @@ async def test_an_upload_sent_twice_with_one_key_is_one_image(bench: Bench):
     client = client_of(bench, Admission())
     key = {"Idempotency-Key": "photo-1", "Content-Type": "image/png"}
     picture, other = a_png(64), a_png(65)
-    answers = await asyncio.gather(*(client.post("/images", content=picture, headers=key) for _ in range(5)))
+    answers = await asyncio.gather(*(client.post("/v1/images/upload", content=picture, headers=key) for _ in range(5)))
     assert {answer.status_code for answer in answers} == {201}
     assert len({answer.json()["image_id"] for answer in answers}) == 1
-    assert len((await client.get("/images")).json()["images"]) == 1
+    assert len((await client.get("/v1/images")).json()["images"]) == 1
     assert len(bench.of(ImageCreated)) == 1
     form = {"file": ("photo.png", picture, "image/png")}  # the same picture, wrapped anew each time
-    again = await client.post("/images", files=form, headers={"Idempotency-Key": "photo-1"})
+    again = await client.post("/v1/images/upload", files=form, headers={"Idempotency-Key": "photo-1"})
     assert again.json()["image_id"] == answers[0].json()["image_id"]
-    assert is_problem(await client.post("/images", content=other, headers=key), 422, "idempotency_mismatch")
+    assert is_problem(await client.post("/v1/images/upload", content=other, headers=key), 422, "idempotency_mismatch")
 
 
 async def test_history_comes_in_pages_with_what_made_each_image(bench: Bench):
     async with client_of(bench) as client:
         ids = [await made(client, seed) for seed in range(5)]
 
-        first = (await client.get("/images", params={"limit": 3})).json()
-        rest = (await client.get("/images", params={"limit": 3, "before": first["next"]})).json()
+        first = (await client.get("/v1/images", params={"limit": 3})).json()
+        rest = (await client.get("/v1/images", params={"limit": 3, "before": first["next"]})).json()
 
     assert [image["image_id"] for image in first["images"] + rest["images"]] == ids[::-1]
     assert rest["next"] is None
@@ -58,7 +58,7 @@ async def test_history_comes_in_pages_with_what_made_each_image(bench: Bench):
 
 async def test_an_image_s_content_never_changes(bench: Bench):
     async with client_of(bench) as client:
-        image = (await client.get(f"/images/{await made(client, 1)}")).json()
+        image = (await client.get(f"/v1/images/{await made(client, 1)}")).json()
         content = await client.get(image["content"])
         again = await client.get(image["content"], headers={"If-None-Match": content.headers["etag"]})
 
@@ -73,13 +73,13 @@ async def test_a_deleted_image_is_gone_and_the_session_has_none(bench: Bench):
         image_id = await made(client, 1)
         await client.post("/segment")
 
-        assert (await client.delete(f"/images/{image_id}")).status_code == 204
+        assert (await client.delete(f"/v1/images/{image_id}")).status_code == 204
 
         for path in ("", "/content"):
-            assert is_problem(await client.get(f"/images/{image_id}{path}"), 404, "image_not_found")
-        assert is_problem(await client.delete(f"/images/{image_id}"), 404, "image_not_found")
+            assert is_problem(await client.get(f"/v1/images/{image_id}{path}"), 404, "image_not_found")
+        assert is_problem(await client.delete(f"/v1/images/{image_id}"), 404, "image_not_found")
         assert is_problem(await client.post("/segment"), 400, "no_image_yet")
-        assert (await client.get("/images")).json()["images"] == []
+        assert (await client.get("/v1/images")).json()["images"] == []
     assert [event.image_id for event in bench.of(ImageDeleted)] == [image_id]
 
 
@@ -87,9 +87,9 @@ async def test_a_deleted_image_is_gone_and_the_session_has_none(bench: Bench):
 async def test_an_upload_becomes_the_session_s_last_image(bench: Bench, way: str):
     async with client_of(bench) as client:
         if way == "body":
-            answer = await client.post("/images", content=a_png(), headers={"Content-Type": "image/png"})
+            answer = await client.post("/v1/images/upload", content=a_png(), headers={"Content-Type": "image/png"})
         else:
-            answer = await client.post("/images", files={"file": ("mine.png", a_png(), "image/png")})
+            answer = await client.post("/v1/images/upload", files={"file": ("mine.png", a_png(), "image/png")})
         uploaded = answer.json()
         segments = (await client.post("/segment")).json()
         image = (await client.get(answer.headers["location"])).json()
@@ -114,7 +114,7 @@ async def test_an_upload_becomes_the_session_s_last_image(bench: Bench, way: str
 )
 async def test_bad_uploads(bench: Bench, content: bytes, kind: str, status: int, code: str):
     async with client_of(bench, Admission(max_upload_bytes=100_000)) as client:
-        answer = await client.post("/images", content=content, headers={"Content-Type": kind} if kind else {})
+        answer = await client.post("/v1/images/upload", content=content, headers={"Content-Type": kind} if kind else {})
 
     assert is_problem(answer, status, code)
 
@@ -122,11 +122,11 @@ async def test_bad_uploads(bench: Bench, content: bytes, kind: str, status: int,
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
-        (f"/images/{uuid.uuid4()}", 404, "image_not_found"),
-        (f"/images/{uuid.uuid4()}/content", 404, "image_not_found"),
-        ("/images/nonsense", 422, "invalid_request"),
-        ("/images?limit=0", 422, "invalid_request"),
-        ("/images?before=x", 422, "invalid_request"),
+        (f"/v1/images/{uuid.uuid4()}", 404, "image_not_found"),
+        (f"/v1/images/{uuid.uuid4()}/content", 404, "image_not_found"),
+        ("/v1/images/nonsense", 422, "invalid_request"),
+        ("/v1/images?limit=0", 422, "invalid_request"),
+        ("/v1/images?before=x", 422, "invalid_request"),
     ],
 )
 async def test_bad_questions(bench: Bench, path: str, status: int, code: str):

@@ -50,7 +50,7 @@ async def test_a_job_is_accepted_at_once_and_its_image_is_there_in_the_end(clien
 
     job = await ended(client, job["url"])
     assert (job["state"], job["attempts"], job["problem"]) == ("succeeded", 1, None)
-    assert (await client.get(f"/images/{job['result']['image_id']}")).json()["request"]["prompt"] == "pear"
+    assert (await client.get(f"/v1/images/{job['result']['image_id']}")).json()["request"]["prompt"] == "pear"
     assert (await client.post("/segment")).json()["image_id"] == job["result"]["image_id"]  # the session's last one
 
 
@@ -67,7 +67,7 @@ async def test_a_job_that_is_cancelled_stops(client, bench):
     bench.workers.gate.set()
     assert cancelled["state"] == "cancelled"
     assert bench.workers.steps < PEAR["steps"]
-    assert (await client.get("/images")).json()["images"] == []
+    assert (await client.get("/v1/images")).json()["images"] == []
     assert (await client.post(f"{url}/cancel")).json() == cancelled
 
 

@@ -95,7 +95,7 @@ class Crowd:
         await self._send(owner, "POST", "/segment", 200, 400, 404)  # another call may delete it meanwhile
 
     async def _lists(self, owner: Owner, other: Owner) -> None:
-        path, ids = self.random.choice([("/images", other.images), ("/v1/jobs", other.jobs)])
+        path, ids = self.random.choice([("/v1/images", other.images), ("/v1/jobs", other.jobs)])
         before = {"before": self.random.choice(ids)} if ids and self.random.random() < 0.3 else {}
         answer = await self._send(owner, "GET", path, 200, params=before | {"limit": 10})
         for item in [*answer.json().get("images", ()), *answer.json().get("jobs", ())]:
@@ -105,7 +105,7 @@ class Crowd:
         if len(owner.images) > 3:
             image_id = owner.images.pop(0)
             owner.deleted.add(image_id)
-            await self._send(owner, "DELETE", f"/images/{image_id}", 204)
+            await self._send(owner, "DELETE", f"/v1/images/{image_id}", 204)
 
     async def _foreign(self, owner: Owner, other: Owner) -> None:
         """All that can be asked about an id, about one of the other's: as if it weren't there."""
@@ -138,8 +138,8 @@ class Crowd:
 def about_image(image_id: str) -> list[tuple[str, str, dict[str, object]]]:
     body = {"json": {"image_id": image_id}}
     return [
-        ("GET", f"/images/{image_id}", {}),
-        ("GET", f"/images/{image_id}/content", {}),
+        ("GET", f"/v1/images/{image_id}", {}),
+        ("GET", f"/v1/images/{image_id}/content", {}),
         ("POST", "/segment", body),
         ("POST", "/analyze", body),
         ("POST", "/analyze", {"params": {"image_id": image_id}}),

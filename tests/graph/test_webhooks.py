@@ -96,7 +96,7 @@ async def test_what_happens_comes_signed_as_cloud_events(client, bench, receiver
     assert (created["specversion"], created["subject"]) == ("1.0", record.image_id)
     assert created["source"] == "urn:ai-pipeline"
     assert datetime.fromisoformat(created["time"]).tzinfo is not None
-    assert created["data"]["image_url"] == f"/images/{record.image_id}/content"
+    assert created["data"]["image_url"] == f"/v1/images/{record.image_id}/content"
     assert (await client.get(created["data"]["image_url"])).headers["content-type"] == "image/png"
     assert (await client.get(created["data"]["job_url"])).json()["state"] == "succeeded"
     headers = receiver.messages[0].headers
@@ -112,7 +112,7 @@ async def test_what_happens_comes_signed_as_cloud_events(client, bench, receiver
 async def test_only_the_types_one_asked_for_come(client, bench, receiver):
     webhook = await registered(client, receiver.url, types=["image.deleted", "image.created", "image.created"])
     record = await bench.image()
-    await client.delete(f"/images/{record.image_id}")
+    await client.delete(f"/v1/images/{record.image_id}")
     await until(lambda: len(receiver.messages) == 2)
     assert [each.verified(webhook["secret"])["type"] for each in receiver.messages] == [
         "image.created",
@@ -131,7 +131,7 @@ async def test_a_receiver_that_fails_at_first_is_told_everything_in_order(client
     webhook = await registered(client, receiver.url)
     for seed in range(3):
         record = await bench.image(seed)
-        await client.delete(f"/images/{record.image_id}")
+        await client.delete(f"/v1/images/{record.image_id}")
     told = await settled(client, webhook, 3 * (len(AN_IMAGE) + 1))
     assert all((each["state"], each["attempts"]) == ("delivered", 3) for each in told)
     orders = in_order(receiver, webhook["secret"])
@@ -151,7 +151,7 @@ async def test_what_happens_while_the_receiver_and_then_the_service_is_away_come
     async with client_of(before) as client, working(before):
         webhook = await registered(client, receiver.url)
         record = await before.image(1)
-        await client.delete(f"/images/{record.image_id}")
+        await client.delete(f"/v1/images/{record.image_id}")
         while not any(each["attempts"] > 1 for each in await deliveries(client, webhook)):
             pass
     assert receiver.messages == []
@@ -357,4 +357,4 @@ def test_what_is_sent_stays_small_whatever_happened(type_):
     assert len(body) < MAX_BODY_BYTES
     data = json.loads(body)["data"]
     assert data["job_url"] == f"https://{'x' * 200}.example/v1/jobs/{NOWHERE}"
-    assert "//images" not in data["image_url"]
+    assert "//v1/images" not in data["image_url"]
