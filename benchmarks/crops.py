@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from benchmarks.harness import Result, compare
-from pipeline.engines.cifar100 import CIFAR100
+from pipeline.cifar100 import CIFAR100
 from pipeline.engines.clip import ClipEngine
 from pipeline.records import Pixels
 from pipeline.settings import Labelling, ServiceSettings

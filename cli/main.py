@@ -25,7 +25,7 @@ from cli.exposure import API_KEY, check_exposure, warnings
 from cli.keys import keys_app
 from cli.launcher import SERVE_CONFIG, LaunchError, LaunchOptions, Service, free_port, join, launch, read_config
 from cli.options import DataDir, ServeConfig
-from graphs.schemas import GenerateBody
+from graphs.parameters import GenerateBody
 from pipeline.records import Scheduler
 from pipeline.settings import ServiceSettings
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -47,12 +47,18 @@ class Diffusion:
         self._driver: asyncio.Task[None] | None = None
 
     async def generate(
-        self, request: GenerationRequest, owner: str = ""
+        self, request: GenerationRequest, owner: str = "", source: Pixels | None = None
     ) -> AsyncIterator[StepProgress | Computed[Pixels]]:
-        """Yield the progress of each step, and the image, (h, w, 3) uint8, last."""
-        from pipeline.engines.continuous import Order
+        """Yield the progress of each step, and the image, (h, w, 3) uint8, last.
 
-        order = Order(key=uuid4().hex, request=request, owner=owner)
+        Args:
+            source: (h', w', 3) uint8, of the image that `request.source` names.
+        """
+        from pipeline.engines.continuous import Order
+        from pipeline.engines.origins import origin_of
+
+        origin = None if source is None else origin_of(request, source)
+        order = Order(key=uuid4().hex, request=request, owner=owner, origin=origin)
         outcomes = self._join(order)
         try:
             while isinstance(outcome := await outcomes.get(), StepProgress):
@@ -64,6 +70,10 @@ class Diffusion:
             del self._streams[order.key]
             self._going.append(order.key)
             self._wake()
+
+    async def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """Count the tokens of texts, each with its beginning and end."""
+        return self._host.engine.count_tokens(texts)
 
     def status(self) -> ModelStatus:
         """Tell whether the model is loaded."""

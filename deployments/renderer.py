@@ -7,7 +7,7 @@ import asyncio
 from ray import serve
 
 from pipeline import drawing, images, uploads
-from pipeline.records import Computed, Drawings, Pixels, Segmentation
+from pipeline.records import Computed, Drawings, Encoding, Pixels, Segmentation, Upload
 from pipeline.settings import Drawing
 
 
@@ -25,10 +25,10 @@ class Renderer:
         drawings = await asyncio.to_thread(drawing.render, image, segmentation, style)
         return Computed(value=drawings, model="")
 
-    async def decode_upload(self, data: bytes) -> Pixels:
-        """Decode a picture from outside to (h, w, 3) uint8."""
+    async def decode_upload(self, data: bytes) -> Upload:
+        """Decode a picture from outside."""
         return await asyncio.to_thread(uploads.decode_upload, data)
 
-    async def encode_png(self, image: Pixels) -> bytes:
+    async def encode(self, image: Pixels, encoding: Encoding) -> bytes:
         """Encode an image, (h, w, 3) uint8."""
-        return await asyncio.to_thread(images.encode_png, image)
+        return await asyncio.to_thread(images.encode, image, encoding)

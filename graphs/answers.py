@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -19,5 +20,14 @@ def answer(model: BaseModel, status_code: int = 200) -> Response:
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Document error answers of a route."""
-    content = {PROBLEM_JSON: {"schema": schemas.Problem.model_json_schema()}}
+    return _documented(statuses, PROBLEM_JSON, schemas.Problem)
+
+
+def openai_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Document error answers of a route that OpenAI's clients call."""
+    return _documented(statuses, "application/json", schemas.OpenAIError)
+
+
+def _documented(statuses: Sequence[int], media_type: str, shape: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    content = {media_type: {"schema": shape.model_json_schema()}}
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from graphs.openai_errors import EDITS, openai_error, openai_status, speaks_openai
 from pipeline.errors import (
     BodyTooLarge,
     DeadlineExceeded,
@@ -33,7 +34,7 @@ from pipeline.events import Event, RequestFinished
 from pipeline.settings import Admission
 
 CLIENT_GONE = 499  # nginx's code for a client that hung up; only logs and metrics see it
-UPLOAD = ("POST", "/v1/images/upload")  # the one route whose bodies are pictures
+UPLOADS = frozenset({"/v1/images/upload", EDITS})  # the routes whose bodies hold pictures
 PROBLEM_JSON = "application/problem+json"
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # an id of the client's making that is fit for logs
@@ -89,7 +90,7 @@ class Edge:
             self._emit(call.finished())
 
     def _body_limit(self, scope: Scope) -> int:
-        is_upload = (scope["method"], scope["path"]) == UPLOAD
+        is_upload = scope["method"] == "POST" and scope["path"] in UPLOADS
         return self._admission.max_upload_bytes if is_upload else self._admission.max_body_bytes
 
 
@@ -136,8 +137,14 @@ class _Call:
 
 
 def problem(scope: Scope, error: PipelineError, **extra: Any) -> Response:
-    """Answer an error as problem+json, and note it for the log."""
+    """Answer an error as problem+json, or as OpenAI does where its clients ask, and note it for the log."""
     scope["state"]["error"] = error
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.status == Unauthorized.status:
+        headers["WWW-Authenticate"] = "Bearer"  # RFC 6750
+    if speaks_openai(scope):
+        body = orjson.dumps(openai_error(error, extra.get("errors")))
+        return Response(body, status_code=openai_status(error), media_type="application/json", headers=headers)
     content = {
         "type": f"urn:ai-pipeline:{error.code}",
         "title": error.title,
@@ -147,9 +154,6 @@ def problem(scope: Scope, error: PipelineError, **extra: Any) -> Response:
         "request_id": scope["state"]["request_id"],
         **extra,
     }
-    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-    if error.status == Unauthorized.status:
-        headers["WWW-Authenticate"] = "Bearer"  # RFC 6750
     return Response(orjson.dumps(content), status_code=error.status, media_type=PROBLEM_JSON, headers=headers)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -55,14 +55,14 @@ class Followers:
                 del self._queues[request_id]
 
 
-async def stream(scope: Scope, items: AsyncGenerator[Notice | Response, None]) -> Response:
-    """Send notices as server-sent events, an answer as the last one, `generation.finished`, or an `error`.
+async def stream(scope: Scope, items: AsyncGenerator[T, None], encode: Callable[[T], bytes]) -> Response:
+    """Send what happens as server-sent events, the last one an `error` if it fails.
 
     Raises:
-        PipelineError: what failed before the first notice, such as a refusal, gets its own status.
+        PipelineError: what failed before the first item, such as a refusal, gets its own status.
     """
     first = await anext(items)
-    return EventSourceResponse(_with_first(scope, first, items), headers={"Cache-Control": "no-store"})
+    return EventSourceResponse(_with_first(scope, first, items, encode), headers={"Cache-Control": "no-store"})
 
 
 def endless_stream(scope: Scope, items: AsyncGenerator[Notice | Response, None], after: int) -> Response:
@@ -76,15 +76,15 @@ def endless_stream(scope: Scope, items: AsyncGenerator[Notice | Response, None],
 
 
 async def _with_first(
-    scope: Scope, first: Notice | Response, items: AsyncGenerator[Notice | Response, None]
+    scope: Scope, first: T, items: AsyncGenerator[T, None], encode: Callable[[T], bytes]
 ) -> AsyncIterator[bytes]:
     async with aclosing(items):
-        yield _encode(first)
+        yield encode(first)
         limit = asyncio.timeout_at(scope["state"]["deadline"].when() - GRACE_S)
         try:
             async with limit:
                 async for item in items:
-                    yield _encode(item)
+                    yield encode(item)
         except Exception as failure:
             error = DeadlineExceeded(deadline_s=scope["state"]["deadline_s"]) if limit.expired() else failure
             yield _encode_error(scope, error)
@@ -109,7 +109,7 @@ async def _with_heartbeat(
             if not following.done():
                 continue
             item, following = await following, None
-            yield _encode(item)
+            yield as_event(item)
     except StopAsyncIteration:
         return
     except Exception as error:
@@ -123,7 +123,8 @@ async def _with_heartbeat(
         await items.aclose()
 
 
-def _encode(item: Notice | Response) -> bytes:
+def as_event(item: Notice | Response) -> bytes:
+    """A notice as an event; an answer as the last one, `generation.finished`."""
     if isinstance(item, Response):
         return format_sse_event(event=FINISHED, data_str=bytes(item.body).decode())
     sequence = None if item.sequence is None else str(item.sequence)

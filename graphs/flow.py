@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
-
 from graphs.admission import Gate
 from graphs.cache_client import CacheActor
 from graphs.event_stream import Followers
@@ -19,18 +17,18 @@ from graphs.feed import Feed, Hub
 from graphs.gallery import Gallery
 from graphs.generations import Generations
 from graphs.models import Models
+from graphs.questions import Questions
 from graphs.reactions import Reactions
 from graphs.stage_runner import StageRunner
 from graphs.stages import DESCRIBE, DESCRIBE_REGIONS, RENDER, SEGMENT
 from graphs.together import together
 from graphs.webhook_dispatcher import WebhookDispatcher
 from graphs.workers import Workers, retried
-from pipeline.events import (
-    Event,
-    ImageProbed,
-)
+from pipeline.events import Event
 from pipeline.jobs import IdempotencyKey
+from pipeline.png_text import read_parameters
 from pipeline.records import (
+    Computed,
     Description,
     Descriptions,
     Drawings,
@@ -38,8 +36,9 @@ from pipeline.records import (
     Pixels,
     PointsAndBox,
     Segmentation,
+    Upload,
 )
-from pipeline.settings import Probing, Profile, ServiceSettings
+from pipeline.settings import Profile, ServiceSettings
 from pipeline.store import Store
 
 
@@ -50,15 +49,6 @@ class ImageAnalysis:
     segmentation: Segmentation
     regions: Descriptions
     drawings: Drawings
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Probe:
-    """How well a text matches an image and its regions, each from 0 to 1."""
-
-    image_match: float
-    region_matches: tuple[float, ...]
-    region_labels: tuple[str, ...]
 
 
 class Flow:
@@ -86,7 +76,7 @@ class Flow:
         self.models = models
         self.followers = Followers()
         self._emit = emit
-        self.gallery = Gallery(store, workers, put, self.emit)
+        self.gallery = Gallery(store, workers, put, self.emit, embeds_parameters=settings.embed_parameters)
         self._workers = workers
         generations = Gate("images", settings.admission.max_generations)
         self.stage_runs = Gate("analyses", settings.admission.max_stages)
@@ -114,6 +104,7 @@ class Flow:
             describe=self.describe,
             emit=self.emit,
         )
+        self.questions = Questions(profile.clip, workers, self.describe, self.describe_regions, self.emit)
         self.jobs = self.generations.jobs
         self.feed.consumers += [self.jobs.notice, self.webhooks.notice]
         self.reactions = Reactions(self.gallery, self._stages, settings.reactions.max_waiting)
@@ -150,11 +141,48 @@ class Flow:
             Overloaded: too many analyses are running already.
         """
         with self.stage_runs.entered(request_id):
-            started = time.monotonic()
-            pixels = await retried("decode_upload", request_id, lambda: self._workers.decode_upload(data), self.emit)
-            return await self.gallery.keep(
-                pixels, owner=owner, sessions=sessions, request_id=request_id, started=started, key=key
-            )
+            upload = await self.decode(data, request_id)
+            return await self.keep(upload, owner=owner, sessions=sessions, request_id=request_id, key=key)
+
+    async def keep(
+        self,
+        upload: Upload,
+        *,
+        owner: str,
+        sessions: Sequence[str],
+        request_id: str,
+        key: IdempotencyKey | None = None,
+    ) -> ImageRecord:
+        """Keep a picture from outside that was looked into.
+
+        Raises:
+            IdempotencyMismatch: the key was used for another request.
+        """
+        return await self.gallery.keep(
+            upload.pixels,
+            owner=owner,
+            sessions=sessions,
+            request_id=request_id,
+            started=time.monotonic(),
+            request=read_parameters(upload.parameters),
+            key=key,
+        )
+
+    async def decode(self, data: bytes, request_id: str) -> Upload:
+        """Look into a picture from outside.
+
+        Raises:
+            InvalidUpload: it can't be used; says why.
+            Overloaded: too many analyses are running already.
+        """
+        with self.stage_runs.entered(request_id):
+            return await retried("decode_upload", request_id, lambda: self._workers.decode_upload(data), self.emit)
+
+    async def count_tokens(self, texts: Sequence[str], request_id: str) -> Sequence[int]:
+        """Count what the diffusion model makes of each text."""
+        if not texts:
+            return ()
+        return await retried("count_tokens", request_id, lambda: self._workers.count_tokens(texts), self.emit)
 
     async def describe(self, record: ImageRecord, request_id: str, background: bool = False) -> Description:
         """Classify the whole image."""
@@ -166,10 +194,10 @@ class Flow:
         """Take the image apart."""
         return cast(Segmentation, await self._stages.result(SEGMENT, record, request_id))
 
-    async def segment_prompts(
+    async def cut_out(
         self, record: ImageRecord, prompts: Sequence[PointsAndBox], request_id: str
-    ) -> Segmentation:
-        """Cut out what prompts show, one region for each, in their order.
+    ) -> tuple[Segmentation, Descriptions]:
+        """Cut out what prompts show, one region for each, in their order, and say what it is.
 
         Raises:
             Overloaded: too many analyses are running already.
@@ -177,14 +205,17 @@ class Flow:
         """
         with self.stage_runs.entered(request_id):
             image = await self.gallery.lend(record)
-            everything = self.profile.sam2.everything
-            computed = await retried(
-                "segment_prompts",
-                request_id,
-                lambda: self._workers.segment_prompts(image, prompts, everything),
-                self.emit,
-            )
-        return computed.value
+            everything, labelling = self.profile.sam2.everything, self.profile.clip.labelling
+
+            async def cut() -> Computed[Segmentation]:
+                return await self._workers.segment_prompts(image, prompts, everything)
+
+            regions = (await retried("segment_prompts", request_id, cut, self.emit)).value
+
+            async def describe() -> Computed[Descriptions]:
+                return await self._workers.describe(image, regions, labelling)
+
+            return regions, (await retried("describe_prompts", request_id, describe, self.emit)).value
 
     async def describe_regions(self, record: ImageRecord, request_id: str) -> Descriptions:
         """Classify every region."""
@@ -201,27 +232,3 @@ class Flow:
             regions = group.create_task(self.describe_regions(record, request_id))
             drawings = group.create_task(self.render(record, request_id))
         return ImageAnalysis(segmentation=segmentation.result(), regions=regions.result(), drawings=drawings.result())
-
-    async def probe(self, record: ImageRecord, text: str, request_id: str) -> Probe:
-        """Compare a text with the image and each of its regions."""
-        started = time.monotonic()
-        encode = retried("encode_text", request_id, lambda: self._workers.encode_text(text), self.emit)
-        async with together() as group:
-            encoding = group.create_task(encode)
-            describing = group.create_task(self.describe(record, request_id))
-            describing_regions = group.create_task(self.describe_regions(record, request_id))
-        image, regions = describing.result(), describing_regions.result()
-        cosines = np.vstack([image.vector, regions.vectors]) @ encoding.result()[0]
-        image_match, *region_matches = _matches(cosines, self.profile.clip.probing)
-        self.emit(ImageProbed(request_id=request_id, image_id=record.image_id, seconds=time.monotonic() - started))
-        return Probe(
-            image_match=image_match,
-            region_matches=tuple(region_matches),
-            region_labels=tuple(labels[0] for labels in regions.labels),
-        )
-
-
-def _matches(cosines: np.ndarray[Any, np.dtype[np.float32]], probing: Probing) -> list[float]:
-    """Map cosines linearly from the profile's bounds to 0 … 1, clipped."""
-    share = (cosines - probing.floor) / (probing.ceiling - probing.floor)
-    return cast("list[float]", share.clip(0, 1).tolist())

@@ -11,11 +11,15 @@ from typing import Any
 from graphs.image_shelf import ImageShelf
 from graphs.workers import SharedImage, Workers, retried
 from pipeline import images
+from pipeline.cache import SizedLru
 from pipeline.errors import NoImageYet
 from pipeline.events import Event, ImageCreated, ImageDeleted
 from pipeline.jobs import IdempotencyKey, Lease
-from pipeline.records import GenerationRequest, ImageRecord, Pixels
-from pipeline.store import Store, StoreFacts, new_id
+from pipeline.png_text import PARAMETERS, with_text, write_parameters
+from pipeline.records import Encoding, GenerationRequest, ImageRecord, Pixels
+from pipeline.store import ImageFilter, Store, StoreFacts, new_id
+
+MAX_ENCODED_BYTES = 32 << 20  # of images in other formats and sizes
 
 
 class Gallery:
@@ -23,13 +27,22 @@ class Gallery:
 
     Args:
         put: makes a reference of pixels that workers can be given.
+        embeds_parameters: whether a PNG says how its image was made.
     """
 
     def __init__(
-        self, store: Store, workers: Workers, put: Callable[[Pixels], Any], emit: Callable[[Event], None]
+        self,
+        store: Store,
+        workers: Workers,
+        put: Callable[[Pixels], Any],
+        emit: Callable[[Event], None],
+        *,
+        embeds_parameters: bool,
     ) -> None:
         self._store = store
         self._workers = workers
+        self._embeds_parameters = embeds_parameters
+        self._encoded: SizedLru[tuple[str, Encoding], bytes] = SizedLru(MAX_ENCODED_BYTES)
         self._shelf = ImageShelf(store, put)
         self._emit = emit
 
@@ -64,7 +77,9 @@ class Gallery:
         """
         digest = images.digest(pixels)
         image = self._shelf.keep(digest, pixels)
-        png = await retried("encode_png", request_id, lambda: self._workers.encode_png(image), self._emit)
+        png = await self._encode(image, Encoding(), request_id)
+        if request is not None and self._embeds_parameters:
+            png = with_text(png, PARAMETERS, write_parameters(request, model))
         record = ImageRecord(
             image_id=new_id(),
             digest=digest,
@@ -87,13 +102,31 @@ class Gallery:
             self._emit(created)
         return kept
 
-    async def history(self, owner: str, *, limit: int, before: str | None) -> list[ImageRecord]:
+    async def history(self, owner: str, *, limit: int, before: str | None, wanted: ImageFilter) -> list[ImageRecord]:
         """List an owner's images, newest first."""
-        return await asyncio.to_thread(lambda: self._store.history(owner, limit=limit, before=before))
+        return await asyncio.to_thread(lambda: self._store.history(owner, limit=limit, before=before, wanted=wanted))
 
     async def png(self, record: ImageRecord) -> bytes:
         """Read an image's PNG."""
         return await asyncio.to_thread(self._store.png, record.image_id)
+
+    async def encoded(self, record: ImageRecord, encoding: Encoding, request_id: str) -> bytes:
+        """An image as it is asked for; its PNG as it was kept."""
+        if encoding == Encoding():
+            return await self.png(record)
+        key = record.digest, encoding
+        found = self._encoded.get(key)
+        if found is None:
+            found = await self._encode(await self.lend(record), encoding, request_id)
+            self._encoded.put(key, found, len(found))
+        return found
+
+    async def encode(self, pixels: Pixels, encoding: Encoding, request_id: str) -> bytes:
+        """Encode a small picture, (h, w, 3) uint8, that isn't kept."""
+        return await self._encode(SharedImage(digest="", pixels=pixels), encoding, request_id)
+
+    async def _encode(self, image: SharedImage, encoding: Encoding, request_id: str) -> bytes:
+        return await retried("encode", request_id, lambda: self._workers.encode(image, encoding), self._emit)
 
     async def delete(self, image_id: str, *, owner: str, request_id: str) -> None:
         """Remove an image and all that was computed of it.

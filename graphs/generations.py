@@ -3,43 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 from graphs.admission import Gate
 from graphs.feed import Feed
 from graphs.gallery import Gallery
+from graphs.image_maker import GENERATE, ImageMaker
+from graphs.image_orders import ImageOrder
 from graphs.job_runner import JobRunner
-from graphs.together import together
-from graphs.workers import WorkerDied, Workers
-from pipeline import images
-from pipeline.errors import JobEnded, JobRunning, StageFailed, WorkerLost, from_problem
-from pipeline.events import Event, GenerationStarted, GenerationStepped, StageRetried
-from pipeline.jobs import ENDED, MAX_ATTEMPTS, IdempotencyKey, Job, JobOrder, JobState, Lease, Submitted
-from pipeline.notices import STEPPED, Notice
-from pipeline.records import Computed, Description, GenerationRequest, ImageRecord, Pixels, StepProgress
+from graphs.together import last_of, merged, together
+from graphs.workers import Workers
+from pipeline.errors import JobEnded, JobRunning, from_problem
+from pipeline.events import Event
+from pipeline.jobs import ENDED, IdempotencyKey, Job, JobOrder, JobState, Submitted
+from pipeline.notices import Notice
+from pipeline.records import Description, GenerationRequest, ImageRecord
 from pipeline.settings import ServiceSettings
 from pipeline.store import Store, new_id
 
-GENERATE = "generate"  # the kind of job that makes an image
 LONG_LIFE = 1000  # notices of one job
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageOrder:
-    """A wanted image, and for whom."""
-
-    request: GenerationRequest
-    owner: str
-    sessions: Sequence[str]  # whose last image it becomes
-    request_id: str
-    key: IdempotencyKey | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,22 +63,33 @@ class Generations:
         self.gate = gate
         self.jobs = JobRunner(
             store.jobs,
-            self._do,
+            ImageMaker(workers, gallery, feed, emit).make,
             capacity=settings.admission.max_generations,
             max_waiting=settings.admission.max_waiting_jobs,
             max_unfinished=settings.limits.unfinished_jobs,
         )
-        self._workers = workers
         self._store = store
         self._gallery = gallery
         self._feed = feed
         self._describe = describe
-        self._emit = emit
 
     async def generate(self, order: ImageOrder) -> GeneratedImage:
-        """Make an image, keep it as the last one of its sessions, and describe it.
+        """Make an image as `make` does, and describe it."""
+        made: GeneratedImage = await last_of(self.generating(order, tell=False))
+        return made
 
-        The work is a job. It stops with the caller, unless it has a key by which the caller may come back for it.
+    async def generating(
+        self, order: ImageOrder, *, tell: bool = True
+    ) -> AsyncGenerator[Notice | GeneratedImage, None]:
+        """Make an image and describe it; yields what happens on the way, if one wants to be told, the image last."""
+        async with aclosing(self._making(order, tell=tell)) as items:
+            async for item in items:
+                yield await self._generated(item) if isinstance(item, Job) else item
+
+    async def make(self, orders: Sequence[ImageOrder]) -> list[ImageRecord]:
+        """Make the images of one request, and keep each as the last one of its sessions.
+
+        Each is a job. It stops with the caller, unless it has a key by which the caller may come back for it.
 
         Raises:
             Overloaded: too many images are waiting already.
@@ -101,21 +98,30 @@ class Generations:
             JobEnded: somebody cancelled it.
             ModelNotReady, StageFailed, WorkerLost: from the workers.
         """
-        made: GeneratedImage | None = None
-        async with aclosing(self.generating(order, tell=False)) as items:
-            async for item in items:
-                made = item if isinstance(item, GeneratedImage) else made
-        if made is None:
-            raise StageFailed(stage="generate", reason="nothing was made")
+        made: list[ImageRecord] = await last_of(self.making(orders, tell=False))
         return made
 
-    async def generating(
-        self, order: ImageOrder, *, tell: bool = True
-    ) -> AsyncGenerator[Notice | GeneratedImage, None]:
-        """Make an image as `generate` does; yields what happens on the way, if one wants to be told, the image last."""
+    async def making(
+        self, orders: Sequence[ImageOrder], *, tell: bool = True
+    ) -> AsyncGenerator[Notice | list[ImageRecord], None]:
+        """Make images as `make` does; yields what happens on the way, if one wants to be told, the images last."""
+        jobs: dict[str, Job] = {}
+        numbers: dict[str, int] = {}
+        streams = [self._making(order, tell=tell) for order in orders]
+        async with aclosing(merged(streams)) as items:
+            async for number, item in items:
+                if isinstance(item, Job):
+                    jobs[item.job_id] = item
+                    numbers[item.job_id] = number
+                else:
+                    yield item
+        in_turn = sorted(jobs.values(), key=lambda job: numbers[job.job_id])
+        yield [await self._record(job) for job in in_turn]
+
+    async def _making(self, order: ImageOrder, *, tell: bool) -> AsyncGenerator[Notice | Job, None]:
         owner = order.owner
         if order.key is not None and (made := await self._made_before(owner, order.key)):
-            yield await self._generated(made)
+            yield made
             return
         job_id = new_id()
         with self.gate.entered(order.request_id):
@@ -139,16 +145,25 @@ class Generations:
                     if order.key is None:
                         await asyncio.shield(self.jobs.cancel(job.job_id, owner))
                     raise
-            yield await self._generated(job)
+            yield job
 
-    async def submit(self, order: ImageOrder) -> Job:
-        """Accept the making of an image as a job, and don't wait for it.
+    async def submit(self, orders: Sequence[ImageOrder]) -> list[Job]:
+        """Accept the making of a request's images as jobs, and don't wait for them; all or none, but for a key's.
 
         Raises:
             IdempotencyMismatch: the key was used for another request.
-            TooManyJobs: too many wait already.
+            TooManyJobs, TooManyUnfinished: too many wait already.
         """
-        return (await self._submit(order, new_id())).job
+        jobs: list[Job] = []
+        try:
+            for order in orders:
+                jobs.append((await self._submit(order, new_id())).job)  # noqa: PERF401  # what was accepted counts
+        except BaseException:
+            for order, job in zip(orders, jobs, strict=False):
+                if order.key is None:
+                    await asyncio.shield(self.jobs.cancel(job.job_id, order.owner))
+            raise
+        return jobs
 
     async def follow(self, job_id: str, owner: str, after: int = 0) -> AsyncGenerator[Notice, None]:
         """Yield what happens to a job from a sequence number on, until it has ended.
@@ -208,15 +223,8 @@ class Generations:
         return await self.jobs.submit(job, order.key)
 
     async def _generated(self, job: Job, *, background: bool = False) -> GeneratedImage:
-        """What a settled job made; in the background, describing it needs no admission.
-
-        Raises:
-            JobEnded: nothing; it was cancelled or is dead.
-            PipelineError: what it failed with.
-        """
-        if job.result is None:
-            raise from_problem(job.problem) if job.problem else JobEnded(job_id=job.job_id, state=job.state.value)
-        record = await self._gallery.find(job.result["image_id"], owner=job.order.owner, session="")
+        """What a settled job made, described; in the background, that needs no admission. Raises as `_record` does."""
+        record = await self._record(job)
         async with together() as group:
             reading = group.create_task(self._gallery.png(record))
             describing = group.create_task(self._describe(record, job.order.request_id, background))
@@ -228,67 +236,13 @@ class Generations:
             request_id=job.order.request_id,
         )
 
-    async def _do(self, job: Job, lease: Lease) -> None:
-        """Do a job; its image and its success are kept together."""
-        request, request_id = GenerationRequest.from_dict(job.order.request), job.order.request_id
-        started = time.monotonic()
-        self._emit(
-            GenerationStarted(
-                request_id=request_id, width=request.width, height=request.height, num_steps=request.steps
-            )
-        )
-        try:
-            image = await self._denoise(request, job)
-        except WorkerDied:
-            if lease.attempt < MAX_ATTEMPTS:
-                self._emit(StageRetried(request_id=request_id, stage=GENERATE))
-            raise WorkerLost(stage=GENERATE) from None
-        await self._gallery.keep(
-            image.value,
-            owner=job.order.owner,
-            sessions=job.order.sessions,
-            request_id=request_id,
-            started=started,
-            request=request,
-            model=image.model,
-            lease=lease,
-        )
+    async def _record(self, job: Job) -> ImageRecord:
+        """The image a settled job made.
 
-    async def _denoise(self, request: GenerationRequest, job: Job) -> Computed[Pixels]:
-        image: Computed[Pixels] | None = None
-        async with aclosing(self._workers.generate(request, job.order.owner)) as items:
-            async for item in items:
-                if isinstance(item, StepProgress):
-                    await self._tell_step(item, job)
-                else:
-                    image = item
-        if image is None:
-            raise StageFailed(stage=GENERATE, reason="the stream ended without an image")
-        return image
-
-    async def _tell_step(self, progress: StepProgress, job: Job) -> None:
-        stepped = GenerationStepped(
-            request_id=job.order.request_id,
-            step=progress.step,
-            num_steps=progress.num_steps,
-            preview=progress.preview,
-        )
-        self._emit(stepped)
-        if not self._feed.has_readers:
-            return
-        preview = None if progress.preview is None else await asyncio.to_thread(_as_base64, progress.preview)
-        self._feed.publish(
-            Notice(
-                sequence=None,
-                type=STEPPED,
-                owner=job.order.owner,
-                image_id=None,
-                job_id=job.job_id,
-                payload=asdict(replace(stepped, preview=None)) | {"preview": preview},
-                created_at=datetime.now(UTC),
-            )
-        )
-
-
-def _as_base64(preview: Pixels) -> str:
-    return b64encode(images.encode_png(preview)).decode()
+        Raises:
+            JobEnded: none; it was cancelled or is dead.
+            PipelineError: what it failed with.
+        """
+        if job.result is None:
+            raise from_problem(job.problem) if job.problem else JobEnded(job_id=job.job_id, state=job.state.value)
+        return await self._gallery.find(job.result["image_id"], owner=job.order.owner, session="")

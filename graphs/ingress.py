@@ -19,7 +19,8 @@ from deployments.segmentation_cache import RemoteCache
 from graphs.caller import EVERYONE
 from graphs.door import Door
 from graphs.flow import Flow, ImageAnalysis
-from graphs.generations import GeneratedImage, ImageOrder
+from graphs.generations import GeneratedImage
+from graphs.image_orders import ImageOrder
 from graphs.logs import configure_logging, log_event, logger
 from graphs.metrics import Metrics
 from graphs.models import Models
@@ -83,8 +84,7 @@ class Ingress:
         # Ray's own pool has five threads for a replica this small; the store and the pictures want more.
         loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="blocking"))
         self._chores = [loop.create_task(chore) for chore in (self._report(), self._sweep(), self._flow.run())]
-        device = "cpu" if self._settings.accelerator == "cpu" else "cuda"
-        return build_http_app(self._flow, self._settings.admission, device, self._door)
+        return build_http_app(self._flow, self._settings, self._door)
 
     def check_health(self) -> None:
         """Serve asks again and again, and replaces a replica that raises.

@@ -10,25 +10,31 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
 from graphs import schemas
+from graphs.analysis_routes import analysis_routes
 from graphs.answers import answer, problems
 from graphs.caller import AnyCaller, Caller
 from graphs.door import Door
 from graphs.edge import Edge, answer_errors
+from graphs.edit_routes import edit_routes
+from graphs.edits import Edits
 from graphs.event_routes import EVENT_STREAM, event_routes
-from graphs.event_stream import stream
+from graphs.event_stream import as_event, stream
 from graphs.fact_metrics import exposition
 from graphs.flow import Flow
-from graphs.generations import ImageOrder
-from graphs.history_routes import history_routes
 from graphs.idempotency import Key
+from graphs.image_orders import ImageOrder
+from graphs.image_routes import image_routes
 from graphs.job_routes import RESPOND_ASYNC, generated, job_routes
 from graphs.json_route import JsonRoute
+from graphs.openai_images import OpenAIImages
+from graphs.openai_routes import openai_routes
+from graphs.parameters import GenerateBody
 from graphs.schemas import class_scores, percent
 from graphs.together import together
 from graphs.visualizations import Visualizations
 from graphs.webhook_routes import webhook_routes
 from pipeline.records import ImageRecord
-from pipeline.settings import Admission
+from pipeline.settings import ServiceSettings
 
 DESCRIPTION = """
 Text becomes an image, the image is classified and taken apart, and what was computed once is kept.
@@ -41,15 +47,15 @@ Where an owner's requests are limited, `RateLimit` tells how many are left, and 
 """
 
 
-def build_http_app(flow: Flow, admission: Admission, device: str, door: Door | None = None) -> FastAPI:
+def build_http_app(flow: Flow, settings: ServiceSettings, door: Door | None = None) -> FastAPI:
     """Make the ASGI application.
 
     Args:
         flow: does the work.
-        admission: bounds of bodies and time.
-        device: what `GET /` says as long as no model has answered.
         door: who may come in; everyone if left out.
     """
+    edits = Edits(flow)
+    models = (flow.profile.name, *settings.model_aliases)
     app: FastAPI = FastAPIOffline(
         title="ai-pipeline",
         description=DESCRIPTION,
@@ -58,13 +64,18 @@ def build_http_app(flow: Flow, admission: Admission, device: str, door: Door | N
         swagger_ui_parameters={"defaultModelsExpandDepth": -1},
     )
     app.include_router(_origin_routes(flow))
-    app.include_router(history_routes(flow))
+    app.include_router(
+        openai_routes(flow, OpenAIImages(flow, edits, models, settings.public_url), models, f"{models[0]}-clip")
+    )
+    app.include_router(image_routes(flow))
+    app.include_router(edit_routes(flow, edits))
+    app.include_router(analysis_routes(flow))
     app.include_router(job_routes(flow))
     app.include_router(event_routes(flow))
     app.include_router(webhook_routes(flow))
-    app.include_router(_service_routes(flow, device))
+    app.include_router(_service_routes(flow, "cpu" if settings.accelerator == "cpu" else "cuda"))
     answer_errors(app)
-    app.add_middleware(Edge, admission=admission, enter=(door or Door()).entered, emit=flow.emit)
+    app.add_middleware(Edge, admission=settings.admission, enter=(door or Door()).entered, emit=flow.emit)
     return app
 
 
@@ -99,7 +110,7 @@ def _origin_routes(flow: Flow) -> APIRouter:
         },
     )
     async def generate(
-        body: schemas.GenerateBody,
+        body: GenerateBody,
         request: Request,
         caller: AnyCaller,
         key: Key,
@@ -120,14 +131,15 @@ def _origin_routes(flow: Flow) -> APIRouter:
             key=key,
         )
         if RESPOND_ASYNC in prefer:
-            job = schemas.JobStatus.of(await flow.generations.submit(order))
+            (submitted,) = await flow.generations.submit([order])
+            job = schemas.JobStatus.of(submitted)
             accepted = answer(job, status_code=202)
             accepted.headers.update({"Location": job.url, "Preference-Applied": RESPOND_ASYNC})
             caller.greet(accepted)
             return accepted
 
         if EVENT_STREAM in request.headers.get("accept", ""):
-            made = await stream(request.scope, generated(flow.generations.generating(order)))
+            made = await stream(request.scope, generated(flow.generations.generating(order)), as_event)
         else:
             made = answer(schemas.Generated.of(await flow.generations.generate(order)))
         caller.greet(made)
@@ -155,7 +167,7 @@ def _origin_routes(flow: Flow) -> APIRouter:
     async def probe(body: schemas.ProbeBody, caller: AnyCaller, image_id: ImageId = None) -> Response:
         """Say how well a text matches an image and each of its regions."""
         image = await find(caller, body, image_id)
-        found = await flow.probe(image, body.prompt, caller.request_id)
+        found = await flow.questions.probe(image, body.prompt, caller.request_id)
         matches = zip(found.region_labels, found.region_matches, strict=True)
         return answer(
             schemas.ProbeAnswer(

@@ -2,105 +2,28 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 from binascii import b2a_base64
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.errors import InvalidRequest
+from graphs.parameters import Prompt
 from pipeline.jobs import Job, JobState
 from pipeline.records import (
     Description,
     Descriptions,
-    GenerationRequest,
-    ImageRecord,
     LabelScore,
     Polygon,
     Scheduler,
     Segmentation,
 )
-from pipeline.settings import DiffusionSettings, GenerationDefaults, GenerationLimits
+from pipeline.settings import GenerationDefaults, GenerationLimits
 
 if TYPE_CHECKING:
     from graphs.generations import GeneratedImage  # ray comes with it
-
-MAX_PROMPT_CHARS = 2000
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
-def _clean(text: str) -> str:
-    text = text.strip()
-    if _CONTROL.search(text):
-        raise ValueError("holds control characters; send plain text")
-    return text
-
-
-def _not_empty(text: str) -> str:
-    if not text:
-        raise ValueError("is empty; send a few words")
-    return text
-
-
-Text = Annotated[str, Field(max_length=MAX_PROMPT_CHARS), AfterValidator(_clean)]
-Prompt = Annotated[Text, AfterValidator(_not_empty)]
-
-RED_APPLE = "red apple in white plate"
-
-
-class GenerateBody(BaseModel):
-    """A text to make an image of. Only `prompt` is needed; the profile has defaults for the rest."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": RED_APPLE}, {"prompt": RED_APPLE, "seed": 7}]})
-
-    prompt: Prompt
-    negative_prompt: Text = ""
-    seed: int | None = Field(
-        None, ge=0, lt=2**32, description="Same request, same seed, same image. Random if left out."
-    )
-    steps: int | None = Field(None, ge=1)
-    guidance: float | None = Field(None, ge=0, allow_inf_nan=False, description="Classifier-free guidance scale.")
-    width: int | None = Field(None, ge=1, description="In pixels.")
-    height: int | None = Field(None, ge=1, description="In pixels.")
-    scheduler: Scheduler | None = None
-    deterministic: Annotated[bool, Field(description="Same bits under any load, at the price of sharing no step.")] = (
-        False
-    )
-
-    def resolve(self, settings: DiffusionSettings) -> GenerationRequest:
-        """Fill in the profile's defaults and check its limits.
-
-        Raises:
-            InvalidRequest: a value is outside of what the profile allows; says what is inside.
-        """
-        defaults, limits = settings.defaults, settings.limits
-        request = GenerationRequest(
-            prompt=self.prompt,
-            negative_prompt=self.negative_prompt,
-            width=self.width or defaults.width,
-            height=self.height or defaults.height,
-            steps=self.steps or defaults.steps,
-            guidance=defaults.guidance if self.guidance is None else self.guidance,
-            seed=secrets.randbelow(2**32) if self.seed is None else self.seed,
-            scheduler=self.scheduler or defaults.scheduler,
-            deterministic=self.deterministic,
-        )
-        for name, side in (("width", request.width), ("height", request.height)):
-            if not limits.min_side <= side <= limits.max_side or side % limits.side_multiple:
-                raise InvalidRequest(
-                    problem=f"{name} is {side}: send a multiple of {limits.side_multiple} "
-                    f"from {limits.min_side} to {limits.max_side}."
-                )
-        if request.steps > limits.max_steps:
-            raise InvalidRequest(problem=f"steps is {request.steps}: send 1 to {limits.max_steps}.")
-        if request.guidance > limits.max_guidance:
-            raise InvalidRequest(problem=f"guidance is {request.guidance:g}: send 0 to {limits.max_guidance:g}.")
-        return request
 
 
 class ImageChoice(BaseModel):
@@ -174,12 +97,12 @@ def class_scores(description: Description) -> list[ClassScore]:
     return [ClassScore.of(score) for score in description.top]
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
     request_id: str
     image_id: str
 
 
-class Generated(_Answer):
+class Generated(Answer):
     """A new image."""
 
     request_id: str
@@ -211,7 +134,7 @@ class SegmentationSummary(BaseModel):
     polygons: list[Polygon]
 
 
-class Analysis(_Answer):
+class Analysis(Answer):
     """What an image shows, and where."""
 
     clip_scores: list[ClassScore]
@@ -224,7 +147,7 @@ class RegionMatch(BaseModel):
     similarity_to_prompt: str = Field(examples=["15.65%"])
 
 
-class ProbeAnswer(_Answer):
+class ProbeAnswer(Answer):
     """How well a text matches an image and its regions."""
 
     probe_text: str
@@ -252,7 +175,7 @@ def segmented_regions(segmentation: Segmentation, descriptions: Descriptions) ->
     ]
 
 
-class SegmentAnswer(_Answer):
+class SegmentAnswer(Answer):
     """The regions of an image, each classified on its own."""
 
     segmented_regions: list[SegmentedRegion]
@@ -265,51 +188,13 @@ class Spotlight(BaseModel):
     spotlight_image: str = Field(description="Base64 PNG: the image with everything outside the region dimmed.")
 
 
-class Visualization(_Answer):
+class Visualization(Answer):
     """The pictures of an image's regions."""
 
     status: str = Field(examples=["success"])
     total_regions: int
     master_overlay: str = Field(description="Base64 PNG: all outlines with their ids.")
     individual_spotlights: list[Spotlight]
-
-
-class StoredImage(BaseModel):
-    """One image and how it was made; `request` is missing for an upload."""
-
-    image_id: str
-    created_at: datetime
-    width: int
-    height: int
-    digest: str = Field(description="SHA-256 over shape and pixels.")
-    content: str = Field(description="Where the picture itself is.", examples=["/v1/images/0198…/content"])
-    request: GenerationRequest | None
-
-    @classmethod
-    def of(cls, record: ImageRecord) -> Self:
-        return cls(
-            image_id=record.image_id,
-            created_at=record.created_at,
-            width=record.width,
-            height=record.height,
-            digest=record.digest,
-            content=f"/v1/images/{record.image_id}/content",
-            request=record.request,
-        )
-
-
-class History(BaseModel):
-    """A page of images, newest first."""
-
-    images: list[StoredImage]
-    next: str | None = Field(description="Send it as `before` to get the next page; null on the last.")
-
-
-class Uploaded(_Answer):
-    """An image of one's own, now the last of its session."""
-
-    width: int
-    height: int
 
 
 class Online(BaseModel):
@@ -349,6 +234,19 @@ class Problem(BaseModel):
     code: str
     request_id: str
     errors: list[dict[str, Any]] | None = None
+
+
+class OpenAIErrorObject(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class OpenAIError(BaseModel):
+    """An error, as OpenAI's clients read it."""
+
+    error: OpenAIErrorObject
 
 
 def base64_text(png: bytes) -> str:

@@ -18,18 +18,20 @@ from graphs.cache_client import CacheActor, CacheClient
 from graphs.gallery import Gallery
 from graphs.models import Models
 from graphs.shared_runs import SharedRuns
-from graphs.stages import Stage
+from graphs.stages import DESCRIBE, Stage
 from graphs.workers import Workers, retried
 from pipeline import artifacts
 from pipeline.cache import CacheKey, Hit, Lease, SizedLru, parameter_digest
 from pipeline.events import CacheBypassed, Event, ResultReused
-from pipeline.records import Artifact, Computed, ImageRecord
+from pipeline.records import Artifact, Computed, Descriptions, ImageRecord
 from pipeline.settings import CacheSettings, Profile
 from pipeline.store import Store
 
 logger = logging.getLogger("ai_pipeline")
 
 A = TypeVar("A", bound=Artifact)
+
+MIN_SHARE = 0.1  # of the confidence: what a picture shows with less, it isn't found by
 
 
 class StageRunner:
@@ -112,7 +114,7 @@ class StageRunner:
                 key = await self._key(stage, record)
             encoded = artifacts.encode(computed.value)
             await self._offer(key, reply, encoded, request_id)
-        await asyncio.to_thread(self._keep, key, encoded)
+        await asyncio.to_thread(self._keep, key, encoded, computed.value)
         return self._remember(key, encoded, computed.value)
 
     def _kept(self, key: CacheKey) -> tuple[bytes, Artifact] | None:
@@ -124,10 +126,12 @@ class StageRunner:
             logger.exception("A kept result of the stage %s could not be read", key.stage)
             return None
 
-    def _keep(self, key: CacheKey, encoded: bytes) -> None:
+    def _keep(self, key: CacheKey, encoded: bytes, artifact: Artifact) -> None:
         """Keep a result in the store; where that fails it is computed again after a restart."""
         try:
             self._store.keep_artifact(key, encoded)
+            if key.stage == DESCRIBE.name and isinstance(artifact, Descriptions):
+                self._store.label(key.owner, key.digest, shown_by(artifact))
         except Exception:
             logger.exception("A result of the stage %s could not be stored", key.stage)
 
@@ -173,3 +177,9 @@ class StageRunner:
             model=await self._models.fingerprint(stage.model) if stage.model else "-",
             parameters=parameter_digest(stage.parameters(self._profile).model_dump_json(), below),
         )
+
+
+def shown_by(descriptions: Descriptions) -> dict[str, float]:
+    """What the picture as a whole shows, and how surely."""
+    (description,) = descriptions
+    return {score.label: score.confidence for score in description.top if score.confidence >= MIN_SHARE}

@@ -20,12 +20,14 @@ from pipeline.records import (
     Computed,
     Descriptions,
     Drawings,
+    Encoding,
     GenerationRequest,
     ModelStatus,
     Pixels,
     PointsAndBox,
     Segmentation,
     StepProgress,
+    Upload,
     Vectors,
 )
 from pipeline.settings import Drawing, Everything, Labelling
@@ -51,19 +53,20 @@ class Workers(Protocol):
     """What the flow asks of the deployments."""
 
     def generate(
-        self, request: GenerationRequest, owner: str
+        self, request: GenerationRequest, owner: str, source: SharedImage | None = None
     ) -> AsyncGenerator[StepProgress | Computed[Pixels], None]: ...
     async def describe(
         self, image: SharedImage, segmentation: Segmentation | None, labelling: Labelling
     ) -> Computed[Descriptions]: ...
-    async def encode_text(self, text: str) -> Vectors: ...
+    async def encode_texts(self, texts: Sequence[str]) -> Vectors: ...
+    async def count_tokens(self, texts: Sequence[str]) -> Sequence[int]: ...
     async def segment(self, image: SharedImage, parameters: Everything, background: bool) -> Computed[Segmentation]: ...
     async def segment_prompts(
         self, image: SharedImage, prompts: Sequence[PointsAndBox], parameters: Everything
     ) -> Computed[Segmentation]: ...
     async def render(self, image: SharedImage, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]: ...
-    async def encode_png(self, image: SharedImage) -> bytes: ...
-    async def decode_upload(self, data: bytes) -> Pixels: ...
+    async def encode(self, image: SharedImage, encoding: Encoding) -> bytes: ...
+    async def decode_upload(self, data: bytes) -> Upload: ...
     async def status(self, model: ModelName) -> ModelStatus: ...
 
 
@@ -84,10 +87,11 @@ class ServeWorkers:
         self._renderer = renderer
 
     async def generate(
-        self, request: GenerationRequest, owner: str
+        self, request: GenerationRequest, owner: str, source: SharedImage | None = None
     ) -> AsyncGenerator[StepProgress | Computed[Pixels], None]:
         """Stream the steps of one image, the image last."""
-        stream = self._diffusion.options(stream=True).generate.remote(request, owner)
+        pixels = None if source is None else source.pixels
+        stream = self._diffusion.options(stream=True).generate.remote(request, owner, pixels)
         try:
             async for item in stream:
                 yield item
@@ -102,9 +106,13 @@ class ServeWorkers:
         """Classify the image, or each region of it."""
         return await _answer(self._clip.describe.remote(image.pixels, segmentation, labelling), "describe")
 
-    async def encode_text(self, text: str) -> Vectors:
-        """Encode a text, (1, d)."""
-        return await _answer(self._clip.encode_texts.remote((text,)), "encode_text")
+    async def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Encode texts, (n, d)."""
+        return await _answer(self._clip.encode_texts.remote(tuple(texts)), "encode_texts")
+
+    async def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """Count what the diffusion model makes of each text."""
+        return await _answer(self._diffusion.count_tokens.remote(tuple(texts)), "count_tokens")
 
     async def segment(self, image: SharedImage, parameters: Everything, background: bool) -> Computed[Segmentation]:
         """Take the image apart; work in the background lets other calls go first."""
@@ -122,11 +130,11 @@ class ServeWorkers:
         """Draw overlay and spotlights."""
         return await _answer(self._renderer.render.remote(image.pixels, segmentation, style), "render")
 
-    async def encode_png(self, image: SharedImage) -> bytes:
+    async def encode(self, image: SharedImage, encoding: Encoding) -> bytes:
         """Encode the image itself."""
-        return await _answer(self._renderer.encode_png.remote(image.pixels), "encode_png")
+        return await _answer(self._renderer.encode.remote(image.pixels, encoding), "encode")
 
-    async def decode_upload(self, data: bytes) -> Pixels:
+    async def decode_upload(self, data: bytes) -> Upload:
         """Decode a picture from outside."""
         return await _answer(self._renderer.decode_upload.remote(data), "decode_upload")
 

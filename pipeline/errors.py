@@ -6,10 +6,13 @@ PipelineError
 │   ├── InvalidUpload           422
 │   ├── AddressRefused          422
 │   ├── InvalidOwner            422
+│   ├── ConceptNotFound         422
 │   └── ImageRefused            422
 ├── Unauthorized                401  who is it?
 ├── NoImageYet                  400
 ├── ImageNotFound               404
+├── RegionNotFound              404
+├── UnknownModel                404
 ├── JobNotFound                 404
 ├── KeyNotFound                 404
 ├── JobNotRetriable             409
@@ -118,6 +121,10 @@ class ImageRefused(InvalidRequest):
     """The safety checker refused this image. Try another prompt or another seed."""
 
 
+class ConceptNotFound(InvalidRequest):
+    """Nothing in this image looks like {concept!r}. Name something that it shows, or send a mask or a region."""
+
+
 class AddressRefused(InvalidRequest):
     """{host} is not at a public address, and webhooks go to no others. Send the URL of a receiver that the internet
     can reach, or have the operator allow private addresses (--allow-private-webhooks)."""
@@ -137,6 +144,18 @@ class NoImageYet(PipelineError):
 
 class ImageNotFound(PipelineError):
     """There is no image {image_id!r}. Send the image_id that /generate answered."""
+
+    status = 404
+
+
+class RegionNotFound(PipelineError):
+    """There is no region {region}: this image has {regions}, numbered from 0."""
+
+    status = 404
+
+
+class UnknownModel(PipelineError):
+    """There is no model {model!r} here. Send {known}, or leave it out."""
 
     status = 404
 

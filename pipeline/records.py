@@ -34,6 +34,15 @@ class Scheduler(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """The image that another one is made from, and how much of it may change."""
+
+    image_id: str
+    strength: float  # above 0 to 1: the share of the steps that are taken; 1 forgets the image where it may change
+    mask: str | None = None  # COCO run lengths of where it may change, at the request's size; None: everywhere
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationRequest:
     """Everything that decides an image: the same request makes the same image again."""
 
@@ -46,11 +55,44 @@ class GenerationRequest:
     seed: int  # of the CPU generator that draws the initial noise
     scheduler: Scheduler
     deterministic: bool = False  # denoised by itself, so that the load can't change the last bits
+    source: Source | None = None  # None: made of noise alone
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Self:
         """What `asdict` made of one, and JSON of that."""
-        return cls(**{**facts, "scheduler": Scheduler(facts["scheduler"])})
+        source = facts.get("source")
+        return cls(**{**facts, "scheduler": Scheduler(facts["scheduler"]), "source": source and Source(**source)})
+
+
+class ImageFormat(StrEnum):
+    """What a picture may be encoded as."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+
+    @property
+    def media_type(self) -> str:
+        """As HTTP names it."""
+        return f"image/{self.value}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoding:
+    """How a picture is to be sent."""
+
+    format: ImageFormat = ImageFormat.PNG
+    size: tuple[int, int] | None = None  # width and height in pixels; its own if None
+    quality: int = 90  # 1 to 100; of no effect for PNG
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Upload:
+    """A picture from outside, and what else its file says."""
+
+    pixels: Pixels  # (h, w, 3)
+    transparent: npt.NDArray[np.bool_] | None  # (h, w), where nothing is to be seen; None if it is opaque
+    parameters: str  # the text of that name in a PNG: how it was made; empty without one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.cifar100 import CIFAR100
 from pipeline.records import Scheduler
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -89,12 +90,19 @@ class Labelling(_Settings):
     top_k: int = 5
     logit_scale: float = 100.0
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The labels themselves."""
+        return CIFAR100 if self.labels == "cifar100" else self.labels
+
 
 class Probing(_Settings):
     """The cosines that mean "nothing alike" and "the same" for this CLIP model."""
 
     floor: float = 0.22
     ceiling: float = 0.33
+    neutral: tuple[str, ...] = ("a photo", "a picture of something", "a background")
+    """Texts that fit any picture: what resembles them more than a concept is none of the concepts."""
 
 
 class ClipSettings(_Settings):
@@ -245,6 +253,10 @@ class ServiceSettings(_Settings):
     cache: CacheSettings = CacheSettings()
     reactions: ReactionSettings = ReactionSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    model_aliases: tuple[str, ...] = ()
+    """Other names that OpenAI's clients may call the diffusion model by, such as `gpt-image-2`."""
+    embed_parameters: bool = True
+    """Write prompt and parameters into each PNG, as other tools do; whoever gets the picture can read them."""
     public_url: str | None = None
     """Where clients reach the service, such as `https://images.example.com`; what it sends of its own accord then holds
     whole URLs."""

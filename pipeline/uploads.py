@@ -1,4 +1,4 @@
-"""Pictures from outside: refused while they are only a header, or turned into plain RGB pixels without metadata."""
+"""Pictures from outside: refused while they are only a header, or turned into plain RGB pixels."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import io
 import warnings
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import InvalidUpload
-from pipeline.records import Pixels
+from pipeline.png_text import PARAMETERS
+from pipeline.records import Upload
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MIN_SIDE = 16  # pixels; below it there is nothing to understand
@@ -18,14 +20,14 @@ MAX_PIXELS = 12_000_000  # 36 MB as RGB
 BACKGROUND = (255, 255, 255)  # shows through where a picture is transparent
 
 
-def decode_upload(data: bytes) -> Pixels:
+def decode_upload(data: bytes) -> Upload:
     """Decode a PNG, JPEG or WebP file.
 
     The orientation that EXIF asks for is applied, transparency is laid on white, of an animation the first frame is
-    taken, 16 bits become 8, and everything but the pixels is left behind.
+    taken, 16 bits become 8. Of all else in the file only a PNG's text `parameters` is kept.
 
     Returns:
-        (h, w, 3) uint8 RGB, read-only.
+        The picture, (h, w, 3) uint8 RGB, read-only.
 
     Raises:
         InvalidUpload: the file is of another kind, damaged, too small or too large; says which.
@@ -35,7 +37,12 @@ def decode_upload(data: bytes) -> Pixels:
             warnings.simplefilter("ignore")  # what Pillow doubts is refused below, or harmless
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(*image.size)
-                pixels = np.asarray(_to_rgb(image), dtype=np.uint8)
+                upright = ImageOps.exif_transpose(image)
+                pixels = np.asarray(_to_rgb(upright), dtype=np.uint8)
+                transparent = (
+                    np.asarray(upright.convert("RGBA"))[..., 3] == 0 if upright.has_transparency_data else None
+                )
+                parameters = image.info.get(PARAMETERS, "")
     except InvalidUpload:
         raise
     except Image.DecompressionBombError:
@@ -46,7 +53,7 @@ def decode_upload(data: bytes) -> Pixels:
     except Exception as error:  # Pillow's decoders raise whatever their libraries do
         raise InvalidUpload(problem=f"The picture can't be decoded ({error}). Send a whole one.") from error
     pixels.flags.writeable = False
-    return pixels
+    return Upload(pixels=pixels, transparent=transparent, parameters=parameters if isinstance(parameters, str) else "")
 
 
 def _check_size(width: int, height: int) -> None:
@@ -58,8 +65,14 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    upright = ImageOps.exif_transpose(image)
+def _transparent(upright: Image.Image) -> npt.NDArray[np.bool_] | None:
+    """Where nothing of a picture is to be seen, (h, w); None if it is opaque."""
+    if not upright.has_transparency_data:
+        return None
+    return np.asarray(upright.convert("RGBA"))[..., 3] == 0  # type: ignore[no-any-return]
+
+
+def _to_rgb(upright: Image.Image) -> Image.Image:
     if upright.mode in ("I", "I;16", "I;16B", "I;16L"):  # Pillow would clip 16 bits instead of scaling them
         upright = Image.fromarray((np.asarray(upright).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
     if upright.has_transparency_data:

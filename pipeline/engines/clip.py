@@ -15,7 +15,6 @@ from open_clip import pretrained as open_clip_pretrained
 from torch.nn import functional
 
 from pipeline.engines import weights
-from pipeline.engines.cifar100 import CIFAR100
 from pipeline.engines.clip_preprocessing import Preprocessing
 from pipeline.records import Descriptions, Pixels, Vectors
 from pipeline.settings import ClipSettings, Labelling
@@ -75,7 +74,7 @@ class ClipEngine:
             pictures: n arrays (h, w, 3) uint8 RGB, of any sizes.
             labelling: the labels, their prompt and how many to keep.
         """
-        labels = CIFAR100 if labelling.labels == "cifar100" else labelling.labels
+        labels = labelling.names
         matrix = self._label_matrix(labels, labelling.template)  # (labels, d)
         vectors = self._encode_pictures(pictures) if pictures else self._no_vectors()
         scores = (labelling.logit_scale * torch.from_numpy(vectors @ matrix.T)).softmax(dim=1)  # (n, labels)

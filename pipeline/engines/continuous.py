@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeline.engines.diffusion import Denoising, DiffusionEngine, Origin
+from pipeline.engines.diffusion import Denoising, DiffusionEngine
+from pipeline.engines.origins import Origin
 from pipeline.engines.step_scheduler import Entry, StepScheduler
 from pipeline.records import GenerationRequest, Pixels, StepProgress
 
@@ -46,6 +47,7 @@ class ContinuousDiffusion:
         self._denoised: deque[tuple[str, Denoising]] = deque()  # waiting to be decoded
         self._decoded_last = False
         self.fingerprint = engine.fingerprint
+        self.count_tokens = engine.count_tokens
 
     def admit(self, order: Order) -> Happening | None:
         """Take up an order; it takes part in the next step. Returns what went wrong, if anything did."""

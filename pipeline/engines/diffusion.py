@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
@@ -25,6 +24,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from pipeline.engines import weights
+from pipeline.engines.origins import Origin
 from pipeline.engines.previews import LatentPreview, predict_clean
 from pipeline.engines.safety import SafetyChecker
 from pipeline.engines.schedulers import make_scheduler, step_options
@@ -44,15 +44,6 @@ transformers_logging.disable_progress_bar()
 _AUTOENCODERS: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 
 MAX_TEXTS = 256  # encoded prompts that are kept; 236 kB each for Stable Diffusion 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
-    """A picture to start from instead of noise alone (arXiv:2108.01073), and what of it must stay."""
-
-    pixels: Pixels  # (height, width, 3) of the request
-    strength: float  # 0 to 1: the share of the steps that are taken; 1 forgets the picture
-    mask: npt.NDArray[np.bool_] | None = None  # (height, width): only here anything changes; None: everywhere
 
 
 class Denoising:
@@ -175,6 +166,11 @@ class DiffusionEngine:
         while not image.is_done:
             yield from self.advance([image])
         yield self.finish(image)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of texts, each with its beginning and end; what the model cuts off doesn't count."""
+        encoded = self._tokenizer(list(texts), truncation=True, max_length=self._tokenizer.model_max_length)
+        return [len(ids) for ids in encoded.input_ids]
 
     def start(self, request: GenerationRequest, origin: Origin | None = None) -> Denoising:
         """Begin an image. The seed's noise is drawn on the CPU, so it is the same on every device.

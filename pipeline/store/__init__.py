@@ -4,7 +4,7 @@ from pipeline.settings import ServiceSettings
 from pipeline.store.blobs import Blobs
 from pipeline.store.database import open_database
 from pipeline.store.ids import new_id
-from pipeline.store.interface import Store, StoreFacts
+from pipeline.store.interface import ImageFilter, Store, StoreFacts
 from pipeline.store.jobs import JobStore
 from pipeline.store.keys import KeyStore
 from pipeline.store.log import EventLog
@@ -14,6 +14,7 @@ from pipeline.store.webhooks import WebhookStore
 __all__ = [
     "Blobs",
     "EventLog",
+    "ImageFilter",
     "JobStore",
     "KeyStore",
     "Store",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from pipeline.cache import CacheKey
@@ -25,6 +26,20 @@ class StoreFacts:
     sessions: int
     events: int
     newest_image_age_s: float | None  # None without an image
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageFilter:
+    """Which images are wanted; None is all of them."""
+
+    session: str | None = None  # made in it
+    label: str | None = None  # shown by it, as `Store.label` was told
+    prompt: str | None = None  # a part of its prompt, in small or capital letters
+    since: datetime | None = None
+    until: datetime | None = None  # exclusive
+
+
+ALL_IMAGES = ImageFilter()
 
 
 class Store(Protocol):
@@ -80,8 +95,13 @@ class Store(Protocol):
     def last_image_id(self, owner: str, session: str) -> str | None:
         """Find the session's last image; None if it has none."""
 
-    def history(self, owner: str, *, limit: int, before: str | None = None) -> list[ImageRecord]:
+    def history(
+        self, owner: str, *, limit: int, before: str | None = None, wanted: ImageFilter = ALL_IMAGES
+    ) -> list[ImageRecord]:
         """List an owner's images, newest first, from before the image id `before` on."""
+
+    def label(self, owner: str, digest: str, labels: Mapping[str, float]) -> None:
+        """Say what an owner's picture shows, each label with its confidence from 0 to 1, so that it is found by it."""
 
     def delete(self, image_id: str, owner: str) -> None:
         """Remove an image and all that was kept of it.

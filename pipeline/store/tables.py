@@ -35,6 +35,24 @@ images = Table(
     Index("images_by_owner", "owner", "image_id"),
 )
 
+# What images are found by.
+image_sessions = Table(
+    "image_sessions",
+    metadata,
+    Column("image_id", String(36), primary_key=True),
+    Column("session", String(128), primary_key=True),  # in which it was made
+)
+
+image_labels = Table(
+    "image_labels",
+    metadata,
+    Column("owner", String(128), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("label", String(128), primary_key=True),  # what the picture shows
+    Column("confidence", Double, nullable=False),  # 0 to 1
+    Index("image_labels_by_label", "owner", "label"),
+)
+
 sessions = Table(
     "sessions",
     metadata,

@@ -6,7 +6,7 @@ nobody names, which the sweep removes, and never a row without its bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,8 +21,9 @@ from pipeline.jobs import IdempotencyKey, JobState, Lease
 from pipeline.records import GenerationRequest, ImageRecord
 from pipeline.settings import Retention
 from pipeline.store.blobs import Blobs
+from pipeline.store.catalogue import enter_sessions, forget_image, forget_picture, found_by, label_picture
 from pipeline.store.idempotency import made_with, remember_key
-from pipeline.store.interface import StoreFacts
+from pipeline.store.interface import ALL_IMAGES, ImageFilter, StoreFacts
 from pipeline.store.job_rows import settle
 from pipeline.store.jobs import JobStore
 from pipeline.store.keys import KeyStore
@@ -67,6 +68,7 @@ class TruthStore:
             connection.execute(insert(images).values(row))
             if key is not None:
                 remember_key(connection, record.owner, key, record.image_id)
+            enter_sessions(connection, record.image_id, sessions_)
             for session in sessions_:
                 self._point(connection, record, session)
             job_id = lease.job_id if lease else None
@@ -102,13 +104,20 @@ class TruthStore:
             ).scalar_one_or_none()
         return found
 
-    def history(self, owner: str, *, limit: int, before: str | None = None) -> list[ImageRecord]:
+    def history(
+        self, owner: str, *, limit: int, before: str | None = None, wanted: ImageFilter = ALL_IMAGES
+    ) -> list[ImageRecord]:
         """See `Store.history`."""
-        query = select(images).where(images.c.owner == owner).order_by(images.c.image_id.desc()).limit(limit)
+        query = found_by(wanted, owner).limit(limit)
         if before is not None:
             query = query.where(images.c.image_id < before)
         with self.log.engine.connect() as connection:
             return [_record(row) for row in connection.execute(query)]
+
+    def label(self, owner: str, digest: str, labels: Mapping[str, float]) -> None:
+        """See `Store.label`."""
+        with self.log.writing() as connection:
+            label_picture(connection, owner, digest, labels)
 
     def delete(self, image_id: str, owner: str) -> None:
         """See `Store.delete`."""
@@ -119,9 +128,12 @@ class TruthStore:
             if deleted is None:
                 raise ImageNotFound(image_id=image_id)
             connection.execute(delete(sessions).where(sessions.c.image_id == image_id))
+            forget_image(connection, image_id)
             log(connection, "image.deleted", owner, image_id=image_id, payload={})
             same = select(images.c.image_id).where(images.c.owner == owner, images.c.digest == deleted.digest)
             last_of_its_kind = connection.execute(same.limit(1)).one_or_none() is None
+            if last_of_its_kind:
+                forget_picture(connection, owner, deleted.digest)
         self._blobs.delete(_png_name(image_id))
         if last_of_its_kind:
             self._blobs.delete(*(name for name, _ in self._blobs.list(f"artifacts/{owner}/{deleted.digest}")))

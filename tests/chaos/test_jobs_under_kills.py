@@ -151,7 +151,9 @@ def images(client: httpx.Client) -> list[dict[str, Any]]:
 def logged(client: httpx.Client) -> list[dict[str, Any]]:
     """The event log up to now, which an upload marks."""
     png = encode_png(np.zeros((64, 64, 3), np.uint8))
-    mark = client.post("/v1/images/upload", content=png, headers={"Content-Type": "image/png"}).raise_for_status().json()
+    mark = (
+        client.post("/v1/images/upload", content=png, headers={"Content-Type": "image/png"}).raise_for_status().json()
+    )
     found: list[dict[str, Any]] = []
     with connect_sse(client, "GET", "/v1/events", params={"after": 0}) as source:
         for event in source.iter_sse():

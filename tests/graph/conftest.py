@@ -12,7 +12,7 @@ import pytest
 
 from graphs.feed import Hub
 from graphs.flow import Flow
-from graphs.generations import ImageOrder
+from graphs.image_orders import ImageOrder
 from graphs.models import Models
 from pipeline.events import Event
 from pipeline.records import GenerationRequest, Scheduler
@@ -74,6 +74,7 @@ def make_bench(
         cache=CacheSettings(call_deadline_s=0.05),
         webhooks=webhooks or WebhookSettings(),
         limits=limits or OwnerLimits(),
+        accelerator="cpu",
     )
     store = open_store(settings)
     workers = workers or FakeWorkers()
@@ -91,6 +92,11 @@ def make_bench(
         emit=events.append,
     )
     return Bench(flow=flow, workers=workers, cache=cache, settings=settings, store=store, events=events)
+
+
+def with_admission(bench: Bench, admission: Admission) -> ServiceSettings:
+    """The bench's settings, as its HTTP application gets them, with other bounds."""
+    return bench.settings.model_copy(update={"admission": admission})
 
 
 @pytest.fixture

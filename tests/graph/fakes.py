@@ -12,16 +12,19 @@ import numpy as np
 from graphs.workers import ModelName, SharedImage, WorkerDied
 from pipeline import drawing, images, uploads
 from pipeline.cache import Busy, Hit, Lease, LeasedLru
+from pipeline.engines.origins import origin_of
 from pipeline.records import (
     Computed,
     Descriptions,
     Drawings,
+    Encoding,
     GenerationRequest,
     ModelStatus,
     Pixels,
     PointsAndBox,
     Segmentation,
     StepProgress,
+    Upload,
     Vectors,
 )
 from pipeline.regions import Mask, encode_mask, outline
@@ -44,7 +47,7 @@ class FakeWorkers:
         self.reason = ""  # why no model is ready
 
     async def generate(
-        self, request: GenerationRequest, owner: str
+        self, request: GenerationRequest, owner: str, source: SharedImage | None = None
     ) -> AsyncGenerator[StepProgress | Computed[Pixels], None]:
         await self._begin("generate")
         for step in range(1, request.steps + 1):
@@ -56,6 +59,8 @@ class FakeWorkers:
         pixels = np.zeros((request.height, request.width, 3), np.uint8)
         centre = 16 + request.seed % 32
         pixels[(y - centre) ** 2 + (x - centre) ** 2 < 12**2] = (200, 30, request.seed % 256)
+        if source is not None and (origin := origin_of(request, source.pixels)) and origin.mask is not None:
+            pixels = np.where(origin.mask[..., None], pixels, origin.pixels)
         yield Computed(value=pixels, model=self.model)
 
     async def describe(
@@ -72,9 +77,12 @@ class FakeWorkers:
             model=self.model,
         )
 
-    async def encode_text(self, text: str) -> Vectors:
-        await self._begin("encode_text")
-        return np.eye(1, DIMENSIONS, dtype=np.float32) * np.float32(0.125)
+    async def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        await self._begin("encode_texts")
+        return np.eye(1, DIMENSIONS, dtype=np.float32).repeat(len(texts), 0) * np.float32(0.125)
+
+    async def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        return [2 + len(text.split()) for text in texts]
 
     async def segment(self, image: SharedImage, parameters: Everything, background: bool) -> Computed[Segmentation]:
         await self._begin("segment")
@@ -93,11 +101,11 @@ class FakeWorkers:
         await self._begin("render")
         return Computed(value=drawing.render(image.pixels, segmentation, style), model="")
 
-    async def encode_png(self, image: SharedImage) -> bytes:
-        await self._begin("encode_png")
-        return images.encode_png(image.pixels)
+    async def encode(self, image: SharedImage, encoding: Encoding) -> bytes:
+        await self._begin("encode")
+        return images.encode(image.pixels, encoding)
 
-    async def decode_upload(self, data: bytes) -> Pixels:
+    async def decode_upload(self, data: bytes) -> Upload:
         await self._begin("decode_upload")
         return uploads.decode_upload(data)
 

@@ -13,7 +13,7 @@ from graphs.door import Door
 from graphs.routes import build_http_app
 from pipeline.jobs import MAX_ATTEMPTS
 from pipeline.settings import Admission
-from tests.graph.conftest import Bench
+from tests.graph.conftest import Bench, with_admission
 from tests.graph.waiting import until
 from ui.client import FINISHED, PipelineClient, ServiceError
 
@@ -23,7 +23,7 @@ SSE = {"Content-Type": "text/event-stream"}
 
 
 def client_of(bench: Bench, admission: Admission | None = None) -> PipelineClient:
-    app = build_http_app(bench.flow, admission or Admission(), "cpu")
+    app = build_http_app(bench.flow, with_admission(bench, admission or Admission()))
     return PipelineClient("http://test", httpx.ASGITransport(app))
 
 
@@ -45,7 +45,7 @@ async def test_events_come_one_by_one_and_the_answer_last(bench: Bench):
 
 async def test_a_service_that_wants_a_key_gets_the_dashboard_s(bench: Bench):
     _, token = bench.store.keys.create("ann")
-    transport = httpx.ASGITransport(build_http_app(bench.flow, Admission(), "cpu", Door(bench.store.keys)))
+    transport = httpx.ASGITransport(build_http_app(bench.flow, bench.settings, Door(bench.store.keys)))
     with pytest.raises(ServiceError) as refused:
         await PipelineClient("http://test", transport).history(9)
     assert refused.value.title == "Unauthorized"

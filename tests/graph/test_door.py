@@ -17,7 +17,7 @@ from graphs.door import KNOWN_FOR_S, Door, Keyring
 from graphs.routes import build_http_app
 from pipeline.events import RequestFinished
 from pipeline.settings import Admission, OwnerLimits
-from tests.graph.conftest import Bench, make_bench, working
+from tests.graph.conftest import Bench, make_bench, with_admission, working
 from tests.graph.test_http import is_problem
 from tests.graph.waiting import until
 
@@ -65,7 +65,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def client_of(bench: Bench, door: Door, token: str | None = None) -> httpx.AsyncClient:
-    app = build_http_app(bench.flow, Admission(max_body_bytes=10_000), "cpu", door)
+    app = build_http_app(bench.flow, with_admission(bench, Admission(max_body_bytes=10_000)), door)
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=headers)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphs.generations import ImageOrder
+from graphs.image_orders import ImageOrder
 from graphs.stages import STAGES
 from pipeline.errors import ImageNotFound, ModelNotReady, NoImageYet, Overloaded, WorkerLost
 from pipeline.events import (
@@ -175,7 +175,7 @@ async def test_a_dead_cache_costs_time_but_no_result(bench: Bench):
     assert bench.of(CacheBypassed) == [CacheBypassed(request_id="r", operation="acquire")]
 
 
-@pytest.mark.parametrize("stage", ["generate", "describe", "segment", "encode_png"])
+@pytest.mark.parametrize("stage", ["generate", "describe", "segment", "encode"])
 async def test_a_lost_worker_is_replaced_once(bench: Bench, stage: str):
     bench.workers.deaths[stage] = 1
 
@@ -261,7 +261,7 @@ async def test_a_model_that_is_not_ready_says_why(tmp_path: Path):
 
 
 async def test_probe_maps_the_profile_s_bounds_to_percentages(bench: Bench):
-    probe = await bench.flow.probe(await bench.image(), "apple", "r")
+    probe = await bench.flow.questions.probe(await bench.image(), "apple", "r")
 
     assert probe.image_match == pytest.approx(0.125 / 0.45)  # 0.125 between 0 and 0.45
     assert probe.region_matches == (pytest.approx(0.125 / 0.45), pytest.approx(0.0))
@@ -272,8 +272,9 @@ async def test_prompts_are_answered_in_order(bench):
     image = await bench.image(seed=3)
     inside, outside = (PointsAndBox(points=((x, y, True),)) for x, y in ((19, 19), (1, 1)))
 
-    found = await bench.flow.segment_prompts(image, [outside, inside, inside], "r")
+    found, descriptions = await bench.flow.cut_out(image, [outside, inside, inside], "r")
 
     first, second, third = (decode_mask(rle, found.size) for rle in found.rles)
     assert (first[1, 1], second[1, 1], third[1, 1]) == (True, False, False)
     assert bench.workers.calls["segment_prompts"] == 1
+    assert len(descriptions) == len(found)

@@ -16,7 +16,7 @@ import pytest
 from graphs.routes import build_http_app
 from pipeline.events import RequestFinished
 from pipeline.settings import Admission
-from tests.graph.conftest import Bench, make_bench
+from tests.graph.conftest import Bench, make_bench, with_admission
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ ADMISSION = Admission(max_body_bytes=10_000, deadline_s=5)
 
 
 def client_of(bench: Bench, admission: Admission = ADMISSION) -> httpx.AsyncClient:
-    app = build_http_app(bench.flow, admission, "cpu")
+    app = build_http_app(bench.flow, with_admission(bench, admission))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
@@ -246,7 +246,7 @@ async def test_an_unexpected_error_is_a_problem_without_its_secrets(bench: Bench
     async def broken(*_: object) -> bytes:
         raise RuntimeError("the password is 1234")
 
-    bench.workers.encode_png = broken
+    bench.workers.encode = broken
 
     response = await client.post("/generate", json={"prompt": "pear"})
 

@@ -72,7 +72,7 @@ async def test_a_job_that_is_cancelled_stops(client, bench):
 
 
 async def test_a_failed_job_says_why_and_can_be_retried(client, bench):
-    bench.workers.deaths["encode_png"] = 2 * MAX_ATTEMPTS
+    bench.workers.deaths["encode"] = 2 * MAX_ATTEMPTS
     key = {"Idempotency-Key": "order-66"}
     answer = await client.post("/generate", json=PEAR, headers=key)
     assert is_problem(answer, 503, "worker_lost")
@@ -136,7 +136,7 @@ async def test_the_same_key_again_repeats_what_failed_by_the_service_s_fault(cli
     assert job["state"] == "succeeded"
 
 
-async def not_ready(request, owner):
+async def not_ready(request, owner, source):
     raise ModelNotReady(model="Diffusion", reason="its weights are missing")
     yield
 

@@ -17,7 +17,7 @@ from graphs.routes import build_http_app
 from pipeline.cache import CacheKey
 from pipeline.events import StageFinished
 from pipeline.settings import Admission
-from tests.graph.conftest import Bench, make_bench, working
+from tests.graph.conftest import Bench, make_bench, with_admission, working
 
 pytestmark = pytest.mark.anyio
 
@@ -155,7 +155,7 @@ def about_job(job_id: str) -> list[tuple[str, str]]:
 
 def owner_of(bench: Bench, door: Door, name: str) -> Owner:
     _, token = bench.store.keys.create(name)
-    app = build_http_app(bench.flow, ROOMY, "cpu", door)
+    app = build_http_app(bench.flow, with_admission(bench, ROOMY), door)
     transport = httpx.ASGITransport(app)
     return Owner(
         name, httpx.AsyncClient(transport=transport, base_url="http://t", headers={"Authorization": f"Bearer {token}"})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from graphs.schemas import MAX_PROMPT_CHARS, GenerateBody, ProbeBody, percent
+from graphs.parameters import MAX_PROMPT_CHARS, GenerateBody
+from graphs.schemas import ProbeBody, percent
 from pipeline.errors import InvalidRequest
 from pipeline.records import GenerationRequest, Scheduler
 from pipeline.settings import ServiceSettings

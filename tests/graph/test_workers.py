@@ -12,7 +12,7 @@ from ray.serve.exceptions import BackPressureError
 
 from graphs.workers import ServeWorkers, SharedImage, WorkerDied
 from pipeline.errors import ModelNotReady, Overloaded, StageFailed
-from pipeline.records import Computed, Drawings, ModelStatus, Pixels, PointsAndBox, StepProgress
+from pipeline.records import Computed, Drawings, Encoding, ModelStatus, Pixels, PointsAndBox, StepProgress
 from pipeline.settings import Drawing, Everything, Labelling
 from tests.graph.conftest import a_request
 
@@ -26,7 +26,7 @@ class Tiny:
         self.name = name
         self.failure = failure
 
-    async def generate(self, request, owner) -> AsyncIterator[StepProgress | Computed[Pixels]]:
+    async def generate(self, request, owner, source) -> AsyncIterator[StepProgress | Computed[Pixels]]:
         for step in range(1, request.steps + 1):
             yield StepProgress(step=step, num_steps=request.steps)
         self._fail()
@@ -52,9 +52,9 @@ class Tiny:
         self._fail()
         return Computed(value=Drawings(overlay=self.name.encode(), spotlights=()), model="")
 
-    async def encode_png(self, image) -> bytes:
+    async def encode(self, image, encoding) -> bytes:
         self._fail()
-        return self.name.encode() + image.tobytes()
+        return self.name.encode() + encoding.format.encode() + image.tobytes()
 
     async def status(self) -> ModelStatus:
         self._fail()
@@ -87,11 +87,11 @@ PROMPTS = (PointsAndBox(points=((1.0, 1.0, True),)),)
 CALLS = {
     "generate": lambda w: collected(w),
     "describe": lambda w: w.describe(IMAGE, None, Labelling()),
-    "encode_text": lambda w: w.encode_text("metal"),
+    "encode_texts": lambda w: w.encode_texts(["metal"]),
     "segment": lambda w: w.segment(IMAGE, Everything(), background=False),
     "segment_prompts": lambda w: w.segment_prompts(IMAGE, PROMPTS, Everything()),
     "render": lambda w: w.render(IMAGE, None, Drawing()),
-    "encode_png": lambda w: w.encode_png(IMAGE),
+    "encode": lambda w: w.encode(IMAGE, Encoding()),
     "status": lambda w: w.status("Clip"),
 }
 
@@ -119,8 +119,8 @@ async def test_each_question_goes_to_its_own_deployment_with_everything_it_needs
     assert segmented == Computed(value=((2, 3, 3), 8), model="Segmenter")
     assert asked == Computed(value=((2, 3, 3), PROMPTS), model="Segmenter")
     assert drawn.value.overlay == b"Renderer"
-    assert await workers.encode_png(IMAGE) == b"Renderer" + IMAGE.pixels.tobytes()
-    assert (await workers.encode_text("metal")).tolist() == [[5, len("Clip")]]
+    assert await workers.encode(IMAGE, Encoding()) == b"Renderer" + b"png" + IMAGE.pixels.tobytes()
+    assert (await workers.encode_texts(["metal"])).tolist() == [[5, len("Clip")]]
     for name in ("Diffusion", "Clip", "Segmenter"):
         assert (await workers.status(name)).fingerprint == name
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.engines.cifar100 import CIFAR100
+from pipeline.cifar100 import CIFAR100
 from pipeline.engines.clip import MAX_TEXTS, ClipEngine
 from pipeline.engines.clip_preprocessing import Preprocessing
 from pipeline.engines.weights import ModelUnavailable, fingerprint

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.engines.continuous import ContinuousDiffusion, Order
-from pipeline.engines.diffusion import DiffusionEngine, Origin
+from pipeline.engines.diffusion import DiffusionEngine
+from pipeline.engines.origins import Origin
 from pipeline.errors import ImageRefused
 from pipeline.records import Scheduler, StepProgress
 from tests.unit.shapes import draw_shapes

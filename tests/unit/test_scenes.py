@@ -11,7 +11,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from pipeline.engines.cifar100 import CIFAR100
+from pipeline.cifar100 import CIFAR100
 from training.backgrounds import stands_out
 from training.captions import Facts, name_thing, write_caption
 from training.casting import cast_scene

@@ -1,0 +1,127 @@
+"""Images the way OpenAI's clients ask for them: checked, turned into requests of ours, and made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import Request
+from starlette.responses import Response
+
+from graphs.answers import answer
+from graphs.caller import Caller
+from graphs.edits import Area, Edits
+from graphs.event_stream import stream
+from graphs.flow import Flow
+from graphs.image_orders import orders_of
+from graphs.openai_answers import Kind, OpenAIAnswer
+from graphs.openai_schemas import EditsForm, GenerationsBody, ImagesBody, check_size
+from graphs.parameters import repeated
+from pipeline.errors import InvalidRequest, UnknownModel
+from pipeline.jobs import IdempotencyKey
+from pipeline.records import GenerationRequest, Upload
+from pipeline.regions import Mask
+
+EDIT_STRENGTH = 0.8  # without a mask: enough to change what is there, and to keep where it is
+
+
+class OpenAIImages:
+    """Answers both of OpenAI's ways to ask for images.
+
+    Args:
+        models: names that the diffusion model answers to, its own first.
+        public_url: where clients reach the service; what a request was sent to if None.
+    """
+
+    def __init__(self, flow: Flow, edits: Edits, models: Sequence[str], public_url: str | None) -> None:
+        self._flow = flow
+        self._edits = edits
+        self._models = models
+        self._public_url = public_url
+
+    async def generate(
+        self, body: GenerationsBody, request: Request, caller: Caller, key: IdempotencyKey | None
+    ) -> Response:
+        """Make images of a text.
+
+        Raises:
+            UnknownModel: the model isn't here.
+            InvalidRequest: a value is outside of what the profile allows.
+        """
+        self._check(body)
+        diffusion = self._flow.profile.diffusion
+        width, height = body.wanted_size or (diffusion.defaults.width, diffusion.defaults.height)
+        wanted = body.parameters(diffusion).complete(diffusion, body.prompt, width, height)
+        return await self._answer("image_generation", wanted, body, request, caller, key)
+
+    async def edit(
+        self,
+        form: EditsForm,
+        picture: bytes,
+        mask: bytes | None,
+        request: Request,
+        caller: Caller,
+        key: IdempotencyKey | None,
+    ) -> Response:
+        """Make images of a picture: with something else where the mask is transparent, or the picture itself is.
+
+        The picture is kept as an image of the caller's: an edit can be done again only with it.
+
+        Raises:
+            UnknownModel: the model isn't here.
+            InvalidRequest: a value is outside of what the profile allows, or the mask can't be used.
+        """
+        self._check(form)
+        known = None if key is None else await self._flow.jobs.known(caller.owner, key)
+        if known is not None:  # the picture was kept then
+            wanted = GenerationRequest.from_dict(known.order.request)
+        else:
+            upload = await self._flow.decode(picture, caller.request_id)
+            area = upload.transparent if mask is None else await self._transparent(mask, caller)
+            wanted = await self._wanted(form, upload, area, caller)
+        return await self._answer("image_edit", wanted, form, request, caller, key)
+
+    async def _wanted(self, form: EditsForm, upload: Upload, area: Mask | None, caller: Caller) -> GenerationRequest:
+        record = await self._flow.keep(upload, owner=caller.owner, sessions=(), request_id=caller.request_id)
+        return await self._edits.edit(
+            record,
+            form.parameters(self._flow.profile.diffusion),
+            form.prompt,
+            form.strength or (EDIT_STRENGTH if area is None else 1.0),
+            Area(mask=area),
+            caller.request_id,
+            form.wanted_size,
+        )
+
+    async def _transparent(self, mask: bytes, caller: Caller) -> Mask:
+        transparent = (await self._flow.decode(mask, caller.request_id)).transparent
+        if transparent is None:
+            raise InvalidRequest(
+                problem="The mask has no transparency. Send a PNG that is transparent where the image is to change.",
+                param="mask",
+            )
+        return transparent
+
+    def _check(self, body: ImagesBody) -> None:
+        if body.model is not None and body.model not in self._models:
+            raise UnknownModel(model=body.model, known=" or ".join(self._models), param="model")
+        check_size(body.wanted_size, self._flow.profile.diffusion)
+
+    async def _answer(
+        self,
+        kind: Kind,
+        wanted: GenerationRequest,
+        body: ImagesBody,
+        request: Request,
+        caller: Caller,
+        key: IdempotencyKey | None,
+    ) -> Response:
+        orders = orders_of(repeated(wanted, body.images), caller, key)
+        base_url = self._public_url or str(request.base_url)
+        answered = OpenAIAnswer(self._flow, wanted, body, request_id=caller.request_id, base_url=base_url)
+        if body.stream:
+            events = answered.events(kind, self._flow.generations.making(orders))
+            response = await stream(request.scope, events, bytes)
+        else:
+            response = answer(await answered.response(await self._flow.generations.make(orders)))
+        caller.greet(response)
+        return response
