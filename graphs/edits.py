@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from graphs.flow import Flow
 
 WHITE = 128  # the least level of a mask that counts as white
+MARGIN = 1 / 64  # of the longer side: the rim of a region, where its colour fades into what is around, may change too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,9 +125,11 @@ def existing_region(number: int, segmentation: Segmentation) -> int:
 
 
 def _union(segmentation: Segmentation, numbers: list[int]) -> Mask:
+    """All that is in one of these regions, and their rims."""
     masks = [decode_mask(segmentation.rles[number], segmentation.size) for number in numbers]
-    together: Mask = np.logical_or.reduce(masks)
-    return together
+    margin = max(1, round(MARGIN * max(segmentation.size)))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
+    return cv2.dilate(np.logical_or.reduce(masks).astype(np.uint8), disc) > 0
 
 
 def _checked(mask: Mask, record: ImageRecord) -> Mask:
