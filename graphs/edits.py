@@ -119,7 +119,7 @@ def existing_region(number: int, segmentation: Segmentation) -> int:
     Raises:
         RegionNotFound: the image has no such region.
     """
-    if number >= len(segmentation):
+    if not 0 <= number < len(segmentation):
         raise RegionNotFound(region=number, regions=len(segmentation))
     return number
 

@@ -91,7 +91,7 @@ class Upload:
     """A picture from outside, and what else its file says."""
 
     pixels: Pixels  # (h, w, 3)
-    transparent: npt.NDArray[np.bool_] | None  # (h, w), where nothing is to be seen; None if it is opaque
+    transparent: npt.NDArray[np.bool_] | None  # (h, w), where nothing is to be seen; None if it is nowhere
     parameters: str  # the text of that name in a PNG: how it was made; empty without one
 
 

@@ -39,9 +39,7 @@ def decode_upload(data: bytes) -> Upload:
                 _check_size(*image.size)
                 upright = ImageOps.exif_transpose(image)
                 pixels = np.asarray(_to_rgb(upright), dtype=np.uint8)
-                transparent = (
-                    np.asarray(upright.convert("RGBA"))[..., 3] == 0 if upright.has_transparency_data else None
-                )
+                transparent = _transparent(upright)
                 parameters = image.info.get(PARAMETERS, "")
     except InvalidUpload:
         raise
@@ -66,10 +64,11 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _transparent(upright: Image.Image) -> npt.NDArray[np.bool_] | None:
-    """Where nothing of a picture is to be seen, (h, w); None if it is opaque."""
+    """Where nothing of a picture is to be seen, (h, w); None if there is no such place."""
     if not upright.has_transparency_data:
         return None
-    return np.asarray(upright.convert("RGBA"))[..., 3] == 0  # type: ignore[no-any-return]
+    transparent = np.asarray(upright.convert("RGBA"))[..., 3] == 0
+    return transparent if transparent.any() else None
 
 
 def _to_rgb(upright: Image.Image) -> Image.Image:

@@ -67,6 +67,8 @@ def make_bench(
     hub: Hub | None = None,
     webhooks: WebhookSettings | None = None,
     limits: OwnerLimits | None = None,
+    *,
+    embed_parameters: bool = True,
 ) -> Bench:
     settings = ServiceSettings(
         data_dir=folder,
@@ -75,6 +77,7 @@ def make_bench(
         webhooks=webhooks or WebhookSettings(),
         limits=limits or OwnerLimits(),
         accelerator="cpu",
+        embed_parameters=embed_parameters,
     )
     store = open_store(settings)
     workers = workers or FakeWorkers()

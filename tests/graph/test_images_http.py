@@ -1,0 +1,348 @@
+"""The images one has, over HTTP with fakes."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import uuid
+from collections import Counter
+
+import httpx
+import pytest
+from httpx_sse import aconnect_sse
+from PIL import Image
+
+from pipeline.events import ImageCreated, ImageDeleted
+from pipeline.settings import Admission, OwnerLimits
+from tests.graph.conftest import Bench, make_bench, working
+from tests.graph.test_http import client_of, is_problem
+
+pytestmark = pytest.mark.anyio
+
+
+def a_png(side: int = 64) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), (200, 30, 30)).save(file, "PNG")
+    return file.getvalue()
+
+
+async def made(client: httpx.AsyncClient, seed: int) -> str:
+    return (await client.post("/generate", json={"prompt": "pear", "seed": seed, "steps": 2})).json()["image_id"]
+
+
+async def test_an_upload_sent_twice_with_one_key_is_one_image(bench: Bench):
+    client = client_of(bench, Admission())
+    key = {"Idempotency-Key": "photo-1", "Content-Type": "image/png"}
+    picture, other = a_png(64), a_png(65)
+    answers = await asyncio.gather(*(client.post("/v1/images/upload", content=picture, headers=key) for _ in range(5)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["image_id"] for answer in answers}) == 1
+    assert len((await client.get("/v1/images")).json()["images"]) == 1
+    assert len(bench.of(ImageCreated)) == 1
+    form = {"file": ("photo.png", picture, "image/png")}  # the same picture, wrapped anew each time
+    again = await client.post("/v1/images/upload", files=form, headers={"Idempotency-Key": "photo-1"})
+    assert again.json()["image_id"] == answers[0].json()["image_id"]
+    assert is_problem(await client.post("/v1/images/upload", content=other, headers=key), 422, "idempotency_mismatch")
+
+
+async def test_history_comes_in_pages_with_what_made_each_image(bench: Bench):
+    async with client_of(bench) as client:
+        ids = [await made(client, seed) for seed in range(5)]
+
+        first = (await client.get("/v1/images", params={"limit": 3})).json()
+        rest = (await client.get("/v1/images", params={"limit": 3, "before": first["next"]})).json()
+
+    assert [image["image_id"] for image in first["images"] + rest["images"]] == ids[::-1]
+    assert rest["next"] is None
+    assert first["images"][0]["request"]["prompt"] == "pear"
+    assert first["images"][0]["request"]["seed"] == 4
+
+
+async def test_an_image_s_content_never_changes(bench: Bench):
+    async with client_of(bench) as client:
+        image = (await client.get(f"/v1/images/{await made(client, 1)}")).json()
+        content = await client.get(image["content"])
+        again = await client.get(image["content"], headers={"If-None-Match": content.headers["etag"]})
+
+    assert content.headers["content-type"] == "image/png"
+    assert "immutable" in content.headers["cache-control"]
+    assert Image.open(io.BytesIO(content.content)).size == (image["width"], image["height"])
+    assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_a_deleted_image_is_gone_and_the_session_has_none(bench: Bench):
+    async with client_of(bench) as client:
+        image_id = await made(client, 1)
+        await client.post("/segment")
+
+        assert (await client.delete(f"/v1/images/{image_id}")).status_code == 204
+
+        for path in ("", "/content"):
+            assert is_problem(await client.get(f"/v1/images/{image_id}{path}"), 404, "image_not_found")
+        assert is_problem(await client.delete(f"/v1/images/{image_id}"), 404, "image_not_found")
+        assert is_problem(await client.post("/segment"), 400, "no_image_yet")
+        assert (await client.get("/v1/images")).json()["images"] == []
+    assert [event.image_id for event in bench.of(ImageDeleted)] == [image_id]
+
+
+@pytest.mark.parametrize("way", ["body", "form"])
+async def test_an_upload_becomes_the_session_s_last_image(bench: Bench, way: str):
+    async with client_of(bench) as client:
+        if way == "body":
+            answer = await client.post("/v1/images/upload", content=a_png(), headers={"Content-Type": "image/png"})
+        else:
+            answer = await client.post("/v1/images/upload", files={"file": ("mine.png", a_png(), "image/png")})
+        uploaded = answer.json()
+        segments = (await client.post("/segment")).json()
+        image = (await client.get(answer.headers["location"])).json()
+
+    assert answer.status_code == 201
+    assert segments["image_id"] == uploaded["image_id"] == image["image_id"]
+    assert (image["width"], image["height"], image["request"]) == (64, 64, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status", "code"),
+    [
+        pytest.param(b"not a picture", "image/png", 422, "invalid_upload", id="no picture"),
+        pytest.param(a_png()[:60], "image/png", 422, "invalid_upload", id="truncated"),
+        pytest.param(a_png(8), "image/png", 422, "invalid_upload", id="too small"),
+        pytest.param(a_png(), "text/plain", 422, "invalid_upload", id="wrong type"),
+        pytest.param(a_png(), "", 422, "invalid_upload", id="no type"),
+        pytest.param(b"x" * 200_000, "image/png", 413, "body_too_large", id="too large"),
+        pytest.param(b"garbage", "multipart/form-data; boundary=x", 422, "invalid_upload", id="broken form"),
+        pytest.param(b"--x--\r\n", "multipart/form-data; boundary=x", 422, "invalid_upload", id="empty form"),
+    ],
+)
+async def test_bad_uploads(bench: Bench, content: bytes, kind: str, status: int, code: str):
+    async with client_of(bench, Admission(max_upload_bytes=100_000)) as client:
+        answer = await client.post("/v1/images/upload", content=content, headers={"Content-Type": kind} if kind else {})
+
+    assert is_problem(answer, status, code)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        (f"/v1/images/{uuid.uuid4()}", 404, "image_not_found"),
+        (f"/v1/images/{uuid.uuid4()}/content", 404, "image_not_found"),
+        ("/v1/images/nonsense", 422, "invalid_request"),
+        ("/v1/images?limit=0", 422, "invalid_request"),
+        ("/v1/images?before=x", 422, "invalid_request"),
+    ],
+)
+async def test_bad_questions(bench: Bench, path: str, status: int, code: str):
+    async with client_of(bench) as client:
+        assert is_problem(await client.get(path), status, code)
+
+
+async def test_prometheus_is_told_what_is_stored(bench: Bench):
+    async with client_of(bench) as client:
+        await made(client, 1)
+        metrics = (await client.get("/metrics")).text
+
+    assert "pipeline_store_images 1.0" in metrics
+    assert "pipeline_store_events 4.0" in metrics  # a job submitted, started, succeeded, and its image
+    assert "pipeline_store_newest_image_age_seconds" in metrics
+
+
+async def test_results_are_there_after_a_restart(bench: Bench):
+    """A new flow over the same store, with an empty cache: nothing is computed again."""
+    from tests.graph.conftest import make_bench
+
+    image = await bench.image()
+    before = await bench.flow.analyze(image, "r")
+
+    restarted = make_bench(bench.settings.data_path)
+    after = await restarted.flow.analyze(image, "r")
+
+    assert after.segmentation.rles == before.segmentation.rles
+    assert after.drawings == before.drawings
+    assert not restarted.workers.calls
+
+
+async def created(client: httpx.AsyncClient, **body: object) -> list[dict]:
+    answer = await client.post("/v1/images", json={"prompt": "pear", "steps": 2} | body)
+    assert answer.status_code == 201, answer.text
+    return answer.json()["images"]
+
+
+async def test_several_images_are_made_at_once_each_with_the_next_seed(bench: Bench):
+    async with client_of(bench) as client:
+        images = await created(client, n=3, seed=2**32 - 2)
+        (alone,) = await created(client, seed=0)
+
+        assert [image["request"]["seed"] for image in images] == [2**32 - 2, 2**32 - 1, 0]
+        assert images[2]["digest"] == alone["digest"]
+        assert len({image["image_id"] for image in images}) == 3
+        assert len(bench.flow.generations.gate) == 0
+
+
+async def test_several_images_take_one_place_of_a_crowd_s(tmp_path):
+    bench = make_bench(tmp_path, Admission(max_generations=1))
+    async with working(bench), client_of(bench, Admission(max_generations=1)) as client:
+        assert len(await created(client, n=3)) == 3
+
+
+async def test_one_key_makes_several_images_once(bench: Bench):
+    body, key = {"prompt": "pear", "n": 2, "seed": 4, "steps": 1}, {"Idempotency-Key": "two-pears"}
+    async with client_of(bench) as client:
+        first = await client.post("/v1/images", json=body, headers=key)
+        again = await client.post("/v1/images", json=body, headers=key)
+        other = await client.post("/v1/images", json=body | {"n": 3}, headers=key)
+
+    assert [i["image_id"] for i in first.json()["images"]] == [i["image_id"] for i in again.json()["images"]]
+    assert bench.workers.calls["generate"] == 2
+    assert is_problem(other, 422, "idempotency_mismatch")
+
+
+async def test_images_are_followed_by_events_or_fetched_later(bench: Bench):
+    body = {"prompt": "pear", "n": 2, "steps": 2}
+    async with client_of(bench) as client:
+        async with aconnect_sse(
+            client, "POST", "/v1/images", json=body, headers={"Accept": "text/event-stream"}
+        ) as source:
+            events = [event async for event in source.aiter_sse()]
+        later = await client.post("/v1/images", json=body, headers={"Prefer": "respond-async"})
+
+    told = Counter(event.event for event in events)
+    assert (told["job.succeeded"], told["generation.stepped"], told["generation.finished"]) == (2, 4, 1)
+    assert len(events[-1].json()["images"]) == 2
+    assert (later.status_code, len(later.json()["jobs"])) == (202, 2)
+
+
+async def test_who_has_too_many_jobs_leaves_none_of_several_behind(tmp_path):
+    bench = make_bench(tmp_path, limits=OwnerLimits(unfinished_jobs=2))
+    async with client_of(bench) as client:  # nobody works
+        bench.workers.gate.clear()
+        refused = await client.post("/v1/images", json={"prompt": "x", "n": 3}, headers={"Prefer": "respond-async"})
+        jobs = (await client.get("/v1/jobs")).json()["jobs"]
+
+    assert is_problem(refused, 429, "too_many_unfinished")
+    assert not [job for job in jobs if job["state"] == "running" and not job["cancel_requested"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ({"prompt": "x", "n": 0}, "n"),
+        ({"prompt": "x", "n": 11}, "n"),
+        ({"prompt": "x", "mood": "happy"}, "mood"),
+        ({"n": 1}, "prompt"),
+    ],
+)
+async def test_what_cannot_be_made_is_said_by_field(bench: Bench, body: dict, word: str):
+    async with client_of(bench) as client:
+        answer = await client.post("/v1/images", json=body)
+    assert is_problem(answer, 422, "invalid_request")
+    assert word in answer.json()["detail"]
+
+
+async def test_images_are_found_by_session_label_prompt_and_time(bench: Bench):
+    async with client_of(bench) as client:
+
+        async def found(**wanted: str) -> list[int]:
+            answer = await client.get("/v1/images", params=wanted)
+            assert answer.status_code == 200, answer.text
+            return [image["request"]["seed"] for image in answer.json()["images"]]
+
+        (first,) = await created(client, seed=1, prompt="a 50% red_apple")
+        client.headers["X-Session-ID"] = "desk"
+        (second,) = await created(client, seed=2, prompt="Green pear")
+        await bench.flow.describe(await bench.flow.gallery.find(second["image_id"], owner="public", session=""), "r")
+
+        assert await found() == [2, 1]
+        assert await found(session="desk") == [2]
+        assert await found(prompt="PEAR") == [2]
+        assert await found(prompt="50%") == [1]
+        assert await found(prompt="5%") == []  # no wildcard
+        assert await found(label="apple") == [2]
+        assert await found(label="whale") == []
+        assert await found(since=second["created_at"]) == [2]
+        assert await found(until=second["created_at"]) == [1]
+        assert await found(until="2020-01-01") == []
+        assert await found(session="desk", prompt="apple") == []
+        assert is_problem(
+            await client.get("/v1/images", params={"since": "0001-01-01T00:00+14:00"}), 422, "invalid_request"
+        )
+        await client.delete(f"/v1/images/{second['image_id']}")
+        assert await found(label="apple") == []
+        assert first["image_id"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "start", "end"),
+    [
+        ("bytes=0-9", 206, 0, 10),
+        ("bytes=5-", 206, 5, None),
+        ("bytes=-7", 206, -7, None),
+        ("bytes=10-99999999", 206, 10, None),
+        ("bytes=99999999-", 416, 0, 0),
+        ("bytes=9-5", 416, 0, 0),
+        ("bytes=-0", 416, 0, 0),
+        ("bytes=-", 200, 0, None),
+        ("bytes=0-1,4-5", 200, 0, None),
+        ("lines=1-2", 200, 0, None),
+    ],
+)
+async def test_a_part_of_the_content_can_be_had(bench: Bench, asked: str, status: int, start: int, end: int | None):
+    async with client_of(bench) as client:
+        url = f"/v1/images/{await made(client, 1)}/content"
+        whole = (await client.get(url)).content
+        part = await client.get(url, headers={"Range": asked})
+
+    assert (part.status_code, part.content) == (status, whole[start:end])
+    if status == 206:
+        first = start % len(whole)
+        assert part.headers["Content-Range"] == f"bytes {first}-{first + len(part.content) - 1}/{len(whole)}"
+
+
+async def test_a_range_of_something_else_is_answered_by_the_whole(bench: Bench):
+    async with client_of(bench) as client:
+        url = f"/v1/images/{await made(client, 1)}/content"
+        whole = await client.get(url)
+        same = await client.get(url, headers={"Range": "bytes=0-3", "If-Range": whole.headers["ETag"]})
+        other = await client.get(url, headers={"Range": "bytes=0-3", "If-Range": '"older"'})
+
+    assert (same.status_code, other.status_code, other.content) == (206, 200, whole.content)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+async def test_the_content_comes_in_other_formats_and_sizes(bench: Bench, kind: str):
+    async with client_of(bench) as client:
+        (image,) = await created(client, width=128, height=64)
+        answer = await client.get(image["content"], params={"format": kind, "size": 32})
+        again = await client.get(image["content"], params={"format": kind, "size": 32})
+        larger = await client.get(image["content"], params={"format": kind, "size": 999})
+
+    assert (answer.headers["Content-Type"], opened(answer.content).size) == (f"image/{kind}", (32, 16))
+    assert opened(answer.content).format == kind.upper()
+    assert again.content == answer.content
+    assert opened(larger.content).size == (128, 64)
+    assert answer.headers["ETag"] != larger.headers["ETag"]
+    assert bench.workers.calls["encode"] == 2 + (kind != "png")  # each once; the PNG as it is was kept
+
+
+async def test_a_png_says_how_it_was_made_and_is_understood_when_it_comes_back(bench: Bench):
+    async with client_of(bench) as client:
+        (image,) = await created(client, prompt="röd äpple \N{RED APPLE}", negative_prompt="blue", seed=9)
+        png = (await client.get(image["content"])).content
+        back = await client.post("/v1/images/upload", content=png, headers={"Content-Type": "image/png"})
+        uploaded = (await client.get(back.headers["Location"])).json()
+        kept = (await client.get(uploaded["content"])).content
+
+    assert "Seed: 9" in opened(png).info["parameters"]
+    assert uploaded["request"] == image["request"]
+    assert uploaded["digest"] == image["digest"]
+    assert "Seed: 9" in opened(kept).info["parameters"]
+
+
+async def test_a_png_says_nothing_where_that_is_not_wanted(tmp_path):
+    bench = make_bench(tmp_path, embed_parameters=False)
+    async with working(bench), client_of(bench) as client:
+        (image,) = await created(client)
+        assert "parameters" not in opened((await client.get(image["content"])).content).info
+
+
+def opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))

@@ -1,0 +1,270 @@
+"""OpenAI's API over HTTP with fakes: what its clients send is done or refused, and every error has its shape."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import AsyncIterator
+
+import httpx
+import numpy as np
+import pytest
+from httpx_sse import ServerSentEvent, aconnect_sse
+from PIL import Image
+
+from graphs.routes import build_http_app
+from tests.graph.conftest import Bench
+from tests.graph.test_http import client_of
+
+pytestmark = pytest.mark.anyio
+
+GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
+SIDE = 64
+SMALL = {"prompt": "pear", "size": "64x64", "steps": 6}
+
+
+@pytest.fixture
+async def client(bench: Bench) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(bench) as client:
+        yield client
+
+
+def opened(encoded: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(encoded)))
+
+
+def is_refused(answer: httpx.Response, status: int, param: str | None, kind: str = "invalid_request_error") -> bool:
+    error = answer.json()["error"]
+    return (
+        answer.status_code == status
+        and answer.headers["Content-Type"] == "application/json"
+        and (error["type"], error["param"]) == (kind, param)
+        and bool(error["message"] and error["code"])
+    )
+
+
+def a_picture(transparent: bool = False) -> bytes:
+    pixels = np.full((SIDE, SIDE, 4), 120, np.uint8)
+    pixels[..., 3] = 255
+    if transparent:
+        pixels[8:40, 8:40, 3] = 0
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+async def streamed(client: httpx.AsyncClient, **body: object) -> list[ServerSentEvent]:
+    async with aconnect_sse(client, "POST", GENERATIONS, json=SMALL | {"stream": True} | body) as source:
+        return [event async for event in source.aiter_sse() if event.data]
+
+
+async def test_several_images_with_what_they_took(bench: Bench, client: httpx.AsyncClient):
+    answer = (await client.post(GENERATIONS, json=SMALL | {"n": 2, "seed": 7, "model": "mini"})).json()
+
+    assert [opened(image["b64_json"]).size for image in answer["data"]] == [(SIDE, SIDE)] * 2
+    assert [image["seed"] for image in answer["data"]] == [7, 8]
+    assert (answer["size"], answer["quality"], answer["output_format"]) == ("64x64", "medium", "png")
+    assert answer["usage"] == {
+        "input_tokens": 3,
+        "input_tokens_details": {"text_tokens": 3, "image_tokens": 0},
+        "output_tokens": 32,
+        "output_tokens_details": {"text_tokens": 0, "image_tokens": 32},
+        "total_tokens": 35,
+    }
+    assert bench.workers.calls["describe"] == 0  # nobody asked what they show
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp", "png"])
+async def test_other_formats_in_base64_and_by_url(client: httpx.AsyncClient, kind: str):
+    wanted = SMALL | {"output_format": kind, "seed": 3}
+    by_value = (await client.post(GENERATIONS, json=wanted)).json()["data"][0]
+    by_url = (await client.post(GENERATIONS, json=wanted | {"response_format": "url"})).json()["data"][0]
+
+    assert opened(by_value["b64_json"]).format == kind.upper()
+    fetched = await client.get(by_url["url"])
+    assert fetched.headers["Content-Type"] == f"image/{kind}"
+    assert fetched.content == base64.b64decode(by_value["b64_json"])
+    assert by_url["b64_json"] is None
+
+
+async def test_urls_begin_where_clients_reach_the_service(bench: Bench):
+    settings = bench.settings.model_copy(update={"public_url": "https://images.example/"})
+    transport = httpx.ASGITransport(build_http_app(bench.flow, settings))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.post(GENERATIONS, json=SMALL | {"response_format": "url"})
+    assert answer.json()["data"][0]["url"].startswith("https://images.example/v1/images/")
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 2, 3])
+async def test_a_stream_has_previews_that_differ_and_ends_in_the_image(client: httpx.AsyncClient, wanted: int):
+    events = await streamed(client, partial_images=wanted, output_format="webp")
+
+    *previews, last = [event.json() for event in events]
+    assert [event.event for event in events] == [p["type"] for p in (*previews, last)]
+    assert [p["type"] for p in previews] == ["image_generation.partial_image"] * wanted
+    assert [p["partial_image_index"] for p in previews] == list(range(wanted))
+    assert len({p["b64_json"] for p in previews}) == wanted
+    assert all(opened(p["b64_json"]).size == (SIDE, SIDE) for p in (*previews, last))
+    assert last["type"] == "image_generation.completed"
+    assert opened(last["b64_json"]).format == "WEBP"
+    assert last["usage"]["total_tokens"] == 19
+
+
+async def test_quality_is_steps(bench: Bench, client: httpx.AsyncClient):
+    usual = bench.flow.profile.diffusion.defaults.steps
+    steps = []
+    for quality in ("low", "medium", "high", "auto"):
+        bench.workers.steps = 0
+        await client.post(GENERATIONS, json={"prompt": "pear", "size": "64x64", "quality": quality})
+        steps.append(bench.workers.steps)
+    assert steps == [round(usual / 2), usual, 2 * usual, usual]
+
+
+async def test_only_where_the_mask_is_transparent_anything_changes(client: httpx.AsyncClient):
+    files = {"image": ("a.png", a_picture(), "image/png"), "mask": ("m.png", a_picture(True), "image/png")}
+    answer = await client.post(EDITS, files=files, data={"prompt": "pear", "seed": "4", "n": "2"})
+    own = {"image[]": ("a.png", a_picture(True), "image/png")}
+    by_itself = await client.post(EDITS, files=own, data={"prompt": "pear", "seed": "4"})
+
+    edited = np.array(opened(answer.json()["data"][0]["b64_json"]))
+    outside = np.ones((SIDE, SIDE), np.bool_)
+    outside[8:40, 8:40] = False
+    assert (edited[outside] == 120).all()
+    assert (edited[~outside] != 120).any()
+    assert len(answer.json()["data"]) == 2
+    assert answer.json()["usage"]["input_tokens_details"]["image_tokens"] == 16
+    by_itself = np.array(opened(by_itself.json()["data"][0]["b64_json"]))
+    assert (by_itself[outside] == 120).all()
+    assert (by_itself[~outside] != 120).any()
+
+
+async def test_the_edited_picture_is_kept_and_the_edit_is_the_last_image(client: httpx.AsyncClient):
+    files = {"image": ("a.png", a_picture(), "image/png")}
+    answer = await client.post(EDITS, files=files, data={"prompt": "pear"})
+
+    made = answer.json()["data"][0]["image_id"]
+    newest, picture = (await client.get("/v1/images")).json()["images"]
+    assert newest["image_id"] == made
+    assert newest["request"]["source"] == {"image_id": picture["image_id"], "strength": 0.8, "mask": None}
+    assert (await client.post("/segment")).json()["image_id"] == made
+
+
+async def test_an_edit_sent_twice_with_one_key_is_made_once(bench: Bench, client: httpx.AsyncClient):
+    async def send(prompt: str) -> httpx.Response:
+        files = {"image": ("a.png", a_picture(), "image/png")}  # in a form with a boundary of its own
+        return await client.post(EDITS, files=files, data={"prompt": prompt}, headers={"Idempotency-Key": "e1"})
+
+    first, again, other = await send("pear"), await send("pear"), await send("apple")
+
+    assert again.json()["data"] == first.json()["data"]
+    assert is_refused(other, 400, None)
+    assert len((await client.get("/v1/images")).json()["images"]) == 2  # the picture, and what was made of it
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"size": "100x100"}, "size"),
+        ({"size": "big"}, "size"),
+        ({"size": "4096x4096"}, "size"),
+        ({"n": 11}, "n"),
+        ({"quality": "hd"}, "quality"),
+        ({"style": "vivid"}, "style"),
+        ({"background": "transparent"}, "background"),
+        ({"moderation": "low"}, "moderation"),
+        ({"output_format": "svg"}, "output_format"),
+        ({"output_compression": 101}, "output_compression"),
+        ({"output_compression": 50}, "body"),
+        ({"partial_images": 1}, "body"),
+        ({"stream": True, "n": 2}, "body"),
+        ({"stream": True, "response_format": "url"}, "body"),
+        ({"stream": True, "partial_images": 4}, "partial_images"),
+        ({"steps": 5, "quality": "low"}, "body"),
+        ({"steps": 1000}, None),
+    ],
+)
+async def test_what_is_not_supported_is_refused(client: httpx.AsyncClient, body: dict, param: str | None):
+    assert is_refused(await client.post(GENERATIONS, json={"prompt": "pear"} | body), 400, param)
+
+
+@pytest.mark.parametrize(
+    ("files", "data", "param"),
+    [
+        ({}, {"prompt": "pear"}, "image"),
+        ({"image": b"no picture"}, {"prompt": "pear"}, None),
+        ({"image": a_picture()}, {}, "prompt"),
+        ({"image": a_picture(), "mask": a_picture()}, {"prompt": "pear"}, "mask"),
+        ({"image": a_picture(), "markup": a_picture()}, {"prompt": "pear"}, None),
+        ({"image": a_picture()}, {"prompt": "pear", "input_fidelity": "high"}, "input_fidelity"),
+        ({"image": a_picture()}, {"prompt": "pear", "n": "many"}, "n"),
+    ],
+)
+async def test_forms_that_cannot_be_used_are_refused(client: httpx.AsyncClient, files: dict, data: dict, param):
+    sent = {name: (f"{name}.png", content, "image/png") for name, content in files.items()} or {"x": ("x", b"")}
+    answer = await client.post(EDITS, files=sent, data=data)
+    assert is_refused(answer, 400, param if files else None)
+
+
+async def test_more_images_than_one_are_refused(client: httpx.AsyncClient):
+    files = [("image[]", ("a.png", a_picture(), "image/png"))] * 2
+    assert is_refused(await client.post(EDITS, files=files, data={"prompt": "pear"}), 400, "image")
+
+
+async def test_errors_of_every_kind_have_their_shape(bench: Bench, client: httpx.AsyncClient):
+    assert is_refused(await client.post(GENERATIONS, json={"prompt": "x", "model": "dall-e-9"}), 404, "model")
+    broken = await client.post(GENERATIONS, content=b"{", headers={"Content-Type": "application/json"})
+    assert is_refused(broken, 400, None)
+    assert is_refused(await client.get("/v1/models/gpt-9"), 404, "model")
+    assert is_refused(await client.put(EDITS), 405, None)
+    bench.workers.deaths["count_tokens"] = 2
+    assert is_refused(await client.post(GENERATIONS, json=SMALL), 503, None, "server_error")
+
+
+async def test_a_stream_that_fails_ends_with_an_error(bench: Bench, client: httpx.AsyncClient):
+    bench.workers.deaths["encode"] = 99
+    last = (await streamed(client, partial_images=1))[-1]
+    assert last.event == "error"
+    assert last.json()["error"]["type"] == "server_error"
+
+
+async def test_models_go_by_their_names_and_aliases(bench: Bench):
+    settings = bench.settings.model_copy(update={"model_aliases": ("gpt-image-2",)})
+    transport = httpx.ASGITransport(build_http_app(bench.flow, settings))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        listed = (await client.get("/v1/models")).json()
+        one = (await client.get("/v1/models/mini-clip")).json()
+        made = await client.post(GENERATIONS, json=SMALL | {"model": "gpt-image-2"})
+
+    assert [model["id"] for model in listed["data"]] == ["mini", "gpt-image-2", "mini-clip"]
+    assert (one["object"], one["id"]) == ("model", "mini-clip")
+    assert made.status_code == 200
+
+
+async def test_vectors_of_texts_and_images(bench: Bench, client: httpx.AsyncClient):
+    image = (await bench.image()).image_id
+    body = {"input": ["metal", {"image_id": image}, "red apple"], "model": "mini-clip"}
+    numbers = (await client.post("/v1/embeddings", json=body)).json()
+    encoded = (await client.post("/v1/embeddings", json=body | {"encoding_format": "base64"})).json()
+    single = (await client.post("/v1/embeddings", json={"input": "metal"})).json()
+
+    vectors = [item["embedding"] for item in numbers["data"]]
+    assert [vector[0] for vector in vectors] == [0.125, 1.0, 0.125]
+    assert [item["index"] for item in numbers["data"]] == [0, 1, 2]
+    assert numbers["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
+    decoded = [np.frombuffer(base64.b64decode(item["embedding"]), "<f4").tolist() for item in encoded["data"]]
+    assert decoded == vectors
+    assert single["data"][0]["embedding"] == vectors[0]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"input": []}, {"input": ""}, {"input": [1, 2]}, {"input": "x", "dimensions": 3}, {"input": ["x"] * 257}],
+)
+async def test_what_has_no_vector_is_refused(client: httpx.AsyncClient, body: dict):
+    assert (await client.post("/v1/embeddings", json=body)).status_code == 400
+
+
+async def test_vectors_of_what_is_not_there(client: httpx.AsyncClient):
+    assert is_refused(await client.post("/v1/embeddings", json={"input": {"image_id": "nothing"}}), 404, None)
+    assert is_refused(await client.post("/v1/embeddings", json={"input": "x", "model": "ada"}), 404, "model")
