@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from graphs.parameters import MAX_PROMPT_CHARS, GenerateBody
+from graphs.parameters import MAX_PROMPT_CHARS, GenerateBody, nearest_size
 from graphs.schemas import ProbeBody, percent
 from pipeline.errors import InvalidRequest
 from pipeline.records import GenerationRequest, Scheduler
-from pipeline.settings import ServiceSettings
+from pipeline.settings import GenerationLimits, ServiceSettings
 
 DIFFUSION = ServiceSettings(profile="mini").load_profile().diffusion
 
@@ -106,3 +108,29 @@ def test_the_space_round_a_prompt_is_dropped():
 )
 def test_a_share_is_written_as_the_origin_does(share, written):
     assert percent(share) == written
+
+
+LIMITS = GenerationLimits(min_side=64, max_side=256, side_multiple=32)
+
+
+@pytest.mark.parametrize(
+    ("size", "nearest"),
+    [
+        ((128, 96), (128, 96)),
+        ((100, 75), (96, 64)),
+        ((1000, 1000), (256, 256)),
+        ((4000, 1000), (256, 64)),
+        ((10, 10), (64, 64)),
+        ((10, 400), (64, 256)),
+        ((257, 255), (256, 256)),
+    ],
+)
+def test_the_nearest_allowed_size(size, nearest):
+    assert nearest_size(*size, LIMITS) == nearest
+
+
+@given(width=st.integers(16, 4096), height=st.integers(16, 4096))
+def test_the_nearest_size_is_always_allowed(width, height):
+    for side in nearest_size(width, height, LIMITS):
+        assert 64 <= side <= 256
+        assert side % 32 == 0

@@ -18,7 +18,7 @@ from pipeline.events import ImageCreated
 from pipeline.jobs import JobOrder, Lease
 from pipeline.records import GenerationRequest, ImageRecord, Scheduler
 from pipeline.settings import Retention
-from pipeline.store import Blobs, TruthStore, new_id, open_database
+from pipeline.store import Blobs, ImageFilter, TruthStore, new_id, open_database
 from pipeline.store.database import writing
 from pipeline.store.tables import events
 from tests.servers import s3
@@ -180,6 +180,52 @@ def test_history_is_newest_first_in_pages_and_one_s_own(store: TruthStore):
     rest = store.history("public", limit=10, before=first[-1].image_id)
 
     assert [record.image_id for record in first + rest] == made[::-1]
+
+
+def test_images_are_found_by_session_prompt_and_time(store: TruthStore):
+    def found(**wanted: object) -> list[str]:
+        return [record.image_id for record in store.history("public", limit=9, wanted=ImageFilter(**wanted))]
+
+    prompts = ("a Red apple", "100% blue_cup")
+    apple, cup = (
+        add(store, a_record(request=replace(a_record().request, prompt=prompt)), *sessions).image_id
+        for prompt, sessions in zip(prompts, (("desk", "default"), ("default",)), strict=True)
+    )
+    upload = add(store, a_record(request=None, model=""), "default")
+    add(store, a_record(owner="somebody"), "desk")
+
+    assert found() == [upload.image_id, cup, apple]
+    assert found(session="desk") == [apple]
+    assert found(session="default", prompt="RED") == [apple]
+    assert found(prompt="%") == [cup]
+    assert found(prompt="e_c") == [cup]
+    assert found(since=upload.created_at) == [upload.image_id]
+    assert found(until=upload.created_at) == [cup, apple]
+    store.delete(apple, "public")
+    assert found(session="desk") == []
+
+
+def test_images_are_found_by_what_their_pixels_show(store: TruthStore):
+    def found(label: str, owner: str = "public") -> list[str]:
+        return [record.image_id for record in store.history(owner, limit=9, wanted=ImageFilter(label=label))]
+
+    one, same, other = (add(store, a_record(digest=digest * 64)).image_id for digest in "aab")
+    theirs = add(store, a_record(owner="somebody", digest="a" * 64)).image_id
+    store.label("public", "a" * 64, {"apple": 0.9, "plate": 0.2})
+    store.label("public", "b" * 64, {"cup": 1.0})
+    store.label("public", "c" * 64, {"ghost": 1.0})  # deleted before it was described
+
+    assert found("apple") == found("plate") == [same, one]
+    assert found("cup") == [other]
+    assert found("ghost") == found("apple", "somebody") == []
+    store.label("public", "a" * 64, {"pear": 0.9})  # by another model
+    assert (found("apple"), found("pear")) == ([], [same, one])
+    store.delete(one, "public")
+    assert found("pear") == [same]
+    store.delete(same, "public")
+    add(store, a_record(digest="a" * 64))
+    assert found("pear") == []
+    assert theirs
 
 
 def test_a_deleted_image_is_gone_with_all_that_was_kept_of_it(store: TruthStore):
