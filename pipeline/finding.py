@@ -52,11 +52,8 @@ def rank(regions: Vectors, picture: Vector, text: Vector, finding: Finding) -> F
     num_matching = int((cosines >= finding.min_cosine).sum())
     is_there = strongest >= finding.min_cosine
     found = order[: max(1, num_matching)] if is_there else order[:0]
-    return Found(
-        region_ids=tuple(found.tolist()),
-        scores=tuple(score(cosines[found], finding).tolist()),
-        presence=float(score(np.array([strongest]), finding)[0]),
-    )
+    *scores, presence = score(np.append(cosines[found], strongest), finding).tolist()
+    return Found(region_ids=tuple(found.tolist()), scores=tuple(scores), presence=presence)
 
 
 def evidence(regions: Vectors, picture: Vector, text: Vector) -> float:
@@ -66,5 +63,6 @@ def evidence(regions: Vectors, picture: Vector, text: Vector) -> float:
 
 def score(cosines: npt.NDArray[np.floating], finding: Finding) -> npt.NDArray[np.floating]:
     """Map cosines to 0 … 1, the bound to 0.5: the sigmoid of `logit_scale` × their distance from it."""
-    scores: npt.NDArray[np.floating] = 1 / (1 + np.exp(-finding.logit_scale * (cosines - finding.min_cosine)))
+    logits = finding.logit_scale * (cosines - finding.min_cosine)
+    scores: npt.NDArray[np.floating] = (1 + np.tanh(logits / 2)) / 2  # the sigmoid, without overflow
     return scores

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.engines.clip import ClipEngine
-from pipeline.engines.device import use_cpu
 from pipeline.finding import evidence, score
 from pipeline.records import Vectors
 from pipeline.settings import Finding, Profile, ServiceSettings
@@ -82,9 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of the models")
     parser.add_argument("--work", type=Path, default=WORK)
-    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    use_cpu(arguments.threads)
     found = find_bounds(arguments.folder, arguments.work, SIDE, ServiceSettings().load_profile())
     for key, value in found.model_dump().items():
         print(f"{key}: {value}")
