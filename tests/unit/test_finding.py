@@ -48,7 +48,11 @@ def test_each_text_finds_its_own_regions():
     regions = np.stack([vector(0.1, 0.9), vector(0.8, 0.2), vector(0.6, 0.6), vector(0.1, 0.1)])
     texts = {"apple": APPLE, "cup": CUP, "something else": UNLIKE}
     found = {name: rank(regions, vector(0, 0.1), text, Finding(min_cosine=0.58)) for name, text in texts.items()}
-    assert {name: each.region_ids for name, each in found.items()} == {"apple": (1, 2), "cup": (0, 2), "something else": (3,)}
+    assert {name: each.region_ids for name, each in found.items()} == {
+        "apple": (1, 2),
+        "cup": (0, 2),
+        "something else": (3,),
+    }
 
 
 def test_regions_that_match_equally_keep_the_segmenters_order():
