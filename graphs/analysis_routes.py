@@ -92,7 +92,7 @@ def analysis_routes(flow: Flow) -> APIRouter:
             return await _written(record, *found, body.format, caller)
         segmentation, descriptions = await regions_of(record, caller)
         named = await flow.questions.find(record, body.text, caller.request_id)
-        chosen = list(zip(named.regions, named.scores, strict=True))
+        chosen = list(zip(named.region_ids, named.scores, strict=True))
         return await _written(record, segmentation, descriptions, body.format, caller, chosen)
 
     @router.get("/regions/{region}", response_model=Segment, responses=_PROBLEMS)

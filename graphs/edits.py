@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode
 from binascii import Error as Base64Error
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -108,9 +109,9 @@ class Edits:
         if area.region is not None:
             return _union(segmentation, [existing_region(area.region, segmentation)])
         found = await self._flow.questions.find(record, str(area.concept), request_id)
-        if not found.regions:
+        if not found:
             raise ConceptNotFound(concept=area.concept)
-        return await asyncio.to_thread(_union, segmentation, found.regions)
+        return await asyncio.to_thread(_union, segmentation, found.region_ids)
 
 
 def existing_region(number: int, segmentation: Segmentation) -> int:
@@ -124,7 +125,7 @@ def existing_region(number: int, segmentation: Segmentation) -> int:
     return number
 
 
-def _union(segmentation: Segmentation, numbers: list[int]) -> Mask:
+def _union(segmentation: Segmentation, numbers: Sequence[int]) -> Mask:
     """All that is in one of these regions, and their rims."""
     masks = [decode_mask(segmentation.rles[number], segmentation.size) for number in numbers]
     margin = max(1, round(MARGIN * max(segmentation.size)))

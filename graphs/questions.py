@@ -111,8 +111,9 @@ class Questions:
 
     async def find(self, record: ImageRecord, text: str, request_id: str) -> Found:
         """Find the regions that a text names; none if the image doesn't show it."""
-        _, regions, vectors = await self._seen(record, [text], request_id)
-        return rank(regions.vectors, vectors[0], 0.1)
+        finding = self._settings.finding
+        pictures, _, vectors = await self._seen(record, [finding.template.replace("{text}", text)], request_id)
+        return rank(pictures[1:], pictures[0], vectors[0], finding)
 
     async def embed_texts(self, texts: Sequence[str], request_id: str) -> Vectors:
         """The vectors of texts, (n, d)."""

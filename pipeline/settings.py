@@ -105,12 +105,24 @@ class Probing(_Settings):
     """Texts that fit any picture: what resembles them more than a concept is none of the concepts."""
 
 
+class Finding(_Settings):
+    """Which regions a text means, by the cosines of this CLIP model."""
+
+    template: str = "{text}"
+    """What is encoded for the text that was asked for."""
+    min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.25
+    """Where neither the picture nor a region comes as close to the text, it names nothing there."""
+    logit_scale: Annotated[float, Field(gt=0)] = 100.0
+    """How steeply a score leaves 0.5 on either side of that bound."""
+
+
 class ClipSettings(_Settings):
     model: ModelSource
     pretrained: str | None = None
     """open_clip's tag of the weights, where `model.source` names an architecture."""
     labelling: Labelling = Labelling()
     probing: Probing = Probing()
+    finding: Finding = Finding()
 
 
 class Everything(_Settings):

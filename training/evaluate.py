@@ -1,4 +1,4 @@
-"""Measure the miniature models on scenes they never saw: `python -m training.evaluate [clip|diffusion|sam2|cost …]`.
+"""Measure the miniature models on scenes they never saw: `python -m training.evaluate [clip|sam2|finding|cost …]`.
 
 Prints each figure beside its goal; with `--json PATH` writes them too. Contact sheets are left in `.training`.
 """
@@ -64,6 +64,13 @@ def measure_sam2(models: Path, work: Path) -> list[Figure]:
     return evaluate_sam2(models / "sam2", work, SIDE, everything)
 
 
+def measure_finding(models: Path, work: Path) -> list[Figure]:
+    """Named things in scenes of two, with the settings of the profile in use."""
+    from training.evaluate_finding import evaluate_finding
+
+    return evaluate_finding(models, work, SIDE, ServiceSettings().load_profile())
+
+
 def measure_cost(models: Path, _work: Path) -> list[Figure]:
     """Size and speed."""
     from training.evaluate_cost import evaluate_cost
@@ -75,6 +82,7 @@ MEASURES: dict[str, Callable[[Path, Path], list[Figure]]] = {
     "clip": measure_clip,
     "diffusion": measure_diffusion,
     "sam2": measure_sam2,
+    "finding": measure_finding,
     "cost": measure_cost,
 }
 

@@ -1,0 +1,91 @@
+"""What cosines mean to somebody who looks for a named thing: `python -m training.finding_bounds models/mini`.
+
+The scenes are others than those of the evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.engines.clip import ClipEngine
+from pipeline.finding import evidence, score
+from pipeline.records import Vectors
+from pipeline.settings import Finding, Profile, ServiceSettings
+from training.dataset import SIDE, WORK, Choice, load_scenes
+from training.evaluate_finding import ALIKE, Sight, look_at, name, open_clip
+
+NUM = 300  # scenes
+FIRST = 1_000_000  # seed; the evaluation's are below
+FALSE_SHARE = 0.9  # of the names of absent kinds that are to find nothing
+SCALES = (2.0, 3.0, 5.0, 7.0, 10.0, 14.0, 20.0, 30.0, 50.0, 70.0, 100.0, 140.0, 200.0)
+
+Values = npt.NDArray[np.float32]
+
+
+def find_bounds(models: Path, scenes: Path, side: int, profile: Profile) -> Finding:
+    """Find the profile's bound and scale for its models, from the names of kinds and scenes of two things."""
+    engine = open_clip(models)
+    shown = load_scenes(Choice(num=NUM, side=side, split="test", num_things=2, first=FIRST), scenes)
+    sights = look_at(shown, models, engine, profile)
+    template = profile.clip.finding.template
+    absent = compare_absent(engine, sights, template)
+    cosines, right = compare_shown(engine, sights, template)
+    bounded = profile.clip.finding.model_copy(update={"min_cosine": round(float(np.quantile(absent, FALSE_SHARE)), 2)})
+    return bounded.model_copy(update={"logit_scale": fit_scale(cosines, right, bounded)})
+
+
+def compare_absent(engine: ClipEngine, sights: list[Sight], template: str) -> Values:
+    """The evidence for each kind that isn't there, in each scene."""
+    return np.array(
+        [
+            evidence(sight.regions, sight.picture, text)
+            for sight in sights
+            for text in encode_names(engine, sight.absent, template)
+        ],
+        np.float32,
+    )
+
+
+def compare_shown(engine: ClipEngine, sights: list[Sight], template: str) -> tuple[Values, npt.NDArray[np.bool_]]:
+    """Cosines of all regions with the names of the things in their scenes, and whether the region is that thing."""
+    cosines, right = [], []
+    for sight in sights:
+        texts = encode_names(engine, [kind for kind, _ in sight.things], template)
+        cosines.append((texts @ sight.regions.T).ravel())
+        right.append((sight.iou >= ALIKE).ravel())
+    return np.concatenate(cosines), np.concatenate(right)
+
+
+def encode_names(engine: ClipEngine, kinds: Sequence[str], template: str) -> Vectors:
+    """The vectors, (n, d), of what people call kinds."""
+    return engine.encode_texts([template.format(text=name(kind, None)) for kind in kinds])
+
+
+def fit_scale(cosines: Values, right: npt.NDArray[np.bool_], bounded: Finding) -> float:
+    """The scale with which scores come nearest to the odds of a region being right: the likeliest for what is known."""
+
+    def loss(scale: float) -> float:
+        scores = score(cosines, bounded.model_copy(update={"logit_scale": scale}))
+        return float(-np.log(np.where(right, scores, 1 - scores).clip(1e-7)).mean())
+
+    return SCALES[int(np.argmin([loss(scale) for scale in SCALES]))]
+
+
+def main() -> None:
+    """Read the command line and print the settings for a profile."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of the models")
+    parser.add_argument("--work", type=Path, default=WORK)
+    arguments = parser.parse_args()
+    found = find_bounds(arguments.folder, arguments.work, SIDE, ServiceSettings().load_profile())
+    for key, value in found.model_dump().items():
+        print(f"{key}: {value}")
+
+
+if __name__ == "__main__":
+    main()
