@@ -20,7 +20,7 @@ import httpx
 import psutil
 import yaml
 
-from cli.launcher import port_problem
+from cli.ports import BLOCKS, port_problem
 
 ROOT = Path(__file__).parents[1]
 START_WITHIN_S = 300
@@ -128,9 +128,9 @@ def changed_config(folder: Path, change: Callable[[dict[str, Any]], None]) -> Pa
 
 
 def quiet_port() -> int:
-    """Find a free port below those that Linux gives away, from 32768 on, while the service has not come to use it."""
+    """Find a free port below those that Linux, or the service itself, gives away before they are used."""
     while True:
-        port = 20_000 + secrets.randbelow(12_000)
+        port = secrets.choice(range(20_000, BLOCKS.start))
         if port_problem("127.0.0.1", port) is None:
             return port
 
