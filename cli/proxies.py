@@ -14,7 +14,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -29,13 +29,13 @@ SOCKET_PATH_BYTES = 107  # at most, in Linux
 NODE_ID_BYTES = 56  # Ray puts each node's files into a folder of this name
 SUFFIX_BYTES = len(".4194304.tmp")  # HAProxy binds its socket under another name first
 MAX_THREADS = 4
+
+SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
 HARD_STOP = "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"
 
-# What the environment says otherwise counts.
+# What counts unless the environment says otherwise.
 THROUGHPUT = {
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    # Pictures pass from replica to replica by value: 50 MB for 4096 x 4096 pixels, where 4 MiB are the default.
+    # Pictures pass from replica to replica by value: 36 MB for the largest, where 4 MiB are the default.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
     # For how long an ingress replica that is to end goes on answering: long enough for HAProxy to hear of it, which is
     # on this machine. The default, 30 s, is also what every stop would take.
@@ -56,7 +56,7 @@ class Proxy:
     """A way in, as Serve is told of it."""
 
     host: str  # where Serve listens
-    environment: dict[str, str] = field(default_factory=dict)  # of all its processes
+    environment: dict[str, str]  # of all its processes
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def prepared(kind: ProxyKind, *, host: str, port: int, folder: Path, request_wit
         LaunchError: there is no HAProxy, or no room for it.
     """
     if kind is ProxyKind.PLAIN:
-        yield Proxy(host=host)
+        yield Proxy(host=host, environment={SWITCH: "0"})
         return
     binary = find_haproxy()
     if binary is None:
@@ -86,8 +86,11 @@ def prepared(kind: ProxyKind, *, host: str, port: int, folder: Path, request_wit
     with own_ports() as ports:
         free = (port for port in ports if port_problem(LOOPBACK, port) is None)
         stats, metrics, fallback = islice(free, 3)
-        environment = THROUGHPUT | {
-            HARD_STOP: str(math.ceil(request_within_s)),
+        tuned = THROUGHPUT | {HARD_STOP: str(math.ceil(request_within_s))}
+        environment = {
+            SWITCH: "1",
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            **{name: os.environ.get(name, value) for name, value in tuned.items()},
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(SHIM),
             haproxy_shim.BINARY: binary,
             haproxy_shim.ADDRESS: f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
@@ -102,8 +105,7 @@ def prepared(kind: ProxyKind, *, host: str, port: int, folder: Path, request_wit
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(fallback + 1),
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports.stop),
         }
-        chosen = {name: os.environ[name] for name in (*THROUGHPUT, HARD_STOP) if name in os.environ}
-        yield Proxy(host=LOOPBACK, environment=environment | chosen)
+        yield Proxy(host=LOOPBACK, environment=environment)
 
 
 def find_haproxy() -> str | None:
