@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+import grpc
 import httpx
 import numpy as np
 import psutil
@@ -54,19 +55,15 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSe
     lame = folders[1] / "lame.yaml"
     lame.write_text(yaml.safe_dump(profile))
     quiet = changed_config(folders[0], lambda application: application["args"].update(reactions={"enabled": False}))
-    both = (
-        serving(folders[0], "--ingress", "haproxy", "--serve-config", str(quiet), end_within_s=END_WITHIN_S),
+    haproxy = ("--ingress", "haproxy", "--serve-config", str(quiet))
+    impatient = {"RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "1"}
+    with (
+        serving(folders[0], *haproxy, end_within_s=END_WITHIN_S) as first,
         serving(
-            folders[1],
-            *("--ingress", "haproxy", "--serve-config", str(quiet), "--profile", str(lame)),
-            environment={"RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "1"},
-            end_within_s=END_WITHIN_S,
-        ),
-    )
-    with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda one: one.__enter__(), both)
+            folders[1], *haproxy, "--profile", str(lame), environment=impatient, end_within_s=END_WITHIN_S
+        ) as second,
+    ):
         yield first, second
-        list(pool.map(lambda one: one.__exit__(None, None, None), both))
 
 
 @pytest.fixture(scope="module")
@@ -145,11 +142,23 @@ def test_the_api_can_be_reached_through_the_loopback_address_alone(service: Runn
     elsewhere = [(name, address) for name, address in listening if address.ip != "127.0.0.1"]
 
     assert len([name for name, _ in here if name == "haproxy"]) == 3  # the API, statistics and metrics
-    assert elsewhere  # Ray's own, which want its token
-    for name, address in elsewhere:
-        assert name != "haproxy"
+    assert not [name for name, _ in elsewhere if name == "haproxy"]
+    refused = 0
+    for name, address in elsewhere:  # Ray's own
         with suppress(httpx.TransportError):  # no HTTP at all
             assert "online" not in httpx.get(f"http://127.0.0.1:{address.port}/", timeout=5).text, (name, address)
+        if name.startswith("ray::ServeRepli"):
+            refused += grpc_refuses(address.port)
+    assert refused >= len(service.processes("ray::ServeReplica"))
+
+
+def grpc_refuses(port: int) -> bool:
+    """Whether a call between replicas, made without Ray's token, is turned away."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
+        with pytest.raises(grpc.RpcError) as refused:
+            call(b"", timeout=30)
+    return bool(refused.value.code() is grpc.StatusCode.UNAUTHENTICATED)
 
 
 class Reader(threading.Thread):
