@@ -6,11 +6,13 @@ import asyncio
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 import pytest
 from ray.serve._private.haproxy import HAProxyApi, HAProxyConfig
 from ray.serve.config import HTTPOptions
@@ -20,9 +22,12 @@ from cli import haproxy_shim, main, proxies
 from cli.environment import inherited
 from cli.errors import LaunchError
 from cli.haproxy_shim import rebound
+from cli.launcher import LaunchOptions, join
 from cli.ports import own_ports
 from cli.proxies import Proxy, ProxyKind, find_haproxy, prepared
+from tests.service_process import wait_until
 
+PORTS = {haproxy_shim.STATS_PORT: "8404", haproxy_shim.METRICS_PORT: "9101"}
 NOWHERE = {"RAY_SERVE_HAPROXY_BINARY_PATH": "/nowhere/haproxy"}
 
 
@@ -130,6 +135,11 @@ def test_the_doctor_misses_haproxy_where_it_is_wanted(ingress: str, verdict: str
     assert re.search(rf"{verdict}\s+HAProxy\s+not installed", said), said
 
 
+def test_a_cluster_has_its_ingress_already():
+    with pytest.raises(LaunchError, match="README"):
+        join("somewhere:6379", LaunchOptions(ingress=ProxyKind.HAPROXY), lambda _: None)
+
+
 def ray_s_configuration(folder: Path, host: str, port: int) -> Path:
     """Have Ray write HAProxy's configuration."""
     path = folder / "haproxy.cfg"
@@ -151,18 +161,31 @@ def test_haproxy_listens_where_it_is_meant_to_and_else_on_this_machine(folder: P
     path = ray_s_configuration(folder, "127.0.0.1", 8000)
     binary = find_haproxy()
     assert binary
-    environment = {
-        haproxy_shim.BINARY: binary,
-        haproxy_shim.ADDRESS: address,
-        haproxy_shim.STATS_PORT: "8404",
-        haproxy_shim.METRICS_PORT: "9101",
-    }
+    environment = PORTS | {haproxy_shim.BINARY: binary, haproxy_shim.ADDRESS: address}
 
     checked = subprocess.run([proxies.SHIM, "-c", "-f", path], env=environment, capture_output=True, text=True)
 
     assert checked.returncode == 0, checked.stderr
     bound = re.findall(r"^\s+bind (\S+)", path.read_text(), re.MULTILINE)
     assert sorted(bound) == sorted([address, "127.0.0.1:8404", "127.0.0.1:9101"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells a process that its parent has died")
+def test_haproxy_ends_with_the_process_that_runs_it(folder: Path):
+    path = ray_s_configuration(folder, "127.0.0.1", 8000)
+    binary = folder / "haproxy"
+    binary.write_text("#!/bin/sh\nexec sleep 600\n")
+    binary.chmod(0o700)
+    environment = os.environ | PORTS | {haproxy_shim.BINARY: str(binary), haproxy_shim.ADDRESS: "127.0.0.1:8000"}
+    run = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+    keeper = psutil.Popen([sys.executable, "-c", run, str(proxies.SHIM), "-f", str(path)], env=environment)
+    wait_until(lambda: [child.name() for child in keeper.children()] == ["sleep"])
+    children = keeper.children()
+
+    keeper.kill()
+
+    assert psutil.wait_procs(children, timeout=60)[0] == children
+    keeper.wait()
 
 
 @pytest.mark.parametrize(
