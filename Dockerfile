@@ -72,7 +72,8 @@ FROM base
 COPY --from=builder /app /app
 # It listens on all addresses of the container without wanting API keys: the port mapping decides who reaches it, above
 # this machine alone. For keys: `docker exec <container> ai-pipeline keys create --owner me`, then run with
-# -e PIPELINE_KEYS=1, and -e PIPELINE_API_KEY=<the key> for the dashboard.
+# -e PIPELINE_KEYS=1, and -e PIPELINE_API_KEY=<the key> for the dashboard. For production: -e PIPELINE_INGRESS=haproxy;
+# HAProxy comes with Ray.
 # Libraries keep downloads and settings in their caches, the home or the working folder: all of them are the volume.
 ENV PATH=/app/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \

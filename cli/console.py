@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from cli.launcher import LaunchError
+from cli.errors import LaunchError
 from pipeline.errors import PipelineError
 
 console = Console()

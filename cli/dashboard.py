@@ -13,7 +13,9 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-from cli.launcher import LaunchError, LaunchOptions, Service, port_problem, read_config
+from cli.errors import LaunchError
+from cli.launcher import LaunchOptions, Service, read_config
+from cli.ports import port_problem
 
 UI_PORT = 7860
 UP_WITHIN_S = 120.0

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from cli.launcher import port_problem
+from cli.ports import port_problem
+from cli.proxies import HOW_TO_GET_HAPROXY, ProxyKind, find_haproxy
 from pipeline.settings import ModelSource, ServiceSettings
 
 PACKAGES = (
@@ -41,16 +42,18 @@ class Finding:
     mend: str = ""
 
 
-def examine(settings: ServiceSettings, *, host: str, ports: tuple[int, int]) -> list[Finding]:
+def examine(settings: ServiceSettings, *, host: str, ports: tuple[int, int], ingress: ProxyKind) -> list[Finding]:
     """Look at everything the service needs.
 
     Args:
         settings: where and what it would serve.
         host: address it would listen on.
         ports: of the API and of the dashboard.
+        ingress: what would take requests.
     """
     return [
         *_software(),
+        _haproxy(ingress),
         _device(),
         *_machine(settings.data_path),
         *(_port(host, port, f"choose another with {option}") for port, option in zip(ports, PORT_OPTIONS, strict=True)),
@@ -70,6 +73,16 @@ def _software() -> Iterator[Finding]:
         importlib.import_module("cv2")
     except ImportError as error:
         yield Finding(ok=False, what="OpenCV", found=str(error), mend="apt-get install libgl1 libglib2.0-0")
+
+
+def _haproxy(ingress: ProxyKind) -> Finding:
+    found = find_haproxy()
+    return Finding(
+        ok=bool(found) or ingress is ProxyKind.PLAIN,
+        what="HAProxy",
+        found=found or "not installed; only --ingress haproxy needs it",
+        mend=HOW_TO_GET_HAPROXY,
+    )
 
 
 def _device() -> Finding:

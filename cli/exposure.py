@@ -6,8 +6,9 @@ import ipaddress
 import os
 import socket
 
+from cli.errors import LaunchError
 from cli.keys import has_key
-from cli.launcher import LaunchError, LaunchOptions, read_config
+from cli.launcher import LaunchOptions, read_config
 
 API_KEY = "PIPELINE_API_KEY"
 

@@ -11,10 +11,8 @@ import json
 import logging
 import os
 import re
-import secrets
 import shutil
 import signal
-import socket
 import tempfile
 import time
 import urllib.error
@@ -28,6 +26,10 @@ from typing import Any
 import psutil
 import yaml
 
+from cli.environment import WORKER_ENVIRONMENT, inherited, prepare_environment
+from cli.errors import LaunchError
+from cli.ports import free_port, port_problem
+from cli.proxies import ProxyKind, prepared
 from pipeline.settings import PROJECT_ROOT, RAY_NAMESPACE, ServiceSettings
 from pipeline.store import open_store
 
@@ -39,25 +41,6 @@ READINESS_WITHIN_S = 5.0
 UP_WITHIN_S = 600.0  # a first start may have gigabytes to load
 POLL_S = 0.2
 END_WITHIN_S = 10.0
-
-RAY_ENVIRONMENT = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_SERVE_SESSION_ID_HEADER_KEY": "x-serve-session-id",  # X-Session-ID is ours
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-}
-
-# For the processes Ray starts, not for this one. No deployment blocks its event loop, so one loop a process will do,
-# which takes a cached call from 16 ms to 12; but handles here are used outside of any loop.
-WORKER_ENVIRONMENT = {
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-}
-
-
-class LaunchError(Exception):
-    """The service could not be started; the message says why and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +55,7 @@ class LaunchOptions:
     allow_private_webhooks: bool | None = None
     metrics_port: int = 0  # 0: any free one
     keys: bool | None = None  # whether a request needs an API key
+    ingress: ProxyKind = ProxyKind.PLAIN
     num_gpus: float | None = None  # logical GPUs of the Ray we start; None: what the machine has
     serve_config: Path = SERVE_CONFIG
 
@@ -121,12 +105,24 @@ def launch(options: LaunchOptions, progress: Callable[[str], None]) -> Iterator[
     metrics_port = options.metrics_port or free_port()
     settings = ServiceSettings.model_validate(config["applications"][0]["args"])
     data_path = settings.data_path
-    with _sole_user(data_path), _temporary_folder() as temporary:
-        _prepare_environment(data_path)
+    with (
+        _sole_user(data_path),
+        _temporary_folder() as temporary,
+        prepared(
+            options.ingress,
+            host=host,
+            port=port,
+            folder=temporary,
+            request_within_s=settings.admission.deadline_s,
+        ) as proxy,
+    ):
+        prepare_environment(data_path)
         _end_leases(settings)
         try:
             progress("Starting Ray")
-            _start_ray(options, metrics_port, temporary)
+            with inherited(WORKER_ENVIRONMENT | proxy.environment):  # and gone before ray.serve is imported
+                _start_ray(options, metrics_port, temporary)
+            config["http_options"]["host"] = proxy.host
             progress("Starting the deployments")
             service = Service(
                 host=host,
@@ -151,6 +147,8 @@ def join(address: str, options: LaunchOptions, progress: Callable[[str], None]) 
     Raises:
         LaunchError: a deployment can't start.
     """
+    if options.ingress is not ProxyKind.PLAIN:
+        raise LaunchError("What takes a cluster's requests is said where its nodes are started: README, Ingress.")
     import ray
 
     config = read_config(options)
@@ -184,7 +182,6 @@ def _given(**choices: Any) -> dict[str, Any]:
 
 
 def _start_ray(options: LaunchOptions, metrics_port: int, temporary: Path) -> None:
-    os.environ.update(WORKER_ENVIRONMENT)
     import ray
 
     ray.init(
@@ -199,8 +196,6 @@ def _start_ray(options: LaunchOptions, metrics_port: int, temporary: Path) -> No
         _temp_dir=str(temporary),
         _metrics_export_port=metrics_port,
     )
-    for name in WORKER_ENVIRONMENT:  # read when ray.serve is imported, which comes next
-        del os.environ[name]
 
 
 def _deploy(config: dict[str, Any]) -> str:
@@ -282,17 +277,6 @@ def _end_ray() -> None:
     psutil.wait_procs(alive, timeout=END_WITHIN_S)
 
 
-def _prepare_environment(data_path: Path) -> None:
-    """Set what Ray and the libraries read when they are imported, here and, by inheritance, in every worker."""
-    token = data_path / "ray-token"
-    if not token.exists():
-        token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
-    os.environ.update(RAY_ENVIRONMENT, RAY_AUTH_TOKEN_PATH=str(token))
-    os.environ.pop("RAY_AUTH_TOKEN", None)
-    os.environ.pop("RAY_ADDRESS", None)
-
-
 def _end_leases(settings: ServiceSettings) -> None:
     """Let jobs that were being worked on be taken at once: nobody else works on those of a data folder of our own."""
     if settings.storage.database is None:
@@ -327,24 +311,3 @@ def _temporary_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def port_problem(host: str, port: int) -> str | None:
-    """Say why nothing can listen on a port, or None."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return error.strerror
-        except OverflowError:
-            return "there are ports 1 to 65535"
-    return None
-
-
-def free_port() -> int:
-    """Find a TCP port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

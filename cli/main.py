@@ -21,10 +21,13 @@ from cli.app_log import follow
 from cli.console import console, explained
 from cli.dashboard import UI_PORT, check_port, end_with, running_dashboard
 from cli.doctor import examine
+from cli.errors import LaunchError
 from cli.exposure import API_KEY, check_exposure, warnings
 from cli.keys import keys_app
-from cli.launcher import SERVE_CONFIG, LaunchError, LaunchOptions, Service, free_port, join, launch, read_config
+from cli.launcher import SERVE_CONFIG, LaunchOptions, Service, join, launch, read_config
 from cli.options import DataDir, ServeConfig
+from cli.ports import free_port
+from cli.proxies import ProxyKind
 from graphs.parameters import GenerateBody
 from pipeline.records import Scheduler
 from pipeline.settings import ServiceSettings
@@ -59,6 +62,9 @@ NumGpus = Annotated[
 ]
 
 
+Ingress = Annotated[
+    ProxyKind, typer.Option(envvar="PIPELINE_INGRESS", help="What takes requests: plain for development, or haproxy.")
+]
 Keys = Annotated[
     bool | None, typer.Option("--keys/--no-keys", envvar="PIPELINE_KEYS", help="Whether a request needs an API key.")
 ]
@@ -86,6 +92,7 @@ def serve(
     serve_config: ServeConfig = SERVE_CONFIG,
     keys: Keys = None,
     open_to_anyone: OpenToAnyone = False,
+    ingress: Ingress = ProxyKind.PLAIN,
 ) -> None:
     """Serve the API and the dashboard until Ctrl-C. What isn't said here is as serve_config.yaml says."""
     options = LaunchOptions(
@@ -99,6 +106,7 @@ def serve(
         num_gpus=num_gpus,
         serve_config=serve_config,
         keys=keys,
+        ingress=ingress,
     )
     with explained():
         if address is not None:
@@ -195,13 +203,15 @@ def doctor(
     ui_port: UiPort = UI_PORT,
     profile: Profile = None,
     data_dir: DataDir = None,
+    ingress: Ingress = ProxyKind.PLAIN,
 ) -> None:
     """Say what this machine has, what is missing, and how to mend it."""
     config = read_config(
         LaunchOptions(host=host, port=port, profile=profile, data_dir=data_dir and data_dir.absolute())
     )
     settings = ServiceSettings.model_validate(config["applications"][0]["args"])
-    findings = examine(settings, host=config["http_options"]["host"], ports=(config["http_options"]["port"], ui_port))
+    host, port = config["http_options"]["host"], config["http_options"]["port"]
+    findings = examine(settings, host=host, ports=(port, ui_port), ingress=ingress)
     table = Table("", "what", "found", "how to mend it", box=None)
     for finding in findings:
         mend = "" if finding.ok else finding.mend

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -20,14 +19,10 @@ def answer(model: BaseModel, status_code: int = 200) -> Response:
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Document error answers of a route."""
-    return _documented(statuses, PROBLEM_JSON, schemas.Problem)
+    content = {PROBLEM_JSON: {"schema": schemas.Problem.model_json_schema()}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 def openai_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Document error answers of a route that OpenAI's clients call."""
-    return _documented(statuses, "application/json", schemas.OpenAIError)
-
-
-def _documented(statuses: Sequence[int], media_type: str, shape: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    content = {media_type: {"schema": shape.model_json_schema()}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+    return {status: {"description": HTTPStatus(status).phrase, "model": schemas.OpenAIError} for status in statuses}

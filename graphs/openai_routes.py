@@ -43,7 +43,8 @@ _FILE = {"type": "string", "format": "binary"}
 
 
 def _form_body() -> dict[str, Any]:
-    schema = EditsForm.model_json_schema()
+    schema = EditsForm.model_json_schema(ref_template="#/components/schemas/{model}")  # other bodies' too
+    del schema["$defs"]
     schema["properties"] |= {"image": _FILE, "mask": _FILE}
     schema["required"] = [*schema["required"], "image"]
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

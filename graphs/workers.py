@@ -189,5 +189,5 @@ def translated(error: Exception, stage: str) -> Exception:
             return Overloaded(waiting="many", what=f"requests for {stage!r}", retry_after_s=2)
         case RayTaskError():
             return StageFailed(stage=stage, reason=str(error.cause))
-        case _:
-            return error
+        case _:  # behind HAProxy calls go over gRPC, which brings a replica's exception as it is
+            return StageFailed(stage=stage, reason=str(error))

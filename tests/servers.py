@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cli.launcher import free_port
+from cli.ports import free_port
 from tests.debian import ensure
 
 POSTGRES_BINARIES = "/usr/lib/postgresql/*/bin"

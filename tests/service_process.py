@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import httpx
 import psutil
 import yaml
 
-from cli.launcher import port_problem
+from cli.ports import BLOCKS, port_problem
 
 ROOT = Path(__file__).parents[1]
 START_WITHIN_S = 300
@@ -128,15 +128,21 @@ def changed_config(folder: Path, change: Callable[[dict[str, Any]], None]) -> Pa
 
 
 def quiet_port() -> int:
-    """Find a free port below those that Linux gives away, from 32768 on, while the service has not come to use it."""
+    """Find a free port below those that Linux, or the service itself, gives away before they are used."""
     while True:
-        port = 20_000 + secrets.randbelow(12_000)
+        port = secrets.choice(range(20_000, BLOCKS.start))
         if port_problem("127.0.0.1", port) is None:
             return port
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str, ui_port: int | None = None) -> Iterator[RunningService]:
+def serving(
+    folder: Path,
+    *arguments: str,
+    ui_port: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    end_within_s: float = 60,
+) -> Iterator[RunningService]:
     """Run the service until the block ends, and check that it leaves no process behind."""
     port, metrics_port = quiet_port(), quiet_port()
     console = folder / "console.txt"
@@ -149,7 +155,7 @@ def serving(folder: Path, *arguments: str, ui_port: int | None = None) -> Iterat
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
-            env=os.environ | {"RAY_metrics_report_interval_ms": "1000"},
+            env=os.environ | {"RAY_metrics_report_interval_ms": "1000"} | dict(environment or {}),
         )
     url = f"http://127.0.0.1:{port}"
     service = RunningService(url, f"http://127.0.0.1:{metrics_port}/metrics", folder / "data", process, console)
@@ -163,6 +169,6 @@ def serving(folder: Path, *arguments: str, ui_port: int | None = None) -> Iterat
     finally:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGTERM)
-            process.wait(60)
+            process.wait(end_within_s)
         _, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from cli.launcher import free_port
+from cli.ports import free_port
 from tests.service_process import ROOT, RunningService, wait_until
 
 TOLD = r"(?:job\.succeeded|job\.cancelled|image\.created) [0-9a-f-]{36} {"  # as the receiver prints it

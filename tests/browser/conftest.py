@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from cli.launcher import free_port
+from cli.ports import free_port
 from tests.debian import ensure
 from tests.service_process import RunningService, serving
 

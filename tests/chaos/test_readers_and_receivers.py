@@ -20,7 +20,7 @@ import pytest
 from httpx_sse import connect_sse
 from standardwebhooks.webhooks import Webhook
 
-from cli.launcher import free_port
+from cli.ports import free_port
 from pipeline.images import encode_png
 from tests.service_process import RunningService, serving, wait_until
 

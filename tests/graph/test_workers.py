@@ -96,6 +96,9 @@ CALLS = {
 }
 
 every_call = pytest.mark.parametrize("stage", CALLS)
+as_it_comes = pytest.mark.parametrize(
+    "wrapped", [as_ray_raises, lambda error: error], ids=["through Ray", "through gRPC, behind HAProxy"]
+)
 
 
 async def collected(workers: ServeWorkers) -> list:
@@ -126,7 +129,7 @@ async def test_each_question_goes_to_its_own_deployment_with_everything_it_needs
 
 
 @every_call
-@pytest.mark.parametrize("wrapped", [as_ray_raises, lambda error: error], ids=["cluster", "as it is"])
+@as_it_comes
 async def test_a_model_that_is_not_ready_says_so_through_the_handle(stage, wrapped):
     with pytest.raises(ModelNotReady, match="Clip model is not ready: no weights") as raised:
         await CALLS[stage](workers_of(wrapped(ModelNotReady(model="Clip", reason="no weights"))))
@@ -135,9 +138,10 @@ async def test_a_model_that_is_not_ready_says_so_through_the_handle(stage, wrapp
 
 
 @every_call
-async def test_any_other_error_of_a_replica_is_a_failed_stage(stage):
+@as_it_comes
+async def test_any_other_error_of_a_replica_is_a_failed_stage(stage, wrapped):
     with pytest.raises(StageFailed) as raised:
-        await CALLS[stage](workers_of(as_ray_raises(ZeroDivisionError("division by zero"))))
+        await CALLS[stage](workers_of(wrapped(ZeroDivisionError("division by zero"))))
     assert str(raised.value) == f"The stage {stage!r} failed: division by zero"
     assert raised.value.status == 500
 

@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import main
+from cli.errors import LaunchError
 from cli.exposure import check_exposure, is_loopback, warnings
-from cli.launcher import LaunchError, LaunchOptions, read_config
+from cli.launcher import LaunchOptions, read_config
 from pipeline.settings import ServiceSettings, StorageSettings
 from pipeline.store import open_store
 

@@ -1,0 +1,67 @@
+"""Stands between Ray and HAProxy: `ai-pipeline-haproxy` is what Ray is told to run in HAProxy's place.
+
+Ray writes HAProxy's configuration and offers no way to say where HAProxy's own statistics and metrics listen (on all
+addresses), nor to have the replicas behind it listen elsewhere than HAProxy itself. So Serve is told that everything
+is on the loopback address, and here, in the configuration that Ray has written, clients' way in gets the address they
+are meant to use and HAProxy's own pages the loopback address. Then this process becomes HAProxy.
+
+Only the standard library is imported: it runs at every reload.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+from cli.ports import LOOPBACK
+
+BINARY = "PIPELINE_HAPROXY_BINARY"
+ADDRESS = "PIPELINE_HAPROXY_ADDRESS"  # where clients come in
+STATS_PORT = "RAY_SERVE_HAPROXY_STATS_PORT"
+METRICS_PORT = "RAY_SERVE_HAPROXY_METRICS_PORT"
+SECTION = re.compile(r"(?:frontend|listen) (\S+)")
+BIND = re.compile(r"(\s+bind )\S+(.*)", re.DOTALL)
+SET_PDEATHSIG = 1  # prctl(2)
+
+
+def main() -> None:
+    """Mend the configuration and become HAProxy; `sys.argv` is what Ray means for HAProxy."""
+    arguments = sys.argv[1:]
+    path = Path(arguments[arguments.index("-f") + 1])
+    addresses = {
+        "http_frontend": os.environ[ADDRESS],
+        "prometheus": f"{LOOPBACK}:{os.environ[METRICS_PORT]}",
+        "stats": f"{LOOPBACK}:{os.environ[STATS_PORT]}",
+    }
+    path.write_text(rebound(path.read_text(), addresses))
+    if sys.platform == "linux":  # HAProxy would outlive the actor that runs it, and keep the port from the next one
+        ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGKILL)
+    os.execv(os.environ[BINARY], [os.environ[BINARY], *arguments])
+
+
+def rebound(configuration: str, addresses: dict[str, str]) -> str:
+    """Change where each section of HAProxy's configuration listens.
+
+    Args:
+        configuration: as Ray writes it.
+        addresses: `host:port` for each section that listens.
+
+    Raises:
+        SystemExit: other sections listen: Ray has changed, and what would be open is unknown.
+    """
+    section, bound, lines = "", [], []
+    for line in configuration.splitlines(keepends=True):
+        if not line[0].isspace():
+            named = SECTION.match(line)
+            section = named[1] if named else ""
+        if bind := BIND.fullmatch(line):
+            bound.append(section)
+            line = f"{bind[1]}{addresses.get(section, '')}{bind[2]}"
+        lines.append(line)
+    if sorted(bound) != sorted(addresses):
+        sys.exit(f"HAProxy was to listen for {sorted(addresses)}, and Ray has it listen for {sorted(bound)}.")
+    return "".join(lines)
