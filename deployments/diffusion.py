@@ -47,18 +47,19 @@ class Diffusion:
         self._driver: asyncio.Task[None] | None = None
 
     async def generate(
-        self, request: GenerationRequest, owner: str = "", source: Pixels | None = None
+        self, request: GenerationRequest, owner: str = "", source: Pixels | None = None, previews: bool = False
     ) -> AsyncIterator[StepProgress | Computed[Pixels]]:
         """Yield the progress of each step, and the image, (h, w, 3) uint8, last.
 
         Args:
             source: (h', w', 3) uint8, of the image that `request.source` names.
+            previews: whether anybody wants to see it on the way.
         """
         from pipeline.engines.continuous import Order
         from pipeline.engines.origins import origin_of
 
         origin = None if source is None else origin_of(request, source)
-        order = Order(key=uuid4().hex, request=request, owner=owner, origin=origin)
+        order = Order(key=uuid4().hex, request=request, owner=owner, origin=origin, previews=previews)
         outcomes = self._join(order)
         try:
             while isinstance(outcome := await outcomes.get(), StepProgress):

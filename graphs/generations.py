@@ -12,7 +12,7 @@ from typing import Any
 from graphs.admission import Gate
 from graphs.feed import Feed
 from graphs.gallery import Gallery
-from graphs.image_maker import GENERATE, ImageMaker
+from graphs.image_maker import GENERATE, PREVIEWS, ImageMaker
 from graphs.image_orders import ImageOrder
 from graphs.job_runner import JobRunner
 from graphs.together import last_of, merged, together
@@ -130,7 +130,7 @@ class Generations:
                 if tell:
                     stream = await stack.enter_async_context(self._feed.stream(owner, job_id=job_id))
                     notices = await stack.enter_async_context(aclosing(stream.notices()))
-                accepted = await self._submit(order, job_id, is_waited_for=True)
+                accepted = await self._submit(order, job_id, previews=tell, is_waited_for=True)
                 job = accepted.job
                 if not accepted.is_new and not job.state.is_final:
                     raise JobRunning(job_id=job.job_id)
@@ -157,7 +157,7 @@ class Generations:
         jobs: list[Job] = []
         try:
             for order in orders:
-                jobs.append((await self._submit(order, new_id())).job)  # noqa: PERF401  # what was accepted counts
+                jobs.append((await self._submit(order, new_id(), previews=True)).job)  # noqa: PERF401  # what was accepted counts
         except BaseException:
             for order, job in zip(orders, jobs, strict=False):
                 if order.key is None:
@@ -210,13 +210,15 @@ class Generations:
             raise JobEnded(job_id=job.job_id, state=job.state.value)
         return job
 
-    async def _submit(self, order: ImageOrder, job_id: str, *, is_waited_for: bool = False) -> Submitted:
+    async def _submit(
+        self, order: ImageOrder, job_id: str, *, previews: bool, is_waited_for: bool = False
+    ) -> Submitted:
         job = JobOrder(
             job_id=job_id,
             kind=GENERATE,
             owner=order.owner,
             request_id=order.request_id,
-            request=asdict(order.request),
+            request=asdict(order.request) | {PREVIEWS: previews},
             sessions=tuple(order.sessions),
             is_waited_for=is_waited_for,
         )

@@ -21,6 +21,7 @@ from pipeline.notices import STEPPED, Notice
 from pipeline.records import Computed, GenerationRequest, Pixels, StepProgress
 
 GENERATE = "generate"  # the kind of job that makes an image
+PREVIEWS = "previews"  # beside what decides the image: whether anybody wants to see it on the way
 
 
 class ImageMaker:
@@ -71,10 +72,11 @@ class ImageMaker:
     async def _denoise(self, request: GenerationRequest, job: Job) -> Computed[Pixels]:
         image: Computed[Pixels] | None = None
         source: SharedImage | None = None
+        previews = bool(job.order.request.get(PREVIEWS))
         if request.source is not None:
             record = await self._gallery.find(request.source.image_id, owner=job.order.owner, session="")
             source = await self._gallery.lend(record)
-        async with aclosing(self._workers.generate(request, job.order.owner, source)) as items:
+        async with aclosing(self._workers.generate(request, job.order.owner, source, previews)) as items:
             async for item in items:
                 if isinstance(item, StepProgress):
                     await self._tell_step(item, job)

@@ -53,7 +53,7 @@ class Workers(Protocol):
     """What the flow asks of the deployments."""
 
     def generate(
-        self, request: GenerationRequest, owner: str, source: SharedImage | None = None
+        self, request: GenerationRequest, owner: str, source: SharedImage | None = None, previews: bool = False
     ) -> AsyncGenerator[StepProgress | Computed[Pixels], None]: ...
     async def describe(
         self, image: SharedImage, segmentation: Segmentation | None, labelling: Labelling
@@ -87,11 +87,11 @@ class ServeWorkers:
         self._renderer = renderer
 
     async def generate(
-        self, request: GenerationRequest, owner: str, source: SharedImage | None = None
+        self, request: GenerationRequest, owner: str, source: SharedImage | None = None, previews: bool = False
     ) -> AsyncGenerator[StepProgress | Computed[Pixels], None]:
-        """Stream the steps of one image, the image last."""
+        """Stream the steps of one image, with previews if anybody wants to see them, the image last."""
         pixels = None if source is None else source.pixels
-        stream = self._diffusion.options(stream=True).generate.remote(request, owner, pixels)
+        stream = self._diffusion.options(stream=True).generate.remote(request, owner, pixels, previews)
         try:
             async for item in stream:
                 yield item

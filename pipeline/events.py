@@ -33,7 +33,7 @@ class GenerationStepped(_Event):
 
     step: int  # from 1
     num_steps: int
-    preview: Pixels | None = field(default=None, compare=False, repr=False)  # (h / 4, w / 4, 3)
+    preview: Pixels | None = field(default=None, compare=False, repr=False)  # of the image to come
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -59,9 +59,10 @@ class GenerationRequest:
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Self:
-        """What `asdict` made of one, and JSON of that."""
+        """What `asdict` made of one, and JSON of that, whatever else stands beside it."""
         source = facts.get("source")
-        return cls(**{**facts, "scheduler": Scheduler(facts["scheduler"]), "source": source and Source(**source)})
+        own = {name: value for name, value in facts.items() if name in cls.__slots__}
+        return cls(**{**own, "scheduler": Scheduler(facts["scheduler"]), "source": source and Source(**source)})
 
 
 class ImageFormat(StrEnum):
@@ -101,7 +102,7 @@ class StepProgress:
 
     step: int  # steps done, from 1
     num_steps: int
-    preview: Pixels | None = field(default=None, compare=False)  # of the image to come, (h / 4, w / 4, 3)
+    preview: Pixels | None = field(default=None, compare=False)  # of the image to come, of its size or a quarter of it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

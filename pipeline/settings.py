@@ -75,6 +75,9 @@ class DiffusionSettings(_Settings):
     """Sizes of a denoising batch, ascending; an image with guidance takes two rows. An image is the same bit for bit
     whenever it went through batches of one size, so a single size makes it the same whatever the load, at the price
     of a full batch for a lonely image."""
+    decoded_previews: int = 0
+    """How often an image that somebody follows is decoded on the way, for autoencoders that are quick; 0 shows a linear
+    guess at every step instead."""
     compiled: bool = False
     """Compile the denoiser for each size of batch, with CUDA graphs on a GPU: minutes at the start, less time for each
     step. Only for the default size of an image; others are denoised as they are without."""

@@ -109,7 +109,8 @@ class Dashboard:
                 if event.event == "generation.stepped":
                     step, num_steps = facts["step"], facts["num_steps"]
                     bar = views.progress(f"Step {step} of {num_steps}", step / num_steps)
-                    yield views.preview(facts["preview"], width, height), bar, gr.skip()
+                    preview = facts["preview"]
+                    yield views.preview(preview, width, height) if preview else gr.skip(), bar, gr.skip()
                 elif event.event == FINISHED:
                     took = f"{facts['steps']} steps in {time.monotonic() - started:.1f} s"
                     made = views.picture(facts["generated_image"])

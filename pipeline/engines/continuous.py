@@ -21,6 +21,7 @@ class Order:
     owner: str = ""
     background: bool = False
     origin: Origin | None = None
+    previews: bool = False  # whether anybody wants to see it on the way
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +53,7 @@ class ContinuousDiffusion:
     def admit(self, order: Order) -> Happening | None:
         """Take up an order; it takes part in the next step. Returns what went wrong, if anything did."""
         try:
-            image = self._engine.start(order.request, order.origin)
+            image = self._engine.start(order.request, order.origin, previews=order.previews)
             entry = Entry(
                 key=order.key,
                 shape=image.shape,

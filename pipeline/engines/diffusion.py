@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipeline.engines import weights
 from pipeline.engines.origins import Origin
-from pipeline.engines.previews import LatentPreview, predict_clean
+from pipeline.engines.previews import LatentPreview, is_decoded, predict_clean
 from pipeline.engines.safety import SafetyChecker
 from pipeline.engines.schedulers import make_scheduler, step_options
 from pipeline.errors import ImageRefused
@@ -56,8 +56,10 @@ class Denoising:
         latents: torch.Tensor,
         text: tuple[torch.Tensor, ...],
         generator: torch.Generator,
+        previews: bool,
     ) -> None:
         self.request = request
+        self.previews = previews
         self.scheduler = scheduler
         self.timesteps: torch.Tensor = scheduler.timesteps
         self.latents = latents  # (1, c, h / f, w / f) float32
@@ -115,6 +117,7 @@ class DiffusionEngine:
         except (OSError, ValueError, KeyError) as error:
             raise weights.unavailable(folder, f"is no complete diffusers pipeline ({error})") from error
         self._defaults = settings.defaults
+        self._decoded_previews = settings.decoded_previews
         if device != "cpu":  # there convolutions are faster so
             self._unet.to(memory_format=torch.channels_last)
             self._vae.to(memory_format=torch.channels_last)
@@ -172,8 +175,11 @@ class DiffusionEngine:
         encoded = self._tokenizer(list(texts), truncation=True, max_length=self._tokenizer.model_max_length)
         return [len(ids) for ids in encoded.input_ids]
 
-    def start(self, request: GenerationRequest, origin: Origin | None = None) -> Denoising:
+    def start(self, request: GenerationRequest, origin: Origin | None = None, *, previews: bool = True) -> Denoising:
         """Begin an image. The seed's noise is drawn on the CPU, so it is the same on every device.
+
+        Args:
+            previews: whether anybody wants to see it on the way.
 
         Raises:
             ValueError: a side is no multiple of the pixels that one latent covers.
@@ -184,8 +190,8 @@ class DiffusionEngine:
         prompts = (request.negative_prompt, request.prompt) if request.guidance > 1 else (request.prompt,)
         text = tuple(self._encode_text(prompt) for prompt in prompts)
         if origin is None:
-            return Denoising(request, scheduler, noise * scheduler.init_noise_sigma, text, generator)
-        return self._start_from(origin, Denoising(request, scheduler, noise, text, generator))
+            return Denoising(request, scheduler, noise * scheduler.init_noise_sigma, text, generator, previews)
+        return self._start_from(origin, Denoising(request, scheduler, noise, text, generator, previews))
 
     def advance(self, images: Sequence[Denoising], rows: int | None = None) -> list[StepProgress]:
         """Take one step with each of several images of one shape, all in one call of the UNet.
@@ -218,12 +224,20 @@ class DiffusionEngine:
 
     def _step(self, image: Denoising, scaled: torch.Tensor, predicted: torch.Tensor) -> StepProgress:
         timestep = image.timesteps[image.step]
-        preview = self._preview.draw(predict_clean(image.scheduler, scaled, timestep, predicted))
+        preview = self._show(image, scaled, predicted) if image.previews else None
         image.latents = image.scheduler.step(predicted, timestep, image.latents, **image.options).prev_sample
         image.step += 1
         if image.kept is not None:
             image.latents = _keep(image, image.kept)
         return StepProgress(step=image.step, num_steps=len(image.timesteps), preview=preview)
+
+    def _show(self, image: Denoising, scaled: torch.Tensor, predicted: torch.Tensor) -> Pixels | None:
+        """What the image will be, as far as this step tells: decoded a few times, or a linear guess each time."""
+        step, num_steps = image.step + 1, len(image.timesteps)
+        if self._decoded_previews and not is_decoded(step, num_steps, self._decoded_previews):
+            return None
+        clean = predict_clean(image.scheduler, scaled, image.timesteps[image.step], predicted)
+        return self._decode(clean) if self._decoded_previews else self._preview.draw(clean)
 
     def _start_from(self, origin: Origin, image: Denoising) -> Denoising:
         """Turn an image that holds its noise into one that starts from a picture, part of the way along."""

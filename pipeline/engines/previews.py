@@ -1,4 +1,4 @@
-"""Latents as small pictures: a linear map fitted to the decoder once, in place of a decoding at every step."""
+"""Latents as pictures on the way: a few of them decoded, or all guessed by a linear map fitted to the decoder once."""
 
 from __future__ import annotations
 
@@ -35,6 +35,16 @@ def predict_clean(
             return math.sqrt(signal) * scaled - math.sqrt(1 - signal) * predicted
         case _:
             return predicted
+
+
+def is_decoded(step: int, num_steps: int, wanted: int) -> bool:
+    """Whether the image is decoded after a step, counted from 1, so that so many previews are spread evenly.
+
+    One comes early, so that there is something to see; after the last step there is the image itself.
+    """
+    if step == num_steps:
+        return False
+    return step == 2 or step * wanted // num_steps > (step - 1) * wanted // num_steps
 
 
 class LatentPreview:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 
+import cv2
 import httpx
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ SIDE = 128
 SCENES = 12  # `python -m training.evaluate` measures 300
 FIRST = 900_000  # seed of scenes that nothing was trained or calibrated on
 FOUND_IOU = 0.5
+POINTED = 6  # scenes of one thing
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +112,17 @@ def word(kind: str) -> str:
     return kind.replace("_", " ")
 
 
-def test_points_and_boxes_cut_out_a_thing(client: httpx.Client):
-    scene = draw_scene(FIRST, SIDE, split="test", num_things=1)
-    url = uploaded(client, scene.pixels)
-    (thing,) = scene.things
-    answer = client.post(f"{url}/segments", json={"box": list(thing.box), "format": "rle"})
+def test_a_point_cuts_out_the_thing_it_lies_on(client: httpx.Client):
+    cut_out = []
+    for number in range(POINTED):
+        scene = draw_scene(FIRST + number, SIDE, split="test", num_things=1)
+        (thing,) = scene.things
+        depth = cv2.distanceTransform(thing.mask.astype(np.uint8), cv2.DIST_L2, 3)
+        y, x = np.unravel_index(depth.argmax(), depth.shape)
+        body = {"points": [{"x": float(x), "y": float(y)}], "format": "rle"}
+        (segment,) = client.post(f"{uploaded(client, scene.pixels)}/segments", json=body).json()["segments"]
+        cut_out.append(iou(coco.decode(segment["rle"]) > 0, thing.mask) >= FOUND_IOU)
+        assert segment["labels"]
 
-    (segment,) = answer.raise_for_status().json()["segments"]
-    assert iou(coco.decode(segment["rle"]) > 0, thing.mask) > FOUND_IOU
-    assert segment["labels"]
+    print(f"cut out {sum(cut_out)} of {POINTED}")
+    assert sum(cut_out) >= 0.6 * POINTED

@@ -47,13 +47,13 @@ class FakeWorkers:
         self.reason = ""  # why no model is ready
 
     async def generate(
-        self, request: GenerationRequest, owner: str, source: SharedImage | None = None
+        self, request: GenerationRequest, owner: str, source: SharedImage | None = None, previews: bool = False
     ) -> AsyncGenerator[StepProgress | Computed[Pixels], None]:
         await self._begin("generate")
         for step in range(1, request.steps + 1):
             await self.gate.wait()
             self.steps += 1
-            preview = np.full((request.height // 4, request.width // 4, 3), step, np.uint8)
+            preview = np.full((request.height // 4, request.width // 4, 3), step, np.uint8) if previews else None
             yield StepProgress(step=step, num_steps=request.steps, preview=preview)
         y, x = np.ogrid[: request.height, : request.width]
         pixels = np.zeros((request.height, request.width, 3), np.uint8)

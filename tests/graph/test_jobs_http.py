@@ -136,7 +136,7 @@ async def test_the_same_key_again_repeats_what_failed_by_the_service_s_fault(cli
     assert job["state"] == "succeeded"
 
 
-async def not_ready(request, owner, source):
+async def not_ready(*_):
     raise ModelNotReady(model="Diffusion", reason="its weights are missing")
     yield
 

@@ -26,7 +26,7 @@ class Tiny:
         self.name = name
         self.failure = failure
 
-    async def generate(self, request, owner, source) -> AsyncIterator[StepProgress | Computed[Pixels]]:
+    async def generate(self, request, owner, source, previews) -> AsyncIterator[StepProgress | Computed[Pixels]]:
         for step in range(1, request.steps + 1):
             yield StepProgress(step=step, num_steps=request.steps)
         self._fail()

@@ -198,3 +198,17 @@ def test_each_step_carries_another_preview_of_a_quarter_of_the_size(engine):
     previews = [step.preview for step in progress]
     assert {preview.shape for preview in previews} == {(64 // 4, 96 // 4, 3)}
     assert len({preview.tobytes() for preview in previews}) == STEPS
+
+
+def test_previews_are_decoded_where_the_profile_says_so_and_left_out_where_nobody_looks(mini_models):
+    settings = settings_for(mini_models / "diffusion").model_copy(update={"decoded_previews": 2})
+    engine = DiffusionEngine(settings, "cpu")
+    wanted = request(width=96, height=64, steps=6)
+    *progress, image = engine.generate(wanted)
+    shown = {step.step: step.preview for step in progress if step.preview is not None}
+    assert list(shown) == [2, 3]
+    assert {preview.shape for preview in shown.values()} == {(64, 96, 3)}
+
+    unseen = engine.start(wanted, previews=False)
+    assert [engine.advance([unseen])[0].preview for _ in range(6)] == [None] * 6
+    assert np.array_equal(engine.finish(unseen), image)

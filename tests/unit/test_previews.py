@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.engines.previews import LatentPreview, predict_clean
+from pipeline.engines.previews import LatentPreview, is_decoded, predict_clean
 from pipeline.engines.schedulers import make_scheduler
 from pipeline.records import Scheduler
 
@@ -43,3 +43,10 @@ def test_the_clean_latents_are_those_the_scheduler_predicts(scheduler: Scheduler
             predict_clean(made, scaled, timestep, predicted), stepped.pred_original_sample, rtol=1e-3, atol=1e-3
         )
         latents = stepped.prev_sample
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "steps"), [(15, [2, 4, 8, 12]), (8, [2, 4, 6]), (100, [2, 25, 50, 75]), (2, [1]), (1, [])]
+)
+def test_previews_that_are_decoded_are_spread_evenly_and_the_first_comes_early(num_steps: int, steps: list[int]):
+    assert [step for step in range(1, num_steps + 1) if is_decoded(step, num_steps, 4)] == steps
