@@ -83,7 +83,7 @@ _USUAL_PROBLEMS = problems(400, 401, 413, 422, 429, 500, 503, 504)
 
 
 def _origin_routes(flow: Flow) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute, tags=["images"])
+    router = APIRouter(route_class=JsonRoute, tags=["origin"])
     visualizations = Visualizations()
 
     ImageId = Annotated[UUID | None, Query(description="Instead of the session's last image.")]

@@ -1,11 +1,15 @@
-"""The README's walk-through by curl, as it stands there."""
+"""The README's walk-throughs by curl, as they stand there, and the examples."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+
+from PIL import Image
 
 from cli.ports import free_port
 from tests.service_process import ROOT, RunningService, wait_until
@@ -15,9 +19,7 @@ TOLD = r"(?:job\.succeeded|job\.cancelled|image\.created) [0-9a-f-]{36} {"  # as
 
 def test_the_walk_through_does_what_it_says(service: RunningService, tmp_path: Path):
     assert shutil.which("curl"), "the README's walk-through needs curl"
-    readme = (ROOT / "README.md").read_text()
-    section = readme[readme.index("## Jobs, events and webhooks") :]
-    (script,) = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)[:1]
+    script = script_of("## Jobs, events and webhooks")
     receiver = f"127.0.0.1:{free_port()}"
     for said, meant in (
         (".venv/bin/python", str(ROOT / ".venv/bin/python")),
@@ -51,3 +53,38 @@ def test_the_walk_through_does_what_it_says(service: RunningService, tmp_path: P
     assert '"state":"succeeded"' in said()
     assert re.search(r'"state":"(cancelled|running)"', said())
     assert len(re.findall(r"^event: job\.(succeeded|cancelled)$", said(), re.M)) >= 3
+
+
+def test_the_resources_do_what_the_readme_says(service: RunningService, tmp_path: Path):
+    script = script_of("## Images as resources").replace("localhost:8000", service.url.removeprefix("http://"))
+    subprocess.run(["bash", "-euc", script], cwd=tmp_path, check=True, timeout=120)
+
+    said = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    assert len(said["made"]["images"]) == 2
+    assert said["coco"]["annotations"]
+    assert said["apple"]["segments"][0]["labels"][0]["label"] == "apple"
+    assert said["labels"]["labels"][0]["label"] == "apple"
+    assert said["concepts"]["matches"][0]["share"] > 0.9
+    assert said["edited"]["images"][0]["request"]["prompt"] == "a green apple"
+    assert len(said["like_it"]["images"]) == 3
+    assert "green" in said["green"]["images"][0]["request"]["prompt"]
+    with Image.open(tmp_path / "green.webp") as thumbnail:
+        assert max(thumbnail.size) == 64
+
+
+def test_the_example_with_openai_s_client_runs(service: RunningService, tmp_path: Path):
+    subprocess.run(
+        [sys.executable, ROOT / "examples" / "openai_images.py", "--server", service.url, "--out", tmp_path],
+        check=True,
+        timeout=120,
+    )
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {"apple-0.png", "apple-1.png", "cup-0.webp", "cup-1.webp", "cup-2.webp", "cup.webp", "green.png"}
+
+
+def script_of(title: str) -> str:
+    """The first script of one of the README's sections."""
+    readme = (ROOT / "README.md").read_text()
+    found = re.search(r"```bash\n(.*?)```", readme[readme.index(title) :], re.DOTALL)
+    assert found
+    return found[1]
