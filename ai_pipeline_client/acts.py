@@ -26,7 +26,7 @@ class Call(Generic[T]):
     read: Callable[[httpx.Response], T]
     params: Mapping[str, Any] = field(default_factory=dict)
     json: Mapping[str, Any] | None = None
-    files: Mapping[str, bytes] | None = None
+    files: Mapping[str, bytes] | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
     is_repeatable: bool = True  # whether it may be sent again when nobody knows whether it has arrived
     is_stream: bool = False  # whether its answer stays open, to be read event by event
