@@ -28,7 +28,8 @@ def generate(
 
     Args:
         n: how many, 1 to 10.
-        on_progress: is told each step, with its preview.
+        on_progress: is told that each image was accepted, as its step 0, and each step with its preview. Steps
+            pass by: those of a time when nothing was heard are not told later.
         parameters: see `Parameters`.
 
     Returns:
@@ -117,8 +118,10 @@ class Making:
         """Have them made and wait for them; leaving cancels what hasn't ended."""
         try:
             self._accepted = yield from send(call)
-            job_ids = [job.job_id for job in self._accepted.jobs]
-            return (yield from self.waited(job_ids, self._accepted.request_id))
+            jobs = self._accepted.jobs
+            for number, job in enumerate(jobs):
+                yield from self._tell(Progress.accepted(job, number))
+            return (yield from self.waited([job.job_id for job in jobs], self._accepted.request_id))
         except (ConnectionFailed, GeneratorExit):  # nothing can be said any more
             raise
         except BaseException as left:
@@ -140,8 +143,8 @@ class Making:
             event = yield from listening.next()
             if event is None or (number := self._numbers.get(event.job_id or "")) is None:
                 continue
-            if event.is_step and self._on_progress is not None:
-                yield Tell(callback=self._on_progress, progress=event.progress(number))
+            if event.is_step:
+                yield from self._tell(event.progress(number))
             elif event.type in JOB_ENDS:
                 job = yield from send(calls.job(str(event.job_id)))  # it may have been retried since
                 if job.has_ended:
@@ -152,6 +155,10 @@ class Making:
         for _, image_id in sorted(made.items()):
             images.append((yield from send(calls.image(image_id))))
         return tuple(images)
+
+    def _tell(self, progress: Progress) -> Script[None]:
+        if self._on_progress is not None:
+            yield Tell(callback=self._on_progress, progress=progress)
 
     def _begin(self) -> Script[Listening]:
         """The stream that tells of all of them: a job's own; for several that of everything, from the first one on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from ai_pipeline_client.decoding import decoded, wire
 
@@ -250,9 +250,14 @@ class Progress:
 
     job_id: str
     number: int  # of the image among those of the call, from 0
-    step: int  # steps done
+    step: int  # steps done; 0 once it was accepted
     num_steps: int
     preview: bytes | None = None  # PNG of the image to come, smaller
+
+    @classmethod
+    def accepted(cls, job: Job, number: int) -> Self:
+        """The progress of a job nothing has been done of."""
+        return cls(job_id=job.job_id, number=number, step=0, num_steps=int(job.request["steps"]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -106,6 +106,8 @@ class Dashboard:
         task.add_done_callback(lambda _: steps_told.put_nowait(None))
         try:
             while (told := await steps_told.get()) is not None:
+                if not told.step:
+                    continue  # accepted: it waits for a turn
                 bar = views.progress(f"Step {told.step} of {told.num_steps}", told.step / told.num_steps)
                 shown = gr.skip() if told.preview is None else views.preview(told.preview, width, height)
                 yield shown, bar, gr.skip()

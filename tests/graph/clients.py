@@ -12,7 +12,7 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
-from ai_pipeline_client import AsyncClient, Client, Retries
+from ai_pipeline_client import AsyncClient, Client, Progress, Retries
 from pipeline.events import RequestFinished
 from tests.graph.conftest import Bench
 from tests.graph.waiting import until
@@ -86,6 +86,11 @@ class InStep:
     def _is_followed(self) -> bool:
         ended = {request.route for request in self._bench.of(RequestFinished)}
         return self._bench.flow.feed.num_streams == 1 and (not self._several or "/v1/jobs/{job_id}/events" in ended)
+
+
+def steps_into(told: list[Progress]) -> Callable[[Progress], None]:
+    """What takes note of steps, but not that images were accepted."""
+    return lambda progress: told.append(progress) if progress.step else None
 
 
 class Faulty(httpx.BaseTransport):

@@ -20,7 +20,7 @@ from graphs import job_runner
 from graphs.door import Door
 from graphs.routes import build_http_app
 from pipeline.jobs import MAX_ATTEMPTS
-from tests.graph.clients import InStep, client_at, served
+from tests.graph.clients import InStep, client_at, served, steps_into
 from tests.graph.conftest import Bench
 from tests.graph.waiting import until
 
@@ -65,7 +65,7 @@ async def test_the_service_tells_about_itself(client):
 async def test_images_come_with_every_step_s_preview_in_the_order_of_their_seeds(client, bench):
     told: list[Progress] = []
     bench.workers.gate = InStep(bench, told, several=True)
-    images = await client.generate("pear", n=3, seed=7, steps=4, on_progress=told.append)
+    images = await client.generate("pear", n=3, seed=7, steps=4, on_progress=steps_into(told))
 
     assert [image.request.seed for image in images] == [7, 8, 9]
     assert {image.request.prompt for image in images} == {"pear"}
@@ -81,9 +81,16 @@ async def test_images_come_with_every_step_s_preview_in_the_order_of_their_seeds
 async def test_a_single_image_s_steps_are_told_as_well(client, bench):
     told: list[Progress] = []
     bench.workers.gate = InStep(bench, told)
-    (image,) = await client.generate("pear", steps=3, on_progress=told.append)
+    everything: list[Progress] = []
 
-    assert [(progress.number, progress.step) for progress in told] == [(0, 1), (0, 2), (0, 3)]
+    def hear(progress: Progress) -> None:
+        everything.append(progress)
+        steps_into(told)(progress)
+
+    (image,) = await client.generate("pear", steps=3, on_progress=hear)
+    assert [(progress.number, progress.step) for progress in everything] == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    (job,) = await client.jobs()
+    assert {(progress.job_id, progress.num_steps) for progress in everything} == {(job.job_id, 3)}
     assert image == await client.image(image.image_id)
 
 
@@ -92,7 +99,8 @@ async def test_coroutines_may_be_told_of_progress(url, bench):
 
     async def tell(progress: Progress) -> None:
         await asyncio.sleep(0)
-        told.append(progress.step)
+        if progress.step:
+            told.append(progress.step)
 
     async with client_at(url, "AsyncClient") as client:
         bench.workers.gate = InStep(bench, told)

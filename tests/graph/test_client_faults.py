@@ -11,7 +11,7 @@ import pytest
 from ai_pipeline_client import ConnectionFailed, NotFound, Overloaded, Progress, ServiceUnavailable, listening
 from graphs import job_runner
 from graphs.routes import build_http_app
-from tests.graph.clients import Fault, InStep, client_at, served
+from tests.graph.clients import Fault, InStep, client_at, served, steps_into
 from tests.graph.conftest import Bench
 from tests.graph.waiting import until
 
@@ -160,7 +160,7 @@ async def test_whoever_leaves_by_an_exception_cancels_the_jobs(url, kind, bench)
     def leave(progress: Progress) -> None:
         if progress.step == 2:
             raise Left
-        told.append(progress)
+        steps_into(told)(progress)
 
     told: list[Progress] = []
     bench.workers.gate = InStep(bench, told, several=True)
