@@ -13,7 +13,7 @@ import orjson
 import typer
 from rich.markup import escape
 from rich.progress import TaskID
-from rich.table import Table
+from rich.table import Column, Table
 
 from ai_pipeline_client import Client, Image, Label, Parameters, Progress
 from ai_pipeline_client.results import FINISHED
@@ -27,6 +27,8 @@ QUIET_S = 2.0  # after which everything that has happened so far was told
 Server = Annotated[str, typer.Option(envvar="PIPELINE_SERVER", help="The service's URL.")]
 ApiKey = Annotated[str, typer.Option(envvar="PIPELINE_API_KEY", help="Where the service wants one.")]
 JobId = Annotated[str, typer.Argument(help="As `jobs list` shows it.")]
+ID_CHARS = 36
+PIPE_CHARS = 200  # the width of what isn't written to a terminal
 HERE = "http://127.0.0.1:8000"
 
 
@@ -40,13 +42,15 @@ def list_jobs(
     """List the newest jobs."""
     with connected(server, api_key) as client:
         listed = client.jobs(limit=limit, states=state or [])
-    table = Table("job", "state", "attempts", "submitted", "what", "result or problem", box=None)
+    job_id = Column("job", no_wrap=True, min_width=ID_CHARS)  # it is to be copied: never cut, however narrow the screen
+    width = None if console.is_terminal else PIPE_CHARS
+    table = Table(job_id, "state", "attempts", "submitted", "what", "result or problem", box=None, width=width)
     for job in listed:
         what = str(job.request.get("prompt", job.kind))
         outcome = job.image_id or (job.problem or {}).get("detail", "")
         submitted = job.created_at.isoformat(timespec="seconds")
         table.add_row(job.job_id, job.state, str(job.attempts), submitted, escape(what), escape(outcome))
-    console.print(table)
+    console.print(table, crop=False)
 
 
 @jobs.command()

@@ -81,9 +81,12 @@ class InStep:
         self._several = several
 
     async def wait(self) -> None:
-        await until(lambda: self._is_followed() and len(self._told) >= self._bench.workers.steps)
+        await until(lambda: self._is_begun() and len(self._told) >= self._bench.workers.steps)
 
-    def _is_followed(self) -> bool:
+    def _is_begun(self) -> bool:
+        """Whether somebody follows, or has followed the first step."""
+        if self._bench.workers.steps:
+            return True
         ended = {request.route for request in self._bench.of(RequestFinished)}
         return self._bench.flow.feed.num_streams == 1 and (not self._several or "/v1/jobs/{job_id}/events" in ended)
 
