@@ -15,6 +15,7 @@ from ai_pipeline_client.results import FINISHED, Event
 
 RESUME_WITHIN_S = 120.0  # of a stream that broke off
 RESUME_PAUSE_S = 0.5
+EVENT_STREAM = "text/event-stream"
 PROBLEM = "error"  # the event that says why nothing more comes
 
 
@@ -76,6 +77,7 @@ class Listening:
         if not self._is_open:
             yield from send(self._call())
             self._is_open = True
+            self._heard_at = self._heard_at or time.monotonic()
         said: ServerSentEvent | None = yield Read()
         self._heard_at = time.monotonic()
         if said is not None:
@@ -97,7 +99,7 @@ class Listening:
         return Call(
             method="GET",
             path=self._path,
-            read=lambda _: None,
+            read=_check_stream,
             params=self._params,
             headers={} if self._last_id is None else {"Last-Event-ID": self._last_id},
             is_stream=True,
@@ -135,6 +137,12 @@ def _emitting(listening: Listening) -> Script[None]:
         if event.type == FINISHED:
             break
     yield Close()
+
+
+def _check_stream(answer: httpx.Response) -> None:
+    kind = answer.headers.get("content-type", "")
+    if not kind.startswith(EVENT_STREAM):
+        raise ValueError(f"it is {kind or 'of no type'}, and not {EVENT_STREAM}")
 
 
 def _event(said: ServerSentEvent) -> Event:

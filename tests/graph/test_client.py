@@ -145,7 +145,9 @@ async def test_where_it_shows_it(client):
 
     (disc,) = await client.cut_out(image_id, points=[(19, 19), (1, 1, False)])
     assert disc.area == polygons[0].area
-    assert all(segment.score is not None for segment in await client.find(image_id, "apple"))
+    (found,) = await client.find(image_id, "apple")
+    assert (found.region_id, found.rle) == (0, None)
+    assert 0 < found.score <= 1
 
 
 async def test_pictures_of_it(client):

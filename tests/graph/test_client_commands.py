@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -149,16 +150,33 @@ async def test_jobs_and_events_are_told(url, bench):
     assert told[0]["image_id"] == job.result["image_id"]
 
 
-async def test_the_example_does_what_it_says(url, tmp_path):
+async def run(program: str, *arguments: str, where: Path) -> str:
+    """What a program says that uses the client as any other would."""
     running = await asyncio.create_subprocess_exec(
-        *(sys.executable, "examples/client.py", "--server", url, "--out", str(tmp_path / "out")),
-        cwd=ROOT,
+        *(sys.executable, program, *arguments),
+        cwd=where,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     said = (await running.communicate())[0].decode()
     assert running.returncode == 0, said
+    return said
+
+
+async def test_the_example_does_what_it_says(url, tmp_path):
+    said = await run(str(ROOT / "examples" / "client.py"), "--server", url, where=tmp_path)
     assert "step 0 of 15" in said
     assert "It shows: " in said
     assert "  apple: " in said
     assert size_of(tmp_path / "out" / "image.png") == size_of(tmp_path / "out" / "edited.png") == (128, 128)
+
+
+async def test_the_readme_s_example_does_what_it_says(url, tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    section = readme[readme.index("## A client in Python") :]
+    (program, *_) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    (tmp_path / "program.py").write_text(program.replace("http://127.0.0.1:8000", url))
+    said = await run("program.py", where=tmp_path)
+    assert "0 15" in said
+    assert len(re.findall(r"^\d+ [0-9a-f-]{36}$", said, re.MULTILINE)) == 3
+    assert size_of(tmp_path / "apple.webp") == (96, 96)

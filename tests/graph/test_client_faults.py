@@ -8,7 +8,15 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from ai_pipeline_client import ConnectionFailed, NotFound, Overloaded, Progress, ServiceUnavailable, listening
+from ai_pipeline_client import (
+    ConnectionFailed,
+    NotFound,
+    Overloaded,
+    Progress,
+    ServiceUnavailable,
+    UnexpectedAnswer,
+    listening,
+)
 from graphs import job_runner
 from graphs.routes import build_http_app
 from tests.graph.clients import Fault, InStep, client_at, served, steps_into
@@ -147,6 +155,13 @@ async def test_nothing_that_answers_is_said(kind):
         with pytest.raises(ConnectionFailed, match=r"Nothing answers at http://127\.0\.0\.1:9\."):
             await client.about()
         with pytest.raises(ConnectionFailed):
+            await client.first("events", 1)
+
+
+async def test_what_is_no_stream_is_said_at_once(url, kind):
+    page = httpx.Response(200, html="<p>Welcome</p>")
+    async with client_at(url, kind, first_ones("/events", page)) as client:
+        with pytest.raises(UnexpectedAnswer, match="text/html"):
             await client.first("events", 1)
 
 
