@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from ai_pipeline_client import PipelineError as RemoteError
 from cli.errors import LaunchError
 from pipeline.errors import PipelineError
 
@@ -22,6 +23,6 @@ def explained() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         console.print("Stopped.")
-    except (LaunchError, PipelineError, FileNotFoundError, ValueError) as error:
+    except (LaunchError, PipelineError, RemoteError, FileNotFoundError, ValueError) as error:
         console.print(f"[red]{escape(str(error))}")
         raise typer.Exit(1) from None

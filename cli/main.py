@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ai_pipeline_client import Parameters
 from cli import remote
 from cli.app_log import follow
 from cli.console import console, explained
@@ -143,6 +144,10 @@ def generate(
     scheduler: Annotated[Scheduler | None, typer.Option(help="Noise schedule.")] = None,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Same bits under any load.")] = False,
     out: Annotated[Path, typer.Option(help="Folder the results go to.")] = Path("out"),
+    server: Annotated[str | None, typer.Option(help="URL of a running service that is to make it.")] = None,
+    api_key: remote.ApiKey = "",
+    n: Annotated[int, typer.Option(help="How many images, each of the next seed; with --server.")] = 1,
+    preview: Annotated[Path | None, typer.Option(help="File for the picture of each step; with --server.")] = None,
     host: Host = None,  # noqa: ARG001  # accepted so that every copy of a command line works here too
     port: Annotated[int | None, typer.Option(help="Port to use meanwhile; a free one if left out.")] = None,
     ui_port: UiPort = UI_PORT,  # noqa: ARG001
@@ -151,26 +156,32 @@ def generate(
     data_dir: Annotated[Path | None, typer.Option(help="Keep the image there as well.")] = None,
     address: Address = None,
 ) -> None:
-    """Make one image, analyze it, write the results to a folder and exit."""
+    """Make one image, analyze it, write the results to a folder and exit; with --server, on a running service."""
+    parameters = Parameters(
+        negative_prompt=negative_prompt,
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        width=width,
+        height=height,
+        scheduler=scheduler,
+        deterministic=deterministic,
+    )
+    if server is not None:
+        with remote.connected(server, api_key) as client:
+            remote.generate_there(client, prompt, n=n, out=out, preview=preview, **parameters)
+        return
     with explained(), tempfile.TemporaryDirectory() as nothing_kept:
+        if n != 1 or preview is not None:
+            raise ValueError("--n and --preview are for --server: say which service is to make the images.")
         options = LaunchOptions(
             host="127.0.0.1",  # nobody else is to use it
             port=port or free_port(),
             profile=profile,
             data_dir=data_dir.absolute() if data_dir else Path(nothing_kept),
         )
-        body = GenerateBody(
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            seed=seed,
-            steps=steps,
-            guidance=guidance,
-            width=width,
-            height=height,
-            scheduler=scheduler,
-            deterministic=deterministic,
-        )
         args = read_config(options)["applications"][0]["args"]
+        body = GenerateBody.model_validate({"prompt": prompt, **parameters})
         request = body.resolve(ServiceSettings.model_validate(args).load_profile().diffusion)
         with _joined(address, options) if address else _launched(options) as service:
             from cli.one_shot import make_one  # ray comes with it, and must not before the launch

@@ -1,31 +1,34 @@
-"""Commands that ask a running service over HTTP: its jobs, and what happens."""
+"""Commands that ask a running service over HTTP: its jobs, what happens, and for images."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Unpack
 
-import httpx
+import orjson
 import typer
-from httpx_sse import connect_sse
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.markup import escape
+from rich.progress import TaskID
+from rich.table import Column, Table
 
-from cli.console import console
+from ai_pipeline_client import Client, Image, Label, Parameters, Progress
+from ai_pipeline_client.results import FINISHED
+from cli.console import console, explained
+from cli.results import Part, Result, Scores, present, progress_bars
 
 jobs = typer.Typer(no_args_is_help=True, help="The jobs of a running service: list, show, follow, cancel, retry.")
 
-ANSWER_WITHIN_S = 30.0
-HEARTBEAT_WITHIN_S = 30.0
 QUIET_S = 2.0  # after which everything that has happened so far was told
-RESUME_PAUSE_S = 1.0
 
 Server = Annotated[str, typer.Option(envvar="PIPELINE_SERVER", help="The service's URL.")]
 ApiKey = Annotated[str, typer.Option(envvar="PIPELINE_API_KEY", help="Where the service wants one.")]
 JobId = Annotated[str, typer.Argument(help="As `jobs list` shows it.")]
+ID_CHARS = 36
+PIPE_CHARS = 200  # the width of what isn't written to a terminal
 HERE = "http://127.0.0.1:8000"
 
 
@@ -37,59 +40,53 @@ def list_jobs(
     limit: Annotated[int, typer.Option(help="The newest so many.")] = 20,
 ) -> None:
     """List the newest jobs."""
-    with _client(server, api_key) as client:
-        listed = _json(client.get("/v1/jobs", params={"limit": limit, "state": state or []}))["jobs"]
-    table = Table("job", "state", "attempts", "submitted", "what", "result or problem", box=None)
+    with connected(server, api_key) as client:
+        listed = client.jobs(limit=limit, states=state or [])
+    job_id = Column("job", no_wrap=True, min_width=ID_CHARS)  # it is to be copied: never cut, however narrow the screen
+    width = None if console.is_terminal else PIPE_CHARS
+    table = Table(job_id, "state", "attempts", "submitted", "what", "result or problem", box=None, width=width)
     for job in listed:
-        outcome = (job["result"] or {}).get("image_id") or (job["problem"] or {}).get("detail") or ""
-        table.add_row(
-            job["job_id"],
-            job["state"],
-            str(job["attempts"]),
-            job["created_at"][:19],
-            job["request"].get("prompt", job["kind"]),
-            outcome,
-        )
-    console.print(table)
+        what = str(job.request.get("prompt", job.kind))
+        outcome = job.image_id or (job.problem or {}).get("detail", "")
+        submitted = job.created_at.isoformat(timespec="seconds")
+        table.add_row(job.job_id, job.state, str(job.attempts), submitted, escape(what), escape(outcome))
+    console.print(table, crop=False)
 
 
 @jobs.command()
 def show(job_id: JobId, server: Server = HERE, api_key: ApiKey = "") -> None:
     """Tell all there is to know of a job, as JSON."""
-    with _client(server, api_key) as client:
-        console.print_json(json.dumps(_json(client.get(f"/v1/jobs/{job_id}"))))
+    with connected(server, api_key) as client:
+        console.print_json(orjson.dumps(asdict(client.job(job_id))).decode())
 
 
 @jobs.command()
 def cancel(job_id: JobId, server: Server = HERE, api_key: ApiKey = "") -> None:
     """Stop a job."""
-    with _client(server, api_key) as client:
-        job = _json(client.post(f"/v1/jobs/{job_id}/cancel"))
-    console.print(f"Job {job_id} is {'being stopped' if job['cancel_requested'] else job['state']}.")
+    with connected(server, api_key) as client:
+        job = client.cancel(job_id)
+    console.print(f"Job {job_id} is {'being stopped' if job.cancel_requested else job.state}.")
 
 
 @jobs.command()
 def retry(job_id: JobId, server: Server = HERE, api_key: ApiKey = "") -> None:
     """Begin a job again that failed, was cancelled or is dead."""
-    with _client(server, api_key) as client:
-        _json(client.post(f"/v1/jobs/{job_id}/retry"))
+    with connected(server, api_key) as client:
+        client.retry(job_id)
     console.print(f"Job {job_id} is queued again.")
 
 
 @jobs.command()
 def follow(job_id: JobId, server: Server = HERE, api_key: ApiKey = "") -> None:
     """Show a job's progress until it has ended."""
-    columns = (TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with _client(server, api_key) as client, Progress(*columns, console=console) as progress:
+    with connected(server, api_key) as client, progress_bars(console) as progress:
         steps = progress.add_task("Waiting", total=None)
-        for kind, facts in _events(client, f"/v1/jobs/{job_id}/events", after="0"):
-            if kind == "generation.stepped":
-                progress.update(steps, description="Denoising", completed=facts["step"], total=facts["num_steps"])
-            elif kind == "error":
-                raise typer.BadParameter(facts["detail"])
-            elif kind == "generation.finished":
-                progress.console.print(f"Image {facts['image_id']}")
-                return
+        for event in client.follow(job_id):
+            if event.is_step:
+                step = event.progress()
+                progress.update(steps, description="Denoising", completed=step.step, total=step.num_steps)
+            elif event.type == FINISHED:
+                progress.console.print(f"Image {event.image_id}")
 
 
 def events(
@@ -100,57 +97,81 @@ def events(
     follow: Annotated[bool, typer.Option("--follow", help="Go on until Ctrl-C.")] = False,
 ) -> None:
     """Print what happens, one JSON object on each line; without --follow what has happened so far."""
-    with _client(server, api_key) as client:
-        path = f"/v1/events?type={types}"
-        if after is None and not follow:
-            after = 0
+    if after is None and not follow:
+        after = 0
+    wanted = [kind.strip() for kind in types.split(",") if kind.strip()]
+    with connected(server, api_key) as client:
         try:
-            for kind, facts in _events(client, path, after=None if after is None else str(after), live=follow):
-                print(json.dumps({"type": kind} | facts), flush=True)
+            for event in client.events(after=after, types=wanted, quiet_s=None if follow else QUIET_S):
+                print(json.dumps({"type": event.type, **event.facts}), flush=True)
         except KeyboardInterrupt:
             return
 
 
-def _events(
-    client: httpx.Client, path: str, after: str | None, live: bool = True
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield events with their facts; a stream that breaks off is resumed where it was."""
-    was_heard = False
-    while True:
-        headers = {} if after is None else {"Last-Event-ID": after}
-        try:
-            with connect_sse(
-                client, "GET", path, headers=headers, timeout=HEARTBEAT_WITHIN_S if live else QUIET_S
-            ) as source:
-                if source.response.is_error:
-                    source.response.read()
-                    _json(source.response)
-                was_heard = True
-                for event in source.iter_sse():
-                    after = event.id or after
-                    if event.data:  # else a heartbeat
-                        yield event.event, event.json()
-        except httpx.TransportError as error:
-            if not was_heard:
-                raise
-            if not live and isinstance(error, httpx.ReadTimeout):
-                return  # nothing more has happened
-        time.sleep(RESUME_PAUSE_S)
+def generate_there(
+    client: Client, prompt: str, *, n: int, out: Path, preview: Path | None, **parameters: Unpack[Parameters]
+) -> None:
+    """Make and analyze images on a running service; print what they show and write `out`/<job id>/ of each.
+
+    Args:
+        n: how many images.
+        preview: where the picture of each step goes; into its job's folder if None.
+    """
+    folders: list[Path] = []  # of the images
+    tasks: list[TaskID] = []
+    with progress_bars(console) as bars:
+
+        def tell(progress: Progress) -> None:
+            if not progress.step:
+                folders.append(out / progress.job_id)
+                tasks.append(bars.add_task("Denoising", total=progress.num_steps))
+            bars.update(tasks[progress.number], completed=progress.step, total=progress.num_steps)
+            if progress.preview is not None:
+                _overwrite(preview or folders[progress.number] / "preview.png", progress.preview)
+
+        images = client.generate(prompt, n=n, on_progress=tell, **parameters)
+        results = [_understood(client, image) for image in bars.track(images, description="Understanding")]
+    for result, folder in zip(results, folders, strict=True):
+        present(result, folder, console)
+
+
+def _understood(client: Client, image: Image) -> Result:
+    pictures = client.visualize(image.image_id)
+    spotlights = {spotlight.region_id: spotlight.png for spotlight in pictures.spotlights}
+    return Result(
+        image_id=image.image_id,
+        request=asdict(image.request) if image.request else {},
+        image=client.content(image.image_id),
+        overlay=pictures.overlay,
+        labels=_scores(client.analysis(image.image_id).labels),
+        parts=[
+            Part(
+                region_id=segment.region_id,
+                labels=_scores(segment.labels),
+                predicted_iou=segment.predicted_iou,
+                box=segment.box,
+                polygon=segment.polygon,
+                spotlight=spotlights[segment.region_id],
+            )
+            for segment in client.segments(image.image_id)
+        ],
+    )
+
+
+def _scores(labels: Sequence[Label]) -> Scores:
+    return [(label.label, label.confidence) for label in labels]
+
+
+def _overwrite(path: Path, png: bytes) -> None:
+    """Write a picture whole or not at all: somebody may look at it meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_bytes(png)
+    unfinished.replace(path)
 
 
 @contextmanager
-def _client(server: str, api_key: str) -> Iterator[httpx.Client]:
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    try:
-        with httpx.Client(base_url=server, headers=headers, timeout=ANSWER_WITHIN_S) as client:
-            yield client
-    except httpx.ConnectError:
-        raise typer.BadParameter(f"Nothing answers at {server}. Is the service running?") from None
-
-
-def _json(response: httpx.Response) -> dict[str, Any]:
-    if response.is_error:
-        kind = response.headers.get("content-type", "")
-        raise typer.BadParameter(response.json()["detail"] if "json" in kind else response.text)
-    answer: dict[str, Any] = response.json()
-    return answer
+def connected(server: str, api_key: str) -> Iterator[Client]:
+    """A client of a service, whose errors end the command with a sentence."""
+    with explained(), Client(server, api_key=api_key or None) as client:
+        yield client

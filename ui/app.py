@@ -9,7 +9,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr
 
-from ui.client import PipelineClient
+from ai_pipeline_client import AsyncClient, Retries
 from ui.page import build_page
 
 FOLDER = Path(__file__).parent
@@ -18,6 +18,7 @@ THEME = gr.themes.Default(
     primary_hue="emerald", neutral_hue="slate", font=FONTS, font_mono=("ui-monospace", "monospace")
 )
 CONCURRENCY = 16  # events of one kind at a time, of all visitors
+RETRIES = Retries(attempts=3, within_s=5.0)  # somebody is looking: a service that is away is said soon
 
 
 def serve(server: str, host: str, port: int, api_key: str | None = None) -> None:
@@ -27,7 +28,7 @@ def serve(server: str, host: str, port: int, api_key: str | None = None) -> None
         server: URL of the service.
         api_key: whose owner all visitors act as, if the service wants one.
     """
-    page = build_page(PipelineClient(server, api_key=api_key))
+    page = build_page(AsyncClient(server, api_key=api_key, retries=RETRIES))
     page.queue(default_concurrency_limit=CONCURRENCY)
     page.launch(
         server_name=host,

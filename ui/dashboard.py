@@ -10,14 +10,15 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
-from httpx_sse import ServerSentEvent
 from PIL.Image import Image
 
+from ai_pipeline_client import AsyncClient, InvalidRequest, PipelineError, Progress
+from ai_pipeline_client import Image as StoredImage
 from ui import views
-from ui.client import FINISHED, Answer, PipelineClient, ServiceError
 
 HISTORY = 24  # images in the strip
 THUMBNAILS = 500  # kept for all visitors: 0.2 MB each
@@ -32,7 +33,7 @@ async def explained() -> AsyncIterator[None]:
     """Show what the service says when it refuses, with the id its log knows the request by."""
     try:
         yield
-    except ServiceError as error:
+    except PipelineError as error:
         request = f" Request {error.request_id}." if error.request_id else ""
         raise gr.Error(f"{error.detail}{request}", title=error.title, duration=ERROR_S, print_exception=False) from None
 
@@ -40,9 +41,9 @@ async def explained() -> AsyncIterator[None]:
 class Dashboard:
     """What happens on the page, in the order of its parts: each handler takes and returns what components hold."""
 
-    def __init__(self, client: PipelineClient) -> None:
+    def __init__(self, client: AsyncClient) -> None:
         self._client = client
-        self._generating: dict[str, asyncio.Task[None]] = {}  # by the page that waits for it
+        self._generating: dict[str, asyncio.Task[StoredImage]] = {}  # by the page that waits for it
         self._thumbnails: dict[str, Image] = {}  # by image id, oldest first
 
     async def arrive(self, visit: Visit) -> tuple[Visit, Any, Any, Any, Any, Any, Any]:
@@ -51,20 +52,20 @@ class Dashboard:
         if visit["image_id"]:
             try:
                 await self._client.image(visit["image_id"])
-            except ServiceError:  # removed since, or a service with another data folder
+            except PipelineError:  # removed since, or a service with another data folder
                 visit = visit | {"image_id": None}
         async with explained():
             about = await self._client.about()
-        defaults, limits = about["defaults"], about["limits"]
-        side = {"minimum": limits["min_side"], "maximum": limits["max_side"], "step": limits["side_multiple"]}
+        defaults, limits = about.defaults, about.limits
+        side: dict[str, Any] = {"minimum": limits.min_side, "maximum": limits.max_side, "step": limits.side_multiple}
         return (
             visit,
             views.status(about),
-            gr.Slider(value=defaults["steps"], maximum=limits["max_steps"]),
-            gr.Slider(value=defaults["guidance"], maximum=limits["max_guidance"]),
-            gr.Slider(value=defaults["width"], **side),
-            gr.Slider(value=defaults["height"], **side),
-            gr.Dropdown(value=defaults["scheduler"]),
+            gr.Slider(value=defaults.steps, maximum=limits.max_steps),
+            gr.Slider(value=defaults.guidance, maximum=limits.max_guidance),
+            gr.Slider(value=defaults.width, **side),
+            gr.Slider(value=defaults.height, **side),
+            gr.Dropdown(value=defaults.scheduler),
         )
 
     async def generate(
@@ -81,45 +82,43 @@ class Dashboard:
         page: gr.Request,
     ) -> AsyncGenerator[tuple[Any, Any, Any], None]:
         """Make an image; shows each preview on the way."""
-        parameters: Answer = {
-            "prompt": prompt,
-            "negative_prompt": negative_prompt,
-            "seed": seed.strip() or None,
-            "steps": steps,
-            "guidance": guidance,
-            "width": width,
-            "height": height,
-            "scheduler": scheduler,
-        }
-        events: asyncio.Queue[ServerSentEvent | None] = asyncio.Queue()
+        steps_told: asyncio.Queue[Progress | None] = asyncio.Queue()
 
-        async def listen() -> None:
-            async for event in self._client.generate(str(visit["session"]), parameters):
-                events.put_nowait(event)
+        async def make() -> StoredImage:
+            (image,) = await self._client.in_session(str(visit["session"])).generate(
+                prompt,
+                negative_prompt=negative_prompt,
+                seed=_seed(seed),
+                steps=steps,
+                guidance=guidance,
+                width=width,
+                height=height,
+                scheduler=scheduler,
+                on_progress=steps_told.put_nowait,
+            )
+            return image
 
         started = time.monotonic()
         yield gr.skip(), views.progress("Waiting for a turn", 0), gr.skip()
         # In a task of its own, so that `stop` ends it whatever it waits for; Gradio's own cancelling leaves a page that
         # takes the next click for part of the cancelled event.
-        task = self._generating[str(page.session_hash)] = asyncio.create_task(listen())
-        task.add_done_callback(lambda _: events.put_nowait(None))
+        task = self._generating[str(page.session_hash)] = asyncio.create_task(make())
+        task.add_done_callback(lambda _: steps_told.put_nowait(None))
         try:
-            while (event := await events.get()) is not None:
-                facts = event.json()
-                if event.event == "generation.stepped":
-                    step, num_steps = facts["step"], facts["num_steps"]
-                    bar = views.progress(f"Step {step} of {num_steps}", step / num_steps)
-                    preview = facts["preview"]
-                    yield views.preview(preview, width, height) if preview else gr.skip(), bar, gr.skip()
-                elif event.event == FINISHED:
-                    took = f"{facts['steps']} steps in {time.monotonic() - started:.1f} s"
-                    made = views.picture(facts["generated_image"])
-                    yield made, views.progress(took, 1), visit | {"image_id": facts["image_id"]}
+            while (told := await steps_told.get()) is not None:
+                if not told.step:
+                    continue  # accepted: it waits for a turn
+                bar = views.progress(f"Step {told.step} of {told.num_steps}", told.step / told.num_steps)
+                shown = gr.skip() if told.preview is None else views.preview(told.preview, width, height)
+                yield shown, bar, gr.skip()
             if task.cancelled():
                 yield gr.skip(), views.progress("Stopped", 0), gr.skip()
-            else:
-                async with explained():
-                    task.result()
+                return
+            async with explained():
+                image = task.result()
+                made = views.picture(await self._client.content(image.image_id))
+            took = f"{image.request.steps if image.request else steps} steps in {time.monotonic() - started:.1f} s"
+            yield made, views.progress(took, 1), visit | {"image_id": image.image_id}
         finally:
             task.cancel()
             self._generating.pop(str(page.session_hash), None)
@@ -132,8 +131,8 @@ class Dashboard:
     async def upload(self, visit: Visit, data: bytes) -> Visit:
         """Take in a picture from the browser's machine."""
         async with explained():
-            uploaded = await self._client.upload(str(visit["session"]), data)
-        return visit | {"image_id": uploaded["image_id"]}
+            uploaded = await self._client.in_session(str(visit["session"])).upload(data)
+        return visit | {"image_id": uploaded.image_id}
 
     async def show(self, visit: Visit) -> tuple[Any, str, Any]:
         """Show the image a browser looks at, and how it was made."""
@@ -142,45 +141,51 @@ class Dashboard:
         async with explained():
             image = await self._client.image(visit["image_id"])
             png = await self._client.content(visit["image_id"])
-        return views.picture(png), views.facts(image), gr.Button(visible=image["request"] is not None)
+        return views.picture(png), views.facts(image), gr.Button(visible=image.request is not None)
 
     async def analyze(self, visit: Visit) -> tuple[Any, Any]:
         """Fill the classes."""
         if not visit["image_id"]:
             return None, None
-        scores = views.classes((await self._ask("/analyze", visit))["clip_scores"])
+        async with explained():
+            scores = views.classes(await self._client.analysis(visit["image_id"]))
         return scores, scores
 
     async def probe(self, visit: Visit, text: str) -> tuple[Any, Any]:
         """Fill the matches of a text."""
-        matches = views.matches(await self._ask("/probe", visit, prompt=text))
+        if not visit["image_id"]:
+            raise gr.Error("Make or upload one first.", title="No image yet", print_exception=False)
+        async with explained():
+            matches = views.matches(await self._client.probe(visit["image_id"], [text]))
         return gr.BarPlot(matches, sort=list(matches["what"])), matches
 
     async def segment(self, visit: Visit) -> tuple[Any, Any]:
         """Fill the table of regions."""
         if not visit["image_id"]:
             return None, None
-        answer = await self._ask("/segment", visit)
-        return views.segments(answer), answer
+        async with explained():
+            segments = await self._client.segments(visit["image_id"])
+        return views.segments(segments), [
+            {name: said for name, said in asdict(segment).items() if said is not None} for segment in segments
+        ]
 
     async def visualize(self, visit: Visit) -> tuple[Any, Any, Any]:
         """Fill the pictures of regions."""
         if not visit["image_id"]:
             return None, None, None
-        answer = await self._ask("/visualize", visit)
         async with explained():
-            image = views.picture(await self._client.content(str(visit["image_id"])))
-        spotlights = answer["individual_spotlights"]
-        regions = views.masks(spotlights, image.size)
+            pictures = await self._client.visualize(visit["image_id"])
+            image = views.picture(await self._client.content(visit["image_id"]))
+        regions = views.masks(pictures.spotlights, image.size)
         lit = gr.AnnotatedImage((image, regions), color_map=views.colours([label for _, label in regions]))
-        return lit, views.picture(answer["master_overlay"]), views.gallery(spotlights)
+        return lit, views.picture(pictures.overlay), views.gallery(pictures.spotlights)
 
     async def list_images(self) -> tuple[list[Any], list[str]]:
         """Fill the history strip."""
         async with explained():
-            images = await self._client.history(HISTORY)
-            strip = [(await self._thumbnail(image["image_id"]), views.caption(image)) for image in images]
-        return strip, [image["image_id"] for image in images]
+            images = await self._client.images(limit=HISTORY)
+            strip = [(await self._thumbnail(image.image_id), views.caption(image)) for image in images]
+        return strip, [image.image_id for image in images]
 
     async def choose(self, visit: Visit, listed: list[str], chosen: gr.SelectData) -> Visit:
         """Look at an image of the history."""
@@ -189,8 +194,8 @@ class Dashboard:
     async def use_again(self, visit: Visit) -> list[Any]:
         """Fill the controls with what the image was made from."""
         async with explained():
-            request = (await self._client.image(str(visit["image_id"])))["request"]
-        return [request[name] for name in PARAMETERS]
+            request = (await self._client.image(str(visit["image_id"]))).request
+        return [getattr(request, name) for name in PARAMETERS]
 
     async def forget_probe(self) -> tuple[None, None]:
         """Clear what was said of another image."""
@@ -203,6 +208,14 @@ class Dashboard:
                 del self._thumbnails[next(iter(self._thumbnails))]  # the oldest
         return self._thumbnails[image_id]
 
-    async def _ask(self, path: str, visit: Visit, **body: Any) -> Answer:
-        async with explained():
-            return await self._client.ask(path, str(visit["session"]), {"image_id": visit["image_id"], **body})
+
+def _seed(said: str) -> int | None:
+    """What stands in the field of the seed, which may be empty.
+
+    Raises:
+        InvalidRequest: no number does.
+    """
+    try:
+        return int(said) if said.strip() else None
+    except ValueError:
+        raise InvalidRequest(title="Invalid request", detail=f"The seed {said!r} is no whole number.") from None

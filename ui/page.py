@@ -9,8 +9,8 @@ from typing import Any
 
 import gradio as gr
 
+from ai_pipeline_client import AsyncClient
 from ui import views
-from ui.client import PipelineClient
 from ui.dashboard import Dashboard
 
 FILES_S = (600, 3600)  # how often Gradio's copies of pictures are swept, and how old they get
@@ -49,7 +49,7 @@ class Knowing:
     segments: list[Any]
 
 
-def build_page(client: PipelineClient) -> Any:
+def build_page(client: AsyncClient) -> Any:
     """Lay out the page and wire it."""
     with gr.Blocks(title="ai-pipeline", fill_width=True, delete_cache=FILES_S, analytics_enabled=False) as page:
         visit = gr.BrowserState({"session": None, "image_id": None}, storage_key="ai-pipeline", secret="visit")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import io
-from base64 import b64decode
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -12,19 +12,21 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from ui.client import Answer
+from ai_pipeline_client import About, Analysis, Concepts, Segment, Spotlight
+from ai_pipeline_client import Image as StoredImage
 
 MASK_OPACITY = 0.5
 THUMBNAIL_SIDE = 236  # pixels: twice of what the style says, for dense screens
+CLASSES = 5  # of the image
 GOLDEN_ANGLE = 0.381966  # of a full turn: hues that follow each other stay far apart
 
 Mask = np.ndarray[Any, np.dtype[Any]]  # (h, w), 0 to 1
 Box = tuple[int, int, int, int]  # what Gradio would take as well
 
 
-def picture(png: bytes | str) -> Image.Image:
-    """Decode a PNG, or its base64 form."""
-    return Image.open(io.BytesIO(b64decode(png) if isinstance(png, str) else png)).convert("RGB")
+def picture(png: bytes) -> Image.Image:
+    """Decode a PNG."""
+    return Image.open(io.BytesIO(png)).convert("RGB")
 
 
 def thumbnail(png: bytes) -> Image.Image:
@@ -34,9 +36,9 @@ def thumbnail(png: bytes) -> Image.Image:
     return small
 
 
-def preview(encoded: str, width: int, height: int) -> Image.Image:
+def preview(png: bytes, width: int, height: int) -> Image.Image:
     """Decode a preview and stretch it to the size of the image to come."""
-    return picture(encoded).resize((width, height), Image.Resampling.BICUBIC)
+    return picture(png).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def progress(words: str, share: float) -> str:
@@ -53,68 +55,64 @@ def progress(words: str, share: float) -> str:
     )
 
 
-def facts(image: Answer) -> str:
+def facts(image: StoredImage) -> str:
     """Say how an image was made."""
-    size = f"{image['width']} × {image['height']}"
-    request = image["request"]
+    size = f"{image.width} × {image.height}"
+    request = image.request
     if request is None:
         return f'<div class="facts"><b>Uploaded image</b> <span>{size}</span></div>'
     chips = [
-        f"seed {request['seed']}",
-        f"{request['steps']} steps",
-        f"guidance {request['guidance']:g}",
-        request["scheduler"],
+        f"seed {request.seed}",
+        f"{request.steps} steps",
+        f"guidance {request.guidance:g}",
+        request.scheduler,
         size,
     ]
-    if request["negative_prompt"]:
-        chips.insert(0, f"without {request['negative_prompt']}")
+    if request.negative_prompt:
+        chips.insert(0, f"without {request.negative_prompt}")
     spans = " ".join(f"<span>{escape(chip)}</span>" for chip in chips)
-    return f'<div class="facts"><b>{escape(request["prompt"])}</b> {spans}</div>'
+    return f'<div class="facts"><b>{escape(request.prompt)}</b> {spans}</div>'
 
 
-def status(about: Answer) -> str:
+def status(about: About) -> str:
     """Say what one is connected to."""
-    words = f"{about['status']} · {about['device']} · profile {about['profile']}"
+    words = f"{about.status} · {about.device} · profile {about.profile}"
     return f'<div class="title"><h1>ai-pipeline</h1><span class="status">{escape(words)}</span></div>'
 
 
-def classes(scores: list[Answer]) -> pd.DataFrame:
-    """List classes with their confidence in percent."""
+def classes(analysis: Analysis) -> pd.DataFrame:
+    """List the best classes with their confidence in percent."""
+    best = analysis.labels[:CLASSES]
     return pd.DataFrame(
-        {
-            "class": [score["class"] for score in scores],
-            "confidence": [_number(score["confidence"]) for score in scores],
-        }
+        {"class": [label.label for label in best], "confidence, %": [_percent(label.confidence) for label in best]}
     )
 
 
-def matches(probe: Answer) -> pd.DataFrame:
+def matches(found: Concepts) -> pd.DataFrame:
     """List regions with how well the text matches them in percent; the image as a whole comes first."""
-    regions = probe["regional_matches"]
-    names = ["whole image", *(name(region["region_id"], region["class_label"]) for region in regions)]
-    shares = [probe["global_match_score"], *(region["similarity_to_prompt"] for region in regions)]
-    return pd.DataFrame({"what": names, "match, %": [_number(share) for share in shares]})
+    names = ["whole image", *(name(region.region_id, region.label) for region in found.regions)]
+    rows = [found.matches, *(region.matches for region in found.regions)]  # of one text
+    return pd.DataFrame({"what": names, "match, %": [_percent(match.match) for (match,) in rows]})
 
 
-def segments(answer: Answer) -> pd.DataFrame:
+def segments(found: Sequence[Segment]) -> pd.DataFrame:
     """List regions: what each shows, how sure CLIP and SAM2 are, and where it lies."""
     rows = []
-    for region in answer["segmented_regions"]:
-        best, points = region["clip_analysis"][0], [point for contour in region["polygon"] for point in contour]
-        x, y = zip(*points, strict=True) if points else ((0,), (0,))
+    for segment in found:
+        best, (x0, y0, x1, y1) = segment.labels[0], segment.box
         rows.append(
             {
-                "region": region["region_id"],
-                "class": best["class"],
-                "CLIP": best["confidence"],
-                "SAM2": region["sam_confidence"],
-                "box": f"{max(x) - min(x)} × {max(y) - min(y)} at {min(x)}, {min(y)}",
+                "region": segment.region_id,
+                "class": best.label,
+                "CLIP": f"{best.confidence:.2%}",
+                "SAM2": f"{segment.predicted_iou:.2f}",
+                "box": f"{x1 - x0} × {y1 - y0} at {x0}, {y0}",
             }
         )
     return pd.DataFrame(rows, columns=["region", "class", "CLIP", "SAM2", "box"])
 
 
-def masks(spotlights: list[Answer], size: tuple[int, int]) -> list[tuple[Mask | Box, str]]:
+def masks(spotlights: Sequence[Spotlight], size: tuple[int, int]) -> list[tuple[Mask | Box, str]]:
     """Draw each region as a mask.
 
     Args:
@@ -123,9 +121,9 @@ def masks(spotlights: list[Answer], size: tuple[int, int]) -> list[tuple[Mask | 
     drawn: list[tuple[Mask | Box, str]] = []
     for region in spotlights:
         mask = Image.new("L", size)
-        for contour in region["polygon"]:
-            ImageDraw.Draw(mask).polygon([tuple(point) for point in contour], fill=255)
-        drawn.append((np.asarray(mask) / 255 * MASK_OPACITY, name(region["region_id"], region["top_class"])))
+        for contour in region.polygon:
+            ImageDraw.Draw(mask).polygon(contour, fill=255)
+        drawn.append((np.asarray(mask) / 255 * MASK_OPACITY, name(region.region_id, region.label)))
     return drawn
 
 
@@ -134,14 +132,14 @@ def colours(labels: list[str]) -> dict[str, str]:
     return {label: _hex(i * GOLDEN_ANGLE % 1) for i, label in enumerate(labels)}
 
 
-def gallery(spotlights: list[Answer]) -> list[tuple[Image.Image, str]]:
+def gallery(spotlights: Sequence[Spotlight]) -> list[tuple[Image.Image, str]]:
     """Pair each spotlight with its caption."""
-    return [(picture(s["spotlight_image"]), name(s["region_id"], s["top_class"])) for s in spotlights]
+    return [(picture(s.png), name(s.region_id, s.label)) for s in spotlights]
 
 
-def caption(image: Answer) -> str:
+def caption(image: StoredImage) -> str:
     """Name an image of the history."""
-    return image["request"]["prompt"] if image["request"] else "Uploaded image"
+    return image.request.prompt if image.request else "Uploaded image"
 
 
 def name(region_id: int, label: str) -> str:
@@ -149,8 +147,8 @@ def name(region_id: int, label: str) -> str:
     return f"ID: {region_id} ({label})"
 
 
-def _number(percent: str) -> float:
-    return float(percent.removesuffix("%"))
+def _percent(share: float) -> float:
+    return round(100 * share, 2)
 
 
 def _hex(hue: float) -> str:

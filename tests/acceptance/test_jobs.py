@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 from httpx_sse import ServerSentEvent, connect_sse
@@ -107,3 +108,11 @@ def test_the_command_line_follows_jobs_and_events(service: RunningService):
     assert [event["result"] for event in told if event["type"] == "job.succeeded" and event["job_id"] == job_id] == [
         job["result"]
     ]
+
+
+def test_the_command_line_makes_images_on_a_running_service(service: RunningService, tmp_path: Path):
+    size = ("--width", "64", "--height", "64", "--steps", "20")
+    said = cli("generate", "red apple", "--n", "2", *size, "--server", service.url, "--out", str(tmp_path))
+    assert "Seed " in said
+    assert len(list(tmp_path.glob("*/image.png"))) == len(list(tmp_path.glob("*/result.json"))) == 2
+    assert any(tmp_path.glob("*/preview.png"))  # of either: steps pass by

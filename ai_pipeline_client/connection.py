@@ -1,0 +1,34 @@
+"""How calls look to httpx, for both clients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from ai_pipeline_client.acts import Call
+from ai_pipeline_client.retries import ANSWER_WITHIN_S
+
+SESSION_HEADER = "X-Session-ID"
+CONNECT_WITHIN_S = 5.0
+HEARTBEAT_WITHIN_S = 30.0  # of a stream: the service sends one every 10 s
+
+
+def http_options(server: str, api_key: str | None) -> dict[str, Any]:
+    """How a client is made."""
+    return {
+        "base_url": server,
+        "timeout": httpx.Timeout(ANSWER_WITHIN_S, connect=CONNECT_WITHIN_S),
+        "headers": {"Authorization": f"Bearer {api_key}"} if api_key else {},
+    }
+
+
+def request_options(call: Call[Any], session: str | None) -> dict[str, Any]:
+    """How a call is sent."""
+    own = {SESSION_HEADER: session} if session else {}
+    return {"params": call.params, "json": call.json, "files": call.files, "headers": {**own, **call.headers}}
+
+
+def stream_timeout(call: Call[Any]) -> httpx.Timeout:
+    """How long a stream may take to begin, and be silent."""
+    return httpx.Timeout(call.quiet_s or HEARTBEAT_WITHIN_S, connect=CONNECT_WITHIN_S)

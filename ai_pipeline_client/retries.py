@@ -1,0 +1,96 @@
+"""How often and how long a call is sent again, and which may be."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from typing import TypeVar
+
+import httpx
+
+from ai_pipeline_client.acts import Call, Pause, Request, Script
+from ai_pipeline_client.errors import JOB_RUNNING, PipelineError, UnexpectedAnswer, error_of, unreachable
+
+T = TypeVar("T")
+
+ANSWER_WITHIN_S = 330.0  # a little longer than the service's own deadline
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retries:
+    """When a call that failed is sent again: exponential backoff with jitter, or what the service's Retry-After says.
+
+    Sent again is what found no connection, 429, 502, 503, 504 and the proxy's plain 500; what may have arrived
+    only if doing it twice does no harm, as with everything that has an Idempotency-Key.
+    """
+
+    attempts: int = 5  # at most, the first one among them
+    first_pause_s: float = 0.5
+    longest_pause_s: float = 8.0
+    within_s: float = 60.0  # of the first attempt; none begins later
+
+    def pause_s(self, failures: int, error: PipelineError, elapsed_s: float) -> float | None:
+        """How long to wait before the next attempt; None for no other.
+
+        Args:
+            failures: attempts so far, 1 or more.
+            error: what the last one failed with.
+            elapsed_s: since the first attempt.
+        """
+        if failures >= self.attempts or not error.is_passing:
+            return None
+        backoff_s = min(self.longest_pause_s, self.first_pause_s * 2.0 ** (failures - 1))
+        pause_s = max(error.retry_after_s or 0.0, backoff_s * random.uniform(0.5, 1.0))
+        return pause_s if elapsed_s + pause_s <= self.within_s else None
+
+
+def sending(call: Call[T], retries: Retries) -> Script[T]:
+    """Send a call until it is answered or patience ends.
+
+    An answer that the first request with the same Idempotency-Key is still being worked on is waited for.
+
+    Raises:
+        PipelineError: what the last attempt failed with.
+    """
+    begun = time.monotonic()
+    failures = 0
+    while True:
+        cause: httpx.TransportError | None = None
+        try:
+            response: httpx.Response = yield Request(call=call)
+        except httpx.TransportError as broken:
+            error: PipelineError = unreachable(broken)
+            cause = broken
+        else:
+            if not response.is_error:
+                return _read(call, response)
+            error = error_of(response)
+        elapsed_s = time.monotonic() - begun
+        if error.code == JOB_RUNNING and elapsed_s < ANSWER_WITHIN_S:
+            yield Pause(seconds=error.retry_after_s or retries.first_pause_s)
+            continue
+        failures += 1
+        pause_s = retries.pause_s(failures, error, elapsed_s) if _may_repeat(call, error, cause) else None
+        if pause_s is None:
+            raise error from cause
+        yield Pause(seconds=pause_s)
+
+
+def _may_repeat(call: Call[T], error: PipelineError, cause: httpx.TransportError | None) -> bool:
+    """Whether sending a call again can't do anything twice: it may be repeated, or it surely didn't arrive."""
+    never_arrived = isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+    return call.is_repeatable or never_arrived or error.status == httpx.codes.TOO_MANY_REQUESTS
+
+
+def _read(call: Call[T], response: httpx.Response) -> T:
+    try:
+        return call.read(response)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnexpectedAnswer(
+            title="Unexpected answer",
+            detail=f"{call.method} {response.url} was answered with what can't be read ({error!r}). "
+            "Is it the service, and of the same age as this client?",
+            status=response.status_code,
+            request_id=response.headers.get("x-request-id", ""),
+        ) from error

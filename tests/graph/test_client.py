@@ -1,0 +1,283 @@
+"""The client in Python, both of it, against the real HTTP application: everything it can ask."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import io
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+from pycocotools import mask as coco
+
+from ai_pipeline_client import Image, InvalidRequest, JobCancelled, NotFound, Progress, ServiceUnavailable, Unauthorized
+from ai_pipeline_client import making as client_making
+from graphs import job_runner
+from graphs.door import Door
+from graphs.routes import build_http_app
+from pipeline.jobs import MAX_ATTEMPTS
+from tests.graph.clients import InStep, client_at, served, steps_into
+from tests.graph.conftest import Bench
+from tests.graph.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+NOWHERE = "0198a3c0-0000-7000-8000-000000000000"
+
+
+@pytest.fixture(params=["Client", "AsyncClient"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+async def url(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    monkeypatch.setattr(job_runner, "POLL_S", 0.05)
+    async with served(build_http_app(bench.flow, bench.settings)) as url:
+        yield url
+
+
+@pytest.fixture
+async def client(url: str, kind: str) -> AsyncIterator[Any]:
+    async with client_at(url, kind) as client:
+        yield client
+
+
+async def pear(client: Any, **parameters: Any) -> Image:
+    (image,) = await client.generate("pear", steps=2, **{"seed": 3} | parameters)
+    return image
+
+
+def opened(png: bytes) -> Picture.Image:
+    return Picture.open(io.BytesIO(png))
+
+
+async def test_the_service_tells_about_itself(client):
+    about = await client.about()
+    assert (about.status, about.device, about.profile) == ("online", "cpu", "mini")
+    assert about.limits.min_side <= about.defaults.width <= about.limits.max_side
+
+
+async def test_images_come_with_every_step_s_preview_in_the_order_of_their_seeds(client, bench):
+    told: list[Progress] = []
+    bench.workers.gate = InStep(bench, told, several=True)
+    images = await client.generate("pear", n=3, seed=7, steps=4, on_progress=steps_into(told))
+
+    assert [image.request.seed for image in images] == [7, 8, 9]
+    assert {image.request.prompt for image in images} == {"pear"}
+    assert len({image.image_id for image in images}) == 3
+    for number in range(3):
+        steps = [progress for progress in told if progress.number == number]
+        assert [progress.step for progress in steps] == [1, 2, 3, 4]
+        assert {progress.num_steps for progress in steps} == {4}
+        assert len({progress.job_id for progress in steps}) == 1
+        assert all(opened(progress.preview).size == (32, 32) for progress in steps)
+
+
+async def test_a_single_image_s_steps_are_told_as_well(client, bench):
+    told: list[Progress] = []
+    bench.workers.gate = InStep(bench, told)
+    everything: list[Progress] = []
+
+    def hear(progress: Progress) -> None:
+        everything.append(progress)
+        steps_into(told)(progress)
+
+    (image,) = await client.generate("pear", steps=3, on_progress=hear)
+    assert [(progress.number, progress.step) for progress in everything] == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    (job,) = await client.jobs()
+    assert {(progress.job_id, progress.num_steps) for progress in everything} == {(job.job_id, 3)}
+    assert image == await client.image(image.image_id)
+
+
+async def test_coroutines_may_be_told_of_progress(url, bench):
+    told: list[int] = []
+
+    async def tell(progress: Progress) -> None:
+        await asyncio.sleep(0)
+        if progress.step:
+            told.append(progress.step)
+
+    async with client_at(url, "AsyncClient") as client:
+        bench.workers.gate = InStep(bench, told)
+        await client.generate("pear", steps=2, on_progress=tell)
+    assert told == [1, 2]
+
+
+async def test_what_an_image_shows(client):
+    image_id = (await pear(client)).image_id
+    analysis = await client.analysis(image_id)
+    assert sum(label.confidence for label in analysis.labels) == pytest.approx(1)
+    assert [region.region_id for region in analysis.regions] == [0, 1]
+    own = await client.analysis(image_id, labels=["cat", "dog"], templates=["a {label}", "one {label}"])
+    assert {label.label for label in own.labels} == {"cat", "dog"}
+
+    concepts = await client.probe(image_id, ["red", "metal"])
+    assert [match.concept for match in concepts.matches] == ["red", "metal"]
+    assert sum(match.share for match in concepts.matches) + concepts.none_of_these == pytest.approx(1)
+    assert [region.label for region in concepts.regions] == ["apple", "plate"]
+
+    vectors = await client.embed(texts=["red"], image_ids=[image_id])
+    assert len(vectors) == 2
+    assert all(len(vector) == 8 for vector in vectors)
+    assert math.hypot(*vectors[1]) == pytest.approx(1)
+
+
+async def test_where_it_shows_it(client):
+    image_id = (await pear(client)).image_id
+    polygons = await client.segments(image_id)
+    run_lengths = await client.segments(image_id, format="rle")
+    masks = await client.segments(image_id, format="png")
+    assert [segment.region_id for segment in polygons] == [0, 1]
+    assert polygons[0].labels[0].label == "apple"
+    for polygon, rle, mask in zip(polygons, run_lengths, masks, strict=True):
+        assert (polygon.rle, polygon.mask, rle.polygon, mask.polygon) == (None,) * 4
+        assert all(len(contour) >= 3 for contour in polygon.polygon)
+        decoded = coco.decode(dataclasses.asdict(rle.rle))
+        assert decoded.sum() == polygon.area
+        assert np.array_equal(decoded > 0, np.asarray(opened(mask.mask).convert("L")) > 0)
+    assert len((await client.coco(image_id))["annotations"]) == 2
+    assert (await client.region(image_id, 1)).rle == run_lengths[1].rle
+
+    (disc,) = await client.cut_out(image_id, points=[(19, 19), (1, 1, False)])
+    assert disc.area == polygons[0].area
+    (found,) = await client.find(image_id, "apple")
+    assert (found.region_id, found.rle) == (0, None)
+    assert 0 < found.score <= 1
+
+
+async def test_pictures_of_it(client):
+    image = await pear(client)
+    visualization = await client.visualize(image.image_id)
+    assert opened(await client.content(image.image_id)).size == (image.width, image.height)
+    small = opened(await client.content(image.image_id, format="webp", size=32, quality=50))
+    assert (small.format, small.size) == ("WEBP", (32, 32))
+    assert await client.overlay(image.image_id) == visualization.overlay
+    assert [spotlight.label for spotlight in visualization.spotlights] == ["apple", "plate"]
+    for spotlight in visualization.spotlights:
+        assert await client.spotlight(image.image_id, spotlight.region_id) == spotlight.png
+
+
+async def test_images_made_from_others(client):
+    image = await pear(client)
+    first, second = await client.variations(image.image_id, n=2, strength=0.5, steps=2, seed=5)
+    assert (first.request.source.image_id, first.request.source.strength) == (image.image_id, 0.5)
+    assert (first.request.seed, second.request.seed) == (5, 6)
+
+    whole = io.BytesIO()
+    Picture.new("L", (image.width, image.height), 255).save(whole, "PNG")
+    for area in ({"mask": whole.getvalue()}, {"region": 0}, {"concept": "apple"}, {}):
+        (edited,) = await client.edits(image.image_id, "a green apple", steps=2, **area)
+        assert edited.request.prompt == "a green apple"
+        assert (edited.request.source.mask is None) == (not area)
+
+
+async def test_uploads_lists_and_removal(client, monkeypatch):
+    monkeypatch.setattr(client_making, "FULL_PAGE", 2)
+    made = [await pear(client, seed=seed) for seed in range(4)]
+    file = io.BytesIO()
+    Picture.new("RGB", (90, 60), "orange").save(file, "JPEG")
+    uploaded = await client.upload(file.getvalue())
+    assert (uploaded.width, uploaded.height) == (90, 60)
+    assert (await client.image(uploaded.image_id)).request is None
+
+    newest_first = [uploaded.image_id, *(image.image_id for image in reversed(made))]
+    assert [image.image_id for image in await client.first("every_image")] == newest_first
+    assert [image.image_id for image in await client.first("every_image", prompt="PEAR")] == newest_first[1:]
+    page = await client.images(limit=3)
+    assert [image.image_id for image in page] == newest_first[:3]
+    assert [image.image_id for image in await client.images(before=page.next)] == newest_first[3:]
+    assert list(await client.images(until=made[0].created_at)) == []
+    assert len(await client.images(since=made[0].created_at)) == 5
+
+    await client.delete(uploaded.image_id)
+    with pytest.raises(NotFound):
+        await client.image(uploaded.image_id)
+
+
+async def test_a_session_of_one_s_own(url, kind):
+    async with client_at(url, kind, session="ann") as client:
+        other = client.client.in_session("bob") if kind == "Client" else client.in_session("bob")
+        await pear(client)
+        assert len(await client.images(session="ann")) == 1
+        assert len(await client.images(session="bob")) == 0
+        upload = io.BytesIO()
+        Picture.new("RGB", (32, 32)).save(upload, "PNG")
+        await (
+            asyncio.to_thread(other.upload, upload.getvalue()) if kind == "Client" else other.upload(upload.getvalue())
+        )
+        assert len(await client.images(session="bob")) == 1
+
+
+async def test_jobs_are_submitted_listed_stopped_and_begun_again(client, bench):
+    bench.workers.gate.clear()
+    accepted = await client.create("pear", n=2, steps=2, seed=1)
+    first, second = accepted.jobs
+    assert (await client.job(first.job_id)).request["prompt"] == "pear"
+    assert {job.job_id for job in await client.jobs(states=["queued", "running"])} == {first.job_id, second.job_id}
+    assert (await client.cancel(second.job_id)).has_ended
+    bench.workers.gate.set()
+
+    (image,) = await client.wait([first.job_id])
+    assert image.request.seed == 1
+    with pytest.raises(JobCancelled, match=second.job_id):
+        await client.wait([second.job_id])
+    await client.retry(second.job_id)
+    assert [image.request.seed for image in await client.wait([first.job_id, second.job_id])] == [1, 2]
+    assert await client.wait([]) == ()
+    assert [job.state for job in await client.first("every_job")] == ["succeeded"] * 2
+
+
+async def test_what_happened_is_told_in_order_from_any_point_on(client):
+    image = await pear(client)
+    (job,) = await client.jobs()
+    events = await client.first("follow", job_id=job.job_id)
+    types = [event.type for event in events]
+    assert types == ["job.submitted", "job.started", "image.created", "job.succeeded", "generation.finished"]
+    assert events[2].image_id == image.image_id
+    later = await client.first("follow", job_id=job.job_id, after=events[2].sequence)
+    assert [event.type for event in later] == types[3:]
+
+    assert [event.type for event in await client.first("events", 4, after=0)] == types[:4]
+    (created,) = await client.first("events", 1, after=0, types=["image.created"])
+    assert created.sequence == events[2].sequence
+    assert await client.first("events", after=events[3].sequence, quiet_s=1.0) == []
+
+
+async def test_a_failure_of_one_image_is_raised_and_stops_the_others(client, bench):
+    bench.workers.deaths["generate"] = 2 * MAX_ATTEMPTS
+    with pytest.raises(ServiceUnavailable, match="was lost again and again") as failed:
+        await client.generate("pear", n=2, steps=2)
+    assert failed.value.code == "worker_lost"
+    assert failed.value.request_id
+    await until(lambda: bench.flow.feed.num_streams == 0)
+    assert all(job.has_ended or job.cancel_requested for job in await client.jobs())
+
+
+async def test_refusals_say_what_to_send(client):
+    with pytest.raises(InvalidRequest, match="send a few words") as refused:
+        await client.generate("")
+    assert (refused.value.status, refused.value.code) == (422, "invalid_request")
+    assert refused.value.errors[0]["field"] == "prompt"
+    assert refused.value.request_id
+    with pytest.raises(NotFound) as missing:
+        await client.job(NOWHERE)
+    assert (missing.value.title, missing.value.code) == ("Job not found", "job_not_found")
+    with pytest.raises(NotFound, match=NOWHERE) as missing:
+        await client.embed(image_ids=[NOWHERE])  # answers as OpenAI does
+    assert (missing.value.title, missing.value.code) == ("Image not found", "image_not_found")
+    assert missing.value.request_id
+
+
+async def test_a_service_that_wants_a_key(bench, kind):
+    _, token = bench.store.keys.create("ann")
+    async with served(build_http_app(bench.flow, bench.settings, Door(bench.store.keys))) as url:
+        async with client_at(url, kind) as client:
+            with pytest.raises(Unauthorized):
+                await client.images()
+        async with client_at(url, kind, api_key=token) as client:
+            assert len(await client.images()) == 0
