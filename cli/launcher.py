@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,20 +182,32 @@ def _given(**choices: Any) -> dict[str, Any]:
 
 
 def _start_ray(options: LaunchOptions, metrics_port: int, temporary: Path) -> None:
+    """Start Ray, once more if need be: it gives its own processes 30 s, which a busy machine may not."""
     import ray
 
-    ray.init(
-        address="local",
-        namespace=RAY_NAMESPACE,
-        include_dashboard=False,
-        num_cpus=max(2, os.cpu_count() or 2),
-        num_gpus=options.num_gpus,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        _temp_dir=str(temporary),
-        _metrics_export_port=metrics_port,
-    )
+    others = psutil.Process().children(recursive=True)
+    for is_last in (False, True):
+        try:
+            ray.init(
+                address="local",
+                namespace=RAY_NAMESPACE,
+                include_dashboard=False,
+                num_cpus=max(2, os.cpu_count() or 2),
+                num_gpus=options.num_gpus,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                _temp_dir=str(temporary),
+                _metrics_export_port=metrics_port,
+            )
+        except Exception as error:
+            started = [child for child in psutil.Process().children(recursive=True) if child not in others]
+            ray.shutdown()
+            _kill(started)
+            if is_last:
+                raise LaunchError(f"Ray could not be started: {error}") from error
+        else:
+            return
 
 
 def _deploy(config: dict[str, Any]) -> str:
@@ -271,10 +283,14 @@ def _end_ray() -> None:
                 serve.shutdown()
             ray.shutdown()
     _, alive = psutil.wait_procs(family, timeout=END_WITHIN_S)
-    for process in alive:
+    _kill(alive)
+
+
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(alive, timeout=END_WITHIN_S)
+    psutil.wait_procs(processes, timeout=END_WITHIN_S)
 
 
 def _end_leases(settings: ServiceSettings) -> None:

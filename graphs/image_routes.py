@@ -117,10 +117,11 @@ def image_routes(flow: Flow) -> APIRouter:
         """List the images one owns, newest first."""
         wanted = ImageFilter(session=session, label=label, prompt=prompt, since=_in_utc(since), until=_in_utc(until))
         records = await flow.gallery.history(
-            caller.owner, limit=limit, before=str(before) if before else None, wanted=wanted
+            caller.owner, limit=limit + 1, before=str(before) if before else None, wanted=wanted
         )
-        last = records[-1].image_id if len(records) == limit else None
-        return answer(History(images=[StoredImage.of(r) for r in records], next=last))
+        page = records[:limit]
+        last = page[-1].image_id if len(records) > limit else None
+        return answer(History(images=[StoredImage.of(record) for record in page], next=last))
 
     @router.get("/{image_id}", response_model=StoredImage, responses=problems(401, 404, 422, 429))
     async def image(image_id: UUID, caller: AnyCaller) -> Response:

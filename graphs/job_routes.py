@@ -37,10 +37,11 @@ def job_routes(flow: Flow) -> APIRouter:
     ) -> Response:
         """List the jobs one submitted, newest first."""
         found = await flow.jobs.list(
-            caller.owner, limit=limit, before=str(before) if before else None, states=state or ()
+            caller.owner, limit=limit + 1, before=str(before) if before else None, states=state or ()
         )
-        last = found[-1].job_id if len(found) == limit else None
-        return answer(schemas.Jobs(jobs=[schemas.JobStatus.of(job) for job in found], next=last))
+        page = found[:limit]
+        last = page[-1].job_id if len(found) > limit else None
+        return answer(schemas.Jobs(jobs=[schemas.JobStatus.of(job) for job in page], next=last))
 
     @router.get("/{job_id}", response_model=schemas.JobStatus, responses=problems(401, 404, 422, 429))
     async def job(job_id: UUID, caller: AnyCaller) -> Response:

@@ -76,10 +76,11 @@ def webhook_routes(flow: Flow) -> APIRouter:
     ) -> Response:
         """List what was sent or is to be sent, newest first, and what became of it."""
         found = await flow.webhooks.deliveries(
-            str(webhook_id), caller.owner, limit=limit, before=str(before) if before else None
+            str(webhook_id), caller.owner, limit=limit + 1, before=str(before) if before else None
         )
-        last = found[-1].delivery_id if len(found) == limit else None
-        return answer(Deliveries(deliveries=[DeliveryStatus.of(delivery) for delivery in found], next=last))
+        page = found[:limit]
+        last = page[-1].delivery_id if len(found) > limit else None
+        return answer(Deliveries(deliveries=[DeliveryStatus.of(delivery) for delivery in page], next=last))
 
     @router.post(
         "/{webhook_id}/deliveries/{delivery_id}/redeliver",

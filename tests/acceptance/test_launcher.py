@@ -9,8 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
+import psutil
+import ray
 import yaml
 
+from cli import launcher
 from tests.service_process import ROOT, RunningService, quick_scaling, serving, wait_until
 
 
@@ -102,3 +105,21 @@ def test_the_fractions_fit_one_card():
 
     assert sum(fraction * maxima[name] for name, fraction in fractions.items()) <= 1
     assert not [d for d in application["deployments"] if "ray_actor_options" in d]
+
+
+def test_ray_is_started_again_where_a_busy_machine_gave_it_no_time(monkeypatch, tmp_path: Path):
+    started: list[subprocess.Popen[bytes]] = []
+
+    def init(**_: object) -> None:
+        started.append(subprocess.Popen(["sleep", "600"]))
+        if len(started) == 1:
+            raise RuntimeError("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    launcher._start_ray(launcher.LaunchOptions(), 0, tmp_path)
+    first, second = started
+    assert not psutil.pid_exists(first.pid)
+    assert second.poll() is None
+    second.kill()
+    for process in started:
+        process.wait()
