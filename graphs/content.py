@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 ONE_YEAR_S = 365 * 24 * 3600
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 def caching_headers(etag: str, *, for_ever: bool) -> dict[str, str]:
@@ -41,7 +41,7 @@ def content(request: Request, body: bytes, media_type: str, etag: str, *, for_ev
         return not_modified(etag, for_ever=for_ever)
     wanted = _RANGE.fullmatch(request.headers.get("range", ""))
     is_fresh = request.headers.get("if-range", headers["ETag"]) == headers["ETag"]
-    if wanted is None or not is_fresh or wanted[0] == "bytes=-":
+    if wanted is None or not is_fresh or not _is_range(*wanted.groups()):
         return Response(body, media_type=media_type, headers=headers)
     if wanted[1]:
         start, end = int(wanted[1]), min(int(wanted[2] or len(body)), len(body) - 1)
@@ -51,3 +51,8 @@ def content(request: Request, body: bytes, media_type: str, etag: str, *, for_ev
         return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{len(body)}"})
     headers["Content-Range"] = f"bytes {start}-{end}/{len(body)}"
     return Response(body[start : end + 1], status_code=206, media_type=media_type, headers=headers)
+
+
+def _is_range(first: str, last: str) -> bool:
+    """Whether it is one at all: others are ignored (section 14.1.2)."""
+    return bool(first or last) and not (first and last and int(last) < int(first))

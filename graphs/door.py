@@ -22,6 +22,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from graphs.caller import EVERYONE
+from graphs.paths import path_of
 from pipeline.errors import TooManyAtOnce, TooManyRequests, Unauthorized
 from pipeline.keys import token_digest
 from pipeline.settings import OwnerLimits
@@ -57,7 +58,7 @@ class Door:
             Unauthorized: it has no key, or none the service knows.
             TooManyRequests, TooManyAtOnce: its owner has had, or has, too many already.
         """
-        path = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/"))
+        path = path_of(scope)
         if path in OPEN or path.startswith(OPEN_ASSETS):
             yield
             return

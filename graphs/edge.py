@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graphs.openai_errors import EDITS, openai_error, openai_status, speaks_openai
+from graphs.paths import path_of
 from pipeline.errors import (
     BodyTooLarge,
     DeadlineExceeded,
@@ -65,12 +66,13 @@ class Edge:
         self._admission = admission
         self._enter = enter
         self._emit = emit
+        self._in_hand: set[str] = set()  # request ids: who sends one again at the same time gets another
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        call = _Call(scope, send)
+        call = _Call(scope, send, self._in_hand)
         try:
             async with asyncio.timeout(self._admission.deadline_s) as deadline, self._enter(scope):
                 scope["state"] |= {"deadline_s": self._admission.deadline_s, "deadline": deadline}
@@ -87,23 +89,26 @@ class Edge:
             logger.exception("Request %s failed unexpectedly", call.request_id)
             await call.fail(PipelineError())
         finally:
+            self._in_hand.discard(call.request_id)
             self._emit(call.finished())
 
     def _body_limit(self, scope: Scope) -> int:
-        is_upload = scope["method"] == "POST" and scope["path"] in UPLOADS
+        is_upload = scope["method"] == "POST" and path_of(scope) in UPLOADS
         return self._admission.max_upload_bytes if is_upload else self._admission.max_body_bytes
 
 
 class _Call:
     """One request on its way through."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send, in_hand: set[str]) -> None:
         self._scope = scope
         self._send = send
         self._started = time.monotonic()
         given = Headers(scope=scope).get("x-request-id", "")
         self._echo = not given  # Serve's proxy makes an id for requests without one and echoes it itself
-        self.request_id = given if CLIENT_ID.fullmatch(given) else str(uuid.uuid4())
+        is_usable = CLIENT_ID.fullmatch(given) and given not in in_hand
+        self.request_id = given if is_usable else str(uuid.uuid4())
+        in_hand.add(self.request_id)
         self.status = 0
         scope.setdefault("state", {})["request_id"] = self.request_id
 

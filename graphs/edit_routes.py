@@ -27,8 +27,10 @@ def edit_routes(flow: Flow, edits: Edits) -> APIRouter:
         image_id: UUID, body: VariationsBody, request: Request, caller: AnyCaller, key: Key, prefer: Prefer = ""
     ) -> Response:
         """Make images like this one: the less strength, the more alike."""
-        record = await flow.gallery.find(str(image_id), owner=caller.owner, session="")
-        wanted = await edits.variation(record, body, body.prompt, body.strength, caller.request_id)
+        wanted = await flow.generations.ordered(caller.owner, key)
+        if wanted is None:
+            record = await flow.gallery.find(str(image_id), owner=caller.owner, session="")
+            wanted = await edits.variation(record, body, body.prompt, body.strength, caller.request_id)
         return await made(flow, orders_of(repeated(wanted, body.n), caller, key), request, caller, prefer)
 
     @router.post("/edits", status_code=201, responses=MAKING_ANSWERS)
@@ -36,9 +38,11 @@ def edit_routes(flow: Flow, edits: Edits) -> APIRouter:
         image_id: UUID, body: EditsBody, request: Request, caller: AnyCaller, key: Key, prefer: Prefer = ""
     ) -> Response:
         """Make images that show something else in a mask, a region, or what a concept finds; all else stays."""
-        record = await flow.gallery.find(str(image_id), owner=caller.owner, session="")
-        area = Area(picture=body.mask, region=body.region, concept=body.concept)
-        wanted = await edits.edit(record, body, body.prompt, body.strength, area, caller.request_id)
+        wanted = await flow.generations.ordered(caller.owner, key)
+        if wanted is None:
+            record = await flow.gallery.find(str(image_id), owner=caller.owner, session="")
+            area = Area(picture=body.mask, region=body.region, concept=body.concept)
+            wanted = await edits.edit(record, body, body.prompt, body.strength, area, caller.request_id)
         return await made(flow, orders_of(repeated(wanted, body.n), caller, key), request, caller, prefer)
 
     return router

@@ -14,7 +14,7 @@ import numpy as np
 
 from graphs.parameters import Parameters, nearest_size
 from pipeline.errors import ConceptNotFound, InvalidRequest, RegionNotFound
-from pipeline.records import GenerationRequest, ImageRecord, Segmentation, Source
+from pipeline.records import GenerationRequest, ImageRecord, Pixels, Segmentation, Source
 from pipeline.regions import Mask, decode_mask, encode_mask
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ MARGIN = 1 / 64  # of the longer side: the rim of a region, where its colour fad
 class Area:
     """Where an image may change, said in one way; everywhere if in none."""
 
-    mask: Mask | None = None  # (h, w) of the image
-    picture: str | None = None  # the same in base64, white where it may change
+    picture: str | None = None  # of the image's size, in base64, white where it may change
     region: int | None = None
     concept: str | None = None
 
@@ -53,7 +52,9 @@ class Edits:
         """
         if prompt is None:
             prompt = record.request.prompt if record.request else await self._shown(record, request_id)
-        return self._request(record, parameters, prompt, strength, None, None)
+        return await self.of_picture(
+            (record.width, record.height), record.image_id, parameters, prompt, strength, mask=None
+        )
 
     async def edit(
         self,
@@ -63,33 +64,42 @@ class Edits:
         strength: float,
         area: Area,
         request_id: str,
-        size: tuple[int, int] | None = None,
     ) -> GenerationRequest:
         """A request for this image with something else in an area.
-
-        Args:
-            size: width and height of the new image; nearest to the image's own if None.
 
         Raises:
             InvalidRequest: a parameter is outside of what the profile allows, or the area can't be used.
             ConceptNotFound: the image doesn't show it.
             RegionNotFound: the image has no such region.
         """
-        return self._request(record, parameters, prompt, strength, await self._mask(record, area, request_id), size)
+        mask = await self._mask(record, area, request_id)
+        return await self.of_picture((record.width, record.height), record.image_id, parameters, prompt, strength, mask)
 
-    def _request(
+    async def of_picture(
         self,
-        record: ImageRecord,
+        picture: tuple[int, int],
+        image_id: str,
         parameters: Parameters,
         prompt: str,
         strength: float,
         mask: Mask | None,
-        size: tuple[int, int] | None,
+        size: tuple[int, int] | None = None,
     ) -> GenerationRequest:
+        """A request for an image made from a picture.
+
+        Args:
+            picture: its width and height.
+            image_id: its id, as far as it has one yet.
+            mask: (h, w) of the picture, where it may change; everywhere if None.
+            size: width and height of the new image; nearest to the picture's own if None.
+
+        Raises:
+            InvalidRequest: a parameter is outside of what the profile allows, or the mask can't be used.
+        """
         diffusion = self._flow.profile.diffusion
-        width, height = size or nearest_size(record.width, record.height, diffusion.limits)
-        rle = None if mask is None else encode_mask(_scaled(mask, width, height)).decode("ascii")
-        source = Source(image_id=record.image_id, strength=strength, mask=rle)
+        width, height = size or nearest_size(*picture, diffusion.limits)
+        rle = None if mask is None else await asyncio.to_thread(_written, mask, picture, (width, height))
+        source = Source(image_id=image_id, strength=strength, mask=rle)
         return parameters.complete(diffusion, prompt, width, height, source)
 
     async def _shown(self, record: ImageRecord, request_id: str) -> str:
@@ -98,20 +108,20 @@ class Edits:
         return self._flow.profile.clip.labelling.template.replace("{label}", label)
 
     async def _mask(self, record: ImageRecord, area: Area, request_id: str) -> Mask | None:
-        if area.mask is not None:
-            return _checked(area.mask, record)
         if area.picture is not None:
             upload = await self._flow.decode(_bytes_of(area.picture), request_id)
-            return _checked(upload.pixels.max(axis=2) >= WHITE, record)
+            return await asyncio.to_thread(_bright, upload.pixels)
         if area.region is None and area.concept is None:
             return None
         segmentation = await self._flow.segment(record, request_id)
         if area.region is not None:
-            return _union(segmentation, [existing_region(area.region, segmentation)])
-        found = await self._flow.questions.find(record, str(area.concept), request_id)
-        if not found:
-            raise ConceptNotFound(concept=area.concept)
-        return await asyncio.to_thread(_union, segmentation, found.region_ids)
+            numbers: Sequence[int] = [existing_region(area.region, segmentation)]
+        else:
+            found = await self._flow.questions.find(record, str(area.concept), request_id)
+            if not found:
+                raise ConceptNotFound(concept=area.concept)
+            numbers = found.region_ids
+        return await asyncio.to_thread(_union, segmentation, numbers)
 
 
 def existing_region(number: int, segmentation: Segmentation) -> int:
@@ -133,20 +143,21 @@ def _union(segmentation: Segmentation, numbers: Sequence[int]) -> Mask:
     return cv2.dilate(np.logical_or.reduce(masks).astype(np.uint8), disc) > 0
 
 
-def _checked(mask: Mask, record: ImageRecord) -> Mask:
+def _bright(pixels: Pixels) -> Mask:
+    return pixels.max(axis=2) >= WHITE  # type: ignore[no-any-return]
+
+
+def _written(mask: Mask, picture: tuple[int, int], size: tuple[int, int]) -> str:
+    """A mask of a picture, as run lengths at the size of the new image; sizes are width and height."""
     height, width = mask.shape
-    if (width, height) != (record.width, record.height):
+    if (width, height) != picture:
         raise InvalidRequest(
-            problem=f"The mask is {width} x {height}: send one of the image's size, {record.width} x {record.height}."
+            problem=f"The mask is {width} x {height}: send one of the image's size, {picture[0]} x {picture[1]}."
         )
     if not mask.any():
         raise InvalidRequest(problem="The mask lets nothing change: mark where the image is to change.")
-    return mask
-
-
-def _scaled(mask: Mask, width: int, height: int) -> Mask:
-    scaled = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    return scaled > 0
+    scaled = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    return encode_mask(scaled).decode("ascii")
 
 
 def _bytes_of(picture: str) -> bytes:

@@ -23,7 +23,7 @@ from graphs.stage_runner import StageRunner
 from graphs.stages import DESCRIBE, DESCRIBE_REGIONS, RENDER, SEGMENT
 from graphs.together import together
 from graphs.webhook_dispatcher import WebhookDispatcher
-from graphs.workers import Workers, retried
+from graphs.workers import TextModelName, Workers, retried
 from pipeline.events import Event
 from pipeline.jobs import IdempotencyKey
 from pipeline.png_text import read_parameters
@@ -32,6 +32,7 @@ from pipeline.records import (
     Description,
     Descriptions,
     Drawings,
+    Encoding,
     ImageRecord,
     Pixels,
     PointsAndBox,
@@ -178,11 +179,23 @@ class Flow:
         with self.stage_runs.entered(request_id):
             return await retried("decode_upload", request_id, lambda: self._workers.decode_upload(data), self.emit)
 
-    async def count_tokens(self, texts: Sequence[str], request_id: str) -> Sequence[int]:
-        """Count what the diffusion model makes of each text."""
+    async def count_tokens(self, model: TextModelName, texts: Sequence[str], request_id: str) -> int:
+        """Count what a model makes of texts, all together."""
         if not texts:
-            return ()
-        return await retried("count_tokens", request_id, lambda: self._workers.count_tokens(texts), self.emit)
+            return 0
+        counts = await retried("count_tokens", request_id, lambda: self._workers.count_tokens(model, texts), self.emit)
+        return sum(counts)
+
+    async def encoded(self, record: ImageRecord, encoding: Encoding, request_id: str) -> bytes:
+        """An image as it is asked for.
+
+        Raises:
+            Overloaded: too many analyses are running already.
+        """
+        if encoding == Encoding():
+            return await self.gallery.png(record)
+        with self.stage_runs.entered(request_id):
+            return await self.gallery.encoded(record, encoding, request_id)
 
     async def describe(self, record: ImageRecord, request_id: str, background: bool = False) -> Description:
         """Classify the whole image."""

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from graphs.image_shelf import ImageShelf
+from graphs.shared_runs import SharedRuns
 from graphs.workers import SharedImage, Workers, retried
 from pipeline import images
 from pipeline.cache import SizedLru
@@ -43,6 +44,7 @@ class Gallery:
         self._workers = workers
         self._embeds_parameters = embeds_parameters
         self._encoded: SizedLru[tuple[str, Encoding], bytes] = SizedLru(MAX_ENCODED_BYTES)
+        self._encoding: SharedRuns[tuple[str, Encoding], bytes] = SharedRuns()
         self._shelf = ImageShelf(store, put)
         self._emit = emit
 
@@ -63,7 +65,7 @@ class Gallery:
 
         Args:
             started: when the work on it began, on the monotonic clock.
-            request: what it was made from; None for an upload.
+            request: what it was made from; of an upload what its PNG says, if anything.
             model: fingerprint of the diffusion model; empty for an upload.
             lease: of the job whose result it is.
             key: the client's name for the request that brought it.
@@ -111,13 +113,15 @@ class Gallery:
         return await asyncio.to_thread(self._store.png, record.image_id)
 
     async def encoded(self, record: ImageRecord, encoding: Encoding, request_id: str) -> bytes:
-        """An image as it is asked for; its PNG as it was kept."""
-        if encoding == Encoding():
-            return await self.png(record)
+        """An image in another format or size; the same is encoded once for all who ask meanwhile."""
         key = record.digest, encoding
+
+        async def encode() -> bytes:
+            return await self._encode(await self.lend(record), encoding, request_id)
+
         found = self._encoded.get(key)
         if found is None:
-            found = await self._encode(await self.lend(record), encoding, request_id)
+            found = await self._encoding.join(key, encode)
             self._encoded.put(key, found, len(found))
         return found
 

@@ -12,14 +12,14 @@ from typing import Any
 from graphs.admission import Gate
 from graphs.feed import Feed
 from graphs.gallery import Gallery
-from graphs.image_maker import GENERATE, PREVIEWS, ImageMaker
+from graphs.image_maker import GENERATE, ImageMaker
 from graphs.image_orders import ImageOrder
 from graphs.job_runner import JobRunner
 from graphs.together import last_of, merged, together
 from graphs.workers import Workers
 from pipeline.errors import JobEnded, JobRunning, from_problem
 from pipeline.events import Event
-from pipeline.jobs import ENDED, IdempotencyKey, Job, JobOrder, JobState, Submitted
+from pipeline.jobs import ENDED, PREVIEWS, IdempotencyKey, Job, JobOrder, JobState, Submitted
 from pipeline.notices import Notice
 from pipeline.records import Description, GenerationRequest, ImageRecord
 from pipeline.settings import ServiceSettings
@@ -82,7 +82,7 @@ class Generations:
         self, order: ImageOrder, *, tell: bool = True
     ) -> AsyncGenerator[Notice | GeneratedImage, None]:
         """Make an image and describe it; yields what happens on the way, if one wants to be told, the image last."""
-        async with aclosing(self._making(order, tell=tell)) as items:
+        async with aclosing(self._making(order, tell=tell, previews=tell)) as items:
             async for item in items:
                 yield await self._generated(item) if isinstance(item, Job) else item
 
@@ -102,12 +102,16 @@ class Generations:
         return made
 
     async def making(
-        self, orders: Sequence[ImageOrder], *, tell: bool = True
+        self, orders: Sequence[ImageOrder], *, tell: bool = True, previews: bool = True
     ) -> AsyncGenerator[Notice | list[ImageRecord], None]:
-        """Make images as `make` does; yields what happens on the way, if one wants to be told, the images last."""
+        """Make images as `make` does; yields what happens on the way, if one wants to be told, the images last.
+
+        Args:
+            previews: whether what happens is to be seen as well.
+        """
         jobs: dict[str, Job] = {}
         numbers: dict[str, int] = {}
-        streams = [self._making(order, tell=tell) for order in orders]
+        streams = [self._making(order, tell=tell, previews=tell and previews) for order in orders]
         async with aclosing(merged(streams)) as items:
             async for number, item in items:
                 if isinstance(item, Job):
@@ -118,7 +122,7 @@ class Generations:
         in_turn = sorted(jobs.values(), key=lambda job: numbers[job.job_id])
         yield [await self._record(job) for job in in_turn]
 
-    async def _making(self, order: ImageOrder, *, tell: bool) -> AsyncGenerator[Notice | Job, None]:
+    async def _making(self, order: ImageOrder, *, tell: bool, previews: bool) -> AsyncGenerator[Notice | Job, None]:
         owner = order.owner
         if order.key is not None and (made := await self._made_before(owner, order.key)):
             yield made
@@ -130,7 +134,7 @@ class Generations:
                 if tell:
                     stream = await stack.enter_async_context(self._feed.stream(owner, job_id=job_id))
                     notices = await stack.enter_async_context(aclosing(stream.notices()))
-                accepted = await self._submit(order, job_id, previews=tell, is_waited_for=True)
+                accepted = await self._submit(order, job_id, previews=previews, is_waited_for=True)
                 job = accepted.job
                 if not accepted.is_new and not job.state.is_final:
                     raise JobRunning(job_id=job.job_id)
@@ -146,6 +150,15 @@ class Generations:
                         await asyncio.shield(self.jobs.cancel(job.job_id, owner))
                     raise
             yield job
+
+    async def ordered(self, owner: str, key: IdempotencyKey | None) -> GenerationRequest | None:
+        """What a key's first image was asked for, so that it is asked for alike again; None if the key is new.
+
+        Raises:
+            IdempotencyMismatch: the key was used for another request.
+        """
+        job = None if key is None else await self.jobs.known(owner, key)
+        return None if job is None else GenerationRequest.from_dict(job.order.request)
 
     async def submit(self, orders: Sequence[ImageOrder]) -> list[Job]:
         """Accept the making of a request's images as jobs, and don't wait for them; all or none, but for a key's.

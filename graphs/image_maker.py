@@ -16,12 +16,11 @@ from graphs.workers import SharedImage, WorkerDied, Workers
 from pipeline import images
 from pipeline.errors import StageFailed, WorkerLost
 from pipeline.events import Event, GenerationStarted, GenerationStepped, StageRetried
-from pipeline.jobs import MAX_ATTEMPTS, Job, Lease
+from pipeline.jobs import MAX_ATTEMPTS, PREVIEWS, Job, Lease
 from pipeline.notices import STEPPED, Notice
 from pipeline.records import Computed, GenerationRequest, Pixels, StepProgress
 
 GENERATE = "generate"  # the kind of job that makes an image
-PREVIEWS = "previews"  # beside what decides the image: whether anybody wants to see it on the way
 
 
 class ImageMaker:

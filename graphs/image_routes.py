@@ -21,7 +21,7 @@ from graphs.image_orders import ImageOrder, orders_of
 from graphs.image_schemas import AcceptedJobs, CreateBody, CreatedImages, History, StoredImage, Uploaded
 from graphs.job_routes import MAX_PAGE, PAGE, RESPOND_ASYNC
 from graphs.json_route import JsonRoute
-from graphs.parameters import repeated
+from graphs.parameters import PlainText, repeated
 from graphs.schemas import JobStatus
 from pipeline.errors import InvalidRequest, InvalidUpload
 from pipeline.notices import Notice
@@ -70,8 +70,8 @@ def image_routes(flow: Flow) -> APIRouter:
         With `Accept: text/event-stream` the events on the way come first, each with its `job_id`; with
         `Prefer: respond-async` the answer is the jobs, at once.
         """
-        requests = repeated(body.resolve(flow.profile.diffusion), body.n)
-        return await made(flow, orders_of(requests, caller, key), request, caller, prefer)
+        wanted = await flow.generations.ordered(caller.owner, key) or body.resolve(flow.profile.diffusion)
+        return await made(flow, orders_of(repeated(wanted, body.n), caller, key), request, caller, prefer)
 
     @router.post(
         "/upload",
@@ -108,9 +108,9 @@ def image_routes(flow: Flow) -> APIRouter:
         caller: AnyCaller,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
         before: Annotated[UUID | None, Query(description="The `next` of the page before.")] = None,
-        session: Annotated[str | None, Query(max_length=128, description="Made in this session.")] = None,
-        label: Annotated[str | None, Query(max_length=128, description="One of the classes it shows.")] = None,
-        prompt: Annotated[str | None, Query(max_length=200, description="A part of its prompt.")] = None,
+        session: Annotated[PlainText | None, Query(max_length=128, description="Made in this session.")] = None,
+        label: Annotated[PlainText | None, Query(max_length=128, description="One of the classes it shows.")] = None,
+        prompt: Annotated[PlainText | None, Query(max_length=200, description="A part of its prompt.")] = None,
         since: Annotated[datetime | None, Query(description="Made then or later.")] = None,
         until: Annotated[datetime | None, Query(description="Made before.")] = None,
     ) -> Response:
@@ -153,7 +153,7 @@ def image_routes(flow: Flow) -> APIRouter:
         etag = record.digest if encoding == Encoding() else f"{record.digest}-{format_}-{size or 0}-{quality}"
         if is_known(request, etag):
             return not_modified(etag)
-        body = await flow.gallery.encoded(record, encoding, caller.request_id)
+        body = await flow.encoded(record, encoding, caller.request_id)
         return content(request, body, format_.media_type, etag)
 
     @router.delete("/{image_id}", status_code=204, responses=problems(401, 404, 422, 429))

@@ -28,15 +28,24 @@ class OpenAIAnswer:
     Args:
         wanted: the first of the images.
         body: how they are to be answered.
+        text_tokens: of the prompts, counted before anything is made: a count that fails must not cost an image.
         base_url: where clients reach the service.
     """
 
     def __init__(
-        self, flow: Flow, wanted: GenerationRequest, body: ImagesBody, *, request_id: str, base_url: str
+        self,
+        flow: Flow,
+        wanted: GenerationRequest,
+        body: ImagesBody,
+        *,
+        text_tokens: int,
+        request_id: str,
+        base_url: str,
     ) -> None:
         self._flow = flow
         self._wanted = wanted
         self._body = body
+        self._text_tokens = text_tokens
         self._request_id = request_id
         self._base_url = base_url.rstrip("/")
         self._previews_sent = 0
@@ -45,14 +54,13 @@ class OpenAIAnswer:
         """All images at once."""
         async with together() as group:
             writing = [group.create_task(self._data(record)) for record in records]
-            counting = group.create_task(self._usage(len(records)))
         return ImagesResponse(
             created=int(records[0].created_at.timestamp()),
             data=[written.result() for written in writing],
             output_format=self._body.format,
             quality=self._body.said_quality,
             size=self._size,
-            usage=counting.result(),
+            usage=self._usage(len(records)),
         )
 
     async def events(
@@ -67,7 +75,7 @@ class OpenAIAnswer:
                     yield format_sse_event(comment="accepted")
                 if isinstance(item, list):
                     (record,) = item
-                    image, usage = await self._encoded(record), await self._usage(1)
+                    image, usage = await self._encoded(record), self._usage(1)
                     yield self._event(f"{kind}.completed", image, usage=usage.model_dump(), image_id=record.image_id)
                 elif item.type == STEPPED and self._is_due(item):
                     index, self._previews_sent = self._previews_sent, self._previews_sent + 1
@@ -92,7 +100,7 @@ class OpenAIAnswer:
         if self._body.format is ImageFormat.PNG:
             return await self._flow.gallery.png(record)
         encoding = Encoding(format=self._body.format, quality=self._body.compression)
-        return await self._flow.gallery.encoded(record, encoding, self._request_id)
+        return await self._flow.encoded(record, encoding, self._request_id)
 
     async def _data(self, record: ImageRecord) -> ImageData:
         seed = 0 if record.request is None else record.request.seed
@@ -104,11 +112,10 @@ class OpenAIAnswer:
             return ImageData(url=url, image_id=record.image_id, seed=seed)
         return ImageData(b64_json=base64_text(await self._encoded(record)), image_id=record.image_id, seed=seed)
 
-    async def _usage(self, images: int) -> Usage:
-        texts = [text for text in (self._wanted.prompt, self._wanted.negative_prompt) if text]
+    def _usage(self, images: int) -> Usage:
         each = picture_tokens(self._wanted.width, self._wanted.height)
         return Usage.of(
-            text=sum(await self._flow.count_tokens(texts, self._request_id)),
+            text=self._text_tokens,
             image=each if self._wanted.source else 0,
             output=images * each,
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.types import Scope
 
+from graphs.paths import path_of
 from pipeline.errors import InvalidRequest, PipelineError
 
 GENERATIONS, EDITS, EMBEDDINGS, MODELS = "/v1/images/generations", "/v1/images/edits", "/v1/embeddings", "/v1/models"
@@ -15,7 +16,7 @@ BAD_REQUEST, RATE_LIMITED, SERVER_ERROR = 400, 429, 500
 
 def speaks_openai(scope: Scope) -> bool:
     """Whether a request is for one of these routes."""
-    path = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/"))
+    path = path_of(scope)
     return path in (GENERATIONS, EDITS, EMBEDDINGS, MODELS) or path.startswith(f"{MODELS}/")
 
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from graphs.answers import answer
 from graphs.caller import Caller
-from graphs.edits import Area, Edits
+from graphs.edits import Edits
 from graphs.event_stream import stream
 from graphs.flow import Flow
 from graphs.image_orders import orders_of
@@ -18,9 +18,10 @@ from graphs.openai_schemas import EditsForm, GenerationsBody, ImagesBody, check_
 from graphs.parameters import repeated
 from pipeline.errors import InvalidRequest, UnknownModel
 from pipeline.jobs import IdempotencyKey
-from pipeline.records import GenerationRequest, Upload
+from pipeline.records import GenerationRequest
 from pipeline.regions import Mask
 
+NOT_KEPT_YET = ""  # the id of a picture until its request is known to be good
 EDIT_STRENGTH = 0.8  # without a mask: enough to change what is there, and to keep where it is
 
 
@@ -50,7 +51,9 @@ class OpenAIImages:
         self._check(body)
         diffusion = self._flow.profile.diffusion
         width, height = body.wanted_size or (diffusion.defaults.width, diffusion.defaults.height)
-        wanted = body.parameters(diffusion).complete(diffusion, body.prompt, width, height)
+        wanted = await self._flow.generations.ordered(caller.owner, key)
+        if wanted is None:
+            wanted = body.parameters(diffusion).complete(diffusion, body.prompt, width, height)
         return await self._answer("image_generation", wanted, body, request, caller, key)
 
     async def edit(
@@ -71,26 +74,27 @@ class OpenAIImages:
             InvalidRequest: a value is outside of what the profile allows, or the mask can't be used.
         """
         self._check(form)
-        known = None if key is None else await self._flow.jobs.known(caller.owner, key)
-        if known is not None:  # the picture was kept then
-            wanted = GenerationRequest.from_dict(known.order.request)
-        else:
-            upload = await self._flow.decode(picture, caller.request_id)
-            area = upload.transparent if mask is None else await self._transparent(mask, caller)
-            wanted = await self._wanted(form, upload, area, caller)
-        return await self._answer("image_edit", wanted, form, request, caller, key)
+        with self._flow.generations.gate.entered(caller.request_id):  # nothing is kept of what is refused
+            wanted = await self._flow.generations.ordered(caller.owner, key)
+            if wanted is None:
+                wanted = await self._wanted(form, picture, mask, caller)
+            return await self._answer("image_edit", wanted, form, request, caller, key)
 
-    async def _wanted(self, form: EditsForm, upload: Upload, area: Mask | None, caller: Caller) -> GenerationRequest:
-        record = await self._flow.keep(upload, owner=caller.owner, sessions=(), request_id=caller.request_id)
-        return await self._edits.edit(
-            record,
+    async def _wanted(self, form: EditsForm, picture: bytes, mask: bytes | None, caller: Caller) -> GenerationRequest:
+        upload = await self._flow.decode(picture, caller.request_id)
+        height, width = upload.pixels.shape[:2]
+        area = upload.transparent if mask is None else await self._transparent(mask, caller)
+        wanted = await self._edits.of_picture(
+            (width, height),
+            NOT_KEPT_YET,
             form.parameters(self._flow.profile.diffusion),
             form.prompt,
             form.strength or (EDIT_STRENGTH if area is None else 1.0),
-            Area(mask=area),
-            caller.request_id,
+            area,
             form.wanted_size,
         )
+        record = await self._flow.keep(upload, owner=caller.owner, sessions=(), request_id=caller.request_id)
+        return wanted.made_from(record.image_id)
 
     async def _transparent(self, mask: bytes, caller: Caller) -> Mask:
         transparent = (await self._flow.decode(mask, caller.request_id)).transparent
@@ -116,10 +120,18 @@ class OpenAIImages:
         key: IdempotencyKey | None,
     ) -> Response:
         orders = orders_of(repeated(wanted, body.images), caller, key)
-        base_url = self._public_url or str(request.base_url)
-        answered = OpenAIAnswer(self._flow, wanted, body, request_id=caller.request_id, base_url=base_url)
+        texts = [text for text in (wanted.prompt, wanted.negative_prompt) if text]
+        answered = OpenAIAnswer(
+            self._flow,
+            wanted,
+            body,
+            text_tokens=await self._flow.count_tokens("Diffusion", texts, caller.request_id),
+            request_id=caller.request_id,
+            base_url=self._public_url or str(request.base_url),
+        )
         if body.stream:
-            events = answered.events(kind, self._flow.generations.making(orders))
+            making = self._flow.generations.making(orders, previews=bool(body.partial_images))
+            events = answered.events(kind, making)
             response = await stream(request.scope, events, bytes)
         else:
             response = answer(await answered.response(await self._flow.generations.make(orders)))

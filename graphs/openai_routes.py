@@ -79,12 +79,12 @@ def openai_routes(flow: Flow, images: OpenAIImages, models: Sequence[str], embed
         """CLIP's vectors of texts, and of one's images: the input may hold `{"image_id": …}` as well."""
         if body.model not in (None, embedding_model):
             raise UnknownModel(model=body.model, known=embedding_model, param="model")
-        ids = {item.image_id for item in body.inputs if isinstance(item, ImageReference)}
+        ids = {str(item.image_id) for item in body.inputs if isinstance(item, ImageReference)}
         records = {id_: await flow.gallery.find(id_, owner=caller.owner, session="") for id_ in ids}
-        inputs = [records[item.image_id] if isinstance(item, ImageReference) else item for item in body.inputs]
-        vectors = await flow.questions.embed(inputs, caller.request_id)
+        inputs = [records[str(item.image_id)] if isinstance(item, ImageReference) else item for item in body.inputs]
         texts = [item for item in body.inputs if isinstance(item, str)]
-        tokens = sum(await flow.count_tokens(texts, caller.request_id))
+        tokens = await flow.count_tokens("Clip", texts, caller.request_id)
+        vectors = await flow.questions.embed(inputs, caller.request_id)
         return answer(embeddings(vectors, body.encoding_format, model=embedding_model, tokens=tokens))
 
     @router.get(MODELS, response_model=Models, responses=openai_problems(401, 429))

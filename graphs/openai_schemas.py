@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from graphs.parameters import NumImages, Parameters, Prompt, Strength
+from graphs.parameters import NumImages, Parameters, Prompt, Strength, is_allowed
 from pipeline.errors import InvalidRequest
 from pipeline.records import ImageFormat
 from pipeline.settings import DiffusionSettings
@@ -185,7 +185,7 @@ def check_size(size: tuple[int, int] | None, settings: DiffusionSettings) -> Non
     """
     limits = settings.limits
     for side in size or ():
-        if not limits.min_side <= side <= limits.max_side or side % limits.side_multiple:
+        if not is_allowed(side, limits):
             raise InvalidRequest(
                 problem=f"size is {'x'.join(map(str, size or ()))}: send sides that are multiples of "
                 f"{limits.side_multiple} from {limits.min_side} to {limits.max_side}, or auto.",

@@ -34,7 +34,8 @@ def _not_empty(text: str) -> str:
     return text
 
 
-Text = Annotated[str, Field(max_length=MAX_PROMPT_CHARS), AfterValidator(_clean)]
+PlainText = Annotated[str, AfterValidator(_clean)]
+Text = Annotated[PlainText, Field(max_length=MAX_PROMPT_CHARS)]
 Prompt = Annotated[Text, AfterValidator(_not_empty)]
 
 RED_APPLE = "red apple in white plate"
@@ -76,7 +77,7 @@ class Parameters(BaseModel):
             source=source,
         )
         for name, side in (("width", request.width), ("height", request.height)):
-            if not limits.min_side <= side <= limits.max_side or side % limits.side_multiple:
+            if not is_allowed(side, limits):
                 raise InvalidRequest(
                     problem=f"{name} is {side}: send a multiple of {limits.side_multiple} "
                     f"from {limits.min_side} to {limits.max_side}."
@@ -121,6 +122,11 @@ Strength = Annotated[
 def repeated(request: GenerationRequest, number: int) -> Sequence[GenerationRequest]:
     """The requests for several images at once: each has the seed after the one before."""
     return [replace(request, seed=(request.seed + i) % SEEDS) for i in range(number)]
+
+
+def is_allowed(side: int, limits: GenerationLimits) -> bool:
+    """Whether an image may be so many pixels wide or high."""
+    return limits.min_side <= side <= limits.max_side and side % limits.side_multiple == 0
 
 
 def nearest_size(width: int, height: int, limits: GenerationLimits) -> tuple[int, int]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from graphs.admission import Gate
 from graphs.cache_client import CacheActor, CacheClient
@@ -31,6 +32,7 @@ logger = logging.getLogger("ai_pipeline")
 
 A = TypeVar("A", bound=Artifact)
 
+MAX_KNOWN = 10_000
 MIN_SHARE = 0.1  # of the confidence: what a picture shows with less, it isn't found by
 
 
@@ -68,6 +70,7 @@ class StageRunner:
         self._free = free
         self._emit = emit
         self._recent: SizedLru[CacheKey, Artifact] = SizedLru(cache_settings.recent_bytes)
+        self._known: OrderedDict[str, None] = OrderedDict()  # ids of images whose labels are stored
         self._runs: SharedRuns[CacheKey, Artifact] = SharedRuns()
 
     async def result(
@@ -83,10 +86,23 @@ class StageRunner:
         recent = self._recent.get(key)
         if recent is not None:
             self._emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source="memory"))
-            return recent
+            return await self._labelled(stage, record, recent)
         if key in self._runs:
             self._emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source="run"))
-        return await self._runs.join(key, lambda: self._run(stage, key, record, request_id, background))
+        result = await self._runs.join(key, lambda: self._run(stage, key, record, request_id, background))
+        return await self._labelled(stage, record, result)
+
+    async def _labelled(self, stage: Stage[Artifact], record: ImageRecord, result: Artifact) -> Artifact:
+        """Let an image be found by what it shows, wherever the result came from."""
+        if stage is DESCRIBE and record.image_id not in self._known:
+            try:
+                await asyncio.to_thread(self._store.label, record.owner, record.digest, shown_by(result))
+            except Exception:
+                logger.exception("The labels of image %s could not be stored", record.image_id)
+            self._known[record.image_id] = None
+            if len(self._known) > MAX_KNOWN:
+                self._known.popitem(last=False)
+        return result
 
     async def _run(
         self, stage: Stage[Artifact], key: CacheKey, record: ImageRecord, request_id: str, background: bool
@@ -114,7 +130,7 @@ class StageRunner:
                 key = await self._key(stage, record)
             encoded = artifacts.encode(computed.value)
             await self._offer(key, reply, encoded, request_id)
-        await asyncio.to_thread(self._keep, key, encoded, computed.value)
+        await asyncio.to_thread(self._keep, key, encoded)
         return self._remember(key, encoded, computed.value)
 
     def _kept(self, key: CacheKey) -> tuple[bytes, Artifact] | None:
@@ -126,12 +142,10 @@ class StageRunner:
             logger.exception("A kept result of the stage %s could not be read", key.stage)
             return None
 
-    def _keep(self, key: CacheKey, encoded: bytes, artifact: Artifact) -> None:
+    def _keep(self, key: CacheKey, encoded: bytes) -> None:
         """Keep a result in the store; where that fails it is computed again after a restart."""
         try:
             self._store.keep_artifact(key, encoded)
-            if key.stage == DESCRIBE.name and isinstance(artifact, Descriptions):
-                self._store.label(key.owner, key.digest, shown_by(artifact))
         except Exception:
             logger.exception("A result of the stage %s could not be stored", key.stage)
 
@@ -179,7 +193,7 @@ class StageRunner:
         )
 
 
-def shown_by(descriptions: Descriptions) -> dict[str, float]:
+def shown_by(described: Artifact) -> dict[str, float]:
     """What the picture as a whole shows, and how surely."""
-    (description,) = descriptions
+    (description,) = cast(Descriptions, described)
     return {score.label: score.confidence for score in description.top if score.confidence >= MIN_SHARE}

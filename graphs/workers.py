@@ -35,6 +35,7 @@ from pipeline.settings import Drawing, Everything, Labelling
 T = TypeVar("T")
 
 ModelName = Literal["Diffusion", "Clip", "Segmenter"]
+TextModelName = Literal["Diffusion", "Clip"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +60,7 @@ class Workers(Protocol):
         self, image: SharedImage, segmentation: Segmentation | None, labelling: Labelling
     ) -> Computed[Descriptions]: ...
     async def encode_texts(self, texts: Sequence[str]) -> Vectors: ...
-    async def count_tokens(self, texts: Sequence[str]) -> Sequence[int]: ...
+    async def count_tokens(self, model: TextModelName, texts: Sequence[str]) -> Sequence[int]: ...
     async def segment(self, image: SharedImage, parameters: Everything, background: bool) -> Computed[Segmentation]: ...
     async def segment_prompts(
         self, image: SharedImage, prompts: Sequence[PointsAndBox], parameters: Everything
@@ -110,9 +111,10 @@ class ServeWorkers:
         """Encode texts, (n, d)."""
         return await _answer(self._clip.encode_texts.remote(tuple(texts)), "encode_texts")
 
-    async def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
-        """Count what the diffusion model makes of each text."""
-        return await _answer(self._diffusion.count_tokens.remote(tuple(texts)), "count_tokens")
+    async def count_tokens(self, model: TextModelName, texts: Sequence[str]) -> Sequence[int]:
+        """Count what a model makes of each text."""
+        handle = {"Diffusion": self._diffusion, "Clip": self._clip}[model]
+        return await _answer(handle.count_tokens.remote(tuple(texts)), "count_tokens")
 
     async def segment(self, image: SharedImage, parameters: Everything, background: bool) -> Computed[Segmentation]:
         """Take the image apart; work in the background lets other calls go first."""

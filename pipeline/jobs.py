@@ -21,6 +21,7 @@ from typing import Any
 
 MAX_ATTEMPTS = 3
 SERVER_ERROR = 500
+PREVIEWS = "previews"  # in a request, beside what decides the result: whether anybody wants to see it on the way
 
 
 class JobState(StrEnum):

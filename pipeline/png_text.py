@@ -13,8 +13,10 @@ import zlib
 from pipeline.records import GenerationRequest, Scheduler
 
 PARAMETERS = "parameters"
+SOURCE = "Denoising strength"  # of an image that was made from another one
 VERSION = "ai-pipeline 0.1.0"
 MAX_CHARS = 2000  # of a prompt that is read
+MAX_TEXT_CHARS = 3 * MAX_CHARS
 MAX_STEPS = 1000
 MAX_SIDE = 16384
 SEEDS = 2**32
@@ -30,7 +32,7 @@ SAMPLERS = {
 }
 _SCHEDULERS = {name.lower(): scheduler for scheduler, name in SAMPLERS.items()}
 _NEGATIVE = "\nNegative prompt: "
-_FIELD = re.compile(r"\s*([\w ]+):\s*(\"(?:\\.|[^\\\"])*\"|[^,]*)(?:,|$)")
+_FIELD = re.compile(r"(?:^|, *)([A-Za-z][\w ]{0,40}): *(\"(?:\\.|[^\\\"])*\"|[^,]*)")
 _HEADER_BYTES = 33  # signature and IHDR, after which a text may stand
 
 
@@ -50,7 +52,7 @@ def write_parameters(request: GenerationRequest, model: str) -> str:
     if model:
         fields["Model hash"] = model[:10]
     if request.source is not None:
-        fields["Denoising strength"] = f"{request.source.strength:g}"
+        fields[SOURCE] = f"{request.source.strength:g}"
     fields["Version"] = VERSION
     negative = f"{_NEGATIVE}{request.negative_prompt}" if request.negative_prompt else ""
     return f"{request.prompt}{negative}\n" + ", ".join(f"{name}: {value}" for name, value in fields.items())
@@ -58,12 +60,14 @@ def write_parameters(request: GenerationRequest, model: str) -> str:
 
 def read_parameters(text: str) -> GenerationRequest | None:
     """Read what `write_parameters`, or another tool, wrote; None where that doesn't say all an image takes."""
+    if len(text) > MAX_TEXT_CHARS:
+        return None
     said, _, last = text.strip().rpartition("\n")
     prompt, _, negative = said.partition(_NEGATIVE)
     fields = dict(_FIELD.findall(last))
     scheduler = _SCHEDULERS.get(fields.get("Sampler", "").lower())
-    if scheduler is None or not all(map(_is_plain, (prompt, negative))):
-        return None
+    if scheduler is None or not prompt or SOURCE in fields or not all(map(_is_plain, (prompt, negative))):
+        return None  # of one that was made from another image, that one isn't known
     try:
         width, height = map(int, fields["Size"].split("x"))
         steps, seed, guidance = int(fields["Steps"]), int(fields["Seed"]), float(fields["CFG scale"])

@@ -7,7 +7,7 @@ HTTP edge) and nothing here imports torch or ray, so every process can afford th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, Self, TypeVar
@@ -56,6 +56,10 @@ class GenerationRequest:
     scheduler: Scheduler
     deterministic: bool = False  # denoised by itself, so that the load can't change the last bits
     source: Source | None = None  # None: made of noise alone
+
+    def made_from(self, image_id: str) -> Self:
+        """The same, made from another image."""
+        return replace(self, source=self.source and replace(self.source, image_id=image_id))
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Self:
@@ -114,7 +118,7 @@ class ImageRecord:
     owner: str
     width: int  # pixels
     height: int  # pixels
-    request: GenerationRequest | None  # None for an upload
+    request: GenerationRequest | None  # of an upload what its PNG says, if anything
     model: str  # fingerprint of the diffusion model; empty for an upload
     created_at: datetime  # UTC
 

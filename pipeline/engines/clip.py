@@ -101,6 +101,11 @@ class ClipEngine:
             self._texts.popitem(last=False)
         return _read_only(np.stack([found[text] for text in texts]) if texts else self._no_vectors())
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of texts, each with its beginning and end; what the model cuts off doesn't count."""
+        counts: list[int] = (self._tokenize(list(texts)) != 0).sum(dim=1).tolist()
+        return counts
+
     def _encode_labels(self, labels: tuple[str, ...], template: str) -> Vectors:
         """Encode the prompts of labels as (labels, d); the data sets' underscores are spaces to the model."""
         return self._compute_texts([template.format(label=label.replace("_", " ")) for label in labels])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, func, insert, select
+from sqlalchemy import Connection, Select, delete, exists, func, insert, select
 
 from pipeline.store.interface import ImageFilter
 from pipeline.store.tables import image_labels, image_sessions, images
@@ -15,16 +16,18 @@ def found_by(wanted: ImageFilter, owner: str) -> Select[Any]:
     """The query for an owner's images that a filter lets through, newest first."""
     query = select(images).where(images.c.owner == owner).order_by(images.c.image_id.desc())
     if wanted.session is not None:
-        of_session = select(image_sessions.c.image_id).where(image_sessions.c.session == wanted.session)
-        query = query.where(images.c.image_id.in_(of_session))
+        is_of_session = image_sessions.c.session == wanted.session
+        query = query.where(exists().where(image_sessions.c.image_id == images.c.image_id, is_of_session))
     if wanted.label is not None:
         labelled = select(image_labels.c.digest).where(
             image_labels.c.owner == owner, image_labels.c.label == wanted.label
         )
         query = query.where(images.c.digest.in_(labelled))
     if wanted.prompt is not None:
+        # Both in SQL: SQLite lowers ASCII alone, and what is written alike must be found.
+        pattern = re.sub(r"([%_/])", r"/\1", wanted.prompt)
         prompt = func.lower(images.c.request["prompt"].as_string())
-        query = query.where(prompt.contains(wanted.prompt.lower(), autoescape=True))
+        query = query.where(prompt.like(func.lower(f"%{pattern}%"), escape="/"))
     if wanted.since is not None:
         query = query.where(images.c.created_at >= wanted.since)
     if wanted.until is not None:

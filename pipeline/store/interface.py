@@ -34,7 +34,7 @@ class ImageFilter:
 
     session: str | None = None  # made in it
     label: str | None = None  # shown by it, as `Store.label` was told
-    prompt: str | None = None  # a part of its prompt, in small or capital letters
+    prompt: str | None = None  # a part of its prompt, in small or capital letters (SQLite knows those of ASCII)
     since: datetime | None = None
     until: datetime | None = None  # exclusive
 

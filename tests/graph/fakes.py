@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 import numpy as np
 
-from graphs.workers import ModelName, SharedImage, WorkerDied
+from graphs.workers import ModelName, SharedImage, TextModelName, WorkerDied
 from pipeline import drawing, images, uploads
 from pipeline.cache import Busy, Hit, Lease, LeasedLru
 from pipeline.engines.origins import origin_of
@@ -81,7 +81,7 @@ class FakeWorkers:
         await self._begin("encode_texts")
         return np.eye(1, DIMENSIONS, dtype=np.float32).repeat(len(texts), 0) * np.float32(0.125)
 
-    async def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+    async def count_tokens(self, model: TextModelName, texts: Sequence[str]) -> Sequence[int]:
         await self._begin("count_tokens")
         return [2 + len(text.split()) for text in texts]
 

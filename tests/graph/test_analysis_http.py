@@ -150,6 +150,7 @@ async def test_a_region_and_its_pictures(client: httpx.AsyncClient, url: str):
         ("GET", "/analysis?labels=cat&templates=a photo", None, 422, "{label}"),
         ("GET", f"/analysis?labels={','.join(map(str, range(300)))}", None, 422, "256"),
         ("GET", f"/analysis?labels={'x' * 101}", None, 422, "100"),
+        ("GET", f"/analysis?{'&'.join(['templates={label}'] * 20)}", None, 422, "256"),
         ("POST", "/segments", {}, 422, "text"),
         ("POST", "/segments", {"text": "apple", "box": [0, 0, 9, 9]}, 422, "text"),
         ("POST", "/segments", {"box": [9, 0, 9, 9]}, 422, "box"),

@@ -99,3 +99,23 @@ async def test_one_that_can_not_begin_is_its_own_failure(workers):
     odd, fine = await asyncio.gather(collected(workers, width=72), collected(workers, seed=4), return_exceptions=True)
     assert "multiples of 16" in str(odd)
     assert fine[-1].value.shape == (64, 64, 3)
+
+
+async def test_counting_tokens_meanwhile_changes_no_image(workers):
+    prompts = [f"pear {number}" for number in range(20)]
+    alone = [(await collected(workers, prompt=prompt, steps=1, seed=9, deterministic=True))[-1] for prompt in prompts]
+    over = asyncio.Event()
+    counting = asyncio.create_task(counted_until(over, workers))
+    others = [f"{prompt} " for prompt in prompts]  # not encoded yet
+    meanwhile = [(await collected(workers, prompt=text, steps=1, seed=9, deterministic=True))[-1] for text in others]
+    over.set()
+    await counting
+
+    assert all(np.array_equal(one.value, other.value) for one, other in zip(alone, meanwhile, strict=True))
+    once, twice = await workers.count_tokens("Diffusion", ["red apple", "red apple red apple"])
+    assert once - 2 == (twice - 2) / 2 > 0  # beside the beginning and the end
+
+
+async def counted_until(over: asyncio.Event, workers) -> None:
+    while not over.is_set():
+        await workers.count_tokens("Diffusion", ["a long prompt of several words"] * 50)

@@ -114,6 +114,20 @@ async def test_an_upload_is_varied_by_what_it_shows_at_the_nearest_size(client: 
     assert (image["width"], image["height"]) == (256, 96)
 
 
+@pytest.mark.parametrize("way", ["variations", "edits"])
+async def test_a_key_s_images_are_answered_again_even_if_their_source_is_gone(
+    client: httpx.AsyncClient, url: str, way: str
+):
+    body, key = {"prompt": "pear", "n": 2, "steps": 2}, {"Idempotency-Key": "again"}
+    first = await client.post(f"{url}/{way}", json=body, headers=key)
+    await client.delete(url)
+    again = await client.post(f"{url}/{way}", json=body, headers=key)
+    other = await client.post(f"{url}/{way}", json=body | {"n": 1}, headers=key)
+
+    assert [i["image_id"] for i in again.json()["images"]] == [i["image_id"] for i in first.json()["images"]]
+    assert is_problem(other, 422, "idempotency_mismatch")
+
+
 async def test_an_edit_whose_image_is_gone_fails_as_not_found(bench: Bench, client: httpx.AsyncClient, url: str):
     bench.workers.gate.clear()
     job = (await client.post(f"{url}/variations", json={}, headers={"Prefer": "respond-async"})).json()["jobs"][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 import uuid
@@ -231,6 +232,17 @@ async def test_a_request_that_takes_too_long_is_stopped(bench: Bench):
 
     assert is_problem(response, 504, "deadline_exceeded")
     assert len(bench.flow.generations.gate) == 0
+
+
+async def test_one_request_id_for_many_requests_at_once_opens_no_gate(tmp_path: Path):
+    bench = make_bench(tmp_path, Admission(max_generations=1))
+    bench.workers.gate.clear()
+    async with client_of(bench, Admission(deadline_s=0.2)) as client:
+        calls = [client.post("/generate", json={"prompt": "pear"}, headers={"X-Request-ID": "one"}) for _ in range(4)]
+        answers = await asyncio.gather(*calls)
+
+    assert sorted(answer.status_code for answer in answers) == [429, 429, 429, 504]
+    assert len({answer.json()["request_id"] for answer in answers}) == 4
 
 
 async def test_an_overloaded_service_says_when_to_come_back(tmp_path: Path):

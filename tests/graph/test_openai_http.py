@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import uuid
 from collections.abc import AsyncIterator
 
 import httpx
@@ -13,6 +14,7 @@ from httpx_sse import ServerSentEvent, aconnect_sse
 from PIL import Image
 
 from graphs.routes import build_http_app
+from pipeline.images import encode_png
 from tests.graph.conftest import Bench
 from tests.graph.test_http import client_of
 
@@ -206,6 +208,17 @@ async def test_forms_that_cannot_be_used_are_refused(client: httpx.AsyncClient, 
     assert is_refused(answer, 400, param if files else None)
 
 
+async def test_of_a_refused_edit_nothing_is_kept(bench: Bench, client: httpx.AsyncClient):
+    files = {"image": ("a.png", a_picture(), "image/png")}
+    small = {"mask": ("m.png", encode_png(np.zeros((32, 32, 3), np.uint8)), "image/png")}
+    for sent, data in ((files, {"steps": "99999"}), (files, {"strength": "0.001"}), (files | small, {})):
+        assert (await client.post(EDITS, files=sent, data={"prompt": "pear"} | data)).status_code == 400
+    for number in range(8):
+        bench.flow.generations.gate._inside[f"other-{number}"] += 1
+    assert (await client.post(EDITS, files=files, data={"prompt": "pear"})).status_code == 429
+    assert (await client.get("/v1/images")).json()["images"] == []
+
+
 async def test_more_images_than_one_are_refused(client: httpx.AsyncClient):
     files = [("image[]", ("a.png", a_picture(), "image/png"))] * 2
     assert is_refused(await client.post(EDITS, files=files, data={"prompt": "pear"}), 400, "image")
@@ -219,6 +232,7 @@ async def test_errors_of_every_kind_have_their_shape(bench: Bench, client: httpx
     assert is_refused(await client.put(EDITS), 405, None)
     bench.workers.deaths["count_tokens"] = 2
     assert is_refused(await client.post(GENERATIONS, json=SMALL), 503, None, "server_error")
+    assert (await client.get("/v1/images")).json()["images"] == []  # a retry makes nothing twice
 
 
 async def test_a_stream_that_fails_ends_with_an_error(bench: Bench, client: httpx.AsyncClient):
@@ -266,5 +280,7 @@ async def test_what_has_no_vector_is_refused(client: httpx.AsyncClient, body: di
 
 
 async def test_vectors_of_what_is_not_there(client: httpx.AsyncClient):
-    assert is_refused(await client.post("/v1/embeddings", json={"input": {"image_id": "nothing"}}), 404, None)
+    nobody = {"image_id": str(uuid.uuid4())}
+    assert is_refused(await client.post("/v1/embeddings", json={"input": nobody}), 404, None)
+    assert (await client.post("/v1/embeddings", json={"input": {"image_id": ""}})).status_code == 400
     assert is_refused(await client.post("/v1/embeddings", json={"input": "x", "model": "ada"}), 404, "model")

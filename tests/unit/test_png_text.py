@@ -52,7 +52,9 @@ def test_it_is_written_as_the_ecosystem_writes_it():
 
 def test_how_much_of_a_source_was_kept_is_written_too():
     request = replace(REQUEST, source=Source(image_id="i", strength=0.75))
-    assert "Denoising strength: 0.75" in write_parameters(request, "m")
+    written = write_parameters(request, "m")
+    assert "Denoising strength: 0.75" in written
+    assert read_parameters(written) is None  # of what else it was made isn't known
 
 
 @given(
@@ -87,6 +89,13 @@ def test_what_another_tool_wrote_is_read():
     assert (request.steps, request.seed, request.width, request.height) == (20, 42, 512, 768)
 
 
+@pytest.mark.parametrize(
+    "last", ["a" + " " * 5000 + "!", "a" * 5900, "a b " * 1400, ", " * 2900, 'a: "' + "\\\\" * 2900, "a: b, " * 900]
+)
+def test_hostile_text_is_read_as_quickly_as_any(last: str):
+    assert read_parameters(f"p\n{last}") is None  # with a careless pattern this takes minutes
+
+
 GOOD = "p\nSteps: 2, Sampler: DDIM, CFG scale: 3, Seed: 7, Size: 64x64"
 
 
@@ -105,6 +114,8 @@ GOOD = "p\nSteps: 2, Sampler: DDIM, CFG scale: 3, Seed: 7, Size: 64x64"
         GOOD.replace("64x64", "0x64"),
         GOOD.replace("p\n", "\x1b[31m\n"),
         "x" * 3000 + GOOD,
+        "x\n" * 3000 + GOOD,
+        GOOD.removeprefix("p"),
         GOOD.replace(", Size: 64x64", ""),
     ],
 )

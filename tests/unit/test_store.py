@@ -186,7 +186,7 @@ def test_images_are_found_by_session_prompt_and_time(store: TruthStore):
     def found(**wanted: object) -> list[str]:
         return [record.image_id for record in store.history("public", limit=9, wanted=ImageFilter(**wanted))]
 
-    prompts = ("a Red apple", "100% blue_cup")
+    prompts = ("a Red apple im Ärmel", "100% blue_cup")
     apple, cup = (
         add(store, a_record(request=replace(a_record().request, prompt=prompt)), *sessions).image_id
         for prompt, sessions in zip(prompts, (("desk", "default"), ("default",)), strict=True)
@@ -197,8 +197,10 @@ def test_images_are_found_by_session_prompt_and_time(store: TruthStore):
     assert found() == [upload.image_id, cup, apple]
     assert found(session="desk") == [apple]
     assert found(session="default", prompt="RED") == [apple]
+    assert found(prompt="apple") == [apple]
     assert found(prompt="%") == [cup]
     assert found(prompt="e_c") == [cup]
+    assert found(prompt="Ärmel") == [apple]
     assert found(since=upload.created_at) == [upload.image_id]
     assert found(until=upload.created_at) == [cup, apple]
     store.delete(apple, "public")

@@ -8,12 +8,13 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Make both tables."""
+    """Make both tables; of earlier images only the last of each session is known."""
     op.create_table(
         "image_sessions",
         sa.Column("image_id", sa.String(36), primary_key=True),
         sa.Column("session", sa.String(128), primary_key=True),
     )
+    op.execute("INSERT INTO image_sessions (image_id, session) SELECT image_id, session FROM sessions")
     op.create_table(
         "image_labels",
         sa.Column("owner", sa.String(128), primary_key=True),
