@@ -35,7 +35,7 @@ VICTIMS = {
 KILL_EVERY_S = 5.0
 SUBMIT_WITHIN_S = 120.0
 ALL_WITHIN_S = 1200.0
-JOBS, LONG_JOBS = 12, 200
+JOBS, LONG_JOBS = 20, 200
 STEPS, LONG_STEPS = 40, 15  # the profile's own in the long run; more in the short one, or it would be over too soon
 IN_HAND = 16  # of two ingress replicas
 
