@@ -161,6 +161,7 @@ def test_browsers_keep_to_themselves_and_a_reload_changes_nothing(visitor: Calla
 
 def test_stop_stops_the_denoising(page: Page, dashboard: RunningDashboard):
     page.get_by_text("Parameters", exact=True).click()
+    expect(page.get_by_label("number input for Steps")).to_have_value("15")  # the profile's, which come after the page
     page.get_by_label("number input for Steps").fill("100")
     page.get_by_label("number input for Width").fill("256")
     page.get_by_label("number input for Height").fill("256")

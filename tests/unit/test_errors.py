@@ -32,6 +32,10 @@ FACTS = {
     "limit": 9,
     "key_id": "0200",
     "owner": "a/b",
+    "concept": "castle",
+    "region": 7,
+    "regions": 2,
+    "known": "mini",
 }
 
 CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, PipelineError)]
