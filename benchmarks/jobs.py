@@ -86,7 +86,7 @@ def first_events(service: RunningService) -> None:
                 for i, event in enumerate(source.iter_sse()):
                     if i == 0:
                         events_ms.append(1000 * (time.perf_counter() - started))
-                    if event.event == "generation.stepped" and len(previews) == seed:
+                    if event.event == "generation.stepped" and event.json()["preview"] and len(previews) == seed:
                         previews.append(event.json()["step"])
     show("first event after POST", percentiles(events_ms))
     show("first preview of 15 steps", f"at step {statistics.median(previews):g}, at the latest {max(previews)}")
