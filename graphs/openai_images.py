@@ -48,13 +48,13 @@ class OpenAIImages:
             UnknownModel: the model isn't here.
             InvalidRequest: a value is outside of what the profile allows.
         """
-        self._check(body)
+        text_tokens = await self._check(body, caller)
         diffusion = self._flow.profile.diffusion
         width, height = body.wanted_size or (diffusion.defaults.width, diffusion.defaults.height)
         wanted = await self._flow.generations.ordered(caller.owner, key)
         if wanted is None:
             wanted = body.parameters(diffusion).complete(diffusion, body.prompt, width, height)
-        return await self._answer("image_generation", wanted, body, request, caller, key)
+        return await self._answer("image_generation", wanted, body, text_tokens, request, caller, key)
 
     async def edit(
         self,
@@ -73,12 +73,12 @@ class OpenAIImages:
             UnknownModel: the model isn't here.
             InvalidRequest: a value is outside of what the profile allows, or the mask can't be used.
         """
-        self._check(form)
+        text_tokens = await self._check(form, caller)
         with self._flow.generations.gate.entered(caller.request_id):  # nothing is kept of what is refused
             wanted = await self._flow.generations.ordered(caller.owner, key)
             if wanted is None:
                 wanted = await self._wanted(form, picture, mask, caller)
-            return await self._answer("image_edit", wanted, form, request, caller, key)
+            return await self._answer("image_edit", wanted, form, text_tokens, request, caller, key)
 
     async def _wanted(self, form: EditsForm, picture: bytes, mask: bytes | None, caller: Caller) -> GenerationRequest:
         upload = await self._flow.decode(picture, caller.request_id)
@@ -105,27 +105,30 @@ class OpenAIImages:
             )
         return transparent
 
-    def _check(self, body: ImagesBody) -> None:
+    async def _check(self, body: ImagesBody, caller: Caller) -> int:
+        """See that a request can be done; counts its texts' tokens before anything is kept or made."""
         if body.model is not None and body.model not in self._models:
             raise UnknownModel(model=body.model, known=" or ".join(self._models), param="model")
         check_size(body.wanted_size, self._flow.profile.diffusion)
+        texts = [text for text in (body.prompt, body.negative_prompt) if text]
+        return await self._flow.count_tokens("Diffusion", texts, caller.request_id)
 
     async def _answer(
         self,
         kind: Kind,
         wanted: GenerationRequest,
         body: ImagesBody,
+        text_tokens: int,
         request: Request,
         caller: Caller,
         key: IdempotencyKey | None,
     ) -> Response:
         orders = orders_of(repeated(wanted, body.images), caller, key)
-        texts = [text for text in (wanted.prompt, wanted.negative_prompt) if text]
         answered = OpenAIAnswer(
             self._flow,
             wanted,
             body,
-            text_tokens=await self._flow.count_tokens("Diffusion", texts, caller.request_id),
+            text_tokens=text_tokens,
             request_id=caller.request_id,
             base_url=self._public_url or str(request.base_url),
         )
