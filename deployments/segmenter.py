@@ -9,11 +9,13 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 
 from deployments.engine_host import EngineHost
+from pipeline.errors import ModelNotReady
 from pipeline.records import Computed, ModelStatus, Pixels, PointsAndBox, Segmentation, StepProgress
-from pipeline.settings import Accelerator, Everything, Sam2Settings
+from pipeline.settings import Accelerator, Everything, Sam2Settings, Sam3Settings
 
 if TYPE_CHECKING:
     from pipeline.engines.sam2 import Sam2Engine
+    from pipeline.engines.sam3 import Sam3Engine
 
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
@@ -26,15 +28,18 @@ ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
     request_router_config=RequestRouterConfig(request_router_class=ROUTER),
 )
 class Segmenter:
-    """A shell round `Sam2Engine`."""
+    """A shell round `Sam2Engine`, and `Sam3Engine` where the profile has one."""
 
-    def __init__(self, settings: Sam2Settings, accelerator: Accelerator, threads: int) -> None:
+    def __init__(
+        self, settings: Sam2Settings, accelerator: Accelerator, threads: int, sam3: Sam3Settings | None = None
+    ) -> None:
         def load(device: str) -> Sam2Engine:
             from pipeline.engines.sam2 import Sam2Engine
 
             return Sam2Engine(settings, device)
 
         self._host = EngineHost("Segmenter", load, accelerator, threads, lambda engine: engine.fingerprint)
+        self._sam3 = None if sam3 is None else _sam3_host(sam3, accelerator, threads)
 
     async def segment(self, image: Pixels, parameters: Everything, background: bool = False) -> Computed[Segmentation]:
         """Find every region of an image, (h, w, 3) uint8; background work waits for others between batches."""
@@ -52,6 +57,22 @@ class Segmenter:
         found = await self._host.call(lambda engine: engine.segment_prompts(image, prompts, parameters))
         return Computed(value=found, model=self._host.fingerprint)
 
+    async def find(self, image: Pixels, text: str, parameters: Sam3Settings) -> Computed[Segmentation]:
+        """Cut out everything in an image, (h, w, 3) uint8, that a text names."""
+        if self._sam3 is None:
+            raise ModelNotReady(model="SAM3", reason="the profile has none")
+        found = await self._sam3.call(lambda engine: engine.find(image, text, parameters))
+        return Computed(value=found, model=self._sam3.fingerprint)
+
     def status(self) -> ModelStatus:
         """Tell whether the model is loaded."""
         return self._host.status()
+
+
+def _sam3_host(settings: Sam3Settings, accelerator: Accelerator, threads: int) -> EngineHost[Sam3Engine]:
+    def load(device: str) -> Sam3Engine:
+        from pipeline.engines.sam3 import Sam3Engine
+
+        return Sam3Engine(settings, device)
+
+    return EngineHost("SAM3", load, accelerator, threads, lambda engine: engine.fingerprint)

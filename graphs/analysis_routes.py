@@ -93,10 +93,8 @@ def analysis_routes(flow: Flow) -> APIRouter:
             prompt = _prompt(body, record)
             found = await flow.cut_out(record, [prompt], caller.request_id)
             return await _written(record, *found, body.format, caller)
-        segmentation, descriptions = await regions_of(record, caller)
-        named = await flow.questions.find(record, body.text, caller.request_id)
-        chosen = list(zip(named.region_ids, named.scores, strict=True))
-        return await _written(record, segmentation, descriptions, body.format, caller, chosen)
+        named = await flow.find(record, body.text, caller.request_id)
+        return await _written(record, named.segmentation, named.regions, body.format, caller, named.chosen)
 
     @router.get("/regions/{region}", response_model=Segment, responses=_PROBLEMS)
     async def region(image_id: UUID, region: int, caller: AnyCaller) -> Response:
@@ -141,7 +139,7 @@ async def _written(
     descriptions: Descriptions,
     format_: SegmentFormat,
     caller: Caller,
-    chosen: list[tuple[int, float]] | None = None,
+    chosen: Sequence[tuple[int, float]] | None = None,
 ) -> Response:
     def write() -> BaseModel:
         if format_ is SegmentFormat.COCO:

@@ -46,6 +46,6 @@ def build(settings: ServiceSettings) -> Application:
         settings,
         diffusion=sized(Diffusion).bind(profile.diffusion, accelerator, profile.threads),
         clip=sized(Clip).bind(profile.clip, accelerator, profile.threads),
-        segmenter=sized(Segmenter).bind(profile.sam2, accelerator, profile.threads),
+        segmenter=sized(Segmenter).bind(profile.sam2, accelerator, profile.threads, profile.sam3),
         renderer=sized(Renderer).bind(),
     )

@@ -113,15 +113,13 @@ class Edits:
             return await asyncio.to_thread(_bright, upload.pixels)
         if area.region is None and area.concept is None:
             return None
-        segmentation = await self._flow.segment(record, request_id)
         if area.region is not None:
-            numbers: Sequence[int] = [existing_region(area.region, segmentation)]
-        else:
-            found = await self._flow.questions.find(record, str(area.concept), request_id)
-            if not found:
-                raise ConceptNotFound(concept=area.concept)
-            numbers = found.region_ids
-        return await asyncio.to_thread(_union, segmentation, numbers)
+            segmentation = await self._flow.segment(record, request_id)
+            return await asyncio.to_thread(_union, segmentation, [existing_region(area.region, segmentation)])
+        found = await self._flow.find(record, str(area.concept), request_id)
+        if not found.chosen:
+            raise ConceptNotFound(concept=area.concept)
+        return await asyncio.to_thread(_union, found.segmentation, [number for number, _ in found.chosen])
 
 
 def existing_region(number: int, segmentation: Segmentation) -> int:

@@ -6,7 +6,7 @@ The flow composes workers, gallery and stages. Only it and its parts emit events
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ from graphs.stage_runner import StageRunner
 from graphs.stages import DESCRIBE, DESCRIBE_REGIONS, RENDER, SEGMENT
 from graphs.together import together
 from graphs.webhook_dispatcher import WebhookDispatcher
-from graphs.workers import TextModelName, Workers, retried
+from graphs.workers import SharedImage, TextModelName, Workers, retried
 from pipeline.events import Event
 from pipeline.jobs import IdempotencyKey
 from pipeline.png_text import read_parameters
@@ -50,6 +50,15 @@ class ImageAnalysis:
     segmentation: Segmentation
     regions: Descriptions
     drawings: Drawings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamedRegions:
+    """The regions that a text names, among those that were looked at."""
+
+    segmentation: Segmentation
+    regions: Descriptions
+    chosen: tuple[tuple[int, float], ...]  # numbers of those named, best first, each with its score from 0 to 1
 
 
 class Flow:
@@ -216,19 +225,60 @@ class Flow:
             Overloaded: too many analyses are running already.
             ModelNotReady, StageFailed, WorkerLost: from the workers.
         """
+        everything = self.profile.sam2.everything
+        return await self._cut(
+            record,
+            "segment_prompts",
+            lambda image: self._workers.segment_prompts(image, prompts, everything),
+            request_id,
+        )
+
+    async def find(self, record: ImageRecord, text: str, request_id: str) -> NamedRegions:
+        """Find what a text names: by SAM3 where the profile has it, else among all regions; maybe nothing.
+
+        Raises:
+            Overloaded: too many analyses are running already.
+            ModelNotReady, StageFailed, WorkerLost: from the workers.
+        """
+        if (sam3 := self.profile.sam3) is not None:
+            segmentation, regions = await self._cut(
+                record, "find", lambda image: self._workers.find(image, text, sam3), request_id
+            )
+            return NamedRegions(
+                segmentation=segmentation,
+                regions=regions,
+                chosen=tuple(enumerate(segmentation.predicted_iou.tolist())),
+            )
+        async with together() as group:
+            segmenting = group.create_task(self.segment(record, request_id))
+            describing = group.create_task(self.describe_regions(record, request_id))
+            finding = group.create_task(self.questions.find(record, text, request_id))
+        found = finding.result()
+        return NamedRegions(
+            segmentation=segmenting.result(),
+            regions=describing.result(),
+            chosen=tuple(zip(found.region_ids, found.scores, strict=True)),
+        )
+
+    async def _cut(
+        self,
+        record: ImageRecord,
+        stage: str,
+        work: Callable[[SharedImage], Awaitable[Computed[Segmentation]]],
+        request_id: str,
+    ) -> tuple[Segmentation, Descriptions]:
+        """Cut regions out of an image, and say what they are."""
         with self.stage_runs.entered(request_id):
             image = await self.gallery.lend(record)
-            everything, labelling = self.profile.sam2.everything, self.profile.clip.labelling
-
-            async def cut() -> Computed[Segmentation]:
-                return await self._workers.segment_prompts(image, prompts, everything)
-
-            regions = (await retried("segment_prompts", request_id, cut, self.emit)).value
-
-            async def describe() -> Computed[Descriptions]:
-                return await self._workers.describe(image, regions, labelling)
-
-            return regions, (await retried("describe_prompts", request_id, describe, self.emit)).value
+            labelling = self.profile.clip.labelling
+            regions = (await retried(stage, request_id, lambda: work(image), self.emit)).value
+            described = await retried(
+                f"describe_{stage}",
+                request_id,
+                lambda: self._workers.describe(image, regions, labelling),
+                self.emit,
+            )
+            return regions, described.value
 
     async def describe_regions(self, record: ImageRecord, request_id: str) -> Descriptions:
         """Classify every region."""

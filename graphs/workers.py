@@ -30,7 +30,7 @@ from pipeline.records import (
     Upload,
     Vectors,
 )
-from pipeline.settings import Drawing, Everything, Labelling
+from pipeline.settings import Drawing, Everything, Labelling, Sam3Settings
 
 T = TypeVar("T")
 
@@ -65,6 +65,7 @@ class Workers(Protocol):
     async def segment_prompts(
         self, image: SharedImage, prompts: Sequence[PointsAndBox], parameters: Everything
     ) -> Computed[Segmentation]: ...
+    async def find(self, image: SharedImage, text: str, parameters: Sam3Settings) -> Computed[Segmentation]: ...
     async def render(self, image: SharedImage, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]: ...
     async def encode(self, image: SharedImage, encoding: Encoding) -> bytes: ...
     async def decode_upload(self, data: bytes) -> Upload: ...
@@ -127,6 +128,10 @@ class ServeWorkers:
         """Cut out what prompts show, one region for each, in their order."""
         segmenter = self._segmenter_of(image)
         return await _answer(segmenter.segment_prompts.remote(image.pixels, prompts, parameters), "segment_prompts")
+
+    async def find(self, image: SharedImage, text: str, parameters: Sam3Settings) -> Computed[Segmentation]:
+        """Cut out everything that a text names, with SAM3."""
+        return await _answer(self._segmenter_of(image).find.remote(image.pixels, text, parameters), "find")
 
     async def render(self, image: SharedImage, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]:
         """Draw overlay and spotlights."""

@@ -150,6 +150,16 @@ class Sam2Settings(_Settings):
     everything: Everything = Everything()
 
 
+class Sam3Settings(_Settings):
+    """Finding what a text names with SAM3 instead of by ranking the regions that SAM2 finds without being asked."""
+
+    model: ModelSource
+    """A checkpoint of Meta's as a file, such as `/weights/sam3.pt`; they give it to who asks."""
+    image_size: int = 1008  # pixels, each way; a multiple of 14
+    min_score: Fraction = 0.5
+    max_box_iou: Fraction = 0.7
+
+
 class Drawing(_Settings):
     """How overlays and spotlights look."""
 
@@ -168,6 +178,7 @@ class Profile(_Settings):
     diffusion: DiffusionSettings
     clip: ClipSettings
     sam2: Sam2Settings
+    sam3: Sam3Settings | None = None
     drawing: Drawing = Drawing()
 
 

@@ -28,7 +28,7 @@ from pipeline.records import (
     Vectors,
 )
 from pipeline.regions import Mask, encode_mask, outline
-from pipeline.settings import Drawing, Everything, Labelling
+from pipeline.settings import Drawing, Everything, Labelling, Sam3Settings
 
 LABELS = ("apple", "plate", "cup", "bowl", "bottle", "table")
 DIMENSIONS = 8
@@ -98,6 +98,11 @@ class FakeWorkers:
         pointed_at = [mask[int(y), int(x)] for (x, y, _), *_ in (prompt.points for prompt in prompts)]
         return Computed(value=segmentation_of([mask == level for level in pointed_at]), model=self.model)
 
+    async def find(self, image: SharedImage, text: str, parameters: Sam3Settings) -> Computed[Segmentation]:
+        await self._begin("find")
+        mask = image.pixels[..., 0] > 0
+        return Computed(value=segmentation_of([mask] if text in LABELS else []), model=self.model)
+
     async def render(self, image: SharedImage, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]:
         await self._begin("render")
         return Computed(value=drawing.render(image.pixels, segmentation, style), model="")
@@ -124,11 +129,11 @@ class FakeWorkers:
 
 
 def segmentation_of(masks: list[Mask]) -> Segmentation:
-    height, width = masks[0].shape
+    height, width = masks[0].shape if masks else (0, 0)
     return Segmentation(
         size=(height, width),
         rles=tuple(map(encode_mask, masks)),
-        boxes=np.array([[0, 0, width, height]] * len(masks), np.float32),
+        boxes=np.array([[0, 0, width, height]] * len(masks), np.float32).reshape(-1, 4),
         predicted_iou=np.linspace(0.99, 0.96, len(masks), dtype=np.float32),
         stability=np.linspace(0.98, 0.97, len(masks), dtype=np.float32),
         polygons=tuple(map(outline, masks)),

@@ -15,7 +15,8 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
 from pipeline.regions import decode_mask
-from tests.graph.conftest import Bench
+from pipeline.settings import ModelSource, Sam3Settings
+from tests.graph.conftest import Bench, make_bench, working
 from tests.graph.test_http import client_of, is_problem
 
 pytestmark = pytest.mark.anyio
@@ -99,6 +100,25 @@ async def test_a_text_finds_what_it_names_or_nothing(bench: Bench, client: httpx
     assert [(s["region_id"], s["labels"][0]["label"]) for s in found] == [(0, "apple")]
     assert 0 < found[0]["score"] <= 1
     assert nothing == []
+
+
+async def test_a_profile_with_sam3_finds_with_it(tmp_path):
+    bench = make_bench(tmp_path)
+    sam3 = Sam3Settings(model=ModelSource(source="/weights/sam3.pt"))
+    bench.flow.profile = bench.flow.profile.model_copy(update={"sam3": sam3})
+    async with working(bench), client_of(bench) as client:
+        url = f"/v1/images/{(await bench.image(seed=3)).image_id}"
+        found = (await client.post(f"{url}/segments", json={"text": "apple"})).json()["segments"]
+        nothing = (await client.post(f"{url}/segments", json={"text": "castle"})).json()["segments"]
+        edited = await client.post(f"{url}/edits", json={"prompt": "pear", "concept": "apple"})
+        missing = await client.post(f"{url}/edits", json={"prompt": "pear", "concept": "castle"})
+
+    assert [(s["region_id"], s["labels"][0]["label"]) for s in found] == [(0, "apple")]
+    assert found[0]["score"] == pytest.approx(0.99)
+    assert nothing == []
+    assert edited.status_code == 201
+    assert is_problem(missing, 422, "concept_not_found")
+    assert bench.workers.calls["segment"] == 0
 
 
 async def test_labels_are_the_profile_s_or_one_s_own(bench: Bench, client: httpx.AsyncClient, url: str):
