@@ -17,25 +17,19 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from pipeline.engines import weights
+from pipeline.engines.diffusion_files import find_pipeline
 from pipeline.engines.origins import Origin
 from pipeline.engines.previews import LatentPreview, is_decoded, predict_clean
 from pipeline.engines.safety import SafetyChecker
 from pipeline.engines.schedulers import make_scheduler, step_options
 from pipeline.errors import ImageRefused
 from pipeline.records import GenerationRequest, Pixels, StepProgress
-from pipeline.settings import DiffusionSettings, ModelSource
-
-# What the engine reads of a hub's repository; the same weights in other formats would triple the download.
-HUB_FILES = ["*.json", "*.txt", *(f"{part}/*.safetensors" for part in ("unet", "vae", "text_encoder"))]
-HUB_SAFETY_FILES = ["safety_checker/*.safetensors"]
-HUB_VARIANTS = ["*.fp16.*", "*.non_ema.*"]
+from pipeline.settings import DiffusionSettings
 
 # Progress bars and advice for notebooks have no place in a service's log.
 diffusers_logging.set_verbosity_error()
@@ -336,28 +330,6 @@ def _keep(image: Denoising, kept: Kept) -> torch.Tensor:
     if not image.is_done:
         there = image.scheduler.add_noise(kept.clean, kept.noise, image.timesteps[image.step : image.step + 1])
     return kept.changes * image.latents + (1 - kept.changes) * there
-
-
-def find_pipeline(source: ModelSource, *, with_safety_checker: bool) -> Path:
-    """Find a diffusers pipeline folder: on this machine, in the hub's cache or on the hub.
-
-    Raises:
-        ModelUnavailable: there is no such folder, or its content isn't what `source.sha256` says.
-    """
-    local = weights.find(source)
-    if local is not None:
-        return local
-    files = HUB_FILES + HUB_SAFETY_FILES if with_safety_checker else HUB_FILES
-    try:
-        folder = Path(
-            snapshot_download(
-                source.source, revision=source.revision, allow_patterns=files, ignore_patterns=HUB_VARIANTS
-            )
-        )
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        raise weights.unavailable(source.source, f"can't be had from the hub or its cache ({error})") from error
-    weights.verify(folder, source.sha256)
-    return folder
 
 
 def _read_json(path: Path) -> dict[str, Any]:

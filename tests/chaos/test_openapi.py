@@ -17,6 +17,7 @@ import yaml
 from tests.service_process import ROOT, serving
 
 SECONDS, LONG_SECONDS = 60, 1200
+SEED = 7  # of the short run: what nobody has changed does not begin to fail
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 ENDLESS = ("/v1/events", "/v1/jobs/{job_id}/events")  # streams that end with their readers
 SIDE, STEPS = 64, 2  # of images, so that thousands can be made
@@ -41,6 +42,7 @@ def tiny_profile(tmp_path: Path) -> Path:
 def test_every_answer_is_a_documented_one(
     tmp_path: Path, tiny_profile: Path, seconds: int, seed: int, capsys: pytest.CaptureFixture[str]
 ):
+    seed = seed if seconds == LONG_SECONDS else SEED
     with serving(tmp_path, "--profile", str(tiny_profile)) as service:
         run = subprocess.run(
             [Path(sys.executable).with_name("schemathesis"), "run", f"{service.url}/openapi.json"]
