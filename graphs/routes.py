@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from graphs import schemas
 from graphs.analysis_routes import analysis_routes
-from graphs.answers import answer, problems
+from graphs.answers import answer, document_proxy, problems
 from graphs.caller import AnyCaller, Caller
 from graphs.door import Door
 from graphs.edge import Edge, answer_errors
@@ -75,6 +75,7 @@ def build_http_app(flow: Flow, settings: ServiceSettings, door: Door | None = No
     app.include_router(webhook_routes(flow))
     app.include_router(_service_routes(flow, "cpu" if settings.accelerator == "cpu" else "cuda"))
     answer_errors(app)
+    document_proxy(app)
     app.add_middleware(Edge, admission=settings.admission, enter=(door or Door()).entered, emit=flow.emit)
     return app
 

@@ -21,7 +21,7 @@ def webhook_routes(flow: Flow) -> APIRouter:
     """Routes of the webhooks a caller owns."""
     router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=JsonRoute)
 
-    @router.post("", response_model=WebhookMade, status_code=201, responses=problems(400, 401, 404, 413, 422, 429))
+    @router.post("", response_model=WebhookMade, status_code=201, responses=problems(400, 401, 404, 409, 413, 422, 429))
     async def register(body: WebhookBody, caller: AnyCaller, key: Key) -> Response:
         """Be told by HTTP what happens to one's images and jobs from now on.
 
