@@ -41,6 +41,8 @@ class Diffusion:
 
         self._host = EngineHost("Diffusion", load, accelerator, threads, lambda runner: runner.fingerprint)
         self._steps = Counter("pipeline_engine_steps", description="Denoising steps computed, of all images.")
+        self._filled = Counter("pipeline_engine_rows_filled", description="Rows of the UNet's batches with an image.")
+        self._computed = Counter("pipeline_engine_rows_computed", description="Rows of the UNet's batches, of all.")
         self._streams: dict[str, Outcomes] = {}  # of requests in hand
         self._coming: list[Order] = []
         self._going: list[str] = []
@@ -104,6 +106,10 @@ class Diffusion:
                 for outcomes in self._streams.values():
                     outcomes.put_nowait(error)
                 raise
+            rows = self._host.engine.take_rows()
+            if rows.computed:
+                self._filled.inc(rows.filled)
+                self._computed.inc(rows.computed)
             for happening in happenings:
                 if isinstance(happening.outcome, StepProgress):
                     self._steps.inc()

@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 import ray
 from ray.serve.metrics import Counter
 
+from deployments.gpu_memory import report_gpu_memory
 from deployments.turns import Turns
 from pipeline.errors import ModelNotReady
 from pipeline.records import ModelStatus
@@ -155,10 +156,12 @@ def _prepare_process(accelerator: Accelerator, threads: int) -> str:
     from pipeline.engines.device import pick_device, use_cpu
 
     device = pick_device(accelerator)
+    share = 0.0
     if device == "cpu":
         use_cpu(threads)
         os.nice(NICENESS)
     else:
-        share = ray.get_runtime_context().get_assigned_resources().get("GPU", 1.0)
-        torch.cuda.set_per_process_memory_fraction(min(1.0, share))
+        share = min(1.0, ray.get_runtime_context().get_assigned_resources().get("GPU", 1.0))
+        torch.cuda.set_per_process_memory_fraction(share)
+    report_gpu_memory(device, share)
     return device

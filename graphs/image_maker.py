@@ -15,7 +15,7 @@ from graphs.gallery import Gallery
 from graphs.workers import SharedImage, WorkerDied, Workers
 from pipeline import images
 from pipeline.errors import StageFailed, WorkerLost
-from pipeline.events import Event, GenerationStarted, GenerationStepped, StageRetried
+from pipeline.events import Event, GenerationStarted, GenerationStepped, PreviewShown, StageRetried
 from pipeline.jobs import MAX_ATTEMPTS, PREVIEWS, Job, Lease
 from pipeline.notices import STEPPED, Notice
 from pipeline.records import Computed, GenerationRequest, Pixels, StepProgress
@@ -48,7 +48,11 @@ class ImageMaker:
         started = time.monotonic()
         self._emit(
             GenerationStarted(
-                request_id=request_id, width=request.width, height=request.height, num_steps=request.steps
+                request_id=request_id,
+                width=request.width,
+                height=request.height,
+                num_steps=request.steps,
+                waited_s=job.age_s,
             )
         )
         try:
@@ -71,13 +75,16 @@ class ImageMaker:
     async def _denoise(self, request: GenerationRequest, job: Job) -> Computed[Pixels]:
         image: Computed[Pixels] | None = None
         source: SharedImage | None = None
-        previews = bool(job.order.request.get(PREVIEWS))
+        previews, seen = bool(job.order.request.get(PREVIEWS)), False
         if request.source is not None:
             record = await self._gallery.find(request.source.image_id, owner=job.order.owner, session="")
             source = await self._gallery.lend(record)
         async with aclosing(self._workers.generate(request, job.order.owner, source, previews)) as items:
             async for item in items:
                 if isinstance(item, StepProgress):
+                    if item.preview is not None and not seen:
+                        self._emit(PreviewShown(request_id=job.order.request_id, seconds=job.age_s))
+                        seen = True
                     await self._tell_step(item, job)
                 else:
                     image = item

@@ -19,6 +19,7 @@ from pipeline.events import (
     ImageCreated,
     ImageDeleted,
     ImageProbed,
+    PreviewShown,
     RequestFinished,
     ResultReused,
     StageFinished,
@@ -89,6 +90,8 @@ def _what(event: Event) -> str:
             return "Generating image"
         case GenerationStepped():
             return f"Step {event.step} of {event.num_steps}"
+        case PreviewShown():
+            return f"First preview after {event.seconds:.3f} s"
         case ImageCreated():
             return f"Created image {event.image_id} in {event.seconds:.3f} s"
         case ImageDeleted():

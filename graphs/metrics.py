@@ -7,9 +7,11 @@ from typing import Any, Protocol
 from pipeline.events import (
     CacheBypassed,
     Event,
+    GenerationStarted,
     ImageCreated,
     ImageProbed,
     ImageSegmented,
+    PreviewShown,
     RequestFinished,
     ResultReused,
     StageFinished,
@@ -47,6 +49,18 @@ class Metrics:
         self._request_seconds = histogram(
             "pipeline_request_seconds", description="From request to answer.", boundaries=SECONDS, tag_keys=("route",)
         )
+        self._queue_seconds = histogram(
+            "pipeline_queue_seconds",
+            description="From a job's acceptance to the beginning of its work.",
+            boundaries=SECONDS,
+            tag_keys=(),
+        )
+        self._preview_seconds = histogram(
+            "pipeline_first_preview_seconds",
+            description="From a job's acceptance to the first look at its image.",
+            boundaries=SECONDS,
+            tag_keys=(),
+        )
         self._stage_seconds = histogram(
             "pipeline_stage_seconds",
             description="A stage's own work, waiting for a worker included.",
@@ -81,6 +95,10 @@ class Metrics:
                 self._request_seconds.observe(event.seconds, tags={"route": route})
                 if event.code:
                     self._errors.inc(tags={"route": route, "code": event.code})
+            case GenerationStarted():
+                self._queue_seconds.observe(event.waited_s)
+            case PreviewShown():
+                self._preview_seconds.observe(event.seconds)
             case ImageCreated():
                 self._stage_seconds.observe(event.seconds, tags={"stage": "generate"})
             case StageFinished():

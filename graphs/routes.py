@@ -73,7 +73,7 @@ def build_http_app(flow: Flow, settings: ServiceSettings, door: Door | None = No
     app.include_router(job_routes(flow))
     app.include_router(event_routes(flow))
     app.include_router(webhook_routes(flow))
-    app.include_router(_service_routes(flow, "cpu" if settings.accelerator == "cpu" else "cuda"))
+    app.include_router(_service_routes(flow, settings))
     answer_errors(app)
     document_proxy(app)
     app.add_middleware(Edge, admission=settings.admission, enter=(door or Door()).entered, emit=flow.emit)
@@ -208,17 +208,18 @@ def _origin_routes(flow: Flow) -> APIRouter:
     return router
 
 
-def _service_routes(flow: Flow, device: str) -> APIRouter:
+def _service_routes(flow: Flow, settings: ServiceSettings) -> APIRouter:
     router = APIRouter(tags=["service"])
 
     @router.get("/", response_model=schemas.Online)
     async def online() -> Response:
         """Say that the service is there, and what it computes on."""
         statuses = await flow.models.statuses()
+        wanted = "cpu" if settings.accelerator == "cpu" else "cuda"
         return answer(
             schemas.Online(
                 status="online",
-                device=statuses["Diffusion"].device or device,
+                device=statuses["Diffusion"].device or wanted,
                 profile=flow.profile.name,
                 defaults=flow.profile.diffusion.defaults,
                 limits=flow.profile.diffusion.limits,
@@ -228,7 +229,7 @@ def _service_routes(flow: Flow, device: str) -> APIRouter:
     @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Tell Prometheus what is stored. What happens is told by Ray's exporter, on a port of its own."""
-        body = await asyncio.to_thread(exposition, flow.gallery.facts)
+        body = await asyncio.to_thread(exposition, flow.gallery.facts, settings.data_path)
         return Response(body, media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/healthz", response_model=schemas.Health)

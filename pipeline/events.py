@@ -20,11 +20,12 @@ class _Event:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationStarted(_Event):
-    """A request for a new image was admitted."""
+    """The work on a new image has begun."""
 
     width: int  # pixels
     height: int  # pixels
     num_steps: int
+    waited_s: float  # since its job was accepted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +35,13 @@ class GenerationStepped(_Event):
     step: int  # from 1
     num_steps: int
     preview: Pixels | None = field(default=None, compare=False, repr=False)  # of the image to come
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreviewShown(_Event):
+    """The first look at an image that is being made."""
+
+    seconds: float  # since its job was accepted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +137,7 @@ class RequestFinished(_Event):
 Event = (
     GenerationStarted
     | GenerationStepped
+    | PreviewShown
     | ImageCreated
     | ImageDeleted
     | StageFinished

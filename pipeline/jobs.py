@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -74,6 +74,11 @@ class Job:
     def job_id(self) -> str:
         """Its name."""
         return self.order.job_id
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was accepted."""
+        return max(0.0, (datetime.now(UTC) - self.created_at).total_seconds())
 
     @property
     def is_worth_repeating(self) -> bool:

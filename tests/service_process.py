@@ -67,6 +67,18 @@ class RunningService:
                 continue
         return found
 
+    @contextmanager
+    def paused(self, title: str) -> Iterator[None]:
+        """Have the processes of this title do nothing until the block ends; Serve gives them up after half a minute."""
+        processes = self.processes(title)
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
+
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that carry these labels."""
         total = 0.0

@@ -32,6 +32,14 @@ class Happening:
     outcome: StepProgress | Pixels | Exception
 
 
+@dataclass(slots=True)
+class RowCounts:
+    """Rows of the batches that the UNet was given; what was computed and not filled is padding."""
+
+    filled: int = 0
+    computed: int = 0
+
+
 class ContinuousDiffusion:
     """Runs an engine for everybody at once. Calls must not overlap in time.
 
@@ -47,6 +55,7 @@ class ContinuousDiffusion:
         self._images: dict[str, Denoising] = {}  # being denoised
         self._denoised: deque[tuple[str, Denoising]] = deque()  # waiting to be decoded
         self._decoded_last = False
+        self._rows = RowCounts()
         self.fingerprint = engine.fingerprint
         self.count_tokens = engine.count_tokens
 
@@ -79,6 +88,11 @@ class ContinuousDiffusion:
         """Whether there is nothing to do."""
         return not self._images and not self._denoised
 
+    def take_rows(self) -> RowCounts:
+        """The rows since the last time one asked."""
+        rows, self._rows = self._rows, RowCounts()
+        return rows
+
     def step(self) -> list[Happening]:
         """Do one piece of work: denoise a batch by a step, or decode an image; the two take turns."""
         if self._denoised and (not self._images or not self._decoded_last):
@@ -92,6 +106,8 @@ class ContinuousDiffusion:
         if batch is None:
             return []
         keys = [entry.key for entry in batch.entries]
+        self._rows.filled += sum(entry.rows for entry in batch.entries)
+        self._rows.computed += batch.rows
         try:
             progress = self._engine.advance([self._images[key] for key in keys], batch.rows)
         except Exception as error:  # who was in it goes; the next batch may fare better

@@ -25,7 +25,12 @@ class StoreFacts:
     image_bytes: int
     sessions: int
     events: int
+    newest_event: int  # its number, which only grows; 0 before the first
     newest_image_age_s: float | None  # None without an image
+    jobs: Mapping[str, int]  # by state, all of them
+    oldest_job_age_s: Mapping[str, float]  # by state, of those that haven't ended; 0 without any
+    deliveries: Mapping[str, int]  # by state, all of them
+    oldest_delivery_age_s: float  # of those pending; 0 without any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,7 @@ from pipeline.records import GenerationRequest, ImageRecord
 from pipeline.settings import Retention
 from pipeline.store.blobs import Blobs
 from pipeline.store.catalogue import enter_sessions, forget_image, forget_picture, found_by, label_picture
+from pipeline.store.facts import count_facts
 from pipeline.store.idempotency import made_with, remember_key
 from pipeline.store.interface import ALL_IMAGES, ImageFilter, StoreFacts
 from pipeline.store.job_rows import settle
@@ -162,18 +163,7 @@ class TruthStore:
     def facts(self) -> StoreFacts:
         """See `Store.facts`."""
         with self.log.engine.connect() as connection:
-            count, size_bytes, newest = connection.execute(
-                select(func.count(), func.coalesce(func.sum(images.c.size_bytes), 0), func.max(images.c.created_at))
-            ).one()
-            num_sessions = connection.execute(select(func.count()).select_from(sessions)).scalar_one()
-            num_events = connection.execute(select(func.count()).select_from(events)).scalar_one()
-        return StoreFacts(
-            images=count,
-            image_bytes=int(size_bytes),
-            sessions=num_sessions,
-            events=num_events,
-            newest_image_age_s=(datetime.now(UTC) - as_utc(newest)).total_seconds() if newest else None,
-        )
+            return count_facts(connection)
 
     def _point(self, connection: Connection, record: ImageRecord, session: str) -> None:
         """Make an image the last one of a session."""

@@ -88,14 +88,19 @@ def test_sixteen_callers_one_segmentation(service: RunningService):
 
 
 def test_the_first_caller_hangs_up_and_the_others_are_served(service: RunningService):
+    def in_hand() -> float:
+        return service.metric("ray_serve_replica_processing_queries", deployment="Ingress")
+
     with service.client() as client, ThreadPoolExecutor(8) as pool:
         image_id = new_image(client, seed=110)
         before = service.steady_metric("ray_pipeline_engine_calls_total", model="Segmenter")
         first = http.client.HTTPConnection("127.0.0.1", httpx.URL(service.url).port)
-        first.request("POST", f"/segment?image_id={image_id}")
-
-        answers = pool.map(lambda _: service.post(f"/segment?image_id={image_id}"), range(8))
-        first.close()
+        with service.paused("ray::ServeReplica:pipeline:Segmenter"):
+            first.request("POST", f"/segment?image_id={image_id}")
+            answers = pool.map(lambda _: service.post(f"/segment?image_id={image_id}"), range(8))
+            wait_until(lambda: in_hand() == 9)
+            first.close()
+            wait_until(lambda: in_hand() == 8)
 
         assert {answer.status_code for answer in answers} == {200}
         client.post("/segment", params={"image_id": new_image(client, seed=111)})
