@@ -1,0 +1,172 @@
+"""The board of the cluster: replicas, what they take, and what the machines have left."""
+
+from __future__ import annotations
+
+from monitoring.panels import Board, Panel, Query, Row, Unit
+
+# Ray names a process after what it is at; what follows the deployment's name is the method.
+BY_DEPLOYMENT = 'label_replace({}, "deployment", "$1", "Component", "ray::ServeReplica:[^:]+:(\\\\w+).*")'
+REPLICAS = 'Component=~"ray::ServeReplica:.+"'
+
+
+def _of_replicas(metric: str) -> str:
+    labelled = BY_DEPLOYMENT.format(f"{metric}{{{REPLICAS}}}")
+    return f"sum by (deployment) ({labelled})"
+
+
+AUTOSCALING = Row(
+    title="Replicas",
+    panels=(
+        Panel(
+            title="Replicas running",
+            about="Replicas that report. Fewer than wanted for long: the cluster has no room, or they don't start.",
+            unit=Unit.COUNT,
+            queries=(Query("count by (deployment) (ray_serve_replica_processing_queries)", "{{deployment}}"),),
+        ),
+        Panel(
+            title="Replicas wanted",
+            about="What the controller aims at.",
+            unit=Unit.COUNT,
+            queries=(Query("max by (deployment) (ray_serve_autoscaling_target_replicas)", "{{deployment}}"),),
+        ),
+        Panel(
+            title="Autoscaling decisions",
+            about="What the load asks for, before minimum and maximum. Above the wanted: the maximum holds it back.",
+            unit=Unit.COUNT,
+            queries=(Query("max by (deployment) (ray_serve_autoscaling_desired_replicas)", "{{deployment}}"),),
+        ),
+        Panel(
+            title="Calls in progress",
+            about="In all replicas of a deployment.",
+            unit=Unit.COUNT,
+            queries=(Query("sum by (deployment) (ray_serve_replica_processing_queries)", "{{deployment}}"),),
+        ),
+        Panel(
+            title="Utilisation of replicas",
+            about="Share of the calls that replicas take at most, mean over a deployment's replicas.",
+            unit=Unit.PERCENT,
+            queries=(Query("avg by (deployment) (ray_serve_replica_utilization_percent)", "{{deployment}}"),),
+        ),
+        Panel(
+            title="Replica starts",
+            about="Of this hour. More than the autoscaler asked for: replicas die.",
+            unit=Unit.COUNT,
+            queries=(
+                Query(
+                    "sum by (deployment) (increase(ray_serve_deployment_replica_starts_total[1h]))", "{{deployment}}"
+                ),
+            ),
+        ),
+    ),
+)
+
+MEMORY = Row(
+    title="Memory",
+    panels=(
+        Panel(
+            title="CPU memory by deployment",
+            about="Resident, of all replicas.",
+            unit=Unit.BYTES,
+            is_stacked=True,
+            queries=(Query(_of_replicas("ray_component_rss_bytes"), "{{deployment}}"),),
+        ),
+        Panel(
+            title="GPU memory by deployment",
+            about="What torch holds, of all replicas; 0 on CPUs.",
+            unit=Unit.BYTES,
+            is_stacked=True,
+            queries=(Query("sum by (deployment) (ray_pipeline_replica_gpu_bytes)", "{{deployment}}"),),
+        ),
+        Panel(
+            title="GPU memory allowed",
+            about="What all replicas of a deployment may hold: their fraction of the card. 0 on CPUs.",
+            unit=Unit.BYTES,
+            queries=(Query("sum by (deployment) (ray_pipeline_replica_gpu_limit_bytes)", "{{deployment}}"),),
+        ),
+        Panel(
+            title="Object store",
+            about="Shared memory that images travel in. Spilled: it was too small.",
+            unit=Unit.BYTES,
+            queries=(
+                Query("sum(ray_object_store_used_memory)", "used"),
+                Query("sum(ray_object_store_available_memory)", "free"),
+                Query('sum(ray_object_store_memory{Location="SPILLED"})', "spilled"),
+            ),
+        ),
+        Panel(
+            title="Node memory used",
+            about="Of each machine.",
+            unit=Unit.SHARE,
+            limit=0.9,
+            queries=(Query("ray_node_mem_used / ray_node_mem_total", "{{ip}}"),),
+        ),
+        Panel(
+            title="Memory of Ray's own",
+            about="Controller, proxies, cache and event hub.",
+            unit=Unit.BYTES,
+            queries=(
+                Query(
+                    'sum by (Component) (ray_component_rss_bytes{Component=~"ray::(ServeController|ProxyActor|'
+                    'SegmentationCache|EventHub).*|gcs|raylet"})',
+                    "{{Component}}",
+                ),
+            ),
+        ),
+    ),
+)
+
+MACHINES = Row(
+    title="Machines",
+    panels=(
+        Panel(
+            title="CPU utilisation",
+            about="Of each machine.",
+            unit=Unit.PERCENT,
+            limit=95,
+            queries=(Query("ray_node_cpu_utilization", "{{ip}}"),),
+        ),
+        Panel(
+            title="GPU utilisation",
+            about="Of each card; 0 without any.",
+            unit=Unit.PERCENT,
+            queries=(Query("ray_node_gpus_utilization or vector(0)", "{{ip}} {{GpuIndex}}"),),
+        ),
+        Panel(
+            title="CPUs and GPUs by Ray's books",
+            about="What replicas have reserved and what is left. None left: new replicas wait for ever.",
+            unit=Unit.COUNT,
+            queries=(Query('sum by (Name, State) (ray_resources{Name=~"CPU|GPU"})', "{{Name}} {{State}}"),),
+        ),
+        Panel(
+            title="Disk free",
+            about="Share of each machine's disk.",
+            unit=Unit.SHARE,
+            queries=(
+                Query("1 - ray_node_disk_utilization_percentage / 100", "{{ip}}"),
+                Query("min(pipeline_disk_free_bytes / pipeline_disk_size_bytes)", "data folder"),
+            ),
+        ),
+        Panel(
+            title="Network",
+            about="Bytes a second of each machine.",
+            unit=Unit.BYTES,
+            queries=(
+                Query("ray_node_network_receive_speed", "{{ip}} in"),
+                Query("ray_node_network_send_speed", "{{ip}} out"),
+            ),
+        ),
+        Panel(
+            title="Nodes",
+            about="That belong to the cluster.",
+            unit=Unit.COUNT,
+            queries=(Query("max(ray_cluster_active_nodes)", "alive"),),
+        ),
+    ),
+)
+
+CLUSTER = Board(
+    uid="ai-pipeline-cluster",
+    title="Cluster",
+    about="Replicas, what they take, and what the machines have left.",
+    rows=(AUTOSCALING, MEMORY, MACHINES),
+)

@@ -1,0 +1,72 @@
+"""Prometheus' HTTP API, as far as dashboards need it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+
+class PrometheusError(Exception):
+    """A query that can't be answered; says why."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Series:
+    """What one set of labels had for values over time."""
+
+    labels: Mapping[str, str]
+    times: NDArray[np.float64]  # (n,) seconds since 1970
+    values: NDArray[np.float64]  # (n,)
+
+    def named(self, legend: str) -> str:
+        """Fill a legend's double braces with the labels."""
+        return re.sub(r"{{(\w+)}}", lambda match: self.labels.get(match[1], ""), legend)
+
+
+class Prometheus:
+    """A running one.
+
+    Args:
+        url: its address.
+        rate_interval: what `$__rate_interval` stands for, such as "1m": four scrapes at least.
+    """
+
+    def __init__(self, url: str, rate_interval: str) -> None:
+        self._client = httpx.Client(base_url=url, timeout=30)
+        self._rate_interval = rate_interval
+
+    def over_time(self, expression: str, *, start: float, end: float, step_s: float) -> list[Series]:
+        """Evaluate an expression again and again.
+
+        Args:
+            expression: PromQL, with Grafana's variables.
+            start, end: seconds since 1970.
+            step_s: seconds between evaluations.
+
+        Raises:
+            PrometheusError: Prometheus doesn't understand it.
+        """
+        filled = expression.replace("$__rate_interval", self._rate_interval).replace("$route", ".*")
+        found = self.get("query_range", query=filled, start=start, end=end, step=step_s)["result"]
+        return [
+            Series(labels=one["metric"], times=table[:, 0], values=table[:, 1])
+            for one in found
+            for table in [np.array(one["values"], dtype=float)]
+        ]
+
+    def get(self, what: str, **parameters: Any) -> Any:
+        """Ask for something of its API.
+
+        Raises:
+            PrometheusError: it says no; or says nothing that is to be understood.
+        """
+        answer = self._client.get(f"/api/v1/{what}", params=parameters).json()
+        if answer["status"] != "success":
+            raise PrometheusError(answer["error"])
+        return answer["data"]
