@@ -30,6 +30,7 @@ from cli.environment import WORKER_ENVIRONMENT, inherited, prepare_environment
 from cli.errors import LaunchError
 from cli.ports import free_port, port_problem
 from cli.proxies import ProxyKind, prepared
+from cli.targets import findable
 from pipeline.settings import PROJECT_ROOT, RAY_NAMESPACE, ServiceSettings
 from pipeline.store import open_store
 
@@ -134,7 +135,8 @@ def launch(options: LaunchOptions, progress: Callable[[str], None]) -> Iterator[
             )
             _wait_until_running(service, progress)
             _wait_for_answers(service)
-            yield service
+            with findable(data_path, service_url=service.url, metrics_url=service.metrics_url):
+                yield service
         finally:
             _end_ray()
 

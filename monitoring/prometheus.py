@@ -38,7 +38,7 @@ class Prometheus:
     """
 
     def __init__(self, url: str, rate_interval: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=30)
+        self._url = url
         self._rate_interval = rate_interval
 
     def over_time(self, expression: str, *, start: float, end: float, step_s: float) -> list[Series]:
@@ -66,7 +66,7 @@ class Prometheus:
         Raises:
             PrometheusError: it says no; or says nothing that is to be understood.
         """
-        answer = self._client.get(f"/api/v1/{what}", params=parameters).json()
+        answer = httpx.get(f"{self._url}/api/v1/{what}", params=parameters, timeout=30).json()
         if answer["status"] != "success":
             raise PrometheusError(answer["error"])
         return answer["data"]
