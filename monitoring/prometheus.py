@@ -35,11 +35,13 @@ class Prometheus:
     Args:
         url: its address.
         rate_interval: what `$__rate_interval` stands for, such as "1m": four scrapes at least.
+        route: what `$route` stands for, a regular expression.
     """
 
-    def __init__(self, url: str, rate_interval: str) -> None:
-        self._url = url
+    def __init__(self, url: str, rate_interval: str, route: str = ".*") -> None:
+        self.url = url
         self._rate_interval = rate_interval
+        self._route = route
 
     def over_time(self, expression: str, *, start: float, end: float, step_s: float) -> list[Series]:
         """Evaluate an expression again and again.
@@ -52,7 +54,7 @@ class Prometheus:
         Raises:
             PrometheusError: Prometheus doesn't understand it.
         """
-        filled = expression.replace("$__rate_interval", self._rate_interval).replace("$route", ".*")
+        filled = expression.replace("$__rate_interval", self._rate_interval).replace("$route", self._route)
         found = self.get("query_range", query=filled, start=start, end=end, step=step_s)["result"]
         return [
             Series(labels=one["metric"], times=table[:, 0], values=table[:, 1])
@@ -66,7 +68,7 @@ class Prometheus:
         Raises:
             PrometheusError: it says no; or says nothing that is to be understood.
         """
-        answer = httpx.get(f"{self._url}/api/v1/{what}", params=parameters, timeout=30).json()
+        answer = httpx.get(f"{self.url}/api/v1/{what}", params=parameters, timeout=30).json()
         if answer["status"] != "success":
             raise PrometheusError(answer["error"])
         return answer["data"]
