@@ -18,6 +18,7 @@ from pipeline.events import (
     ImageCreated,
     ImageDescribed,
     ImageSegmented,
+    PreviewShown,
     RegionsDescribed,
     RegionsRendered,
     ResultReused,
@@ -65,6 +66,15 @@ async def test_generate_emits_the_whole_story(bench: Bench):
     assert {event.request_id for event in bench.events} == {"r"}
     assert made.description.top[0].label == "apple"
     assert (await bench.flow.gallery.find(None, owner="public", session="s")) == made.record
+
+
+async def test_the_first_look_at_an_image_is_told_once(bench: Bench):
+    async for _ in bench.flow.generations.generating(an_order()):
+        pass
+
+    (shown,) = [event for event in bench.events if isinstance(event, PreviewShown)]
+    (started,) = [event for event in bench.events if isinstance(event, GenerationStarted)]
+    assert 0 <= started.waited_s <= shown.seconds < 60
 
 
 async def test_everything_is_computed_once(bench: Bench):

@@ -138,6 +138,11 @@ async def test_bad_questions(bench: Bench, path: str, status: int, code: str):
         assert is_problem(await client.get(path), status, code)
 
 
+def value_of(metrics: str, name: str) -> float:
+    (line,) = [line for line in metrics.splitlines() if line.startswith(f"{name} ")]
+    return float(line.split()[1])
+
+
 async def test_prometheus_is_told_what_is_stored(bench: Bench):
     async with client_of(bench) as client:
         await made(client, 1)
@@ -146,6 +151,10 @@ async def test_prometheus_is_told_what_is_stored(bench: Bench):
     assert "pipeline_store_images 1.0" in metrics
     assert "pipeline_store_events 4.0" in metrics  # a job submitted, started, succeeded, and its image
     assert "pipeline_store_newest_image_age_seconds" in metrics
+    assert 'pipeline_store_jobs{state="succeeded"} 1.0' in metrics
+    assert 'pipeline_store_deliveries{state="pending"} 0.0' in metrics
+    assert "pipeline_store_events_logged_total 4.0" in metrics
+    assert 0 < value_of(metrics, "pipeline_disk_free_bytes") <= value_of(metrics, "pipeline_disk_size_bytes")
 
 
 async def test_results_are_there_after_a_restart(bench: Bench):

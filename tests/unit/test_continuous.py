@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.engines.continuous import ContinuousDiffusion, Order
+from pipeline.engines.continuous import ContinuousDiffusion, Order, RowCounts
 from pipeline.engines.diffusion import DiffusionEngine
 from pipeline.engines.origins import Origin
 from pipeline.errors import ImageRefused
@@ -69,6 +69,14 @@ def test_whoever_comes_joins_at_the_next_step_and_leaves_when_done(engine):
         [("short", "image")],
         [("long", 4)],
     ]
+
+
+def test_what_a_batch_does_not_fill_is_counted_as_padding(engine):
+    runner = ContinuousDiffusion(engine, [2, 4, 8])
+    run(runner, *(order(f"order {number}", steps=2) for number in range(3)))  # each takes two rows
+
+    assert runner.take_rows() == RowCounts(filled=12, computed=16)
+    assert runner.take_rows() == RowCounts(filled=0, computed=0)
 
 
 def test_decoding_and_denoising_take_turns(engine):

@@ -15,13 +15,15 @@ from sqlalchemy import select
 from pipeline.cache import CacheKey
 from pipeline.errors import ImageNotFound, LeaseLost
 from pipeline.events import ImageCreated
-from pipeline.jobs import JobOrder, Lease
+from pipeline.jobs import JobOrder, JobState, Lease
 from pipeline.records import GenerationRequest, ImageRecord, Scheduler
 from pipeline.settings import Retention
 from pipeline.store import Blobs, ImageFilter, TruthStore, new_id, open_database
 from pipeline.store.database import writing
 from pipeline.store.tables import events
+from pipeline.webhooks import DeliveryState
 from tests.servers import s3
+from tests.unit.test_jobs import an_order
 
 OpenStore = Callable[..., TruthStore]
 
@@ -329,6 +331,27 @@ def test_facts_count_what_there_is(store: TruthStore):
 
     assert (facts.images, facts.image_bytes, facts.sessions, facts.events) == (1, 5, 2, 1)
     assert 0 <= facts.newest_image_age_s < 60
+
+
+def test_facts_tell_how_many_jobs_and_deliveries_wait_and_how_long(store: TruthStore):
+    empty = store.facts()
+    assert empty.jobs == dict.fromkeys(JobState, 0)
+    assert (empty.oldest_job_age_s, empty.newest_event) == ({"queued": 0, "running": 0}, 0)
+    assert (empty.deliveries, empty.oldest_delivery_age_s) == (dict.fromkeys(DeliveryState, 0), 0)
+    store.webhooks.register("public", "https://receiver.example/hook", secret="whsec_c2VjcmV0", types=["job.started"])
+    for number in range(3):
+        store.jobs.submit(an_order(number))
+    assert len(store.jobs.lease("w", lease_s=30, limit=1)) == 1
+    store.webhooks.expand(100)
+
+    facts = store.facts()
+
+    assert {state: count for state, count in facts.jobs.items() if count} == {"queued": 2, "running": 1}
+    assert facts.oldest_job_age_s.keys() == {"queued", "running"}
+    assert all(0 < age < 60 for age in facts.oldest_job_age_s.values())
+    assert facts.deliveries == {"pending": 1, "delivered": 0, "failed": 0}
+    assert 0 < facts.oldest_delivery_age_s < 60
+    assert facts.newest_event == facts.events == 4  # three were submitted, one has begun
 
 
 def test_event_numbers_follow_the_order_of_commits(open_store: OpenStore):
