@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from monitoring.panels import Board, Panel, Query, Row, Unit
+from monitoring.panels import Board, Panel, Query, Row, Unit, growth
 
 # Ray names a process after what it is at; what follows the deployment's name is the method.
 BY_DEPLOYMENT = 'label_replace({}, "deployment", "$1", "Component", "ray::ServeReplica:[^:]+:(\\\\w+).*")'
+RAYS_OWN = (
+    'ray_component_rss_bytes{Component=~"ray::(ServeController|ProxyActor|SegmentationCache|EventHub).*|gcs|raylet"}'
+)
 REPLICAS = 'Component=~"ray::ServeReplica:.+"'
 
 
@@ -51,11 +54,7 @@ AUTOSCALING = Row(
             title="Replica starts",
             about="Of this hour. More than the autoscaler asked for: replicas die.",
             unit=Unit.COUNT,
-            queries=(
-                Query(
-                    "sum by (deployment) (increase(ray_serve_deployment_replica_starts_total[1h]))", "{{deployment}}"
-                ),
-            ),
+            queries=(Query(growth("ray_serve_deployment_replica_starts_total", "1h", "deployment"), "{{deployment}}"),),
         ),
     ),
 )
@@ -106,9 +105,8 @@ MEMORY = Row(
             unit=Unit.BYTES,
             queries=(
                 Query(
-                    'sum by (Component) (ray_component_rss_bytes{Component=~"ray::(ServeController|ProxyActor|'
-                    'SegmentationCache|EventHub).*|gcs|raylet"})',
-                    "{{Component}}",
+                    f'sum by (part) (label_replace({RAYS_OWN}, "part", "$1", "Component", "(?:ray::)?(\\\\w+).*"))',
+                    "{{part}}",
                 ),
             ),
         ),

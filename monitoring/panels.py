@@ -89,6 +89,17 @@ def rate(counter: str, by: str = "", where: str = "") -> str:
     return f"sum{f' by ({by})' if by else ''} (rate({counter}{matched}[$__rate_interval]))"
 
 
+def growth(counter: str, over: str, by: str) -> str:
+    """How much a counter has grown, its first value included: `increase` doesn't see a series begin.
+
+    Args:
+        over: how long, such as "5m".
+        by: a label to tell apart.
+    """
+    now = f"last_over_time({counter}[{over}])"
+    return f"sum by ({by}) ({now} - ({counter} offset {over} or {now} * 0))"
+
+
 def or_zero(expression: str) -> str:
     """An expression that is 0 while there is nothing to count yet: a counter is not there before it counts."""
     return f"{expression} or vector(0)"

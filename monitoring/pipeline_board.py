@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.panels import Board, Panel, Query, Row, Unit, or_zero, quantiles, rate
+from monitoring.panels import Board, Panel, Query, Row, Unit, growth, or_zero, quantiles, rate
 
 ROUTE = 'route=~"$route"'
 REFUSALS = 'code=~"overloaded|too_many_.+|model_not_ready|deadline_exceeded"'
@@ -84,9 +84,9 @@ STAGES = Row(
         ),
         Panel(
             title="Workers lost",
-            about="Stages begun again because their worker died. More than a few: look for out of memory.",
-            unit=Unit.PER_SECOND,
-            queries=(Query(or_zero(rate("ray_pipeline_stage_retries_total", "stage")), "{{stage}}"),),
+            about="Stages begun again in five minutes, as their worker died. More than a few: is it out of memory?",
+            unit=Unit.COUNT,
+            queries=(Query(or_zero(growth("ray_pipeline_stage_retries_total", "5m", "stage")), "{{stage}}"),),
         ),
     ),
 )

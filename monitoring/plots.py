@@ -17,7 +17,7 @@ import matplotlib as mpl
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.dates import ConciseDateFormatter
-from matplotlib.ticker import EngFormatter, PercentFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, PercentFormatter
 
 from monitoring.grafana import BOARDS
 from monitoring.panels import WIDTH, Board, Panel, Row, Unit
@@ -28,7 +28,7 @@ LEGENDS = 8  # that a small graph has room for
 FORMATTERS = {
     Unit.BYTES: EngFormatter("B"),
     Unit.SECONDS: EngFormatter("s"),
-    Unit.MILLISECONDS: EngFormatter("ms"),
+    Unit.MILLISECONDS: FuncFormatter(lambda value, _: EngFormatter("s")(value / 1000)),
     Unit.PER_SECOND: EngFormatter("/s"),
     Unit.SHARE: PercentFormatter(1.0),
     Unit.PERCENT: PercentFormatter(100.0),
