@@ -46,7 +46,7 @@ AUTOSCALING = Row(
         ),
         Panel(
             title="Utilisation of replicas",
-            about="Share of the calls that replicas take at most, mean over a deployment's replicas.",
+            about="Share of the calls that replicas take at most, over ten minutes, mean over a deployment's replicas.",
             unit=Unit.PERCENT,
             queries=(Query("avg by (deployment) (ray_serve_replica_utilization_percent)", "{{deployment}}"),),
         ),
