@@ -64,10 +64,12 @@ class RecordedSpan(Span):
         self._begun.update_name(name)
 
     def note(self, **facts: Fact) -> None:
-        self._begun.set_attributes(facts)
+        if self._begun.is_recording():  # work may outlive the caller who began it
+            self._begun.set_attributes(facts)
 
     def remark(self, name: str, **facts: Fact) -> None:
-        self._begun.add_event(name, facts)
+        if self._begun.is_recording():
+            self._begun.add_event(name, facts)
 
     def fail(self, why: str) -> None:
         self._begun.set_status(StatusCode.ERROR, why)

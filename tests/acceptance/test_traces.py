@@ -32,6 +32,7 @@ def test_one_trace_from_the_request_to_the_engines_steps(service: RunningService
         made = client.post("/generate", json=body)
         seen = client.post("/segment", json={"image_id": made.json()["image_id"]})
         refused = client.post("/generate", json={"prompt": "x", "width": 7})
+        odd = client.get("/v1/images", headers={b"traceparent": b"\xff\xfe"})
 
     def told() -> list[dict[str, Any]]:
         return [span for span in spans_in(service.spans) if span["context"]["trace_id"] == f"0x{trace_id}"]
@@ -45,6 +46,8 @@ def test_one_trace_from_the_request_to_the_engines_steps(service: RunningService
     assert sorted(returned) == sorted(f"00-{trace_id}-{span['context']['span_id'][2:]}-01" for span in requests)
     (denoising,) = [span for span in spans if span["name"] == "denoise"]
     assert [event["attributes"]["step"] for event in denoising["events"]] == list(range(1, STEPS + 1))
+    assert odd.status_code == 200
+    assert trace_id not in odd.headers["traceparent"]
     components = {span["resource"]["attributes"]["service.name"] for span in spans}
     assert components == {"Ingress", "Diffusion", "Clip", "Segmenter", "Renderer"}
     assert not [line for line in service.spans.read_text().splitlines() if "nobody else asks" in line]
