@@ -87,6 +87,7 @@ async def test_a_batch_is_in_the_trace_of_everyone_who_is_in_it(clip, replica_sp
     image = SharedImage(digest="", pixels=draw_shapes())
     with KeptTraces().of_request("POST", [CALLER]) as request, within(request):
         await asyncio.gather(*(workers.describe(image, None, few) for _ in range(3)), workers.encode_texts(["apple"]))
+        assert (await workers.status("Clip")).ready  # asked for everybody, so in no trace
     await until(lambda: len(spans_in(replica_spans)) == 8)
 
     spans = spans_in(replica_spans)
