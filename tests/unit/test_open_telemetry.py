@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
-from pipeline.settings import TraceSettings
+from cli import main
+from cli.launcher import LaunchOptions, read_config
+from pipeline.settings import ServiceSettings, TraceSettings
 from pipeline.traces import here, open_traces, own_context, span, within
+from tests.service_process import changed_config
 from tests.tracing import CALLER, CALLER_TRACE, spans_in
 
 
@@ -77,6 +83,26 @@ def test_a_file_has_a_line_for_each_span_of_all_who_write_to_it(tmp_path: Path):
 def test_what_is_no_destination_is_refused(to: str):
     with pytest.raises(ValidationError):
         TraceSettings(to=to)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (["--traces", "http://there:4318"], TraceSettings(to="http://there:4318", ratio=0.25)),
+        (["--traces", "off", "--traces-ratio", "1"], TraceSettings(to="off")),
+        (["--traces", "file:spans.jsonl"], TraceSettings(to=f"file:{Path.cwd() / 'spans.jsonl'}", ratio=0.25)),
+        ([], TraceSettings(to="https://here/v1/traces", ratio=0.25)),
+    ],
+)
+def test_the_command_line_goes_before_the_configuration(tmp_path: Path, monkeypatch, said, expected):
+    def configure(application: dict[str, Any]) -> None:
+        application["args"]["traces"] = {"to": "https://here/v1/traces", "ratio": 0.25}
+
+    asked: list[LaunchOptions] = []
+    monkeypatch.setattr(main, "check_exposure", lambda options, **_: asked.append(options) or sys.exit())
+    CliRunner().invoke(main.app, ["serve", "--serve-config", str(changed_config(tmp_path, configure)), *said])
+    args = read_config(asked[0])["applications"][0]["args"]
+    assert ServiceSettings.model_validate(args).traces == expected
 
 
 def test_a_context_of_one_s_own_holds_the_span_alone(tmp_path: Path):
