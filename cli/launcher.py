@@ -56,6 +56,8 @@ class LaunchOptions:
     allow_private_webhooks: bool | None = None
     metrics_port: int = 0  # 0: any free one
     keys: bool | None = None  # whether a request needs an API key
+    traces: str | None = None  # where spans go, as `TraceSettings.to` says
+    traces_ratio: float | None = None
     ingress: ProxyKind = ProxyKind.PLAIN
     num_gpus: float | None = None  # logical GPUs of the Ray we start; None: what the machine has
     serve_config: Path = SERVE_CONFIG
@@ -176,6 +178,8 @@ def read_config(options: LaunchOptions) -> dict[str, Any]:
     )
     if webhooks := _given(allow_private_addresses=options.allow_private_webhooks):
         application["args"]["webhooks"] = application["args"].get("webhooks", {}) | webhooks
+    if traces := _given(to=options.traces, ratio=options.traces_ratio):
+        application["args"]["traces"] = application["args"].get("traces", {}) | traces
     return config
 
 

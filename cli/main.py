@@ -26,7 +26,7 @@ from cli.errors import LaunchError
 from cli.exposure import API_KEY, check_exposure, warnings
 from cli.keys import keys_app
 from cli.launcher import SERVE_CONFIG, LaunchOptions, Service, join, launch, read_config
-from cli.options import DataDir, ServeConfig
+from cli.options import DataDir, ServeConfig, destination
 from cli.ports import free_port
 from cli.proxies import ProxyKind
 from graphs.parameters import GenerateBody
@@ -69,6 +69,18 @@ Ingress = Annotated[
 Keys = Annotated[
     bool | None, typer.Option("--keys/--no-keys", envvar="PIPELINE_KEYS", help="Whether a request needs an API key.")
 ]
+Traces = Annotated[
+    str | None,
+    typer.Option(
+        envvar="PIPELINE_TRACES", help="Where traces go: a collector's http://HOST:4318 (OTLP), file:PATH, or off."
+    ),
+]
+TracesRatio = Annotated[
+    float | None,
+    typer.Option(
+        envvar="PIPELINE_TRACES_RATIO", min=0, max=1, help="How many of the requests without a traceparent are traced."
+    ),
+]
 OpenToAnyone = Annotated[
     bool,
     typer.Option(
@@ -94,6 +106,8 @@ def serve(
     keys: Keys = None,
     open_to_anyone: OpenToAnyone = False,
     ingress: Ingress = ProxyKind.PLAIN,
+    traces: Traces = None,
+    traces_ratio: TracesRatio = None,
 ) -> None:
     """Serve the API and the dashboard until Ctrl-C. What isn't said here is as serve_config.yaml says."""
     options = LaunchOptions(
@@ -108,6 +122,8 @@ def serve(
         serve_config=serve_config,
         keys=keys,
         ingress=ingress,
+        traces=traces and destination(traces),
+        traces_ratio=traces_ratio,
     )
     with explained():
         if address is not None:

@@ -13,3 +13,9 @@ DataDir = Annotated[
 ServeConfig = Annotated[
     Path, typer.Option(envvar="PIPELINE_SERVE_CONFIG", help="Replicas, autoscaling and GPU fractions.")
 ]
+
+
+def destination(traces: str) -> str:
+    """Where traces go, whatever folder a process that sends them runs in."""
+    kind, _, path = traces.partition(":")
+    return f"file:{Path(path).expanduser().absolute()}" if kind == "file" and path else traces

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +13,11 @@ import numpy as np
 from ray import serve
 
 from deployments.engine_host import EngineHost
+from deployments.traced_calls import traced
 from pipeline.records import Computed, Descriptions, ModelStatus, Pixels, Segmentation, Vectors
 from pipeline.regions import masked_crops
-from pipeline.settings import Accelerator, ClipSettings, Labelling
+from pipeline.settings import UNTRACED, Accelerator, ClipSettings, Labelling, TraceSettings
+from pipeline.traces import Span, here, open_traces, span
 
 if TYPE_CHECKING:
     from pipeline.engines.clip import ClipEngine
@@ -30,6 +33,7 @@ class _Asked:
     segmentation: Segmentation | None
     labelling: Labelling
     answer: asyncio.Future[Descriptions]
+    span: Span
 
 
 @serve.deployment(
@@ -41,31 +45,43 @@ class _Asked:
 class Clip:
     """A shell round `ClipEngine`: calls that wait together are answered together."""
 
-    def __init__(self, settings: ClipSettings, accelerator: Accelerator, threads: int) -> None:
+    def __init__(
+        self,
+        settings: ClipSettings,
+        accelerator: Accelerator,
+        threads: int,
+        traces: TraceSettings = UNTRACED,
+    ) -> None:
         def load(device: str) -> ClipEngine:
             from pipeline.engines.clip import ClipEngine
 
             return ClipEngine(settings, device)
 
+        self.traces = open_traces(traces, "Clip")
         self._host = EngineHost("Clip", load, accelerator, threads, lambda engine: engine.fingerprint)
         self._asked: list[_Asked] = []
         self._driver: asyncio.Task[None] | None = None
 
+    @traced
     async def describe(
         self, image: Pixels, segmentation: Segmentation | None, labelling: Labelling
     ) -> Computed[Descriptions]:
         """Classify an image, (h, w, 3) uint8, or each region of it: its crop, everything outside its mask blanked."""
         self._host.begin()
         answer: asyncio.Future[Descriptions] = asyncio.get_running_loop().create_future()
-        self._asked.append(_Asked(image=image, segmentation=segmentation, labelling=labelling, answer=answer))
+        self._asked.append(
+            _Asked(image=image, segmentation=segmentation, labelling=labelling, answer=answer, span=here())
+        )
         if self._driver is None or self._driver.done():
             self._driver = asyncio.create_task(self._drive())
         return Computed(value=await answer, model=self._host.fingerprint)
 
+    @traced
     async def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Encode texts, (n, d) unit norm."""
-        return await self._host.call(lambda engine: engine.encode_texts(texts))
+        return await self._host.call(span("forward", texts=len(texts))(lambda engine: engine.encode_texts(texts)))
 
+    @traced
     async def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
         """Count the tokens of texts, each with its beginning and end."""
         return await self._host.run(lambda engine: engine.count_tokens(texts))
@@ -80,12 +96,16 @@ class Clip:
             wanted = [asked for asked in self._asked if not asked.answer.done()]  # who has gone is cancelled
             batch = [asked for asked in wanted if asked.labelling == wanted[0].labelling][:CALLS_TOGETHER]
             self._asked = [asked for asked in wanted if asked not in batch]
+            began_ns = time.time_ns()
             for asked, answer in zip(batch, await self._answer(batch), strict=True):
                 if asked.answer.done():
                     continue
+                forward = asked.span.child("forward", since_ns=began_ns, calls=len(batch))
                 if isinstance(answer, Exception):
+                    forward.end(answer)
                     asked.answer.set_exception(answer)
                 else:
+                    forward.end()
                     asked.answer.set_result(answer)
 
     async def _answer(self, batch: list[_Asked]) -> Sequence[Descriptions | Exception]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -12,13 +14,36 @@ from ray import serve
 from ray.serve.metrics import Counter
 
 from deployments.engine_host import EngineHost
+from deployments.traced_calls import traced
 from pipeline.records import Computed, GenerationRequest, ModelStatus, Pixels, StepProgress
-from pipeline.settings import Accelerator, DiffusionSettings
+from pipeline.settings import UNTRACED, Accelerator, DiffusionSettings, TraceSettings
+from pipeline.traces import NOTHING, Span, open_traces
 
 if TYPE_CHECKING:
     from pipeline.engines.continuous import ContinuousDiffusion, Happening, Order
 
-Outcomes = asyncio.Queue[StepProgress | Pixels | Exception]
+Outcome = StepProgress | Pixels | Exception
+
+
+@dataclass(kw_only=True, slots=True)
+class _Stream:
+    """A request in hand."""
+
+    span: Span
+    outcomes: asyncio.Queue[Outcome] = field(default_factory=asyncio.Queue)
+    denoising: Span = NOTHING  # a part of it
+
+    def put(self, outcome: Outcome, *, since_ns: int, images: int) -> None:
+        """Tell of a piece of work that began at `since_ns` on the wall clock and was done for so many images."""
+        if isinstance(outcome, StepProgress):
+            if self.denoising is NOTHING:
+                self.denoising = self.span.child("denoise", since_ns=since_ns, steps=outcome.num_steps)
+            self.denoising.remark("step", step=outcome.step, images=images)
+            if outcome.step == outcome.num_steps:
+                self.denoising.end()
+        elif not isinstance(outcome, Exception):
+            self.span.child("decode", since_ns=since_ns).end()
+        self.outcomes.put_nowait(outcome)
 
 
 @serve.deployment(
@@ -30,7 +55,13 @@ Outcomes = asyncio.Queue[StepProgress | Pixels | Exception]
 class Diffusion:
     """A shell round `ContinuousDiffusion`: requests join and leave between its steps."""
 
-    def __init__(self, settings: DiffusionSettings, accelerator: Accelerator, threads: int) -> None:
+    def __init__(
+        self,
+        settings: DiffusionSettings,
+        accelerator: Accelerator,
+        threads: int,
+        traces: TraceSettings = UNTRACED,
+    ) -> None:
         def load(device: str) -> ContinuousDiffusion:
             from pipeline.engines.continuous import ContinuousDiffusion
             from pipeline.engines.diffusion import DiffusionEngine
@@ -39,41 +70,51 @@ class Diffusion:
             engine.warm_up(settings.batch_rows if settings.compiled else settings.batch_rows[:1])
             return ContinuousDiffusion(engine, settings.batch_rows)
 
+        self.traces = open_traces(traces, "Diffusion")
         self._host = EngineHost("Diffusion", load, accelerator, threads, lambda runner: runner.fingerprint)
         self._steps = Counter("pipeline_engine_steps", description="Denoising steps computed, of all images.")
         self._filled = Counter("pipeline_engine_rows_filled", description="Rows of the UNet's batches with an image.")
         self._computed = Counter("pipeline_engine_rows_computed", description="Rows of the UNet's batches, of all.")
-        self._streams: dict[str, Outcomes] = {}  # of requests in hand
+        self._streams: dict[str, _Stream] = {}  # of requests in hand
         self._coming: list[Order] = []
         self._going: list[str] = []
         self._driver: asyncio.Task[None] | None = None
 
     async def generate(
-        self, request: GenerationRequest, owner: str = "", source: Pixels | None = None, previews: bool = False
+        self,
+        request: GenerationRequest,
+        owner: str = "",
+        source: Pixels | None = None,
+        previews: bool = False,
+        traceparent: str = "",
     ) -> AsyncIterator[StepProgress | Computed[Pixels]]:
         """Yield the progress of each step, and the image, (h, w, 3) uint8, last.
 
         Args:
             source: (h', w', 3) uint8, of the image that `request.source` names.
             previews: whether anybody wants to see it on the way.
+            traceparent: of the caller's span, if it has one.
         """
         from pipeline.engines.continuous import Order
         from pipeline.engines.origins import origin_of
 
         origin = None if source is None else origin_of(request, source)
         order = Order(key=uuid4().hex, request=request, owner=owner, origin=origin, previews=previews)
-        outcomes = self._join(order)
-        try:
-            while isinstance(outcome := await outcomes.get(), StepProgress):
-                yield outcome
-            if isinstance(outcome, Exception):
-                raise outcome
-            yield Computed(value=outcome, model=self._host.fingerprint)
-        finally:
-            del self._streams[order.key]
-            self._going.append(order.key)
-            self._wake()
+        with self.traces.under(traceparent, "Diffusion.generate", kind="server") as span:
+            stream = self._join(order, span)
+            try:
+                while isinstance(outcome := await stream.outcomes.get(), StepProgress):
+                    yield outcome
+                if isinstance(outcome, Exception):
+                    raise outcome
+                yield Computed(value=outcome, model=self._host.fingerprint)
+            finally:
+                stream.denoising.end()
+                del self._streams[order.key]
+                self._going.append(order.key)
+                self._wake()
 
+    @traced
     async def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
         """Count the tokens of texts, each with its beginning and end."""
         return await self._host.run(lambda runner: runner.count_tokens(texts))  # its tokenizer is one thread's
@@ -82,13 +123,12 @@ class Diffusion:
         """Tell whether the model is loaded."""
         return self._host.status()
 
-    def _join(self, order: Order) -> Outcomes:
+    def _join(self, order: Order, span: Span) -> _Stream:
         self._host.begin()
-        outcomes: Outcomes = asyncio.Queue()
-        self._streams[order.key] = outcomes
+        stream = self._streams[order.key] = _Stream(span=span)
         self._coming.append(order)
         self._wake()
-        return outcomes
+        return stream
 
     def _wake(self) -> None:
         if self._driver is None or self._driver.done():
@@ -100,11 +140,12 @@ class Diffusion:
             coming = [order for order in self._coming if order.key in self._streams]
             work = partial(advance, coming=coming, going=self._going)
             self._coming, self._going = [], []
+            began_ns = time.time_ns()
             try:
                 happenings = await self._host.run(work)
             except Exception as error:  # the runner itself is broken: nobody may wait for ever
-                for outcomes in self._streams.values():
-                    outcomes.put_nowait(error)
+                for stream in self._streams.values():
+                    stream.outcomes.put_nowait(error)
                 raise
             rows = self._host.engine.take_rows()
             if rows.computed:
@@ -114,7 +155,8 @@ class Diffusion:
                 if isinstance(happening.outcome, StepProgress):
                     self._steps.inc()
                 if happening.key in self._streams:
-                    self._streams[happening.key].put_nowait(happening.outcome)
+                    stream = self._streams[happening.key]
+                    stream.put(happening.outcome, since_ns=began_ns, images=len(happenings))
 
 
 def advance(runner: ContinuousDiffusion, coming: list[Order], going: list[str]) -> list[Happening]:

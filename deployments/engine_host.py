@@ -6,6 +6,7 @@ The first lines of a replica's life import torch, so this module imports it, and
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import math
 import os
@@ -122,21 +123,20 @@ class EngineHost(Generic[E]):
         engine = self.engine
         async with self._turns.taken(background=False):
             self._calls.inc()
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work, engine)
+            return await self._in_thread(partial(work, engine))
 
     async def stream(
         self, start: Callable[[E], Generator[T, None, None]], background: bool = False
     ) -> AsyncGenerator[T, None]:
         """Run work that yields: where it does, a caller who went away stops it, and background work gives way."""
         engine = self.engine
-        loop = asyncio.get_running_loop()
         async with self._turns.taken(background) as give_way:
             self._calls.inc()
             iterator = start(engine)
             done = object()
             try:
-                while (item := await loop.run_in_executor(self._thread, next, iterator, done)) is not done:
-                    yield item  # type: ignore[misc]  # the sentinel is the only other type
+                while (item := await self._in_thread(partial(next, iterator, done))) is not done:
+                    yield item
                     await give_way()
             finally:
                 # A step may still be running; the thread takes this up after it.
@@ -147,6 +147,10 @@ class EngineHost(Generic[E]):
         async with aclosing(self.stream(start, background)) as items:
             *_, last = [item async for item in items]
         return last
+
+    def _in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Work in the engine's thread, in the span of whoever calls."""
+        return asyncio.get_running_loop().run_in_executor(self._thread, contextvars.copy_context().run, work)
 
 
 def _prepare_process(accelerator: Accelerator, threads: int) -> str:

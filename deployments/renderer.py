@@ -6,9 +6,11 @@ import asyncio
 
 from ray import serve
 
+from deployments.traced_calls import traced
 from pipeline import drawing, images, uploads
 from pipeline.records import Computed, Drawings, Encoding, Pixels, Segmentation, Upload
-from pipeline.settings import Drawing
+from pipeline.settings import UNTRACED, Drawing, TraceSettings
+from pipeline.traces import open_traces
 
 
 @serve.deployment(
@@ -20,15 +22,21 @@ from pipeline.settings import Drawing
 class Renderer:
     """OpenCV releases the interpreter while it works, so threads are enough."""
 
+    def __init__(self, traces: TraceSettings = UNTRACED) -> None:
+        self.traces = open_traces(traces, "Renderer")
+
+    @traced
     async def render(self, image: Pixels, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]:
         """Draw the overlay and the spotlights of an image, (h, w, 3) uint8."""
         drawings = await asyncio.to_thread(drawing.render, image, segmentation, style)
         return Computed(value=drawings, model="")
 
+    @traced
     async def decode_upload(self, data: bytes) -> Upload:
         """Decode a picture from outside."""
         return await asyncio.to_thread(uploads.decode_upload, data)
 
+    @traced
     async def encode(self, image: Pixels, encoding: Encoding) -> bytes:
         """Encode an image, (h, w, 3) uint8."""
         return await asyncio.to_thread(images.encode, image, encoding)

@@ -9,9 +9,11 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 
 from deployments.engine_host import EngineHost
+from deployments.traced_calls import traced
 from pipeline.errors import ModelNotReady
 from pipeline.records import Computed, ModelStatus, Pixels, PointsAndBox, Segmentation, StepProgress
-from pipeline.settings import Accelerator, Everything, Sam2Settings, Sam3Settings
+from pipeline.settings import UNTRACED, Accelerator, Everything, Sam2Settings, Sam3Settings, TraceSettings
+from pipeline.traces import open_traces
 
 if TYPE_CHECKING:
     from pipeline.engines.sam2 import Sam2Engine
@@ -31,16 +33,23 @@ class Segmenter:
     """A shell round `Sam2Engine`, and `Sam3Engine` where the profile has one."""
 
     def __init__(
-        self, settings: Sam2Settings, accelerator: Accelerator, threads: int, sam3: Sam3Settings | None = None
+        self,
+        settings: Sam2Settings,
+        accelerator: Accelerator,
+        threads: int,
+        sam3: Sam3Settings | None = None,
+        traces: TraceSettings = UNTRACED,
     ) -> None:
         def load(device: str) -> Sam2Engine:
             from pipeline.engines.sam2 import Sam2Engine
 
             return Sam2Engine(settings, device)
 
+        self.traces = open_traces(traces, "Segmenter")
         self._host = EngineHost("Segmenter", load, accelerator, threads, lambda engine: engine.fingerprint)
         self._sam3 = None if sam3 is None else _sam3_host(sam3, accelerator, threads)
 
+    @traced
     async def segment(self, image: Pixels, parameters: Everything, background: bool = False) -> Computed[Segmentation]:
         """Find every region of an image, (h, w, 3) uint8; background work waits for others between batches."""
         found: StepProgress | Segmentation = await self._host.last(
@@ -50,6 +59,7 @@ class Segmenter:
             raise RuntimeError("the engine ended without a segmentation")
         return Computed(value=found, model=self._host.fingerprint)
 
+    @traced
     async def segment_prompts(
         self, image: Pixels, prompts: Sequence[PointsAndBox], parameters: Everything
     ) -> Computed[Segmentation]:
@@ -57,6 +67,7 @@ class Segmenter:
         found = await self._host.call(lambda engine: engine.segment_prompts(image, prompts, parameters))
         return Computed(value=found, model=self._host.fingerprint)
 
+    @traced
     async def find(self, image: Pixels, text: str, parameters: Sam3Settings) -> Computed[Segmentation]:
         """Cut out everything in an image, (h, w, 3) uint8, that a text names."""
         if self._sam3 is None:

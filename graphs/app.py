@@ -44,8 +44,8 @@ def build(settings: ServiceSettings) -> Application:
 
     return sized(Ingress).bind(
         settings,
-        diffusion=sized(Diffusion).bind(profile.diffusion, accelerator, profile.threads),
-        clip=sized(Clip).bind(profile.clip, accelerator, profile.threads),
-        segmenter=sized(Segmenter).bind(profile.sam2, accelerator, profile.threads, profile.sam3),
-        renderer=sized(Renderer).bind(),
+        diffusion=sized(Diffusion).bind(profile.diffusion, accelerator, profile.threads, settings.traces),
+        clip=sized(Clip).bind(profile.clip, accelerator, profile.threads, settings.traces),
+        segmenter=sized(Segmenter).bind(profile.sam2, accelerator, profile.threads, profile.sam3, settings.traces),
+        renderer=sized(Renderer).bind(settings.traces),
     )

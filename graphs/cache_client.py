@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from pipeline.cache import Busy, CacheKey, Hit, Lease
 from pipeline.settings import CacheSettings
+from pipeline.traces import span
 
 T = TypeVar("T")
 
@@ -89,8 +90,9 @@ class CacheClient:
 
     async def _ask(self, operation: str, request_id: str, call: Awaitable[T], extra_s: float = 0.0) -> T | None:
         try:
-            async with asyncio.timeout(self._settings.call_deadline_s + extra_s):
-                return await call
+            with span(f"cache {operation}"):
+                async with asyncio.timeout(self._settings.call_deadline_s + extra_s):
+                    return await call
         except Exception:  # whatever is wrong with the cache, the work goes on
             if operation in ("acquire", "wait"):
                 self._resume_at = time.monotonic() + PAUSE_S

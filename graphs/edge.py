@@ -1,4 +1,4 @@
-"""The outermost layer of every HTTP request: its id, its deadline, the door, its body's bound, one shape of errors."""
+"""The outermost layer of every HTTP request: id, trace, deadline, the door, its body's bound, one shape of errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graphs.openai_errors import EDITS, openai_error, openai_status, speaks_openai
-from graphs.paths import path_of
+from graphs.paths import QUIET_ROUTES, path_of
 from pipeline.errors import (
     BodyTooLarge,
     DeadlineExceeded,
@@ -32,7 +32,9 @@ from pipeline.errors import (
     Unauthorized,
 )
 from pipeline.events import Event, RequestFinished
+from pipeline.jobs import SERVER_ERROR
 from pipeline.settings import Admission
+from pipeline.traces import Span, Traces, within
 
 CLIENT_GONE = 499  # nginx's code for a client that hung up; only logs and metrics see it
 UPLOADS = frozenset({"/v1/images/upload", EDITS})  # the routes whose bodies hold pictures
@@ -52,6 +54,7 @@ class Edge:
 
     Args:
         enter: the door: holds a place for a request until it is answered.
+        traces: begins each request's, or goes on with the one that it came in.
     """
 
     def __init__(
@@ -61,18 +64,32 @@ class Edge:
         admission: Admission,
         enter: Callable[[Scope], AbstractAsyncContextManager[None]],
         emit: Callable[[Event], None],
+        traces: Traces,
     ) -> None:
         self._app = app
         self._admission = admission
         self._enter = enter
         self._emit = emit
+        self._traces = traces
         self._in_hand: set[str] = set()  # request ids: who sends one again at the same time gets another
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        call = _Call(scope, send, self._in_hand)
+        with self._span(scope) as span, within(span):
+            await self._answer(_Call(scope, send, self._in_hand, span), scope, receive)
+
+    def _span(self, scope: Scope) -> Span:
+        headers = Headers(scope=scope)
+        return self._traces.of_request(
+            scope["method"],
+            headers.getlist("traceparent"),
+            headers.get("tracestate", ""),
+            is_routine=path_of(scope) in QUIET_ROUTES,
+        )
+
+    async def _answer(self, call: _Call, scope: Scope, receive: Receive) -> None:
         try:
             async with asyncio.timeout(self._admission.deadline_s) as deadline, self._enter(scope):
                 scope["state"] |= {"deadline_s": self._admission.deadline_s, "deadline": deadline}
@@ -100,9 +117,10 @@ class Edge:
 class _Call:
     """One request on its way through."""
 
-    def __init__(self, scope: Scope, send: Send, in_hand: set[str]) -> None:
+    def __init__(self, scope: Scope, send: Send, in_hand: set[str], span: Span) -> None:
         self._scope = scope
         self._send = send
+        self._span = span
         self._started = time.monotonic()
         given = Headers(scope=scope).get("x-request-id", "")
         self._echo = not given  # Serve's proxy makes an id for requests without one and echoes it itself
@@ -117,6 +135,9 @@ class _Call:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers.update(self._scope["state"].get("headers", {}))
+            if self._span.traceparent:
+                # The standard says nothing of answers; `traceresponse` is what a draft of it calls the same.
+                headers.update({"traceparent": self._span.traceparent, "traceresponse": self._span.traceparent})
             if self._echo:
                 headers.append("X-Request-ID", self.request_id)
         await self._send(message)
@@ -129,12 +150,19 @@ class _Call:
 
     def finished(self) -> RequestFinished:
         error: PipelineError | None = self._scope["state"].get("error")
-        route = self._scope.get("route")
+        route = getattr(self._scope.get("route"), "path", "unmatched")
+        status = self.status or CLIENT_GONE
+        self._span.rename(f"{self._scope['method']} {route}")
+        self._span.note(**{"http.route": route, "http.response.status_code": status, "request_id": self.request_id})
+        if error is not None:
+            self._span.note(**{"error.type": error.code})
+        if status >= SERVER_ERROR:
+            self._span.fail(error.code if error else str(status))
         return RequestFinished(
             request_id=self.request_id,
-            route=getattr(route, "path", "unmatched"),
+            route=route,
             method=self._scope["method"],
-            status=self.status or CLIENT_GONE,
+            status=status,
             seconds=time.monotonic() - self._started,
             code=error.code if error else "",
             detail=str(error) if error else "",

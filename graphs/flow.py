@@ -24,7 +24,7 @@ from graphs.stages import DESCRIBE, DESCRIBE_REGIONS, RENDER, SEGMENT
 from graphs.together import together
 from graphs.webhook_dispatcher import WebhookDispatcher
 from graphs.workers import SharedImage, TextModelName, Workers, retried
-from pipeline.events import Event
+from pipeline.events import Event, StageRetried
 from pipeline.jobs import IdempotencyKey
 from pipeline.png_text import read_parameters
 from pipeline.records import (
@@ -41,6 +41,7 @@ from pipeline.records import (
 )
 from pipeline.settings import Profile, ServiceSettings
 from pipeline.store import Store
+from pipeline.traces import Traces, here
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +68,7 @@ class Flow:
     Args:
         put: makes a reference of pixels that workers can be given.
         emit: takes every event.
+        traces: begins and goes on with those of requests; none if left out.
     """
 
     def __init__(
@@ -81,9 +83,11 @@ class Flow:
         hub: Hub | None,
         put: Callable[[Pixels], Any],
         emit: Callable[[Event], None],
+        traces: Traces | None = None,
     ) -> None:
         self.profile = profile
         self.models = models
+        self.traces = traces or Traces()
         self.followers = Followers()
         self._emit = emit
         self.gallery = Gallery(store, workers, put, self.emit, embeds_parameters=settings.embed_parameters)
@@ -113,6 +117,7 @@ class Flow:
             gate=generations,
             describe=self.describe,
             emit=self.emit,
+            traces=self.traces,
         )
         self.questions = Questions(profile.clip, workers, self.describe, self.describe_regions, self.emit)
         self.jobs = self.generations.jobs
@@ -132,6 +137,8 @@ class Flow:
     def emit(self, event: Event) -> None:
         """Tell everybody who listens."""
         self.followers.notify(event)
+        if isinstance(event, StageRetried):
+            here().remark("worker lost", stage=event.stage)
         self._emit(event)
 
     async def upload(

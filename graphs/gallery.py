@@ -19,6 +19,7 @@ from pipeline.jobs import IdempotencyKey, Lease
 from pipeline.png_text import PARAMETERS, with_text, write_parameters
 from pipeline.records import Encoding, GenerationRequest, ImageRecord, Pixels
 from pipeline.store import ImageFilter, Store, StoreFacts, new_id
+from pipeline.traces import span
 
 MAX_ENCODED_BYTES = 32 << 20  # of images in other formats and sizes
 
@@ -99,7 +100,8 @@ class Gallery:
             digest=digest,
             seconds=time.monotonic() - started,
         )
-        kept = await asyncio.to_thread(self._store.add, record, png, sessions, created, lease, key)
+        with span("store image", image_id=record.image_id, size_bytes=len(png)):
+            kept = await asyncio.to_thread(self._store.add, record, png, sessions, created, lease, key)
         if kept is record:
             self._emit(created)
         return kept

@@ -24,6 +24,7 @@ from pipeline.notices import Notice
 from pipeline.records import Description, GenerationRequest, ImageRecord
 from pipeline.settings import ServiceSettings
 from pipeline.store import Store, new_id
+from pipeline.traces import Traces, here, span
 
 LONG_LIFE = 1000  # notices of one job
 
@@ -59,11 +60,12 @@ class Generations:
         gate: Gate,
         describe: Callable[[ImageRecord, str, bool], Coroutine[Any, Any, Description]],
         emit: Callable[[Event], None],
+        traces: Traces,
     ) -> None:
         self.gate = gate
         self.jobs = JobRunner(
             store.jobs,
-            ImageMaker(workers, gallery, feed, emit).make,
+            ImageMaker(workers, gallery, feed, emit, traces).make,
             capacity=settings.admission.max_generations,
             max_waiting=settings.admission.max_waiting_jobs,
             max_unfinished=settings.limits.unfinished_jobs,
@@ -231,11 +233,12 @@ class Generations:
             kind=GENERATE,
             owner=order.owner,
             request_id=order.request_id,
-            request=asdict(order.request) | {PREVIEWS: previews},
+            request=asdict(order.request) | {PREVIEWS: previews} | here().carried,
             sessions=tuple(order.sessions),
             is_waited_for=is_waited_for,
         )
-        return await self.jobs.submit(job, order.key)
+        with span("accept job", job_id=job_id):
+            return await self.jobs.submit(job, order.key)
 
     async def _generated(self, job: Job, *, background: bool = False) -> GeneratedImage:
         """What a settled job made, described; in the background, that needs no admission. Raises as `_record` does."""

@@ -16,9 +16,10 @@ from graphs.workers import SharedImage, WorkerDied, Workers
 from pipeline import images
 from pipeline.errors import StageFailed, WorkerLost
 from pipeline.events import Event, GenerationStarted, GenerationStepped, PreviewShown, StageRetried
-from pipeline.jobs import MAX_ATTEMPTS, PREVIEWS, Job, Lease
+from pipeline.jobs import MAX_ATTEMPTS, PREVIEWS, TRACEPARENT, Job, Lease
 from pipeline.notices import STEPPED, Notice
 from pipeline.records import Computed, GenerationRequest, Pixels, StepProgress
+from pipeline.traces import Traces, within
 
 GENERATE = "generate"  # the kind of job that makes an image
 
@@ -28,13 +29,17 @@ class ImageMaker:
 
     Args:
         emit: takes every event.
+        traces: goes on with those of the requests that ordered the images, in whichever process they were.
     """
 
-    def __init__(self, workers: Workers, gallery: Gallery, feed: Feed, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self, workers: Workers, gallery: Gallery, feed: Feed, emit: Callable[[Event], None], traces: Traces
+    ) -> None:
         self._workers = workers
         self._gallery = gallery
         self._feed = feed
         self._emit = emit
+        self._traces = traces
 
     async def make(self, job: Job, lease: Lease) -> None:
         """Do a job; its image and its success are kept together.
@@ -44,6 +49,17 @@ class ImageMaker:
             ImageNotFound: the image it was to be made from is gone.
             LeaseLost: the job is somebody else's by now.
         """
+        part = self._traces.under(
+            job.order.request.get(TRACEPARENT, ""),
+            f"stage {GENERATE}",
+            request_id=job.order.request_id,
+            job_id=job.job_id,
+            attempt=lease.attempt,
+        )
+        with part, within(part):
+            await self._make(job, lease)
+
+    async def _make(self, job: Job, lease: Lease) -> None:
         request, request_id = GenerationRequest.from_dict(job.order.request), job.order.request_id
         started = time.monotonic()
         self._emit(

@@ -30,6 +30,7 @@ from pipeline.events import Event
 from pipeline.records import GenerationRequest
 from pipeline.settings import ServiceSettings
 from pipeline.store import open_store
+from pipeline.traces import open_traces
 
 SWEEP_INTERVAL_S = 600.0
 THREADS = 16
@@ -74,6 +75,7 @@ class Ingress:
             hub=RemoteHub(),
             put=ray.put,
             emit=self._emit,
+            traces=open_traces(settings.traces, "Ingress"),
         )
 
         if settings.reactions.enabled:
@@ -101,6 +103,7 @@ class Ingress:
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
+        await asyncio.to_thread(self._flow.traces.close)
 
     async def follow(
         self, request: GenerationRequest, session: str, request_id: str

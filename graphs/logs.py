@@ -11,6 +11,7 @@ from typing import Literal
 
 import orjson
 
+from graphs.paths import QUIET_ROUTES
 from pipeline.events import (
     CacheBypassed,
     Event,
@@ -28,8 +29,6 @@ from pipeline.events import (
 
 LOGGER_NAME = "ai_pipeline"
 TEXT_FORMAT = "%(asctime)s [%(levelname)s] %(message)s"
-
-QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds by machines
 
 logger = logging.getLogger(LOGGER_NAME)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from starlette.types import Scope
 
+QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds by machines
+
 
 def path_of(scope: Scope) -> str:
     """The path as routes name it."""

@@ -17,6 +17,7 @@ from graphs.stage_runner import StageRunner
 from graphs.stages import STAGES
 from pipeline.errors import PipelineError
 from pipeline.events import Event, ImageCreated
+from pipeline.traces import Span, here, span, within
 
 logger = logging.getLogger("ai_pipeline")
 
@@ -31,7 +32,7 @@ class Reactions:
     def __init__(self, gallery: Gallery, stages: StageRunner, max_waiting: int) -> None:
         self._gallery = gallery
         self._stages = stages
-        self._waiting: deque[ImageCreated] = deque(maxlen=max_waiting)
+        self._waiting: deque[tuple[ImageCreated, Span]] = deque(maxlen=max_waiting)
         self._more = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -39,7 +40,7 @@ class Reactions:
         """Take note of an event; begins the work if it is the first."""
         if not isinstance(event, ImageCreated):
             return
-        self._waiting.append(event)
+        self._waiting.append((event, here()))
         self._more.set()
         if self._task is None:  # in a context of its own: this one is cancelled with the request
             self._task = asyncio.get_running_loop().create_task(self._work(), context=contextvars.Context())
@@ -48,7 +49,9 @@ class Reactions:
         while True:
             await self._more.wait()
             while self._waiting:
-                await self._follow(self._waiting.popleft())
+                created, around = self._waiting.popleft()
+                with within(around), span("reaction", request_id=created.request_id, image_id=created.image_id):
+                    await self._follow(created)
             self._more.clear()
 
     async def _follow(self, created: ImageCreated) -> None:

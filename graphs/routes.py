@@ -76,7 +76,9 @@ def build_http_app(flow: Flow, settings: ServiceSettings, door: Door | None = No
     app.include_router(_service_routes(flow, settings))
     answer_errors(app)
     document_proxy(app)
-    app.add_middleware(Edge, admission=settings.admission, enter=(door or Door()).entered, emit=flow.emit)
+    app.add_middleware(
+        Edge, admission=settings.admission, enter=(door or Door()).entered, emit=flow.emit, traces=flow.traces
+    )
     return app
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from graphs.parameters import Prompt
-from pipeline.jobs import PREVIEWS, Job, JobState
+from pipeline.jobs import BESIDE, Job, JobState
 from pipeline.records import (
     Description,
     Descriptions,
@@ -65,7 +65,7 @@ class JobStatus(BaseModel):
             state=job.state,
             attempts=job.attempts,
             cancel_requested=job.cancel_requested,
-            request={name: value for name, value in job.order.request.items() if name != PREVIEWS},
+            request={name: value for name, value in job.order.request.items() if name not in BESIDE},
             result=None if job.result is None else dict(job.result),
             problem=None if job.problem is None else {k: v for k, v in job.problem.items() if k != "facts"},
             created_at=job.created_at,

@@ -1,16 +1,18 @@
 """Work that several callers wait for, done once.
 
 The work belongs to nobody: it runs in a task with a fresh context, because a Serve call made in a request's context
-is cancelled along with that request, even under `asyncio.shield`. When the last caller is gone, it stops.
+is cancelled along with that request, even under `asyncio.shield`. When the last caller is gone, it stops. Only in a
+trace it is who began it that it belongs under; the spans of others are linked to it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+from pipeline.traces import Span, here, own_context
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -19,6 +21,7 @@ T = TypeVar("T")
 @dataclass(slots=True)
 class _Run(Generic[T]):
     task: asyncio.Task[T]
+    began_in: Span
     waiters: int = 0
 
 
@@ -42,9 +45,11 @@ class SharedRuns(Generic[K, T]):
         """
         run = self._runs.get(key)
         if run is None:
-            task = asyncio.get_running_loop().create_task(start(), context=contextvars.Context())
-            run = self._runs[key] = _Run(task)
+            task = asyncio.get_running_loop().create_task(start(), context=own_context())
+            run = self._runs[key] = _Run(task, here())
             task.add_done_callback(lambda _: self._forget(key, run))
+        else:
+            here().link(run.began_in)
         run.waiters += 1
         try:
             return await asyncio.shield(run.task)

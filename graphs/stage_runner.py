@@ -23,10 +23,11 @@ from graphs.stages import DESCRIBE, Stage
 from graphs.workers import Workers, retried
 from pipeline import artifacts
 from pipeline.cache import CacheKey, Hit, Lease, SizedLru, parameter_digest
-from pipeline.events import CacheBypassed, Event, ResultReused
+from pipeline.events import CacheBypassed, Event, ResultReused, Source
 from pipeline.records import Artifact, Computed, Descriptions, ImageRecord
 from pipeline.settings import CacheSettings, Profile
 from pipeline.store import Store
+from pipeline.traces import here, span
 
 logger = logging.getLogger("ai_pipeline")
 
@@ -82,15 +83,20 @@ class StageRunner:
             Overloaded: it would have to be computed, and too many requests wait for that already.
             ModelNotReady, StageFailed, WorkerLost: from the workers.
         """
-        key = await self._key(stage, record)
-        recent = self._recent.get(key)
-        if recent is not None:
-            self._emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source="memory"))
-            return await self._labelled(stage, record, recent)
-        if key in self._runs:
-            self._emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source="run"))
-        result = await self._runs.join(key, lambda: self._run(stage, key, record, request_id, background))
-        return await self._labelled(stage, record, result)
+        with span(f"stage {stage.name}", request_id=request_id, image_id=record.image_id, background=background):
+            key = await self._key(stage, record)
+            result = self._recent.get(key)
+            if result is not None:
+                self._reuse("memory", stage, record, request_id)
+            else:
+                if key in self._runs:
+                    self._reuse("run", stage, record, request_id)
+                result = await self._runs.join(key, lambda: self._run(stage, key, record, request_id, background))
+            return await self._labelled(stage, record, result)
+
+    def _reuse(self, source: Source, stage: Stage[Artifact], record: ImageRecord, request_id: str) -> None:
+        here().note(source=source)
+        self._emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source=source))
 
     async def _labelled(self, stage: Stage[Artifact], record: ImageRecord, result: Artifact) -> Artifact:
         """Let an image be found by what it shows, wherever the result came from."""
@@ -109,15 +115,14 @@ class StageRunner:
     ) -> Artifact:
         reply = await self._cache.acquire(key, request_id)
         if isinstance(reply, Hit):
-            self._emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source="cache"))
+            self._reuse("cache", stage, record, request_id)
             return self._remember(key, reply.value, artifacts.decode(reply.value))
         async with self._cache.holding(key, reply, request_id):
-            kept = await asyncio.to_thread(self._kept, key)
+            with span("store read"):
+                kept = await asyncio.to_thread(self._kept, key)
             if kept is not None:
                 encoded, artifact = kept
-                self._emit(
-                    ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source="store")
-                )
+                self._reuse("store", stage, record, request_id)
                 await self._offer(key, reply, encoded, request_id)
                 return self._remember(key, encoded, artifact)
             with nullcontext() if background else self._admitted(request_id):
@@ -130,7 +135,8 @@ class StageRunner:
                 key = await self._key(stage, record)
             encoded = artifacts.encode(computed.value)
             await self._offer(key, reply, encoded, request_id)
-        await asyncio.to_thread(self._keep, key, encoded)
+        with span("store write", size_bytes=len(encoded)):
+            await asyncio.to_thread(self._keep, key, encoded)
         return self._remember(key, encoded, computed.value)
 
     def _kept(self, key: CacheKey) -> tuple[bytes, Artifact] | None:

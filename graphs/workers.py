@@ -31,6 +31,7 @@ from pipeline.records import (
     Vectors,
 )
 from pipeline.settings import Drawing, Everything, Labelling, Sam3Settings
+from pipeline.traces import NOTHING, here, span, within
 
 T = TypeVar("T")
 
@@ -93,62 +94,64 @@ class ServeWorkers:
     ) -> AsyncGenerator[StepProgress | Computed[Pixels], None]:
         """Stream the steps of one image, with previews if anybody wants to see them, the image last."""
         pixels = None if source is None else source.pixels
-        stream = self._diffusion.options(stream=True).generate.remote(request, owner, pixels, previews)
-        try:
-            async for item in stream:
-                yield item
-        except Exception as error:
-            raise translated(error, "generate") from error
-        finally:
-            stream.cancel()  # does nothing to a stream that has ended
+        with here().child("call generate", kind="client") as call:
+            method = self._diffusion.options(stream=True).generate
+            stream = method.remote(request, owner, pixels, previews, **call.carried)
+            try:
+                async for item in stream:
+                    yield item
+            except Exception as error:
+                raise translated(error, "generate") from error
+            finally:
+                stream.cancel()  # does nothing to a stream that has ended
 
     async def describe(
         self, image: SharedImage, segmentation: Segmentation | None, labelling: Labelling
     ) -> Computed[Descriptions]:
         """Classify the image, or each region of it."""
-        return await _answer(self._clip.describe.remote(image.pixels, segmentation, labelling), "describe")
+        return await _ask("describe", self._clip.describe, image.pixels, segmentation, labelling)
 
     async def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Encode texts, (n, d)."""
-        return await _answer(self._clip.encode_texts.remote(tuple(texts)), "encode_texts")
+        return await _ask("encode_texts", self._clip.encode_texts, tuple(texts))
 
     async def count_tokens(self, model: TextModelName, texts: Sequence[str]) -> Sequence[int]:
         """Count what a model makes of each text."""
         handle = {"Diffusion": self._diffusion, "Clip": self._clip}[model]
-        return await _answer(handle.count_tokens.remote(tuple(texts)), "count_tokens")
+        return await _ask("count_tokens", handle.count_tokens, tuple(texts))
 
     async def segment(self, image: SharedImage, parameters: Everything, background: bool) -> Computed[Segmentation]:
         """Take the image apart; work in the background lets other calls go first."""
-        segmenter = self._segmenter_of(image)
-        return await _answer(segmenter.segment.remote(image.pixels, parameters, background), "segment")
+        return await _ask("segment", self._segmenter_of(image).segment, image.pixels, parameters, background)
 
     async def segment_prompts(
         self, image: SharedImage, prompts: Sequence[PointsAndBox], parameters: Everything
     ) -> Computed[Segmentation]:
         """Cut out what prompts show, one region for each, in their order."""
-        segmenter = self._segmenter_of(image)
-        return await _answer(segmenter.segment_prompts.remote(image.pixels, prompts, parameters), "segment_prompts")
+        segment_prompts = self._segmenter_of(image).segment_prompts
+        return await _ask("segment_prompts", segment_prompts, image.pixels, prompts, parameters)
 
     async def find(self, image: SharedImage, text: str, parameters: Sam3Settings) -> Computed[Segmentation]:
         """Cut out everything that a text names, with SAM3."""
-        return await _answer(self._segmenter_of(image).find.remote(image.pixels, text, parameters), "find")
+        return await _ask("find", self._segmenter_of(image).find, image.pixels, text, parameters)
 
     async def render(self, image: SharedImage, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]:
         """Draw overlay and spotlights."""
-        return await _answer(self._renderer.render.remote(image.pixels, segmentation, style), "render")
+        return await _ask("render", self._renderer.render, image.pixels, segmentation, style)
 
     async def encode(self, image: SharedImage, encoding: Encoding) -> bytes:
         """Encode the image itself."""
-        return await _answer(self._renderer.encode.remote(image.pixels, encoding), "encode")
+        return await _ask("encode", self._renderer.encode, image.pixels, encoding)
 
     async def decode_upload(self, data: bytes) -> Upload:
         """Decode a picture from outside."""
-        return await _answer(self._renderer.decode_upload.remote(data), "decode_upload")
+        return await _ask("decode_upload", self._renderer.decode_upload, data)
 
     async def status(self, model: ModelName) -> ModelStatus:
         """Ask one replica of a deployment about its model."""
         handle = {"Diffusion": self._diffusion, "Clip": self._clip, "Segmenter": self._segmenter}[model]
-        return await _answer(handle.status.remote(), "status")
+        with within(NOTHING):  # whoever asked first, the answer is for all
+            return await _ask("status", handle.status)
 
     def _segmenter_of(self, image: SharedImage) -> DeploymentHandle[Any]:
         """The segmenter by way of the replica that holds this image encoded, if any does."""
@@ -173,15 +176,18 @@ async def retried(
         raise WorkerLost(stage=stage) from None
 
 
-async def _answer(response: DeploymentResponse[T], stage: str) -> T:
-    try:
-        answer: T = await response
-        return answer
-    except asyncio.CancelledError:
-        response.cancel()
-        raise
-    except Exception as error:
-        raise translated(error, stage) from error
+async def _ask(what: str, method: DeploymentHandle[T], *args: Any) -> T:
+    """Call a replica, which goes on in the caller's trace."""
+    with span(f"call {what}", kind="client") as call:
+        response: DeploymentResponse[T] = method.remote(*args, **call.carried)
+        try:
+            answer: T = await response
+            return answer
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+        except Exception as error:
+            raise translated(error, what) from error
 
 
 def translated(error: Exception, stage: str) -> Exception:

@@ -99,13 +99,17 @@ class ImageProbed(_Event):
     seconds: float
 
 
+Source = Literal["memory", "cache", "run", "store"]
+"""Of a result: this replica's memory; the shared cache; a run in progress; the truth."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResultReused(_Event):
     """A stage's result was there already, or somebody else's run was joined."""
 
     image_id: str
     stage: str
-    source: Literal["memory", "cache", "run", "store"]  # this replica's; the shared one; a run in progress; the truth
+    source: Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,7 +21,11 @@ from typing import Any
 
 MAX_ATTEMPTS = 3
 SERVER_ERROR = 500
-PREVIEWS = "previews"  # in a request, beside what decides the result: whether anybody wants to see it on the way
+
+# In a request, beside what decides the result.
+PREVIEWS = "previews"  # whether anybody wants to see it on the way
+TRACEPARENT = "traceparent"  # the span that the work belongs under, where traces are on
+BESIDE = frozenset({PREVIEWS, TRACEPARENT})
 
 
 class JobState(StrEnum):

@@ -250,6 +250,19 @@ class StorageSettings(_Settings):
         return self.database is None or self.database.startswith("sqlite") or self.blobs is None
 
 
+class TraceSettings(_Settings):
+    """Telling where a request's time went, in OpenTelemetry's words."""
+
+    to: Annotated[str, Field(pattern="^(off|(file:|https?://).+)$")] = "off"
+    """A collector that speaks OTLP over HTTP, such as `http://127.0.0.1:4318`; `file:PATH` for a JSON line for each
+    span, where a relative path is in the project's root; or `off` (in YAML with quotes, or left out)."""
+    ratio: Fraction = 1.0
+    """Of the requests that come without a `traceparent`; with one they are recorded if it says so."""
+
+
+UNTRACED = TraceSettings()
+
+
 class WebhookSettings(_Settings):
     """Telling others by HTTP what happens."""
 
@@ -278,6 +291,7 @@ class ServiceSettings(_Settings):
     admission: Admission = Admission()
     cache: CacheSettings = CacheSettings()
     reactions: ReactionSettings = ReactionSettings()
+    traces: TraceSettings = TraceSettings()
     webhooks: WebhookSettings = WebhookSettings()
     model_aliases: tuple[str, ...] = ()
     """Other names that OpenAI's clients may call the diffusion model by, such as `gpt-image-2`."""

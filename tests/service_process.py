@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 START_WITHIN_S = 300
 SETTLE_WITHIN_S = 60
 POLL_S = 0.1
+SPANS = "spans.jsonl"
 STEADY_S = 4.0  # several of the exporter's intervals
 QUICK_SCALING = {"upscale_delay_s": 1, "downscale_delay_s": 3, "metrics_interval_s": 1, "look_back_period_s": 2}
 
@@ -39,6 +40,11 @@ class RunningService:
     data_dir: Path
     process: psutil.Process
     console: Path
+
+    @property
+    def spans(self) -> Path:
+        """Where its traces go, if it is `tracing`."""
+        return self.data_dir / SPANS
 
     def client(self, **options: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=120, **options)
@@ -145,6 +151,11 @@ def quiet_port() -> int:
         port = secrets.choice(range(20_000, BLOCKS.start))
         if port_problem("127.0.0.1", port) is None:
             return port
+
+
+def tracing(folder: Path) -> tuple[str, str]:
+    """The option by which the service in this folder is traced."""
+    return "--traces", f"file:{folder / 'data' / SPANS}"
 
 
 @contextmanager

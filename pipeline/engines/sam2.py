@@ -25,6 +25,7 @@ from pipeline.engines.survey import Found, covered, expect_missed, plan_rounds
 from pipeline.records import Pixels, PointsAndBox, Segmentation, StepProgress
 from pipeline.regions import Mask, encode_mask, outline
 from pipeline.settings import Everything, Sam2Settings
+from pipeline.traces import span
 
 # RGB, 0 to 255: what SAM's image encoders were trained with.
 MEAN = (123.675, 116.28, 103.53)
@@ -116,7 +117,8 @@ class Sam2Engine:
         size = (pixels.shape[0], pixels.shape[1])
         share = image_share(size, parameters.image_size)
         picture = self._look(fit(pixels, share, parameters.image_size))
-        answers = [self._answer(picture, prompt, parameters.image_size / max(size)) for prompt in prompts]
+        with span("decode", prompts=len(prompts)):
+            answers = [self._answer(picture, prompt, parameters.image_size / max(size)) for prompt in prompts]
         chosen = Candidates.joined(
             [
                 stability_of(logits, score, torch.tensor([number]), parameters)
@@ -154,7 +156,8 @@ class Sam2Engine:
                     settled += int(is_covered.sum())
             for start in range(0, len(wanted), parameters.points_per_batch):
                 batch = wanted[start : start + parameters.points_per_batch]
-                parts.append(self._ask(picture, grid[batch], torch.from_numpy(batch), parameters))
+                with span("decode", points=len(batch)):
+                    parts.append(self._ask(picture, grid[batch], torch.from_numpy(batch), parameters))
                 settled += len(batch)
                 yield StepProgress(step=max(1, settled * num_steps // len(grid)), num_steps=num_steps)
             asked = np.concatenate([asked, wanted])
@@ -167,6 +170,13 @@ class Sam2Engine:
         if key in self._pictures:
             self._pictures.move_to_end(key)
             return self._pictures[key]
+        with span("encode"):
+            picture = self._pictures[key] = self._encode(canvas)
+        if len(self._pictures) > MAX_PICTURES:
+            self._pictures.popitem(last=False)
+        return picture
+
+    def _encode(self, canvas: Pixels) -> SharedPicture:
         side = canvas.shape[0]
         self.model.set_imgsz([side, side])
         image = torch.from_numpy(canvas).to(self.device).permute(2, 0, 1)[None].float()  # (1, 3, s, s)
@@ -176,11 +186,7 @@ class Sam2Engine:
         embedding = coarse + self.model.no_mem_embed.view(1, -1, 1, 1)
         prompts = self.model.sam_prompt_encoder
         no_mask = prompts.no_mask_embed.weight.view(1, -1, 1, 1).to(self._dtype)
-        picture = self._decoder.look(embedding, no_mask, prompts.get_dense_pe().to(self._dtype), fine)
-        self._pictures[key] = picture
-        if len(self._pictures) > MAX_PICTURES:
-            self._pictures.popitem(last=False)
-        return picture
+        return self._decoder.look(embedding, no_mask, prompts.get_dense_pe().to(self._dtype), fine)
 
     @torch.inference_mode()
     def _ask(

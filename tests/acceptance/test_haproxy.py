@@ -27,8 +27,9 @@ from tests.acceptance.test_service import (
     test_header_bytes_that_are_not_text_break_nothing,
     test_overload_refuses_at_once_and_loses_nothing,
 )
+from tests.acceptance.test_traces import test_one_trace_from_the_request_to_the_engines_steps
 from tests.debian import ensure
-from tests.service_process import ROOT, RunningService, changed_config, serving, wait_until
+from tests.service_process import ROOT, RunningService, changed_config, serving, tracing, wait_until
 
 __all__ = [  # asked of the service below
     "test_a_client_written_for_the_origin_works_unchanged",
@@ -36,6 +37,7 @@ __all__ = [  # asked of the service below
     "test_bad_input_through_the_proxy",
     "test_every_answer_and_log_line_carries_its_request_id",
     "test_header_bytes_that_are_not_text_break_nothing",
+    "test_one_trace_from_the_request_to_the_engines_steps",
     "test_overload_refuses_at_once_and_loses_nothing",
 ]
 
@@ -58,7 +60,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSe
     haproxy = ("--ingress", "haproxy", "--serve-config", str(quiet))
     impatient = {"RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "1"}
     with (
-        serving(folders[0], *haproxy, end_within_s=END_WITHIN_S) as first,
+        serving(folders[0], *haproxy, *tracing(folders[0]), end_within_s=END_WITHIN_S) as first,
         serving(
             folders[1], *haproxy, "--profile", str(lame), environment=impatient, end_within_s=END_WITHIN_S
         ) as second,

@@ -18,6 +18,7 @@ from pipeline.events import Event
 from pipeline.records import GenerationRequest, Scheduler
 from pipeline.settings import Admission, CacheSettings, OwnerLimits, ServiceSettings, WebhookSettings
 from pipeline.store import Store, open_store
+from pipeline.traces import Traces
 from tests.graph.fakes import FakeCache, FakeWorkers
 
 
@@ -67,6 +68,7 @@ def make_bench(
     hub: Hub | None = None,
     webhooks: WebhookSettings | None = None,
     limits: OwnerLimits | None = None,
+    traces: Traces | None = None,
     *,
     embed_parameters: bool = True,
 ) -> Bench:
@@ -93,6 +95,7 @@ def make_bench(
         hub=hub,
         put=lambda pixels: pixels,
         emit=events.append,
+        traces=traces,
     )
     return Bench(flow=flow, workers=workers, cache=cache, settings=settings, store=store, events=events)
 

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ray import serve
 
 from deployments.clip import Clip
+from graphs.workers import ServeWorkers, SharedImage
 from pipeline.engines.clip import ClipEngine
-from pipeline.settings import Labelling, ServiceSettings
+from pipeline.settings import Labelling, ServiceSettings, TraceSettings
+from pipeline.traces import within
+from tests.graph.waiting import until
+from tests.tracing import CALLER, CALLER_TRACE, KeptTraces, spans_in
 from tests.unit.shapes import draw_shapes, rectangle, segmentation_of
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
-def clip():
+def replica_spans(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("traces") / "replica.jsonl"
+
+
+@pytest.fixture(scope="module")
+def clip(replica_spans):
     settings = ServiceSettings().load_profile().clip
-    return serve.run(Clip.bind(settings, "cpu", 1), name="clip", _local_testing_mode=True)
+    app = Clip.bind(settings, "cpu", 1, TraceSettings(to=f"file:{replica_spans}"))
+    return serve.run(app, name="clip", _local_testing_mode=True)
 
 
 async def test_calls_that_wait_together_are_answered_together_and_each_gets_its_own(clip, monkeypatch):
@@ -68,3 +79,20 @@ async def test_what_fails_fails_those_who_waited_for_it_and_nobody_later(clip, m
         with pytest.raises(ZeroDivisionError):
             await clip.describe.remote(draw_shapes(), None, Labelling())
     assert len((await clip.describe.remote(draw_shapes(), None, Labelling())).value) == 1
+
+
+async def test_a_batch_is_in_the_trace_of_everyone_who_is_in_it(clip, replica_spans):
+    few = Labelling(labels=("apple", "bus"))
+    workers = ServeWorkers(diffusion=clip, clip=clip, segmenter=clip, renderer=clip)
+    image = SharedImage(digest="", pixels=draw_shapes())
+    with KeptTraces().of_request("POST", [CALLER]) as request, within(request):
+        await asyncio.gather(*(workers.describe(image, None, few) for _ in range(3)), workers.encode_texts(["apple"]))
+        assert (await workers.status("Clip")).ready  # asked for everybody, so in no trace
+    await until(lambda: len(spans_in(replica_spans)) == 8)
+
+    spans = spans_in(replica_spans)
+    replies = {span["context"]["span_id"]: span["name"] for span in spans if span["name"] != "forward"}
+    forwards = [span for span in spans if span["name"] == "forward"]
+    assert {int(span["context"]["trace_id"], 16) for span in spans} == {CALLER_TRACE}
+    assert sorted(replies[span["parent_id"]] for span in forwards) == ["Clip.describe"] * 3 + ["Clip.encode_texts"]
+    assert sorted(span["attributes"].get("texts", 0) for span in forwards) == [0, 0, 0, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from graphs.workers import ServeWorkers
 from pipeline.engines.continuous import ContinuousDiffusion
 from pipeline.engines.diffusion import DiffusionEngine
 from pipeline.records import GenerationRequest, Scheduler, StepProgress
-from pipeline.settings import ServiceSettings
+from pipeline.settings import ServiceSettings, TraceSettings
+from pipeline.traces import within
+from tests.graph.waiting import until
+from tests.tracing import CALLER, CALLER_TRACE, KeptTraces, names_in, spans_in
 
 pytestmark = pytest.mark.anyio
 
@@ -33,9 +37,15 @@ def a_request(**changes) -> GenerationRequest:
 
 
 @pytest.fixture(scope="module")
-def diffusion():
+def replica_spans(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("traces") / "replica.jsonl"
+
+
+@pytest.fixture(scope="module")
+def diffusion(replica_spans):
     settings = ServiceSettings().load_profile().diffusion
-    return serve.run(Diffusion.bind(settings, "cpu", 1), name="diffusion", _local_testing_mode=True)
+    app = Diffusion.bind(settings, "cpu", 1, TraceSettings(to=f"file:{replica_spans}"))
+    return serve.run(app, name="diffusion", _local_testing_mode=True)
 
 
 @pytest.fixture
@@ -62,6 +72,27 @@ async def test_requests_are_denoised_together_and_each_gets_its_own_image(worker
         assert image.model == one.model
         assert np.abs(image.value.astype(int) - one.value).max() <= 1
     assert sizes.count(2) >= 4  # of six steps: the second may come a step later
+
+
+async def test_each_image_s_steps_and_decoding_are_in_the_trace_of_who_wants_it(workers, replica_spans):
+    await collected(workers, seed=1)  # of nobody's trace
+    traces = KeptTraces()
+    with traces.of_request("POST", [CALLER]) as request, within(request):
+        await asyncio.gather(*(collected(workers, seed=seed) for seed in (1, 2)))
+    await until(lambda: names_in(replica_spans)["Diffusion.generate"] == 2)
+
+    assert names_in(replica_spans) == {"Diffusion.generate": 2, "denoise": 2, "decode": 2}
+    spans = spans_in(replica_spans)
+    assert {int(span["context"]["trace_id"], 16) for span in spans} == {CALLER_TRACE}
+    calls = {f"0x{span.context.span_id:016x}" for span in traces.named("call generate")}
+    replies = {span["context"]["span_id"]: span for span in spans if span["name"] == "Diffusion.generate"}
+    assert {reply["parent_id"] for reply in replies.values()} == calls
+    steps = [span["events"] for span in spans if span["name"] == "denoise"]
+    assert [[event["attributes"]["step"] for event in events] for events in steps] == [[1, 2, 3, 4, 5, 6]] * 2
+    assert [event["attributes"]["images"] for events in steps for event in events].count(2) >= 8  # of twelve
+    for part in spans:
+        if part["name"] != "Diffusion.generate":
+            assert replies[part["parent_id"]]["start_time"] <= part["start_time"] <= part["end_time"]
 
 
 async def test_who_leaves_frees_the_others(workers, monkeypatch):

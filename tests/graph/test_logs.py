@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from graphs.logs import QUIET_ROUTES, configure_logging, log_event, logger, sentence
+from graphs.logs import configure_logging, log_event, logger, sentence
+from graphs.paths import QUIET_ROUTES
 from graphs.routes import build_http_app
 from pipeline.errors import ModelNotReady, Overloaded, RouteNotFound, StageFailed
 from pipeline.events import (

@@ -19,6 +19,8 @@ from pipeline.engines.weights import ModelUnavailable, fingerprint
 from pipeline.records import PointsAndBox, Segmentation, StepProgress
 from pipeline.regions import decode_mask
 from pipeline.settings import Everything, ModelSource, Sam2Settings
+from pipeline.traces import within
+from tests.tracing import KeptTraces
 from tests.unit.shapes import draw_held_out, draw_shapes
 
 # Small pictures keep these tests quick; the profile's are larger.
@@ -311,3 +313,13 @@ def test_masks_measured_one_by_one_are_measured_as_on_a_gpu():
     for ours, theirs in zip(alone, together, strict=True):
         assert torch.equal(ours, theirs)
     assert alone[2][3].tolist() == [-1, -1, -1, -1]
+
+
+def test_a_trace_tells_encoding_from_decoding_and_an_image_is_encoded_once(engine):
+    engine.forget()
+    traces = KeptTraces()
+    with traces.of_request("POST", []) as request, within(request):
+        segment(engine, draw_shapes())
+        engine.segment_prompts(draw_shapes(), [PointsAndBox(points=((30, 30, True),))], MINI)
+    assert [span.name for span in traces.spans] == ["encode", "decode", "decode", "POST"]
+    assert [dict(span.attributes) for span in traces.spans[1:3]] == [{"points": 64}, {"prompts": 1}]

@@ -1,0 +1,29 @@
+"""Calls of a replica that go on in their caller's trace."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, Protocol, TypeVar
+
+from pipeline.traces import Traces, within
+
+T = TypeVar("T")
+
+
+class Traced(Protocol):
+    """A deployment that takes part in traces."""
+
+    traces: Traces
+
+
+def traced(method: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+    """Have an async method take its caller's `traceparent`, if there is one, and do its work in a span under it."""
+
+    @wraps(method)
+    async def in_trace(self: Traced, *args: Any, traceparent: str = "", **named: Any) -> T:
+        part = self.traces.under(traceparent, method.__qualname__, kind="server")
+        with part, within(part):
+            return await method(self, *args, **named)
+
+    return in_trace

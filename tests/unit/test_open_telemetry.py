@@ -1,0 +1,113 @@
+"""Where spans go: to a collector of OTLP over HTTP, and into a file."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from cli import main
+from cli.launcher import LaunchOptions, read_config
+from pipeline.settings import ServiceSettings, TraceSettings
+from pipeline.traces import here, open_traces, own_context, span, within
+from tests.service_process import changed_config
+from tests.tracing import CALLER, CALLER_TRACE, spans_in
+
+
+@contextmanager
+def collector() -> Iterator[tuple[str, list[tuple[str, ExportTraceServiceRequest]]]]:
+    """A collector on this machine; yields its address and what it was sent, each with its path."""
+    received: list[tuple[str, ExportTraceServiceRequest]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            received.append((self.path, ExportTraceServiceRequest.FromString(body)))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", received
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
+
+
+def work(settings: TraceSettings) -> None:
+    traces = open_traces(settings, "Diffusion")
+    with traces.under(CALLER, "outer", kind="server") as outer, within(outer), span("inner", points=3):
+        pass
+    traces.close()
+
+
+@pytest.mark.parametrize(("path", "expected"), [("", "/v1/traces"), ("/", "/v1/traces"), ("/otlp/t", "/otlp/t")])
+def test_a_collector_is_sent_the_spans(path: str, expected: str):
+    with collector() as (address, received):
+        work(TraceSettings(to=address + path))
+    ((asked, sent),) = received
+    assert asked == expected
+    (resource,) = sent.resource_spans
+    facts = {fact.key: fact.value.string_value for fact in resource.resource.attributes}
+    assert (facts["service.namespace"], facts["service.name"]) == ("ai-pipeline", "Diffusion")
+    inner, outer = resource.scope_spans[0].spans
+    assert (inner.name, outer.name) == ("inner", "outer")
+    assert inner.parent_span_id == outer.span_id
+    assert {int.from_bytes(each.trace_id, "big") for each in (inner, outer)} == {CALLER_TRACE}
+
+
+def test_a_file_has_a_line_for_each_span_of_all_who_write_to_it(tmp_path: Path):
+    path = tmp_path / "new" / "spans.jsonl"
+    for _ in range(2):
+        work(TraceSettings(to=f"file:{path}"))
+    assert [each["name"] for each in spans_in(path)] == ["inner", "outer"] * 2
+
+
+@pytest.mark.parametrize("to", ["console", "file:", "grpc://127.0.0.1:4317", "http://", ""])
+def test_what_is_no_destination_is_refused(to: str):
+    with pytest.raises(ValidationError):
+        TraceSettings(to=to)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (["--traces", "http://there:4318"], TraceSettings(to="http://there:4318", ratio=0.25)),
+        (["--traces", "off", "--traces-ratio", "1"], TraceSettings(to="off")),
+        (["--traces", "file:spans.jsonl"], TraceSettings(to=f"file:{Path.cwd() / 'spans.jsonl'}", ratio=0.25)),
+        ([], TraceSettings(to="https://here/v1/traces", ratio=0.25)),
+    ],
+)
+def test_the_command_line_goes_before_the_configuration(tmp_path: Path, monkeypatch, said, expected):
+    def configure(application: dict[str, Any]) -> None:
+        application["args"]["traces"] = {"to": "https://here/v1/traces", "ratio": 0.25}
+
+    asked: list[LaunchOptions] = []
+    monkeypatch.setattr(main, "check_exposure", lambda options, **_: asked.append(options) or sys.exit())
+    CliRunner().invoke(main.app, ["serve", "--serve-config", str(changed_config(tmp_path, configure)), *said])
+    args = read_config(asked[0])["applications"][0]["args"]
+    assert ServiceSettings.model_validate(args).traces == expected
+
+
+def test_a_context_of_one_s_own_holds_the_span_alone(tmp_path: Path):
+    traces = open_traces(TraceSettings(to=f"file:{tmp_path / 'spans.jsonl'}"), "Ingress")
+    with traces.of_request("GET", []) as request, within(request):
+        assert own_context().run(here) is request
+    assert own_context().run(here).traceparent == ""
+    traces.close()
