@@ -84,7 +84,7 @@ STAGES = Row(
         ),
         Panel(
             title="Workers lost",
-            about="Stages begun again in five minutes, as their worker died. More than a few: is it out of memory?",
+            about="Stages begun again in five minutes, as their worker died. Memory is the usual reason.",
             unit=Unit.COUNT,
             queries=(Query(or_zero(growth("ray_pipeline_stage_retries_total", "5m", "stage")), "{{stage}}"),),
         ),
