@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import cv2
+
 from monitoring.grafana import BOARDS
+from monitoring.plots import draw
 from tests.prometheus_server import names_in, names_known, scraping, unanswered, unwell_rules
 from tests.service_process import RunningService, wait_until
 
@@ -40,3 +43,7 @@ def test_every_panel_has_data_and_every_rule_can_be_evaluated(service: RunningSe
         expressions = [query.expression for board in BOARDS for panel in board.panels for query in panel.queries]
         assert names_in(*expressions) - names_known(prometheus) <= RARE
         assert unwell_rules(prometheus) == []
+        for board in BOARDS:
+            picture = tmp_path / f"{board.uid}.png"
+            draw(board, prometheus, picture, start=started, end=time.time())
+            assert (cv2.imread(str(picture)) < 128).sum() > 10_000  # there is something to see
