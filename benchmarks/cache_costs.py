@@ -1,0 +1,61 @@
+"""What the cache actor spends on a call when it has as many as it can take: a part of `benchmarks.stage_costs`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import psutil
+import ray
+
+from deployments.segmentation_cache import SegmentationCache
+from pipeline.settings import CacheSettings
+
+CALLERS = 3
+IN_FLIGHT = 32  # keys of each caller
+KEYS = 600  # of each caller
+WARM_UP = 50
+VALUE = bytes(4_000)  # a segmentation, about
+
+
+class MeasuredCache(SegmentationCache):
+    """A cache that tells which process it is."""
+
+    async def pid(self) -> int:
+        """Of this process."""
+        return os.getpid()
+
+
+async def call_again_and_again(cache: Any, name: str, keys: int) -> None:
+    """What a stage asks of the cache, for many keys, several at a time."""
+    places = asyncio.Semaphore(IN_FLIGHT)
+
+    async def compute(key: str) -> None:
+        async with places:
+            lease = await cache.acquire.remote(key)
+            await cache.put.remote(key, VALUE)
+            await cache.release.remote(key, lease.token)
+
+    await asyncio.gather(*(compute(f"{name}-{number}") for number in range(keys)))
+
+
+def cache_call_s() -> float:
+    """CPU seconds of the actor's process for a call, one of the three of each key."""
+    ray.init(address="local", include_dashboard=False, num_cpus=2 * CALLERS, log_to_driver=False)
+    try:
+        actor = ray.remote(concurrency_groups={"waiters": 100})(MeasuredCache)
+        cache = actor.options(num_cpus=0.1).remote(CacheSettings())
+        process = psutil.Process(ray.get(cache.pid.remote()))
+        ray.get([_caller.remote(cache, f"warm-{number}", WARM_UP) for number in range(CALLERS)])
+        before = process.cpu_times()
+        ray.get([_caller.remote(cache, str(number), KEYS) for number in range(CALLERS)])
+        after = process.cpu_times()
+        return (after.user + after.system - before.user - before.system) / (3 * CALLERS * KEYS)
+    finally:
+        ray.shutdown()
+
+
+@ray.remote(num_cpus=1)
+def _caller(cache: Any, name: str, keys: int) -> None:
+    asyncio.run(call_again_and_again(cache, name, keys))

@@ -1,0 +1,236 @@
+"""The planned throughput beside what a real service does: `python -m benchmarks.capacity --costs FILE`.
+
+The service runs on this machine and has more clients than it can serve at once. For each kind of call the throughput
+that `planning` makes of the costs stands beside what was counted. Nothing is fitted: the engines' costs are measured
+again in turns with the service, those of serving come from FILE, which `benchmarks.stage_costs` wrote. The one thing
+that the prediction is told of the run is how much of the machine other programs left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from planning.costs import Cost, Costs, read_costs
+from planning.demand import Workload, demand_of
+
+CLIENTS = 8
+WARM_UP_S, WINDOW_S = 5.0, 20.0
+ROUNDS = 2
+GOAL = 0.15
+KNOWN = 8  # images whose results are at hand
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A kind of call, and what it costs."""
+
+    name: str
+    work: Callable[[int], object]
+    cpu_s: Callable[[Costs], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What became of a setting in one round."""
+
+    name: str
+    predicted: float  # calls a second
+    measured: float
+    cpu_s: float  # of a call, predicted
+    spent_s: float  # of a call, measured
+    free_cores: float  # that others left
+    used_cores: float  # by the service
+
+    @property
+    def error(self) -> float:
+        """Of the prediction, as a share of what was measured."""
+        return self.predicted / self.measured - 1
+
+
+def main(words: list[str] | None = None) -> None:
+    """Read the command line, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--costs", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--window", type=float, default=WINDOW_S, help="seconds of each measurement")
+    arguments = parser.parse_args(words)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from benchmarks.engine_costs import Engines
+    from benchmarks.serving_costs import Caller, quiet_service
+    from pipeline.engines.device import use_cpu
+    from pipeline.settings import ServiceSettings
+
+    costs = read_costs(arguments.costs)
+    profile = ServiceSettings(profile=costs.profile).load_profile()
+    use_cpu(profile.threads)
+    engines = Engines(profile, "cpu")
+    checked: list[Checked] = []
+    with tempfile.TemporaryDirectory() as folder, quiet_service(Path(folder)) as service:
+        settings = make_settings(Caller(service), costs.side)
+        for _ in range(arguments.rounds):
+            before = measured_again(costs, engines)
+            runs = [(setting, *run(service, setting, arguments.window)) for setting in settings]
+            now = between(before, measured_again(costs, engines))
+            checked += [judge(setting, now, *found) for setting, *found in runs]
+            print(f"load average {os.getloadavg()[0]:.1f}", flush=True)
+    Console(width=140).print(tabulate(checked))
+
+
+def make_settings(caller: Any, side: int) -> list[Setting]:
+    """The kinds of calls; none of them is one that overheads were measured with, but for cached ones."""
+    uploads = count()
+    known = [caller.upload(next(uploads), side) for _ in range(KNOWN)]
+    for image_id in known:
+        caller.ask(image_id)
+
+    def images(steps: int, *, analyzed: bool = False) -> Callable[[Costs], float]:
+        workload = Workload(rate=1, steps=steps, side=side, reactions=analyzed, cached_calls=1 if analyzed else 0)
+        return lambda costs: demand_of(costs, workload).cpu_s(CLIENTS)
+
+    return [
+        Setting(name="/generate, 15 steps", work=lambda _: caller.generate(steps=15), cpu_s=images(15)),
+        Setting(name="/generate, 40 steps", work=lambda _: caller.generate(steps=40), cpu_s=images(40)),
+        Setting(
+            name="/generate, 15 steps, then /visualize",
+            work=lambda _: caller.ask(caller.generate(steps=15), "/visualize"),
+            cpu_s=images(15, analyzed=True),
+        ),
+        Setting(
+            name="upload, then /segment",
+            work=lambda _: caller.ask(caller.upload(next(uploads), side)),
+            cpu_s=segmented_upload_s,
+        ),
+        Setting(
+            name="cached /segment",
+            work=lambda number: caller.ask(known[number % KNOWN]),
+            cpu_s=lambda costs: costs.overheads.cached_call.cpu_s,
+        ),
+    ]
+
+
+def segmented_upload_s(costs: Costs) -> float:
+    """CPU seconds of a picture that is taken in and taken apart."""
+    engines = costs.segment + costs.describe + costs.describe_picture.times(costs.regions)
+    overheads = costs.overheads
+    return engines.cpu_s + overheads.upload.cpu_s + overheads.cached_call.cpu_s + 2 * overheads.stage.cpu_s
+
+
+def measured_again(costs: Costs, engines: Any) -> Costs:
+    """The costs with those of the engines as they are now; of batches, only that of all clients."""
+    from benchmarks import engine_costs as each
+
+    rows = 2 * CLIENTS
+    own, picture = each.describe_costs(engines)
+    return costs.model_copy(
+        update={
+            "steps": costs.steps | {rows: each.step_cost(engines, rows)},
+            "regions": engines.regions,
+            "start": each.start_cost(engines),
+            "decode": each.decode_cost(engines),
+            "describe": own,
+            "describe_picture": picture + each.crops_cost(engines),
+            "segment": each.segment_cost(engines, rounds=3),
+            "render": each.render_cost(engines),
+            "encode": each.encode_cost(engines),
+        }
+    )
+
+
+def between(before: Costs, after: Costs) -> Costs:
+    """The mean of the engines' costs before a round and after it."""
+
+    def middle(one: Cost, other: Cost) -> Cost:
+        return (one + other).times(0.5)
+
+    names = ("start", "decode", "describe", "describe_picture", "segment", "render", "encode")
+    steps = {rows: middle(cost, after.steps[rows]) for rows, cost in before.steps.items()}
+    return before.model_copy(
+        update={"steps": steps} | {name: middle(getattr(before, name), getattr(after, name)) for name in names}
+    )
+
+
+def run(service: Any, setting: Setting, window_s: float) -> tuple[float, Any]:
+    """Calls a second while all clients call, and what the service spent meanwhile."""
+    from benchmarks.cpu_seconds import spending
+
+    stopped = threading.Event()
+    numbers = count()
+    spans: list[tuple[float, float]] = []
+
+    def client() -> None:
+        while not stopped.is_set():
+            started = time.perf_counter()
+            setting.work(next(numbers))
+            spans.append((started, time.perf_counter()))
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [pool.submit(client) for _ in range(CLIENTS)]
+        try:
+            stopped.wait(WARM_UP_S)
+            opened = time.perf_counter()
+            with spending(service) as spent:
+                stopped.wait(window_s)
+            closed = time.perf_counter()
+        finally:
+            stopped.set()
+        for each in clients:
+            each.result()
+    return done_within(spans, opened, closed) / (closed - opened), spent
+
+
+def done_within(spans: list[tuple[float, float]], opened: float, closed: float) -> float:
+    """How many calls were made between two moments; of one that began before or ended after, the share in between.
+
+    Images made together also end together, so that whole ones would be counted too often or too seldom.
+    """
+    return sum(max(0.0, min(end, closed) - max(start, opened)) / (end - start) for start, end in spans)
+
+
+def judge(setting: Setting, costs: Costs, measured: float, spent: Any) -> Checked:
+    """Compare one measurement with what the costs say."""
+    cpu_s = setting.cpu_s(costs)
+    return Checked(
+        name=setting.name,
+        predicted=(spent.free_cores - costs.overheads.idle_cores) / cpu_s,
+        measured=measured,
+        cpu_s=cpu_s,
+        spent_s=(spent.cpu_s - costs.overheads.idle_cores * spent.wall_s) / spent.wall_s / measured,
+        free_cores=spent.free_cores,
+        used_cores=spent.cpu_s / spent.wall_s,
+    )
+
+
+def tabulate(checked: list[Checked]) -> Table:
+    """Means of all rounds; of the errors also the extremes."""
+    table = Table("calls", "predicted, 1/s", "measured, 1/s", "error", "CPU ms, predicted / spent", "cores left / used")
+    for name in dict.fromkeys(each.name for each in checked):
+        rounds = [each for each in checked if each.name == name]
+        errors = [each.error for each in rounds]
+        error = median(errors)
+        table.add_row(
+            name,
+            f"{mean(each.predicted for each in rounds):.2f}",
+            f"{mean(each.measured for each in rounds):.2f}",
+            f"[{'green' if abs(error) <= GOAL else 'red'}]{error:+.0%}[/] ({min(errors):+.0%} to {max(errors):+.0%})",
+            f"{1000 * mean(e.cpu_s for e in rounds):.0f} / {1000 * mean(e.spent_s for e in rounds):.0f}",
+            f"{mean(e.free_cores for e in rounds):.2f} / {mean(e.used_cores for e in rounds):.2f}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""A whole service played through: images that come at random, and everything they pass."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from planning.costs import Costs, Database
+from planning.demand import Workload, demand_of
+from planning.simulation import Batcher, Clock, Station, arrivals, least_busy, through
+from planning.sizing import MAX_GENERATIONS, shares
+
+WARM_UP = 0.3  # of the time, that isn't counted
+TRANSACTIONS = 3  # of an image: accepted, kept, labelled
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cluster:
+    """What there is."""
+
+    devices: int
+    ingress: int
+    cache_shards: int = 1
+    database: Database = "postgresql"
+    images_per_transaction: int = 1  # as things are; more if they were written together
+    tells_all: bool = True  # every ingress replica hears of all steps; otherwise only of its own
+    admits: bool = True  # whether an ingress replica refuses what is too much for it
+
+
+@dataclass(kw_only=True, slots=True)
+class Played:
+    """What became of it."""
+
+    offered: float  # images a second
+    made: float
+    refused: float  # share
+    latencies_s: list[float]
+    busy: dict[str, float] = field(default_factory=dict)  # share of the time of each kind of server
+
+    def within_s(self, share: float) -> float:
+        """The latency that so large a share doesn't exceed; 0 if nothing was made."""
+        ordered = sorted(self.latencies_s)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+def play(costs: Costs, workload: Workload, cluster: Cluster, *, seconds: float, seed: int = 0) -> Played:
+    """Have images arrive for some simulated time.
+
+    Args:
+        costs: of every piece of work, on a GPU.
+        workload: how many come, and what for.
+        cluster: what serves them.
+        seconds: of simulated time, of which the first part isn't counted.
+        seed: of the arrivals and of the router's choices.
+    """
+    clock, chance = Clock(), random.Random(seed)
+    stations = _Stations(costs, workload, cluster, clock)
+    counted_from = WARM_UP * seconds
+    played = Played(offered=workload.rate, made=0.0, refused=0.0, latencies_s=[])
+    came = refused = in_hand = 0
+
+    def arrive() -> None:
+        nonlocal came, refused, in_hand
+        counts, began = clock.now >= counted_from, clock.now
+        came += counts
+        if cluster.admits and in_hand >= MAX_GENERATIONS * cluster.ingress:
+            refused += counts
+            return
+        in_hand += 1
+
+        def answered() -> None:
+            nonlocal in_hand
+            in_hand -= 1
+            if clock.now >= counted_from:
+                played.made += 1
+                played.latencies_s.append(clock.now - began)
+            through(stations.after, lambda: None)
+
+        through(stations.path(chance), answered)
+
+    arrivals(clock, workload.rate, chance, arrive)
+    clock.run(seconds)
+    played.made /= seconds - counted_from
+    played.refused = refused / max(1, came)
+    played.busy = stations.busy()
+    return played
+
+
+class _Stations:
+    """Everything an image passes."""
+
+    def __init__(self, costs: Costs, workload: Workload, cluster: Cluster, clock: Clock) -> None:
+        demand, shared = demand_of(costs, workload), costs.shared
+        by_name = shares(costs, demand, costs.machine.cores)
+        total = workload.rate * sum(by_name.values()) / cluster.devices
+
+        def slowed(name: str) -> float:
+            return 1 / max(0.1, 1 - (total - workload.rate * by_name[name] / cluster.devices))
+
+        hearing_s = demand.events * shared.log_row_s
+        if cluster.tells_all:
+            hearing_s += demand.notices * shared.notice_s
+        ingress_s = demand.ingress_s + cluster.ingress * hearing_s  # every replica hears of every image
+        transaction_s = shared.transactions_s[cluster.database] / TRANSACTIONS / cluster.images_per_transaction
+        described = round(demand.cache_calls / (4 if workload.reactions else 1))
+
+        def station(servers: int, seconds: float) -> Station:
+            return Station(clock, servers, lambda: seconds)
+
+        own = demand.cycles[0].wall_s - workload.steps * _steps_s(costs, workload, 1)
+        steps = [slowed("Diffusion") * _steps_s(costs, workload, num) for num in range(1, len(demand.cycles) + 1)]
+        steps = [each + costs.overheads.step_gap_s for each in steps]
+        self._replicas = [
+            Batcher(clock, steps, slowed("Diffusion") * own, workload.steps) for _ in range(cluster.devices)
+        ]
+        self._ingress = station(cluster.ingress, ingress_s)
+        self._writer = station(1, transaction_s)
+        self._cache = station(cluster.cache_shards, shared.cache_call_s)
+        self._asked = [self._cache] * described
+        self._clip = station(cluster.devices, slowed("Clip") * demand.clip.each.wall_s)
+        self._segmenter = station(cluster.devices, slowed("Segmenter") * demand.segmenter.each.wall_s)
+        later = [self._cache] * (round(demand.cache_calls) - described)
+        self.after = [*later, self._segmenter, self._clip] if workload.reactions else []
+
+    def path(self, chance: random.Random) -> Sequence[Station | Batcher]:
+        """Of an image to its answer."""
+        replica = least_busy(self._replicas, chance)
+        return [self._ingress, self._writer, replica, self._writer, *self._asked, self._clip, self._writer]
+
+    def busy(self) -> dict[str, float]:
+        """Of each kind of server."""
+        return {
+            "devices": fmean(each.busy for each in self._replicas),
+            "ingress": self._ingress.busy,
+            "database": self._writer.busy,
+            "cache": self._cache.busy,
+        }
+
+
+def _steps_s(costs: Costs, workload: Workload, num: int) -> float:
+    """A step of so many images."""
+    return costs.step(num * workload.rows).wall_s * (workload.side / costs.side) ** 2
