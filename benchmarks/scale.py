@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[1]
 COSTS = ROOT / "configs" / "costs" / "sd14-assumed.json"
 GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 LOAD = 0.8  # of what the GPUs can do
-IMAGES = 15_000  # of each point, about
-SHORTEST_S, LONGEST_S = 12.0, 120.0  # of simulated time
+IMAGES = 8_000  # of each point, about
+SHORTEST_S, LONGEST_S = 8.0, 120.0  # of simulated time
 TOGETHER = 10  # images in a transaction, where they are written together
 SEED = 0
 
@@ -140,6 +140,7 @@ def tabulate(variant: Variant, points: list[Point]) -> Table:
             f"[{'red' if short else 'green'}]{played.made:.0f}[/]",
             f"{played.refused:.0%}",
             f"{played.within_s(0.95):.2f}",
+            f"{played.not_followed:.0%}",
             ", ".join(f"{name} {min(busy, 1):.0%}" for name, busy in played.busy.items()),
         )
     return table

@@ -35,7 +35,7 @@ from benchmarks.engine_costs import (
     step_cost,
 )
 from pipeline.settings import PROJECT_ROOT, Profile, ServiceSettings
-from planning.costs import Cost, Overhead, Overheads
+from planning.costs import Overhead, Overheads
 from tests.service_process import RunningService, changed_config, serving
 from training.scenes import draw_scene
 

@@ -88,13 +88,15 @@ def calls_of_denoiser(profile: Profile, steps: int | None) -> int:
 
 def _show(found: Plan, costs: Costs, wishes: Wishes) -> None:
     on_gpu = costs.accelerator == "cuda"
-    device = "GPU" if on_gpu else f"machine with {wishes.cores} cores"
+    device, many = (
+        ("GPU", "GPUs") if on_gpu else (f"machine with {wishes.cores} cores", f"machines with {wishes.cores} cores")
+    )
     table = Table("deployment", "replicas", "num_gpus", "busy", "95 % wait less than", box=None)
     for row in found.deployments:
         gpus = f"{row.num_gpus:g}" if row.num_gpus else ""
         table.add_row(row.name, str(row.replicas), gpus, f"{row.busy:.0%}", f"{row.wait_s:.2g} s")
     table.add_row("cache shards", str(found.cache_shards), "", "", "")
-    console.print(f"[bold]{found.devices} {device}{'s' if found.devices > 1 else ''}[/], {found.cores:.1f} CPU cores")
+    console.print(f"[bold]{found.devices} {many if found.devices > 1 else device}[/], {found.cores:.1f} CPU cores")
     console.print(table)
     console.print(
         f"/generate: mean {found.mean_s:.2g} s, 95 % within {found.p95_s:.2g} s. "

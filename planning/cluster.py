@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from planning.costs import Costs, Database
-from planning.demand import Workload, demand_of
-from planning.simulation import Batcher, Clock, Station, arrivals, least_busy, through
+from planning.demand import STAGES_AFTER, Workload, demand_of
+from planning.simulation import Batcher, Clock, Followers, Station, arrivals, least_busy, through
 from planning.sizing import MAX_GENERATIONS, shares
 
 WARM_UP = 0.3  # of the time, that isn't counted
 TRANSACTIONS = 3  # of an image: accepted, kept, labelled
+DRAWERS = 8  # for each device: enough not to be what is waited for
+MAX_WAITING = 64  # images whose reactions wait at each ingress replica, `reactions` in pipeline/settings.py
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +39,7 @@ class Played:
     made: float
     refused: float  # share
     latencies_s: list[float]
+    not_followed: float = 0.0  # share of the images whose reactions were dropped
     busy: dict[str, float] = field(default_factory=dict)  # share of the time of each kind of server
 
     def within_s(self, share: float) -> float:
@@ -76,7 +79,8 @@ def play(costs: Costs, workload: Workload, cluster: Cluster, *, seconds: float, 
             if clock.now >= counted_from:
                 played.made += 1
                 played.latencies_s.append(clock.now - began)
-            through(stations.after, lambda: None)
+            if stations.after:
+                stations.followers.follow(stations.after)
 
         through(stations.path(chance), answered)
 
@@ -84,6 +88,8 @@ def play(costs: Costs, workload: Workload, cluster: Cluster, *, seconds: float, 
     clock.run(seconds)
     played.made /= seconds - counted_from
     played.refused = refused / max(1, came)
+    followers = stations.followers
+    played.not_followed = followers.dropped / max(1, followers.dropped + followers.followed)
     played.busy = stations.busy()
     return played
 
@@ -122,7 +128,11 @@ class _Stations:
         self._clip = station(cluster.devices, slowed("Clip") * demand.clip.each.wall_s)
         self._segmenter = station(cluster.devices, slowed("Segmenter") * demand.segmenter.each.wall_s)
         later = [self._cache] * (round(demand.cache_calls) - described)
-        self.after = [*later, self._segmenter, self._clip] if workload.reactions else []
+        drawing = station(DRAWERS * cluster.devices, demand.renderer.each.wall_s)
+        served = station(DRAWERS * cluster.devices, STAGES_AFTER * costs.overheads.stage.cpu_s)  # on other CPUs
+        after = [served, self._segmenter, self._clip, drawing, *later]
+        self.after = after if workload.reactions else []
+        self.followers = Followers(cluster.ingress, MAX_WAITING * cluster.ingress)
 
     def path(self, chance: random.Random) -> Sequence[Station | Batcher]:
         """Of an image to its answer."""

@@ -78,6 +78,37 @@ class Station:
         then()
 
 
+class Followers:
+    """Workers who each take one thing through several stations before they take the next.
+
+    Args:
+        workers: at least one.
+        max_waiting: things that wait; the oldest makes room for one more.
+    """
+
+    def __init__(self, workers: int, max_waiting: int) -> None:
+        self._free = workers
+        self._waiting: deque[Sequence[Station | Batcher]] = deque(maxlen=max_waiting)
+        self.dropped = 0
+        self.followed = 0
+
+    def follow(self, path: Sequence[Station | Batcher]) -> None:
+        """Have something taken through."""
+        if self._free:
+            self._free -= 1
+            through(path, self._next)
+        else:
+            self.dropped += len(self._waiting) == self._waiting.maxlen
+            self._waiting.append(path)
+
+    def _next(self) -> None:
+        self.followed += 1
+        if self._waiting:
+            through(self._waiting.popleft(), self._next)
+        else:
+            self._free += 1
+
+
 class Batcher:
     """A diffusion replica: a step for as many images as the largest batch takes, then one of those that are done is
     decoded, as `pipeline/engines/continuous.py` does it.

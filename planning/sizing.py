@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from planning.costs import Costs, Database
-from planning.demand import Demand, Workload, demand_of
+from planning.demand import STAGES_AFTER, Demand, Workload, demand_of
 from planning.queues import mean_wait_s, wait_within_s
 
 SHARE = 0.95  # of the images, that the objective is for
@@ -195,7 +195,7 @@ def _deployments(
     renderers = math.ceil(drawing.calls * rate * drawing.each.wall_s / RENDERER_THREADS / (1 - wishes.headroom))
     renderers = max(renderers, devices if not on_gpu else 1)
     rows.append(_row("Renderer", renderers, 0.0, drawing.calls * rate / RENDERER_THREADS, drawing.each.wall_s))
-    ingress = _ingress(costs, demand, rate, wishes, p95_s)
+    ingress = _ingress(costs, demand, workload, wishes, p95_s, slowed)
     rows.append(_row("Ingress", ingress, 0.0, rate, demand.ingress_s))
     return tuple(rows)
 
@@ -217,11 +217,21 @@ def _fractions(seconds: dict[str, float]) -> dict[str, float]:
     }
 
 
-def _ingress(costs: Costs, demand: Demand, rate: float, wishes: Wishes, p95_s: float) -> int:
-    """Replicas that have the time, and the places for images in hand."""
-    spare = 1 - wishes.headroom - rate * _hearing_s(costs, demand)
+def _ingress(
+    costs: Costs, demand: Demand, workload: Workload, wishes: Wishes, p95_s: float, slowed: dict[str, float]
+) -> int:
+    """Replicas that have the time, places for the images in hand, and hands for what follows them."""
+    rate, usable = workload.rate, 1 - wishes.headroom
+    spare = usable - rate * _hearing_s(costs, demand)
     busy = math.ceil(rate * demand.ingress_s / spare) if spare > 0 else MAX_DEVICES
-    return max(MIN_INGRESS, busy, math.ceil(rate * p95_s / MAX_GENERATIONS))
+    following_s = _following_s(costs, demand, slowed) if workload.reactions else 0.0
+    return max(MIN_INGRESS, busy, math.ceil(rate * p95_s / MAX_GENERATIONS), math.ceil(rate * following_s / usable))
+
+
+def _following_s(costs: Costs, demand: Demand, slowed: dict[str, float]) -> float:
+    """How long an ingress replica is at one image's reactions, which it follows one by one (graphs/reactions.py)."""
+    engines_s = demand.segmenter.all.wall_s * slowed["Segmenter"] + demand.clip.all.wall_s * slowed["Clip"]
+    return engines_s + demand.renderer.all.wall_s + STAGES_AFTER * costs.overheads.stage.cpu_s
 
 
 def _hearing_s(costs: Costs, demand: Demand) -> float:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from benchmarks import gpu
+from benchmarks.capacity import done_within
+from benchmarks.cpu_seconds import OTHER, role_of
 from benchmarks.harness import compare
 
 
@@ -31,3 +35,12 @@ def test_two_ways_take_turns_after_a_round_that_is_compared_but_not_counted():
     assert calls == ["ours", "naive"] * 3
     assert result.fidelity == "1 and 2"
     assert result.ratio_min <= result.ratio <= result.ratio_max
+
+
+def test_of_a_call_that_crosses_the_ends_of_a_measurement_its_share_counts():
+    assert done_within([(0.0, 2.0), (2.0, 3.0), (3.0, 7.0), (8.0, 9.0)], opened=1.0, closed=4.0) == pytest.approx(1.75)
+
+
+def test_processes_of_a_service_are_told_apart():
+    titles = ["ray::ServeReplica:pipeline:Ingress.handle_request", "ray::SegmentationCache", "ray::ProxyActor", "raylet"]
+    assert [role_of(title) for title in titles] == ["Ingress", "SegmentationCache", "Proxy", OTHER]
