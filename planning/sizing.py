@@ -89,18 +89,19 @@ def plan(costs: Costs, workload: Workload, wishes: Wishes) -> Plan:
         ValueError: no number of devices does: a single image takes too long already.
     """
     demand = demand_of(costs, workload)
-    alone_s = demand.replica().latency_s(1) + _rest_s(demand)
+    alone_s = demand.replica().latency_s(1) + rest_s(demand)
     if wishes.p95_s is not None and alone_s > wishes.p95_s:
         raise ValueError(
             f"No number of devices makes 95 % of images within {wishes.p95_s:g} s: one alone takes {alone_s:.2g} s. "
             "Ask for fewer steps or smaller images, or a faster device."
         )
     devices = _fewest(costs, demand, workload.rate, wishes)
-    while (found := _planned(costs, demand, workload, wishes, devices)) is None:
+    while devices <= MAX_DEVICES:
+        layout = Layout(costs=costs, demand=demand, workload=workload, wishes=wishes, devices=devices)
+        if layout.keeps_up and (wishes.p95_s is None or layout.p95_s <= wishes.p95_s):
+            return layout.plan()
         devices += max(1, devices // 50)
-        if devices > MAX_DEVICES:
-            raise ValueError(f"More than {MAX_DEVICES} devices would not do.")
-    return found
+    raise ValueError(f"More than {MAX_DEVICES} devices would not do.")
 
 
 def shares(costs: Costs, demand: Demand, cores: int) -> dict[str, float]:
@@ -111,6 +112,11 @@ def shares(costs: Costs, demand: Demand, cores: int) -> dict[str, float]:
     by_name = {"Diffusion": diffusion.cpu_s, "Clip": clip.cpu_s, "Segmenter": segmenter.cpu_s}
     by_name |= {"Renderer": demand.renderer.all.cpu_s, "Ingress": demand.ingress_s, "other": demand.elsewhere_s}
     return {name: seconds / cores for name, seconds in by_name.items()}
+
+
+def rest_s(demand: Demand) -> float:
+    """What `/generate` takes beside the diffusion, with nobody before it."""
+    return demand.renderer.each.wall_s + demand.clip.each.wall_s + demand.ingress_s
 
 
 def _idle(costs: Costs, cores: int) -> float:
@@ -125,121 +131,129 @@ def _fewest(costs: Costs, demand: Demand, rate: float, wishes: Wishes) -> int:
     return max(1, math.ceil(busy / usable), math.ceil(rate / engine_s))
 
 
-def _planned(costs: Costs, demand: Demand, workload: Workload, wishes: Wishes, devices: int) -> Plan | None:
-    """The plan with so many devices; None if they don't meet the objective."""
-    rate, usable = workload.rate, 1 - wishes.headroom
-    by_name = shares(costs, demand, wishes.cores)
-    idle = _idle(costs, wishes.cores)
-    busy = {name: rate * seconds / devices for name, seconds in by_name.items()}
-    slowed = {name: 1 / (1 - idle - (sum(busy.values()) - own)) for name, own in busy.items()}
-    replica = demand.replica(slowed["Diffusion"])
-    if rate / devices >= usable * replica.capacity:
-        return None
-    rest_s = _rest_s(demand)
-    p95_s = replica.latency_within_s(SHARE, rate / devices) + rest_s
-    clip = demand.clip.each.wall_s * slowed["Clip"]
-    calls = demand.clip.calls * rate
-    p95_s += wait_within_s(SHARE, devices, calls, clip, variability=STEADY)
-    mean_s = replica.mean_latency_s(rate / devices) + rest_s + mean_wait_s(devices, calls, clip, variability=STEADY)
-    if not math.isfinite(p95_s) or (wishes.p95_s is not None and p95_s > wishes.p95_s):
-        return None
-    deployments = _deployments(costs, demand, workload, wishes, devices, slowed, p95_s)
-    cores = rate * (demand.ingress_s + demand.elsewhere_s + demand.renderer.all.cpu_s)
-    cores += rate * (demand.diffusion() + demand.clip.all + demand.segmenter.all).cpu_s
-    limits = _limits(costs, demand, rate, wishes.database)
-    return Plan(
-        workload=workload,
-        devices=devices,
-        cores=cores / usable,
-        deployments=deployments,
-        cache_shards=max(1, math.ceil(rate * demand.cache_calls * costs.shared.cache_call_s / usable)),
-        mean_s=mean_s,
-        p95_s=p95_s,
-        capacity=min(devices * demand.replica().capacity, devices * (1 - idle) / sum(by_name.values())),
-        limits=limits,
-        assumed=costs.assumed | demand.assumed,
-    )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """A workload on so many devices."""
 
+    costs: Costs
+    demand: Demand
+    workload: Workload
+    wishes: Wishes
+    devices: int
 
-def _rest_s(demand: Demand) -> float:
-    """What `/generate` takes beside the diffusion, with nobody before it."""
-    return demand.renderer.each.wall_s + demand.clip.each.wall_s + demand.ingress_s
+    @property
+    def keeps_up(self) -> bool:
+        """Whether every diffusion replica has its headroom beside what else its device does."""
+        own = self.workload.rate / self.devices
+        return own < (1 - self.wishes.headroom) * self.demand.replica(self.slowed("Diffusion")).capacity
 
+    @property
+    def mean_s(self) -> float:
+        """Latency of `/generate`."""
+        waiting = mean_wait_s(self.devices, *self._described, variability=STEADY)
+        replica = self.demand.replica(self.slowed("Diffusion"))
+        return replica.mean_latency_s(self.workload.rate / self.devices) + rest_s(self.demand) + waiting
 
-def _deployments(
-    costs: Costs,
-    demand: Demand,
-    workload: Workload,
-    wishes: Wishes,
-    devices: int,
-    slowed: dict[str, float],
-    p95_s: float,
-) -> tuple[Deployment, ...]:
-    rate, on_gpu = workload.rate, costs.accelerator == "cuda"
-    by_name = shares(costs, demand, wishes.cores)
-    fractions = _fractions({name: by_name[name] for name in ("Diffusion", "Clip", "Segmenter")}) if on_gpu else {}
-    replica = demand.replica(slowed["Diffusion"])
-    rows = [
-        Deployment(
-            name="Diffusion",
-            replicas=devices,
-            num_gpus=fractions.get("Diffusion", 0.0),
-            busy=rate / devices / replica.capacity,
-            wait_s=replica.latency_within_s(SHARE, rate / devices) - demand.replica().latency_s(1),
+    @property
+    def p95_s(self) -> float:
+        """The latency of `/generate` that 95 % don't exceed."""
+        waiting = wait_within_s(SHARE, self.devices, *self._described, variability=STEADY)
+        replica = self.demand.replica(self.slowed("Diffusion"))
+        return replica.latency_within_s(SHARE, self.workload.rate / self.devices) + rest_s(self.demand) + waiting
+
+    @property
+    def _described(self) -> tuple[float, float]:
+        """Calls of CLIP a second, and seconds of each."""
+        clip = self.demand.clip
+        return clip.calls * self.workload.rate, clip.each.wall_s * self.slowed("Clip")
+
+    def slowed(self, name: str) -> float:
+        """How many times as long an engine takes, because its device does other things as well."""
+        by_name = shares(self.costs, self.demand, self.wishes.cores)
+        others = self.workload.rate * (sum(by_name.values()) - by_name[name]) / self.devices
+        return 1 / (1 - others - _idle(self.costs, self.wishes.cores))
+
+    def plan(self) -> Plan:
+        """What it amounts to."""
+        costs, demand, rate, usable = self.costs, self.demand, self.workload.rate, 1 - self.wishes.headroom
+        by_name = shares(costs, demand, self.wishes.cores)
+        busy_share = (1 - _idle(costs, self.wishes.cores)) / sum(by_name.values())
+        engines = demand.diffusion() + demand.clip.all + demand.segmenter.all + demand.renderer.all
+        return Plan(
+            workload=self.workload,
+            devices=self.devices,
+            cores=rate * (engines.cpu_s + demand.ingress_s + demand.elsewhere_s) / usable,
+            deployments=self.deployments(),
+            cache_shards=max(1, math.ceil(rate * demand.cache_calls * costs.shared.cache_call_s / usable)),
+            mean_s=self.mean_s,
+            p95_s=self.p95_s,
+            capacity=self.devices * min(demand.replica().capacity, busy_share),
+            limits=limits_of(costs, demand, rate, self.wishes.database),
+            assumed=costs.assumed | demand.assumed,
         )
-    ]
-    for name, engine in (("Clip", demand.clip), ("Segmenter", demand.segmenter)):
-        each_s = engine.each.wall_s * slowed[name]
-        rows.append(_row(name, devices, fractions.get(name, 0.0), engine.calls * rate, each_s))
-    drawing = demand.renderer
-    renderers = math.ceil(drawing.calls * rate * drawing.each.wall_s / RENDERER_THREADS / (1 - wishes.headroom))
-    renderers = max(renderers, devices if not on_gpu else 1)
-    rows.append(_row("Renderer", renderers, 0.0, drawing.calls * rate / RENDERER_THREADS, drawing.each.wall_s))
-    ingress = _ingress(costs, demand, workload, wishes, p95_s, slowed)
-    rows.append(_row("Ingress", ingress, 0.0, rate, demand.ingress_s))
-    return tuple(rows)
+
+    def deployments(self) -> tuple[Deployment, ...]:
+        """All of them: one of each engine on every device, and what else it takes."""
+        demand, rate, usable = self.demand, self.workload.rate, 1 - self.wishes.headroom
+        gpus = self._fractions()
+        replica, own = demand.replica(self.slowed("Diffusion")), rate / self.devices
+        diffusion = Deployment(
+            name="Diffusion",
+            replicas=self.devices,
+            num_gpus=gpus.get("Diffusion", 0.0),
+            busy=own / replica.capacity,
+            wait_s=replica.latency_within_s(SHARE, own) - demand.replica().latency_s(1),
+        )
+        rows = [diffusion]
+        for name, engine in (("Clip", demand.clip), ("Segmenter", demand.segmenter)):
+            each_s = engine.each.wall_s * self.slowed(name)
+            rows.append(_row(name, self.devices, engine.calls * rate, each_s, gpus.get(name, 0.0)))
+        drawn, drawing_s = demand.renderer.calls * rate / RENDERER_THREADS, demand.renderer.each.wall_s
+        least = 1 if gpus else self.devices
+        rows.append(_row("Renderer", max(least, math.ceil(drawn * drawing_s / usable)), drawn, drawing_s))
+        rows.append(_row("Ingress", self._ingress(), rate, demand.ingress_s))
+        return tuple(rows)
+
+    def _fractions(self) -> dict[str, float]:
+        """Shares of a GPU by work, in twentieths, none too small, together 1 at most."""
+        if self.costs.accelerator == "cpu":
+            return {}
+        seconds = shares(self.costs, self.demand, self.wishes.cores)
+        least = SMALLEST_FRACTION * sum(seconds.values())
+        small = {name: SMALLEST_FRACTION for name, own in seconds.items() if own < least}
+        left, work = 1 - sum(small.values()), sum(own for name, own in seconds.items() if name not in small)
+        large = {name: left * own / work for name, own in seconds.items() if name not in small}
+        return small | {name: math.floor(20 * share + 1e-9) / 20 for name, share in large.items()}
+
+    def _ingress(self) -> int:
+        """Replicas that have the time, places for the images in hand, and hands for what follows them."""
+        demand, rate, usable = self.demand, self.workload.rate, 1 - self.wishes.headroom
+        spare = usable - rate * hearing_s(self.costs, demand)
+        busy = math.ceil(rate * demand.ingress_s / spare) if spare > 0 else MAX_DEVICES
+        following = math.ceil(rate * self._following_s() / usable) if self.workload.reactions else 0
+        return max(MIN_INGRESS, busy, math.ceil(rate * self.p95_s / MAX_GENERATIONS), following)
+
+    def _following_s(self) -> float:
+        """How long an ingress replica is at one image's reactions; it follows one after the other."""
+        demand = self.demand
+        engines_s = demand.segmenter.all.wall_s * self.slowed("Segmenter")
+        engines_s += demand.clip.all.wall_s * self.slowed("Clip") + demand.renderer.all.wall_s
+        return engines_s + STAGES_AFTER * self.costs.overheads.stage.cpu_s
 
 
-def _row(name: str, replicas: int, fraction: float, calls_per_s: float, each_s: float) -> Deployment:
+def _row(name: str, replicas: int, calls_per_s: float, each_s: float, num_gpus: float = 0.0) -> Deployment:
     wait_s = wait_within_s(SHARE, replicas, calls_per_s, each_s, variability=STEADY)
     busy = calls_per_s * each_s / replicas
-    return Deployment(name=name, replicas=replicas, num_gpus=fraction, busy=busy, wait_s=wait_s)
+    return Deployment(name=name, replicas=replicas, num_gpus=num_gpus, busy=busy, wait_s=wait_s)
 
 
-def _fractions(seconds: dict[str, float]) -> dict[str, float]:
-    """Shares of a GPU by work, in twentieths, none too small, together 1 at most."""
-    small = {
-        name: SMALLEST_FRACTION for name, own in seconds.items() if own < SMALLEST_FRACTION * sum(seconds.values())
-    }
-    left, work = 1 - sum(small.values()), sum(own for name, own in seconds.items() if name not in small)
-    return small | {
-        name: math.floor(20 * left * own / work + 1e-9) / 20 for name, own in seconds.items() if name not in small
-    }
-
-
-def _ingress(
-    costs: Costs, demand: Demand, workload: Workload, wishes: Wishes, p95_s: float, slowed: dict[str, float]
-) -> int:
-    """Replicas that have the time, places for the images in hand, and hands for what follows them."""
-    rate, usable = workload.rate, 1 - wishes.headroom
-    spare = usable - rate * _hearing_s(costs, demand)
-    busy = math.ceil(rate * demand.ingress_s / spare) if spare > 0 else MAX_DEVICES
-    following_s = _following_s(costs, demand, slowed) if workload.reactions else 0.0
-    return max(MIN_INGRESS, busy, math.ceil(rate * p95_s / MAX_GENERATIONS), math.ceil(rate * following_s / usable))
-
-
-def _following_s(costs: Costs, demand: Demand, slowed: dict[str, float]) -> float:
-    """How long an ingress replica is at one image's reactions, which it follows one by one (graphs/reactions.py)."""
-    engines_s = demand.segmenter.all.wall_s * slowed["Segmenter"] + demand.clip.all.wall_s * slowed["Clip"]
-    return engines_s + demand.renderer.all.wall_s + STAGES_AFTER * costs.overheads.stage.cpu_s
-
-
-def _hearing_s(costs: Costs, demand: Demand) -> float:
+def hearing_s(costs: Costs, demand: Demand) -> float:
     """What every ingress replica does for every image, whoever makes it: it hears of it."""
     return demand.events * costs.shared.log_row_s + demand.notices * costs.shared.notice_s
 
 
-def _limits(costs: Costs, demand: Demand, rate: float, database: Database) -> tuple[Limit, ...]:
+def limits_of(costs: Costs, demand: Demand, rate: float, database: Database) -> tuple[Limit, ...]:
+    """What there is one of, or one for each ingress replica, and how much of it a rate takes."""
     seconds = {
         "segmentation cache, one shard": (
             demand.cache_calls * costs.shared.cache_call_s,
@@ -250,7 +264,7 @@ def _limits(costs: Costs, demand: Demand, rate: float, database: Database) -> tu
             "several images in one transaction, or the log split by owner, each part with a lock of its own",
         ),
         "events that every ingress replica hears of": (
-            _hearing_s(costs, demand),
+            hearing_s(costs, demand),
             "steps only to replicas that have a reader of that job; the log read by owner",
         ),
     }

@@ -42,5 +42,5 @@ def test_of_a_call_that_crosses_the_ends_of_a_measurement_its_share_counts():
 
 
 def test_processes_of_a_service_are_told_apart():
-    titles = ["ray::ServeReplica:pipeline:Ingress.handle_request", "ray::SegmentationCache", "ray::ProxyActor", "raylet"]
+    titles = ["ray::ServeReplica:pipeline:Ingress", "ray::SegmentationCache.put", "ray::ProxyActor", "raylet"]
     assert [role_of(title) for title in titles] == ["Ingress", "SegmentationCache", "Proxy", OTHER]

@@ -30,7 +30,7 @@ def both(seconds: float) -> Cost:
 def some_costs(accelerator: str = "cuda", **changes: object) -> Costs:
     """Of a made-up GPU: a step takes 10 ms and 5 ms more for each image."""
     little = Overhead(ingress_s=0.001, elsewhere_s=0.002)
-    overheads = {name: little for name in ("cached_call", "upload", "generation", "stage")}
+    overheads = dict.fromkeys(("cached_call", "upload", "generation", "stage"), little)
     costs = Costs(
         profile="mini",
         accelerator=accelerator,
