@@ -2,8 +2,9 @@
 
 The service runs on this machine and has more clients than it can serve at once. For each kind of call the throughput
 that `planning` makes of the costs stands beside what was counted. Nothing is fitted: the engines' costs are measured
-again in turns with the service, those of serving come from FILE, which `benchmarks.stage_costs` wrote. The one thing
-that the prediction is told of the run is how much of the machine other programs left.
+again in turns with the service; those of serving come from FILE, which `benchmarks.stage_costs` wrote, times how much
+longer the engines take now than they did then. The one thing that the prediction is told of the run is how much of the
+machine other programs left.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from planning.costs import Cost, Costs, read_costs
-from planning.demand import Workload, demand_of
+from planning.closed_loop import Calls, loop
+from planning.costs import Cost, Costs, Overhead, Overheads, read_costs
 
 CLIENTS = 8
-WARM_UP_S, WINDOW_S = 5.0, 20.0
+WARM_UP_S, WINDOW_S = 5.0, 15.0
+PLAYED_S = 100.0  # of simulated time
 ROUNDS = 2
 GOAL = 0.15
 KNOWN = 8  # images whose results are at hand
@@ -40,7 +42,7 @@ class Setting:
 
     name: str
     work: Callable[[int], object]
-    cpu_s: Callable[[Costs], float]
+    calls: Calls  # the same, to be played through
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,8 @@ def main(words: list[str] | None = None) -> None:
     checked: list[Checked] = []
     with tempfile.TemporaryDirectory() as folder, quiet_service(Path(folder)) as service:
         settings = make_settings(Caller(service), costs.side)
+        for setting in settings:  # a size of batch that is new takes longer
+            run(service, setting, WARM_UP_S)
         for _ in range(arguments.rounds):
             before = measured_again(costs, engines)
             runs = [(setting, *run(service, setting, arguments.window)) for setting in settings]
@@ -97,57 +101,53 @@ def make_settings(caller: Any, side: int) -> list[Setting]:
     for image_id in known:
         caller.ask(image_id)
 
-    def images(steps: int, *, analyzed: bool = False) -> Callable[[Costs], float]:
-        workload = Workload(rate=1, steps=steps, side=side, reactions=analyzed, cached_calls=1 if analyzed else 0)
-        return lambda costs: demand_of(costs, workload).cpu_s(CLIENTS)
-
+    segmented, everything = ("segment", "describe_regions"), ("segment", "describe_regions", "render")
     return [
-        Setting(name="/generate, 15 steps", work=lambda _: caller.generate(steps=15), cpu_s=images(15)),
-        Setting(name="/generate, 40 steps", work=lambda _: caller.generate(steps=40), cpu_s=images(40)),
+        Setting(name="/generate, 15 steps", work=lambda _: caller.generate(steps=15), calls=Calls(steps=15)),
+        Setting(name="/generate, 40 steps", work=lambda _: caller.generate(steps=40), calls=Calls(steps=40)),
         Setting(
             name="/generate, 15 steps, then /visualize",
             work=lambda _: caller.ask(caller.generate(steps=15), "/visualize"),
-            cpu_s=images(15, analyzed=True),
+            calls=Calls(steps=15, cached=1, stages=everything),
         ),
         Setting(
             name="upload, then /segment",
             work=lambda _: caller.ask(caller.upload(next(uploads), side)),
-            cpu_s=segmented_upload_s,
+            calls=Calls(uploads=True, cached=1, stages=segmented),
         ),
-        Setting(
-            name="cached /segment",
-            work=lambda number: caller.ask(known[number % KNOWN]),
-            cpu_s=lambda costs: costs.overheads.cached_call.cpu_s,
-        ),
+        Setting(name="cached /segment", work=lambda number: caller.ask(known[number % KNOWN]), calls=Calls(cached=1)),
     ]
 
 
-def segmented_upload_s(costs: Costs) -> float:
-    """CPU seconds of a picture that is taken in and taken apart."""
-    engines = costs.segment + costs.describe + costs.describe_picture.times(costs.regions)
-    overheads = costs.overheads
-    return engines.cpu_s + overheads.upload.cpu_s + overheads.cached_call.cpu_s + 2 * overheads.stage.cpu_s
-
-
 def measured_again(costs: Costs, engines: Any) -> Costs:
-    """The costs with those of the engines as they are now; of batches, only that of all clients."""
+    """The costs as they are now: of batches those that as many clients can make, the engines' others all."""
     from benchmarks import engine_costs as each
 
-    rows = 2 * CLIENTS
+    steps = {rows: each.step_cost(engines, rows, rounds=5) for rows in costs.buckets if rows <= 2 * CLIENTS}
     own, picture = each.describe_costs(engines)
+    now = {
+        "start": each.start_cost(engines),
+        "decode": each.decode_cost(engines),
+        "describe": own,
+        "describe_picture": picture + each.crops_cost(engines),
+        "segment": each.segment_cost(engines, rounds=3),
+        "render": each.render_cost(engines),
+        "encode": each.encode_cost(engines),
+    }
+    slower = median([cost.cpu_s / costs.steps[rows].cpu_s for rows, cost in steps.items()])
     return costs.model_copy(
-        update={
-            "steps": costs.steps | {rows: each.step_cost(engines, rows)},
-            "regions": engines.regions,
-            "start": each.start_cost(engines),
-            "decode": each.decode_cost(engines),
-            "describe": own,
-            "describe_picture": picture + each.crops_cost(engines),
-            "segment": each.segment_cost(engines, rounds=3),
-            "render": each.render_cost(engines),
-            "encode": each.encode_cost(engines),
-        }
+        update={"steps": costs.steps | steps, "regions": engines.regions, "overheads": scaled(costs, slower)} | now
     )
+
+
+def scaled(costs: Costs, slower: float) -> Overheads:
+    """What serving costs while everything takes so many times as long."""
+
+    def longer(overhead: Overhead) -> Overhead:
+        return Overhead(ingress_s=slower * overhead.ingress_s, elsewhere_s=slower * overhead.elsewhere_s)
+
+    names = ("cached_call", "upload", "generation", "step", "stage")
+    return costs.overheads.model_copy(update={name: longer(getattr(costs.overheads, name)) for name in names})
 
 
 def between(before: Costs, after: Costs) -> Costs:
@@ -157,9 +157,11 @@ def between(before: Costs, after: Costs) -> Costs:
         return (one + other).times(0.5)
 
     names = ("start", "decode", "describe", "describe_picture", "segment", "render", "encode")
+    slower = mean(each.overheads.generation.cpu_s for each in (before, after)) / before.overheads.generation.cpu_s
     steps = {rows: middle(cost, after.steps[rows]) for rows, cost in before.steps.items()}
     return before.model_copy(
-        update={"steps": steps} | {name: middle(getattr(before, name), getattr(after, name)) for name in names}
+        update={"steps": steps, "overheads": scaled(before, slower)}
+        | {name: middle(getattr(before, name), getattr(after, name)) for name in names}
     )
 
 
@@ -202,13 +204,14 @@ def done_within(spans: list[tuple[float, float]], opened: float, closed: float) 
 
 def judge(setting: Setting, costs: Costs, measured: float, spent: Any) -> Checked:
     """Compare one measurement with what the costs say."""
-    cpu_s = setting.cpu_s(costs)
+    idle = costs.overheads.idle_cores
+    played = loop(costs, setting.calls, clients=CLIENTS, cores=spent.free_cores - idle, seconds=PLAYED_S)
     return Checked(
         name=setting.name,
-        predicted=(spent.free_cores - costs.overheads.idle_cores) / cpu_s,
+        predicted=played.rate,
         measured=measured,
-        cpu_s=cpu_s,
-        spent_s=(spent.cpu_s - costs.overheads.idle_cores * spent.wall_s) / spent.wall_s / measured,
+        cpu_s=played.cpu_s,
+        spent_s=(spent.cpu_s / spent.wall_s - idle) / measured,
         free_cores=spent.free_cores,
         used_cores=spent.cpu_s / spent.wall_s,
     )

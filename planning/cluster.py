@@ -9,7 +9,7 @@ from statistics import fmean
 
 from planning.costs import Costs, Database
 from planning.demand import STAGES_AFTER, Workload, demand_of
-from planning.simulation import Batcher, Clock, Followers, Station, arrivals, least_busy, through
+from planning.simulation import Batcher, Clock, Followers, Station, Then, arrivals, lasting, least_busy, through
 from planning.sizing import MAX_GENERATIONS, shares
 
 WARM_UP = 0.3  # of the time, that isn't counted
@@ -113,13 +113,17 @@ class _Stations:
         described = round(demand.cache_calls / (4 if workload.reactions else 1))
 
         def station(servers: int, seconds: float) -> Station:
-            return Station(clock, servers, lambda: seconds)
+            return Station(clock, servers, lasting(clock, lambda: seconds))
 
-        own = demand.cycles[0].wall_s - workload.steps * _steps_s(costs, workload, 1)
-        steps = [slowed("Diffusion") * _steps_s(costs, workload, num) for num in range(1, len(demand.cycles) + 1)]
-        steps = [each + costs.overheads.step_gap_s for each in steps]
+        slow = slowed("Diffusion")
+        own_s = slow * (demand.cycles[0].wall_s - workload.steps * _steps_s(costs, workload, 1))
+
+        def step(num: int, then: Then) -> None:
+            clock.after(slow * _steps_s(costs, workload, num) + costs.overheads.step_gap_s, then)
+
         self._replicas = [
-            Batcher(clock, steps, slowed("Diffusion") * own, workload.steps) for _ in range(cluster.devices)
+            Batcher(clock, step, len(demand.cycles), lasting(clock, lambda: own_s), workload.steps)
+            for _ in range(cluster.devices)
         ]
         self._ingress = station(cluster.ingress, ingress_s)
         self._writer = station(1, transaction_s)

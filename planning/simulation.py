@@ -6,9 +6,12 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 
 Then = Callable[[], None]
+
+SHORTEST_S = 1e-9  # of CPU: what is left of rounding
 
 
 class Clock:
@@ -31,48 +34,51 @@ class Clock:
         self.now = until
 
 
+Serve = Callable[[Then], None]  # does a piece of work, and calls what is to come after it
+
+
+def lasting(clock: Clock, seconds: Callable[[], float]) -> Serve:
+    """Work that takes its time, whatever else is going on."""
+    return lambda then: clock.after(seconds(), then)
+
+
 class Station:
     """One queue before several equal servers, first come, first served.
 
     Args:
         servers: at least one.
-        service_s: draws how long a visit takes.
+        serve: the work of a visit.
     """
 
-    def __init__(self, clock: Clock, servers: int, service_s: Callable[[], float]) -> None:
+    def __init__(self, clock: Clock, servers: int, serve: Serve) -> None:
         self._clock = clock
         self._servers = servers
         self._free = servers
-        self._service_s = service_s
+        self._serve = serve
         self._waiting: deque[Then] = deque()
         self._busy_s = 0.0
 
     @property
     def busy(self) -> float:
-        """Share of the servers' time so far that they had work, begun visits in full; above 1 a queue has formed."""
+        """Share of the servers' time so far that visits took which have ended."""
         return self._busy_s / (self._servers * self._clock.now) if self._clock.now else 0.0
-
-    @property
-    def in_hand(self) -> int:
-        """Visits that wait or are being served."""
-        return len(self._waiting) + self._servers - self._free
 
     def visit(self, then: Then) -> None:
         """Queue up; `then` is called at the end of the service."""
         if self._free:
             self._free -= 1
-            self._serve(then)
+            self._begin(then)
         else:
             self._waiting.append(then)
 
-    def _serve(self, then: Then) -> None:
-        seconds = self._service_s()
-        self._busy_s += seconds
-        self._clock.after(seconds, lambda: self._end(then))
+    def _begin(self, then: Then) -> None:
+        began = self._clock.now
+        self._serve(lambda: self._end(began, then))
 
-    def _end(self, then: Then) -> None:
+    def _end(self, began: float, then: Then) -> None:
+        self._busy_s += self._clock.now - began
         if self._waiting:
-            self._serve(self._waiting.popleft())
+            self._begin(self._waiting.popleft())
         else:
             self._free += 1
         then()
@@ -114,15 +120,17 @@ class Batcher:
     decoded, as `pipeline/engines/continuous.py` does it.
 
     Args:
-        step_s: seconds of a step by the number of images in it, from one on.
-        own_s: seconds that each image takes by itself, to be started and decoded.
+        step: does a step of so many images, from one to the largest batch.
+        largest: that.
+        own: starts and decodes one image.
         steps: of every image.
     """
 
-    def __init__(self, clock: Clock, step_s: Sequence[float], own_s: float, steps: int) -> None:
+    def __init__(self, clock: Clock, step: Callable[[int, Then], None], largest: int, own: Serve, steps: int) -> None:
         self._clock = clock
-        self._step_s = step_s
-        self._own_s = own_s
+        self._step = step
+        self._largest = largest
+        self._own = own
         self._steps = steps
         self._denoising: deque[tuple[int, Then]] = deque()  # with the steps that are left
         self._denoised: deque[Then] = deque()
@@ -148,30 +156,92 @@ class Batcher:
 
     def _go_on(self) -> None:
         self._is_busy = bool(self._denoising or self._denoised)
+        began = self._clock.now
         if self._denoised and (not self._denoising or not self._decoded_last):
             self._decoded_last = True
-            self._spend(self._own_s, self._decode)
+            self._own(lambda: self._decode(began))
         elif self._denoising:
             self._decoded_last = False
-            together = [self._denoising.popleft() for _ in range(min(len(self._denoising), len(self._step_s)))]
-            self._spend(self._step_s[len(together) - 1], lambda: self._step(together))
+            together = [self._denoising.popleft() for _ in range(min(len(self._denoising), self._largest))]
+            self._step(len(together), lambda: self._advance(together, began))
 
-    def _spend(self, seconds: float, then: Then) -> None:
-        self._busy_s += seconds
-        self._clock.after(seconds, then)
-
-    def _decode(self) -> None:
+    def _decode(self, began: float) -> None:
+        self._busy_s += self._clock.now - began
         finished = self._denoised.popleft()
         self._go_on()
         finished()
 
-    def _step(self, together: list[tuple[int, Then]]) -> None:
+    def _advance(self, together: list[tuple[int, Then]], began: float) -> None:
+        self._busy_s += self._clock.now - began
         for left, then in together:
             if left > 1:
                 self._denoising.append((left - 1, then))
             else:
                 self._denoised.append(then)
         self._go_on()
+
+
+class Cores:
+    """Processors that everything shares: whatever is to be done gets on at once, all alike, each with as many cores
+    as it has threads for; what gives way gets a smaller share.
+
+    Args:
+        number: of cores, maybe not a whole one.
+    """
+
+    def __init__(self, clock: Clock, number: float) -> None:
+        self._clock = clock
+        self._number = number
+        self._tasks: dict[int, _Task] = {}
+        self._numbers = count()
+        self._updated_at = 0.0
+        self._planned = 0  # of several plans for the next end, the one that holds
+
+    def work(self, cpu_s: float, then: Then, *, threads: float = 1.0, weight: float = 1.0) -> None:
+        """Spend seconds of CPU on something."""
+        self._catch_up()
+        self._tasks[next(self._numbers)] = _Task(max(cpu_s, SHORTEST_S), then, threads, weight)
+        self._plan()
+
+    def _catch_up(self) -> None:
+        passed, self._updated_at = self._clock.now - self._updated_at, self._clock.now
+        for task in self._tasks.values():
+            task.left_s -= task.speed * passed
+
+    def _plan(self) -> None:
+        """Share out the cores, and look again when the first task ends."""
+        waiting, left = list(self._tasks.values()), self._number
+        while waiting:  # who can't use its share leaves it to the others
+            share = left / sum(task.weight for task in waiting)
+            small = [task for task in waiting if task.threads <= share * task.weight]
+            for task in small or waiting:
+                task.speed = min(task.threads, share * task.weight)
+            left -= sum(task.speed for task in small)
+            waiting = [task for task in waiting if task not in small] if small else []
+        self._planned += 1
+        plan = self._planned
+        if self._tasks:
+            first_s = min(task.left_s / task.speed for task in self._tasks.values())
+            self._clock.after(max(0.0, first_s), lambda: self._end(plan))
+
+    def _end(self, plan: int) -> None:
+        if plan != self._planned:
+            return
+        self._catch_up()
+        ended = [number for number, task in self._tasks.items() if task.left_s <= SHORTEST_S]
+        thens = [self._tasks.pop(number).then for number in ended]
+        self._plan()
+        for then in thens:
+            then()
+
+
+@dataclass(slots=True, eq=False)
+class _Task:
+    left_s: float
+    then: Then
+    threads: float
+    weight: float
+    speed: float = 0.0
 
 
 def arrivals(clock: Clock, rate: float, chance: random.Random, arrive: Then) -> None:

@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 
 from cli import main
 from planning.batching import BatchServer
+from planning.closed_loop import Calls, loop
 from planning.cluster import Cluster, play
 from planning.costs import Cost, Costs, Machine, Overhead, Overheads, Shared, read_costs
 from planning.demand import Workload, demand_of
 from planning.queues import mean_wait_s, probability_of_waiting, wait_within_s
-from planning.simulation import Batcher, Clock, Station, arrivals
+from planning.simulation import Batcher, Clock, Cores, Station, arrivals, lasting
 from planning.sizing import Wishes, plan
 
 STEPS = 10
@@ -85,7 +86,7 @@ def test_waits_of_several_servers_are_those_of_erlang():
 @pytest.mark.parametrize(("servers", "rate"), [(1, 0.7), (3, 2.4)])
 def test_a_played_queue_is_as_its_formula_says_and_keeps_littles_law(servers: int, rate: float):
     clock, chance = Clock(), random.Random(1)
-    station = Station(clock, servers, lambda: chance.expovariate(1.0))
+    station = Station(clock, servers, lasting(clock, lambda: chance.expovariate(1.0)))
     visits: list[tuple[float, float]] = []
 
     def arrive() -> None:
@@ -108,7 +109,13 @@ def test_a_played_replica_has_the_latencies_of_its_formula(load: float):
     replica = demand_of(costs, a_workload()).replica()
     rate = load * replica.capacity
     clock, chance = Clock(), random.Random(2)
-    batcher = Batcher(clock, [cost.wall_s for cost in costs.steps.values()], 0.011, STEPS)
+    batcher = Batcher(
+        clock,
+        lambda num, then: clock.after(costs.step(2 * num).wall_s, then),
+        largest=8,
+        own=lasting(clock, lambda: 0.011),
+        steps=STEPS,
+    )
     latencies: list[float] = []
 
     def arrive() -> None:
@@ -121,6 +128,40 @@ def test_a_played_replica_has_the_latencies_of_its_formula(load: float):
     assert fmean(latencies) == pytest.approx(replica.mean_latency_s(rate), rel=0.15)
     within_s = replica.latency_within_s(0.95, rate)
     assert 0.6 * within_s < latencies[int(0.95 * len(latencies))] < 1.05 * within_s
+
+
+def test_what_shares_cores_gets_on_alike_and_what_gives_way_gets_less():
+    clock = Clock()
+    cores, ended = Cores(clock, 2.0), {}
+
+    def work(name: str, cpu_s: float, **wishes: float) -> None:
+        cores.work(cpu_s, lambda: ended.update({name: clock.now}), **wishes)
+
+    work("one thread", 1.0)
+    clock.run(10)
+    assert ended == {"one thread": pytest.approx(1.0)}
+    clock, ended = Clock(), {}
+    cores = Cores(clock, 2.0)
+    work("four threads", 3.0, threads=4)  # gets what the other leaves: a core, then both
+    work("one thread", 1.0, weight=9)
+    clock.run(10)
+    assert ended == {"one thread": pytest.approx(1.0), "four threads": pytest.approx(2.0)}
+    clock, ended = Clock(), {}
+    cores = Cores(clock, 1.0)
+    work("nice", 1.0)
+    work("first", 0.9, weight=9)
+    clock.run(10)
+    assert ended == {"first": pytest.approx(1.0), "nice": pytest.approx(1.9)}
+
+
+def test_saturated_clients_share_the_cores_and_a_lonely_one_waits_for_nobody():
+    costs, calls = some_costs("cpu"), Calls(steps=STEPS, cached=1)
+    lonely = loop(costs, calls, clients=1, cores=8)
+    alone_s = STEPS * 0.015 + 0.011 + 0.001 + 0.003 + 2 * 0.003  # and what each step told spends meanwhile
+    assert lonely.rate == pytest.approx(1 / alone_s, rel=0.02)
+    crowd = loop(costs, calls, clients=8, cores=0.5)
+    assert crowd.rate == pytest.approx(0.5 / crowd.cpu_s, rel=0.02)
+    assert crowd.cpu_s < lonely.cpu_s  # they are denoised together
 
 
 def test_a_replica_does_no_more_than_its_largest_batch():
