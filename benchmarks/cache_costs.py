@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
 
+from cli.environment import prepare_environment
 from deployments.segmentation_cache import SegmentationCache
 from pipeline.settings import CacheSettings
 
@@ -40,8 +42,13 @@ async def call_again_and_again(cache: Any, name: str, keys: int) -> None:
     await asyncio.gather(*(compute(f"{name}-{number}") for number in range(keys)))
 
 
-def cache_call_s() -> float:
-    """CPU seconds of the actor's process for a call, one of the three of each key."""
+def cache_call_s(folder: Path) -> float:
+    """CPU seconds of the actor's process for a call, one of the three of each key.
+
+    Args:
+        folder: where Ray's token goes.
+    """
+    prepare_environment(folder)
     ray.init(address="local", include_dashboard=False, num_cpus=2 * CALLERS, log_to_driver=False)
     try:
         actor = ray.remote(concurrency_groups={"waiters": 100})(MeasuredCache)

@@ -53,7 +53,7 @@ def measure(profile_name: str, folder: Path, served: Costs | None = None) -> Cos
     transactions = transactions_s(folder / "store")
     elsewhere: dict[str, str] = {}
     if served is None:
-        overheads, cached_s = measure_overheads(folder), cache_call_s()
+        overheads, cached_s = measure_overheads(folder), cache_call_s(folder)
     else:
         overheads, cached_s = served.overheads, served.shared.cache_call_s
         elsewhere = dict.fromkeys(("overheads", "shared.cache_call_s"), described(served.machine))
