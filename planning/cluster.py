@@ -10,7 +10,7 @@ from statistics import fmean
 from planning.costs import Costs, Database
 from planning.demand import STAGES_AFTER, Workload, demand_of
 from planning.simulation import Batcher, Clock, Followers, Station, Then, arrivals, lasting, least_busy, through
-from planning.sizing import MAX_GENERATIONS, shares
+from planning.sizing import MAX_GENERATIONS, hearing_s, shares
 
 WARM_UP = 0.3  # of the time, that isn't counted
 TRANSACTIONS = 3  # of an image: accepted, kept, labelled
@@ -27,8 +27,6 @@ class Cluster:
     cache_shards: int = 1
     database: Database = "postgresql"
     images_per_transaction: int = 1  # as things are; more if they were written together
-    tells_all: bool = True  # every ingress replica hears of all steps; otherwise only of its own
-    admits: bool = True  # whether an ingress replica refuses what is too much for it
 
 
 @dataclass(kw_only=True, slots=True)
@@ -68,7 +66,7 @@ def play(costs: Costs, workload: Workload, cluster: Cluster, *, seconds: float, 
         nonlocal came, refused, in_hand
         counts, began = clock.now >= counted_from, clock.now
         came += counts
-        if cluster.admits and in_hand >= MAX_GENERATIONS * cluster.ingress:
+        if in_hand >= MAX_GENERATIONS * cluster.ingress:
             refused += counts
             return
         in_hand += 1
@@ -105,10 +103,7 @@ class _Stations:
         def slowed(name: str) -> float:
             return 1 / max(0.1, 1 - (total - workload.rate * by_name[name] / cluster.devices))
 
-        hearing_s = demand.events * shared.log_row_s
-        if cluster.tells_all:
-            hearing_s += demand.notices * shared.notice_s
-        ingress_s = demand.ingress_s + cluster.ingress * hearing_s  # every replica hears of every image
+        ingress_s = demand.ingress_s + cluster.ingress * hearing_s(costs, demand)  # every replica hears of every image
         transaction_s = shared.transactions_s[cluster.database] / TRANSACTIONS / cluster.images_per_transaction
         described = round(demand.cache_calls / (4 if workload.reactions else 1))
 
