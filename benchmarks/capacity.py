@@ -20,13 +20,19 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from planning.closed_loop import Calls, loop
 from planning.costs import Cost, Costs, Overhead, Overheads, read_costs
+
+if TYPE_CHECKING:
+    from benchmarks.cpu_seconds import Spent
+    from benchmarks.engine_costs import Engines
+    from benchmarks.serving_costs import Caller
+    from tests.service_process import RunningService
 
 CLIENTS = 8
 WARM_UP_S, WINDOW_S = 5.0, 15.0
@@ -94,7 +100,7 @@ def main(words: list[str] | None = None) -> None:
     Console(width=140).print(tabulate(checked))
 
 
-def make_settings(caller: Any, side: int) -> list[Setting]:
+def make_settings(caller: Caller, side: int) -> list[Setting]:
     """The kinds of calls; none of them is one that overheads were measured with, but for cached ones."""
     uploads = count()
     known = [caller.upload(next(uploads), side) for _ in range(KNOWN)]
@@ -119,7 +125,7 @@ def make_settings(caller: Any, side: int) -> list[Setting]:
     ]
 
 
-def measured_again(costs: Costs, engines: Any) -> Costs:
+def measured_again(costs: Costs, engines: Engines) -> Costs:
     """The costs as they are now: of batches those that as many clients can make, the engines' others all."""
     from benchmarks import engine_costs as each
 
@@ -165,7 +171,7 @@ def between(before: Costs, after: Costs) -> Costs:
     )
 
 
-def run(service: Any, setting: Setting, window_s: float) -> tuple[float, Any]:
+def run(service: RunningService, setting: Setting, window_s: float) -> tuple[float, Spent]:
     """Calls a second while all clients call, and what the service spent meanwhile."""
     from benchmarks.cpu_seconds import spending
 
@@ -202,7 +208,7 @@ def done_within(spans: list[tuple[float, float]], opened: float, closed: float) 
     return sum(max(0.0, min(end, closed) - max(start, opened)) / (end - start) for start, end in spans)
 
 
-def judge(setting: Setting, costs: Costs, measured: float, spent: Any) -> Checked:
+def judge(setting: Setting, costs: Costs, measured: float, spent: Spent) -> Checked:
     """Compare one measurement with what the costs say."""
     idle = costs.overheads.idle_cores
     played = loop(costs, setting.calls, clients=CLIENTS, cores=spent.free_cores - idle, seconds=PLAYED_S)

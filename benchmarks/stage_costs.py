@@ -14,11 +14,15 @@ import platform
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from planning.costs import Cost, Costs, Machine, Shared, read_costs
+
+if TYPE_CHECKING:
+    from benchmarks.engine_costs import Engines
 
 
 def main(words: list[str] | None = None) -> None:
@@ -76,7 +80,7 @@ def measure(profile_name: str, folder: Path, served: Costs | None = None) -> Cos
     )
 
 
-def engine_costs(engines):  # noqa: ANN001, ANN201
+def engine_costs(engines: Engines) -> dict[str, Any]:
     """The engines' part of the costs, by name."""
     from benchmarks import engine_costs as each
 

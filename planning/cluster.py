@@ -14,6 +14,7 @@ from planning.sizing import MAX_GENERATIONS, hearing_s, shares
 
 WARM_UP = 0.3  # of the time, that isn't counted
 TRANSACTIONS = 3  # of an image: accepted, kept, labelled
+LEAST_LEFT = 0.1  # of a device, for an engine, however much else is to be done
 DRAWERS = 8  # for each device: enough not to be what is waited for
 MAX_WAITING = 64  # images whose reactions wait at each ingress replica, `reactions` in pipeline/settings.py
 
@@ -96,47 +97,58 @@ class _Stations:
     """Everything an image passes."""
 
     def __init__(self, costs: Costs, workload: Workload, cluster: Cluster, clock: Clock) -> None:
-        demand, shared = demand_of(costs, workload), costs.shared
-        by_name = shares(costs, demand, costs.machine.cores)
-        total = workload.rate * sum(by_name.values()) / cluster.devices
-
-        def slowed(name: str) -> float:
-            return 1 / max(0.1, 1 - (total - workload.rate * by_name[name] / cluster.devices))
-
-        ingress_s = demand.ingress_s + cluster.ingress * hearing_s(costs, demand)  # every replica hears of every image
+        self._costs, self._workload, self._cluster, self._clock = costs, workload, cluster, clock
+        self._demand = demand = demand_of(costs, workload)
+        shared, described = costs.shared, round(demand.cache_calls / (4 if workload.reactions else 1))
+        heard_s = cluster.ingress * hearing_s(costs, demand)  # every replica hears of every image
         transaction_s = shared.transactions_s[cluster.database] / TRANSACTIONS / cluster.images_per_transaction
-        described = round(demand.cache_calls / (4 if workload.reactions else 1))
+        self._replicas = self._make_replicas()
+        self._ingress = self._station(cluster.ingress, demand.ingress_s + heard_s)
+        self._writer = self._station(1, transaction_s)
+        self._cache = self._station(cluster.cache_shards, shared.cache_call_s)
+        self._clip = self._engine("Clip", demand.clip.each.wall_s)
+        self._describing = [*[self._cache] * described, self._clip]
+        self.after = self._make_later(round(demand.cache_calls) - described) if workload.reactions else []
+        self.followers = Followers(cluster.ingress, MAX_WAITING * cluster.ingress)
 
-        def station(servers: int, seconds: float) -> Station:
-            return Station(clock, servers, lasting(clock, lambda: seconds))
-
-        slow = slowed("Diffusion")
-        own_s = slow * (demand.cycles[0].wall_s - workload.steps * _steps_s(costs, workload, 1))
+    def _make_replicas(self) -> list[Batcher]:
+        """One on every device."""
+        demand, workload, slow = self._demand, self._workload, self._slowed("Diffusion")
+        own_s = slow * (demand.cycles[0].wall_s - workload.steps * _steps_s(self._costs, workload, 1))
 
         def step(num: int, then: Then) -> None:
-            clock.after(slow * _steps_s(costs, workload, num) + costs.overheads.step_gap_s, then)
+            seconds = slow * _steps_s(self._costs, workload, num) + self._costs.overheads.step_gap_s
+            self._clock.after(seconds, then)
 
-        self._replicas = [
-            Batcher(clock, step, len(demand.cycles), lasting(clock, lambda: own_s), workload.steps)
-            for _ in range(cluster.devices)
+        own = lasting(self._clock, lambda: own_s)
+        return [
+            Batcher(self._clock, step, len(demand.cycles), own, workload.steps) for _ in range(self._cluster.devices)
         ]
-        self._ingress = station(cluster.ingress, ingress_s)
-        self._writer = station(1, transaction_s)
-        self._cache = station(cluster.cache_shards, shared.cache_call_s)
-        self._asked = [self._cache] * described
-        self._clip = station(cluster.devices, slowed("Clip") * demand.clip.each.wall_s)
-        self._segmenter = station(cluster.devices, slowed("Segmenter") * demand.segmenter.each.wall_s)
-        later = [self._cache] * (round(demand.cache_calls) - described)
-        drawing = station(DRAWERS * cluster.devices, demand.renderer.each.wall_s)
-        served = station(DRAWERS * cluster.devices, STAGES_AFTER * costs.overheads.stage.cpu_s)  # on other CPUs
-        after = [served, self._segmenter, self._clip, drawing, *later]
-        self.after = after if workload.reactions else []
-        self.followers = Followers(cluster.ingress, MAX_WAITING * cluster.ingress)
+
+    def _make_later(self, cache_calls: int) -> list[Station]:
+        """What an image's reactions pass; drawing and serving are on CPUs, of which there are enough."""
+        drawers = DRAWERS * self._cluster.devices
+        drawing = self._station(drawers, self._demand.renderer.each.wall_s)
+        serving = self._station(drawers, STAGES_AFTER * self._costs.overheads.stage.cpu_s)
+        segmenter = self._engine("Segmenter", self._demand.segmenter.each.wall_s)
+        return [serving, segmenter, self._clip, drawing, *[self._cache] * cache_calls]
+
+    def _station(self, servers: int, seconds: float) -> Station:
+        return Station(self._clock, servers, lasting(self._clock, lambda: seconds))
+
+    def _engine(self, name: str, seconds: float) -> Station:
+        """One on every device, slowed down by what else it does."""
+        return self._station(self._cluster.devices, self._slowed(name) * seconds)
+
+    def _slowed(self, name: str) -> float:
+        by_name = shares(self._costs, self._demand, self._costs.machine.cores)
+        others = self._workload.rate * (sum(by_name.values()) - by_name[name]) / self._cluster.devices
+        return 1 / max(LEAST_LEFT, 1 - others)
 
     def path(self, chance: random.Random) -> Sequence[Station | Batcher]:
         """Of an image to its answer."""
         replica = least_busy(self._replicas, chance)
-        return [self._ingress, self._writer, replica, self._writer, *self._asked, self._clip, self._writer]
+        return [self._ingress, self._writer, replica, self._writer, *self._describing, self._writer]
 
     def busy(self) -> dict[str, float]:
         """Of each kind of server."""
