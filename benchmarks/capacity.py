@@ -3,8 +3,9 @@
 The service runs on this machine and has more clients than it can serve at once. For each kind of call the throughput
 that `planning` makes of the costs stands beside what was counted. Nothing is fitted: the engines' costs are measured
 again in turns with the service; those of serving come from FILE, which `benchmarks.stage_costs` wrote, times how much
-longer the engines take now than they did then. The one thing that the prediction is told of the run is how much of the
-machine other programs left.
+longer the engines take now than they did then; before and after each kind of call a piece of work that is always the
+same tells how slow the machine is at the moment. The one thing that the prediction is told of the run is how much of
+the machine other programs left.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from planning.closed_loop import Calls, loop
-from planning.costs import Cost, Costs, Overhead, Overheads, read_costs
+from planning.costs import Costs, Overhead, Overheads, read_costs
 
 if TYPE_CHECKING:
     from benchmarks.cpu_seconds import Spent
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from tests.service_process import RunningService
 
 CLIENTS = 8
-WARM_UP_S, WINDOW_S = 5.0, 15.0
+WARM_UP_S, WINDOW_S = 4.0, 15.0
 PLAYED_S = 100.0  # of simulated time
 ROUNDS = 2
 GOAL = 0.15
@@ -92,10 +93,11 @@ def main(words: list[str] | None = None) -> None:
         for setting in settings:  # a size of batch that is new takes longer
             run(service, setting, WARM_UP_S)
         for _ in range(arguments.rounds):
-            before = measured_again(costs, engines)
-            runs = [(setting, *run(service, setting, arguments.window)) for setting in settings]
-            now = between(before, measured_again(costs, engines))
-            checked += [judge(setting, now, *found) for setting, *found in runs]
+            now = measured_again(costs, engines)
+            at_first = after = reference_s(engines)
+            for setting in settings:
+                found, before, after = run(service, setting, arguments.window), after, reference_s(engines)
+                checked.append(judge(setting, slowed(now, (before + after) / 2 / at_first), *found))
             print(f"load average {os.getloadavg()[0]:.1f}", flush=True)
     Console(width=140).print(tabulate(checked))
 
@@ -142,33 +144,34 @@ def measured_again(costs: Costs, engines: Engines) -> Costs:
     }
     slower = median([cost.cpu_s / costs.steps[rows].cpu_s for rows, cost in steps.items()])
     return costs.model_copy(
-        update={"steps": costs.steps | steps, "regions": engines.regions, "overheads": scaled(costs, slower)} | now
+        update={"steps": costs.steps | steps, "regions": engines.regions, "overheads": scaled(costs.overheads, slower)}
+        | now
     )
 
 
-def scaled(costs: Costs, slower: float) -> Overheads:
+def reference_s(engines: Engines) -> float:
+    """CPU seconds of a piece of work that is always the same: how slow the machine is at the moment."""
+    from benchmarks.engine_costs import step_cost
+
+    return step_cost(engines, 2 * CLIENTS, rounds=15).cpu_s
+
+
+def scaled(overheads: Overheads, slower: float) -> Overheads:
     """What serving costs while everything takes so many times as long."""
 
     def longer(overhead: Overhead) -> Overhead:
         return Overhead(ingress_s=slower * overhead.ingress_s, elsewhere_s=slower * overhead.elsewhere_s)
 
     names = ("cached_call", "upload", "generation", "step", "stage")
-    return costs.overheads.model_copy(update={name: longer(getattr(costs.overheads, name)) for name in names})
+    return overheads.model_copy(update={name: longer(getattr(overheads, name)) for name in names})
 
 
-def between(before: Costs, after: Costs) -> Costs:
-    """The mean of the engines' costs before a round and after it."""
-
-    def middle(one: Cost, other: Cost) -> Cost:
-        return (one + other).times(0.5)
-
+def slowed(costs: Costs, slower: float) -> Costs:
+    """All costs while everything takes so many times as long."""
     names = ("start", "decode", "describe", "describe_picture", "segment", "render", "encode")
-    slower = mean(each.overheads.generation.cpu_s for each in (before, after)) / before.overheads.generation.cpu_s
-    steps = {rows: middle(cost, after.steps[rows]) for rows, cost in before.steps.items()}
-    return before.model_copy(
-        update={"steps": steps, "overheads": scaled(before, slower)}
-        | {name: middle(getattr(before, name), getattr(after, name)) for name in names}
-    )
+    engines = {name: getattr(costs, name).times(slower) for name in names}
+    steps = {rows: cost.times(slower) for rows, cost in costs.steps.items()}
+    return costs.model_copy(update={"steps": steps, "overheads": scaled(costs.overheads, slower)} | engines)
 
 
 def run(service: RunningService, setting: Setting, window_s: float) -> tuple[float, Spent]:

@@ -12,7 +12,6 @@ from planning.demand import MAX_ONGOING
 from planning.simulation import Batcher, Clock, Cores, Serve, Station, Then
 
 INGRESS = 2  # replicas
-PEOPLE_FIRST = 9.3  # times as much of a core for who isn't nice by 10, as engines are: 1.25 for each level
 WARM_UP = 0.2  # of the time, that isn't counted
 
 
@@ -67,7 +66,7 @@ class _Machine:
 
     def __init__(self, costs: Costs, calls: Calls, clock: Clock, cores: float) -> None:
         self._costs = costs
-        self._cores = Cores(clock, cores)
+        self._cores = Cores(clock, cores, costs.machine.threads)
         self.spent_s = 0.0
         self._ingress: dict[float, Station] = {}
         self._clock = clock
@@ -109,18 +108,17 @@ class _Machine:
 
     def _engine(self, cost: Cost) -> Serve:
         """An engine's work, on as many cores as it keeps busy when it is alone."""
-        threads = max(1.0, cost.cpu_s / cost.wall_s) if cost.wall_s else 1.0
-        return self._spending(cost.cpu_s, threads=threads, weight=1.0)
+        return self._spending(cost.cpu_s, max(1.0, cost.cpu_s / cost.wall_s) if cost.wall_s else 1.0)
 
     def _serving(self, overhead: Overhead) -> Serve:
         """What an ingress replica does, and then the other processes."""
-        elsewhere = self._spending(overhead.elsewhere_s, threads=1.0, weight=PEOPLE_FIRST)
+        elsewhere = self._spending(overhead.elsewhere_s)
         station = self._station(overhead.ingress_s)
         return lambda then: station.visit(lambda: elsewhere(then))
 
     def _station(self, ingress_s: float) -> Station:
         if ingress_s not in self._ingress:
-            serve = self._spending(ingress_s, threads=1.0, weight=PEOPLE_FIRST)
+            serve = self._spending(ingress_s)
             self._ingress[ingress_s] = Station(self._clock, INGRESS, serve)
         return self._ingress[ingress_s]
 
@@ -131,13 +129,13 @@ class _Machine:
         def tell() -> None:
             for _ in range(num):
                 told(lambda: None)
-            then()
+            self._clock.after(self._costs.overheads.step_gap_s, then)
 
         self._engine(self._costs.step(2 * num))(tell)
 
-    def _spending(self, cpu_s: float, *, threads: float, weight: float) -> Callable[[Then], None]:
+    def _spending(self, cpu_s: float, busy_cores: float | None = None) -> Callable[[Then], None]:
         def spend(then: Then) -> None:
             self.spent_s += cpu_s
-            self._cores.work(cpu_s, then, threads=threads, weight=weight)
+            self._cores.work(cpu_s, then, busy_cores=busy_cores)
 
         return spend

@@ -12,6 +12,7 @@ from itertools import count
 Then = Callable[[], None]
 
 SHORTEST_S = 1e-9  # of CPU: what is left of rounding
+LEAST_SHARE = 0.1  # of a core, for who is nice by 10 beside who isn't: 1.25 to the power of -10, about
 
 
 class Clock:
@@ -182,25 +183,34 @@ class Batcher:
 
 
 class Cores:
-    """Processors that everything shares: whatever is to be done gets on at once, all alike, each with as many cores
-    as it has threads for; what gives way gets a smaller share.
+    """Processors that everything shares. What answers people goes first, one thread for each piece of work; engines
+    take what it leaves, all alike.
+
+    An engine's threads wait for each other after every operation, too shortly for the system to move one elsewhere:
+    while something else has one of their cores, all of them stand still, and another core may have nothing to do.
 
     Args:
         number: of cores, maybe not a whole one.
+        threads: of an engine.
     """
 
-    def __init__(self, clock: Clock, number: float) -> None:
+    def __init__(self, clock: Clock, number: float, threads: int) -> None:
         self._clock = clock
         self._number = number
+        self._threads = threads
         self._tasks: dict[int, _Task] = {}
         self._numbers = count()
         self._updated_at = 0.0
         self._planned = 0  # of several plans for the next end, the one that holds
 
-    def work(self, cpu_s: float, then: Then, *, threads: float = 1.0, weight: float = 1.0) -> None:
-        """Spend seconds of CPU on something."""
+    def work(self, cpu_s: float, then: Then, *, busy_cores: float | None = None) -> None:
+        """Spend seconds of CPU on something.
+
+        Args:
+            busy_cores: that an engine keeps busy when it is alone; None for what isn't an engine.
+        """
         self._catch_up()
-        self._tasks[next(self._numbers)] = _Task(max(cpu_s, SHORTEST_S), then, threads, weight)
+        self._tasks[next(self._numbers)] = _Task(max(cpu_s, SHORTEST_S), then, busy_cores)
         self._plan()
 
     def _catch_up(self) -> None:
@@ -210,14 +220,17 @@ class Cores:
 
     def _plan(self) -> None:
         """Share out the cores, and look again when the first task ends."""
-        waiting, left = list(self._tasks.values()), self._number
-        while waiting:  # who can't use its share leaves it to the others
-            share = left / sum(task.weight for task in waiting)
-            small = [task for task in waiting if task.threads <= share * task.weight]
-            for task in small or waiting:
-                task.speed = min(task.threads, share * task.weight)
-            left -= sum(task.speed for task in small)
-            waiting = [task for task in waiting if task not in small] if small else []
+        first = [task for task in self._tasks.values() if task.busy_cores is None]
+        engines = [task for task in self._tasks.values() if task.busy_cores is not None]
+        least = LEAST_SHARE * min(1.0, self._number / self._threads)
+        left = self._number - (least * self._threads if engines else 0.0)
+        for task in first:
+            task.speed = min(1.0, left / len(first))
+        taken = min(float(len(first)), left)
+        for task in engines:
+            alone = max(least, min(1.0, (self._number - taken) / len(engines)))
+            together = max(least, min(1.0, self._number / self._threads - taken) / len(engines))
+            task.speed = task.slowed(alone, together, self._threads)
         self._planned += 1
         plan = self._planned
         if self._tasks:
@@ -239,9 +252,14 @@ class Cores:
 class _Task:
     left_s: float
     then: Then
-    threads: float
-    weight: float
+    busy_cores: float | None
     speed: float = 0.0
+
+    def slowed(self, alone: float, together: float, threads: int) -> float:
+        """The speed of an engine whose single thread, and whose threads together, get such shares of what they want."""
+        busy_cores = min(float(threads), self.busy_cores or 1.0)
+        parallel = (busy_cores - 1) / (threads - 1) if threads > 1 else 0.0  # share of the time alone
+        return busy_cores / ((1 - parallel) / alone + parallel / together)
 
 
 def arrivals(clock: Clock, rate: float, chance: random.Random, arrive: Then) -> None:

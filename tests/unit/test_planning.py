@@ -130,28 +130,22 @@ def test_a_played_replica_has_the_latencies_of_its_formula(load: float):
     assert 0.6 * within_s < latencies[int(0.95 * len(latencies))] < 1.05 * within_s
 
 
-def test_what_shares_cores_gets_on_alike_and_what_gives_way_gets_less():
-    clock = Clock()
-    cores, ended = Cores(clock, 2.0), {}
+def test_people_go_first_and_an_engine_stands_still_while_one_of_its_cores_is_taken():
+    def ends(*works: tuple[str, float, float | None], number: float) -> dict[str, float]:
+        clock, ended = Clock(), {}
+        cores = Cores(clock, number, threads=2)
+        for name, cpu_s, busy_cores in works:
+            cores.work(cpu_s, lambda name=name: ended.update({name: clock.now}), busy_cores=busy_cores)
+        clock.run(100)
+        return ended
 
-    def work(name: str, cpu_s: float, **wishes: float) -> None:
-        cores.work(cpu_s, lambda: ended.update({name: clock.now}), **wishes)
-
-    work("one thread", 1.0)
-    clock.run(10)
-    assert ended == {"one thread": pytest.approx(1.0)}
-    clock, ended = Clock(), {}
-    cores = Cores(clock, 2.0)
-    work("four threads", 3.0, threads=4)  # gets what the other leaves: a core, then both
-    work("one thread", 1.0, weight=9)
-    clock.run(10)
-    assert ended == {"one thread": pytest.approx(1.0), "four threads": pytest.approx(2.0)}
-    clock, ended = Clock(), {}
-    cores = Cores(clock, 1.0)
-    work("nice", 1.0)
-    work("first", 0.9, weight=9)
-    clock.run(10)
-    assert ended == {"first": pytest.approx(1.0), "nice": pytest.approx(1.9)}
+    assert ends(("call", 1.0, None), number=2) == {"call": pytest.approx(1.0)}
+    assert ends(("engine", 2.0, 2.0), number=2) == {"engine": pytest.approx(1.0)}
+    disturbed = ends(("engine", 2.0, 2.0), ("call", 1.0, None), number=2)
+    assert disturbed == {"call": pytest.approx(1.0), "engine": pytest.approx(1.9)}  # a tenth was done meanwhile
+    single = ends(("one thread", 1.0, 1.0), ("call", 1.0, None), number=2)
+    assert single == {"call": pytest.approx(1.0), "one thread": pytest.approx(1.0)}
+    assert ends(("one", 1.0, 1.0), ("other", 1.0, 1.0), number=1)["other"] == pytest.approx(2.0)
 
 
 def test_saturated_clients_share_the_cores_and_a_lonely_one_waits_for_nobody():
