@@ -1,9 +1,14 @@
-"""What the cache actor spends on a call when it has as many as it can take: a part of `benchmarks.stage_costs`."""
+"""What the cache actor spends on a call when it has as many as it can take: a part of `benchmarks.stage_costs`.
+
+Runs in a process of its own, because Ray looks at the environment when it is imported.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +54,13 @@ def cache_call_s(folder: Path) -> float:
         folder: where Ray's token goes.
     """
     prepare_environment(folder)
-    ray.init(address="local", include_dashboard=False, num_cpus=2 * CALLERS, log_to_driver=False)
+    command = [sys.executable, "-m", "benchmarks.cache_costs"]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def main() -> None:
+    """Measure, and print the seconds."""
+    ray.init(address="local", include_dashboard=False, num_cpus=2 * CALLERS, log_to_driver=False, logging_level="error")
     try:
         actor = ray.remote(concurrency_groups={"waiters": 100})(MeasuredCache)
         cache = actor.options(num_cpus=0.1).remote(CacheSettings())
@@ -58,7 +69,7 @@ def cache_call_s(folder: Path) -> float:
         before = process.cpu_times()
         ray.get([_caller.remote(cache, str(number), KEYS) for number in range(CALLERS)])
         after = process.cpu_times()
-        return (after.user + after.system - before.user - before.system) / (3 * CALLERS * KEYS)
+        print((after.user + after.system - before.user - before.system) / (3 * CALLERS * KEYS))
     finally:
         ray.shutdown()
 
@@ -66,3 +77,7 @@ def cache_call_s(folder: Path) -> float:
 @ray.remote(num_cpus=1)
 def _caller(cache: Any, name: str, keys: int) -> None:
     asyncio.run(call_again_and_again(cache, name, keys))
+
+
+if __name__ == "__main__":
+    main()
