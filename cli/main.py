@@ -1,4 +1,4 @@
-"""The command line: `ai-pipeline serve | generate | dashboard | jobs | events | keys | doctor`."""
+"""The command line: `ai-pipeline serve | generate | dashboard | jobs | events | keys | plan | doctor`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from cli.exposure import API_KEY, check_exposure, warnings
 from cli.keys import keys_app
 from cli.launcher import SERVE_CONFIG, LaunchOptions, Service, join, launch, read_config
 from cli.options import DataDir, ServeConfig, destination
+from cli.plan import plan
 from cli.ports import free_port
 from cli.proxies import ProxyKind
 from graphs.parameters import GenerateBody
@@ -37,6 +38,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(remote.jobs, name="jobs")
 app.command()(remote.events)
 app.add_typer(keys_app, name="keys")
+app.command()(plan)
 
 WATCH_S = 1.0  # how often Ray is looked after
 

@@ -17,8 +17,12 @@ POSTGRES_BINARIES = "/usr/lib/postgresql/*/bin"
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """Run a PostgreSQL of our own; yields the URL of its first database, as `postgresql://…/postgres`."""
+def postgres(*, fsync: bool = False) -> Iterator[str]:
+    """Run a PostgreSQL of our own; yields the URL of its first database, as `postgresql://…/postgres`.
+
+    Args:
+        fsync: whether commits wait for the disk, as where something is measured.
+    """
     binaries = ensure("postgresql", _postgres_binaries)
     as_postgres = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
@@ -28,7 +32,7 @@ def postgres() -> Iterator[str]:
     data, log = folder / "data", folder / "log"
     run = lambda *command: subprocess.run([*as_postgres, *map(str, command)], check=True, capture_output=True)  # noqa: E731
     run(binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync={fsync:d}"
     run(binaries / "pg_ctl", "-D", data, "-w", "-l", log, "-o", options, "start")
     try:
         yield f"postgresql://postgres@127.0.0.1:{port}/postgres"

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 
-from benchmarks import gpu
+import pytest
+
+from benchmarks import gpu, scale
+from benchmarks.capacity import done_within
+from benchmarks.cpu_seconds import OTHER, role_of
 from benchmarks.harness import compare
 
 
@@ -31,3 +35,24 @@ def test_two_ways_take_turns_after_a_round_that_is_compared_but_not_counted():
     assert calls == ["ours", "naive"] * 3
     assert result.fidelity == "1 and 2"
     assert result.ratio_min <= result.ratio <= result.ratio_max
+
+
+def test_of_a_call_that_crosses_the_ends_of_a_measurement_its_share_counts():
+    assert done_within([(0.0, 2.0), (2.0, 3.0), (3.0, 7.0), (8.0, 9.0)], opened=1.0, closed=4.0) == pytest.approx(1.75)
+
+
+def test_processes_of_a_service_are_told_apart():
+    titles = ["ray::ServeReplica:pipeline:Ingress", "ray::SegmentationCache.put", "ray::ProxyActor", "raylet"]
+    assert [role_of(title) for title in titles] == ["Ingress", "SegmentationCache", "Proxy", OTHER]
+
+
+def test_a_cluster_is_played_through_from_the_costs_the_project_carries(tmp_path, capsys):
+    scale.main(["--gpus", "1", "16", "--json", str(tmp_path / "scale.json"), "--plot", str(tmp_path / "scale.png")])
+    points = json.loads((tmp_path / "scale.json").read_text())
+    made = {(point["gpus"], point["variant"]): point["made"] / point["offered"] for point in points}
+    as_configured, *_, everything_lifted = (variant.name for variant in scale.VARIANTS)
+    assert made[1, as_configured] > 0.95
+    assert made[16, as_configured] < 0.5
+    assert made[16, everything_lifted] > 0.95
+    assert (tmp_path / "scale.png").stat().st_size > 0
+    assert "Assumed, not measured: steps" in capsys.readouterr().out

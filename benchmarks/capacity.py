@@ -1,0 +1,248 @@
+"""The planned throughput beside what a real service does: `python -m benchmarks.capacity --costs FILE`.
+
+The service runs on this machine and has more clients than it can serve at once. For each kind of call the throughput
+that `planning` makes of the costs stands beside what was counted. Nothing is fitted: the engines' costs are measured
+again in turns with the service; those of serving come from FILE, which `benchmarks.stage_costs` wrote, times how much
+longer the engines take now than they did then; before and after each kind of call a piece of work that is always the
+same tells how slow the machine is at the moment. The one thing that the prediction is told of the run is how much of
+the machine other programs left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from statistics import mean, median
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from planning.closed_loop import Calls, loop
+from planning.costs import Costs, Overhead, Overheads, read_costs
+
+if TYPE_CHECKING:
+    from benchmarks.cpu_seconds import Spent
+    from benchmarks.engine_costs import Engines
+    from benchmarks.serving_costs import Caller
+    from tests.service_process import RunningService
+
+CLIENTS = 8
+WARM_UP_S, WINDOW_S = 4.0, 15.0
+PLAYED_S = 100.0  # of simulated time
+ROUNDS = 2
+GOAL = 0.15
+KNOWN = 8  # images whose results are at hand
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A kind of call, and what it costs."""
+
+    name: str
+    work: Callable[[int], object]
+    calls: Calls  # the same, to be played through
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What became of a setting in one round."""
+
+    name: str
+    predicted: float  # calls a second
+    measured: float
+    cpu_s: float  # of a call, predicted
+    spent_s: float  # of a call, measured
+    free_cores: float  # that others left
+    used_cores: float  # by the service
+
+    @property
+    def error(self) -> float:
+        """Of the prediction, as a share of what was measured."""
+        return self.predicted / self.measured - 1
+
+
+def main(words: list[str] | None = None) -> None:
+    """Read the command line, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--costs", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--window", type=float, default=WINDOW_S, help="seconds of each measurement")
+    arguments = parser.parse_args(words)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from benchmarks.engine_costs import Engines
+    from benchmarks.serving_costs import Caller, quiet_service
+    from pipeline.engines.device import use_cpu
+    from pipeline.settings import ServiceSettings
+
+    costs = read_costs(arguments.costs)
+    profile = ServiceSettings(profile=costs.profile).load_profile()
+    use_cpu(profile.threads)
+    engines = Engines(profile, "cpu")
+    checked: list[Checked] = []
+    with tempfile.TemporaryDirectory() as folder, quiet_service(Path(folder)) as service:
+        settings = make_settings(Caller(service), costs.side)
+        for setting in settings:  # a size of batch that is new takes longer
+            run(service, setting, WARM_UP_S)
+        for _ in range(arguments.rounds):
+            now = measured_again(costs, engines)
+            at_first = after = reference_s(engines)
+            for setting in settings:
+                found, before, after = run(service, setting, arguments.window), after, reference_s(engines)
+                checked.append(judge(setting, slowed(now, (before + after) / 2 / at_first), *found))
+            print(f"load average {os.getloadavg()[0]:.1f}", flush=True)
+    Console(width=140).print(tabulate(checked))
+
+
+def make_settings(caller: Caller, side: int) -> list[Setting]:
+    """The kinds of calls; none of them is one that overheads were measured with, but for cached ones."""
+    uploads = count()
+    known = [caller.upload(next(uploads), side) for _ in range(KNOWN)]
+    for image_id in known:
+        caller.ask(image_id)
+
+    segmented, everything = ("segment", "describe_regions"), ("segment", "describe_regions", "render")
+    return [
+        Setting(name="/generate, 15 steps", work=lambda _: caller.generate(steps=15), calls=Calls(steps=15)),
+        Setting(name="/generate, 40 steps", work=lambda _: caller.generate(steps=40), calls=Calls(steps=40)),
+        Setting(
+            name="/generate, 15 steps, then /visualize",
+            work=lambda _: caller.ask(caller.generate(steps=15), "/visualize"),
+            calls=Calls(steps=15, cached=1, stages=everything),
+        ),
+        Setting(
+            name="upload, then /segment",
+            work=lambda _: caller.ask(caller.upload(next(uploads), side)),
+            calls=Calls(uploads=True, cached=1, stages=segmented),
+        ),
+        Setting(name="cached /segment", work=lambda number: caller.ask(known[number % KNOWN]), calls=Calls(cached=1)),
+    ]
+
+
+def measured_again(costs: Costs, engines: Engines) -> Costs:
+    """The costs as they are now: of batches those that as many clients can make, the engines' others all."""
+    from benchmarks import engine_costs as each
+
+    steps = {rows: each.step_cost(engines, rows, rounds=5) for rows in costs.buckets if rows <= 2 * CLIENTS}
+    own, picture = each.describe_costs(engines)
+    now = {
+        "start": each.start_cost(engines),
+        "decode": each.decode_cost(engines),
+        "describe": own,
+        "describe_picture": picture + each.crops_cost(engines),
+        "segment": each.segment_cost(engines, rounds=3),
+        "render": each.render_cost(engines),
+        "encode": each.encode_cost(engines),
+    }
+    slower = median([cost.cpu_s / costs.steps[rows].cpu_s for rows, cost in steps.items()])
+    return costs.model_copy(
+        update={"steps": costs.steps | steps, "regions": engines.regions, "overheads": scaled(costs.overheads, slower)}
+        | now
+    )
+
+
+def reference_s(engines: Engines) -> float:
+    """CPU seconds of a piece of work that is always the same: how slow the machine is at the moment."""
+    from benchmarks.engine_costs import step_cost
+
+    return step_cost(engines, 2 * CLIENTS, rounds=15).cpu_s
+
+
+def scaled(overheads: Overheads, slower: float) -> Overheads:
+    """What serving costs while everything takes so many times as long."""
+
+    def longer(overhead: Overhead) -> Overhead:
+        return Overhead(ingress_s=slower * overhead.ingress_s, elsewhere_s=slower * overhead.elsewhere_s)
+
+    names = ("cached_call", "upload", "generation", "step", "stage")
+    return overheads.model_copy(update={name: longer(getattr(overheads, name)) for name in names})
+
+
+def slowed(costs: Costs, slower: float) -> Costs:
+    """All costs while everything takes so many times as long."""
+    names = ("start", "decode", "describe", "describe_picture", "segment", "render", "encode")
+    engines = {name: getattr(costs, name).times(slower) for name in names}
+    steps = {rows: cost.times(slower) for rows, cost in costs.steps.items()}
+    return costs.model_copy(update={"steps": steps, "overheads": scaled(costs.overheads, slower)} | engines)
+
+
+def run(service: RunningService, setting: Setting, window_s: float) -> tuple[float, Spent]:
+    """Calls a second while all clients call, and what the service spent meanwhile."""
+    from benchmarks.cpu_seconds import spending
+
+    stopped = threading.Event()
+    numbers = count()
+    spans: list[tuple[float, float]] = []
+
+    def client() -> None:
+        while not stopped.is_set():
+            started = time.perf_counter()
+            setting.work(next(numbers))
+            spans.append((started, time.perf_counter()))
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [pool.submit(client) for _ in range(CLIENTS)]
+        try:
+            stopped.wait(WARM_UP_S)
+            opened = time.perf_counter()
+            with spending(service) as spent:
+                stopped.wait(window_s)
+            closed = time.perf_counter()
+        finally:
+            stopped.set()
+        for each in clients:
+            each.result()
+    return done_within(spans, opened, closed) / (closed - opened), spent
+
+
+def done_within(spans: list[tuple[float, float]], opened: float, closed: float) -> float:
+    """How many calls were made between two moments; of one that began before or ended after, the share in between.
+
+    Images made together also end together, so that whole ones would be counted too often or too seldom.
+    """
+    return sum(max(0.0, min(end, closed) - max(start, opened)) / (end - start) for start, end in spans)
+
+
+def judge(setting: Setting, costs: Costs, measured: float, spent: Spent) -> Checked:
+    """Compare one measurement with what the costs say."""
+    idle = costs.overheads.idle_cores
+    played = loop(costs, setting.calls, clients=CLIENTS, cores=spent.free_cores - idle, seconds=PLAYED_S)
+    return Checked(
+        name=setting.name,
+        predicted=played.rate,
+        measured=measured,
+        cpu_s=played.cpu_s,
+        spent_s=(spent.cpu_s / spent.wall_s - idle) / measured,
+        free_cores=spent.free_cores,
+        used_cores=spent.cpu_s / spent.wall_s,
+    )
+
+
+def tabulate(checked: list[Checked]) -> Table:
+    """Means of all rounds; of the errors also the extremes."""
+    table = Table("calls", "predicted, 1/s", "measured, 1/s", "error", "CPU ms, predicted / spent", "cores left / used")
+    for name in dict.fromkeys(each.name for each in checked):
+        rounds = [each for each in checked if each.name == name]
+        errors = [each.error for each in rounds]
+        error = median(errors)
+        table.add_row(
+            name,
+            f"{mean(each.predicted for each in rounds):.2f}",
+            f"{mean(each.measured for each in rounds):.2f}",
+            f"[{'green' if abs(error) <= GOAL else 'red'}]{error:+.0%}[/] ({min(errors):+.0%} to {max(errors):+.0%})",
+            f"{1000 * mean(e.cpu_s for e in rounds):.0f} / {1000 * mean(e.spent_s for e in rounds):.0f}",
+            f"{mean(e.free_cores for e in rounds):.2f} / {mean(e.used_cores for e in rounds):.2f}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""CPU seconds of a running service, by what its processes are for, and what others leave of the machine."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psutil
+
+from tests.service_process import RunningService
+
+ROLES = re.compile(r"ServeReplica:pipeline:(\w+)|(SegmentationCache)|(Proxy)")
+OTHER = "Ray"
+IDLE = ("idle", "iowait", "guest", "guest_nice")  # guests are counted as user time already
+
+
+@dataclass
+class Spent:
+    """What a piece of work took, filled in when it has ended."""
+
+    wall_s: float = 0.0
+    by_role: Counter[str] = field(default_factory=Counter)
+    free_cores: float = 0.0  # that others left to the service
+
+    @property
+    def cpu_s(self) -> float:
+        """Of all the service's processes."""
+        return sum(self.by_role.values())
+
+
+@contextmanager
+def spending(service: RunningService) -> Iterator[Spent]:
+    """Count what a service spends while the block runs."""
+    spent = Spent()
+    started, before, machine = time.perf_counter(), by_process(service), machine_s()
+    yield spent
+    spent.wall_s = time.perf_counter() - started
+    for process, (role, seconds) in by_process(service).items():
+        spent.by_role[role] += seconds - before.get(process, (role, 0.0))[1]
+    others_s = machine_s() - machine - spent.cpu_s
+    spent.free_cores = (psutil.cpu_count() or 1) - max(0.0, others_s) / spent.wall_s
+
+
+def by_process(service: RunningService) -> dict[int, tuple[str, float]]:
+    """Role and CPU seconds of every process so far."""
+    found = {}
+    for process in [service.process, *service.process.children(recursive=True)]:
+        try:
+            with process.oneshot():
+                times = process.cpu_times()
+                found[process.pid] = role_of(" ".join(process.cmdline())), times.user + times.system
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def role_of(command: str) -> str:
+    """The deployment's name, or what else a process is."""
+    matched = ROLES.search(command)
+    return next(filter(None, matched.groups())) if matched else OTHER
+
+
+def machine_s() -> float:
+    """CPU seconds that the machine has spent so far on anything, stolen ones among them."""
+    times = psutil.cpu_times()._asdict()
+    return float(sum(seconds for name, seconds in times.items() if name not in IDLE))
+
+
+def closed_loop(work: Callable[[int], object], numbers: Sequence[int], clients: int) -> None:
+    """Have so many clients do a piece of work for each number, each client the next one when it is done."""
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(work, numbers))

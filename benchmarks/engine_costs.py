@@ -1,0 +1,144 @@
+"""What the engines' pieces of work cost, each on its own in this process: a part of `benchmarks.stage_costs`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import mean, median
+from typing import Any
+
+import torch
+
+from benchmarks.diffusion import COLOURS, alone, request_for
+from benchmarks.everything import last
+from pipeline import drawing, images
+from pipeline.engines.clip import ClipEngine
+from pipeline.engines.diffusion import DiffusionEngine
+from pipeline.engines.sam2 import Sam2Engine
+from pipeline.records import Pixels, Segmentation
+from pipeline.regions import masked_crops
+from pipeline.settings import Profile
+from planning.costs import Cost
+
+ROUNDS = 9
+PICTURES = 6
+MANY_STEPS = 100  # of images that are never finished
+
+
+@dataclass
+class Engines:
+    """A profile's engines, and pictures to work on."""
+
+    profile: Profile
+    device: str
+
+    def __post_init__(self) -> None:
+        self.diffusion = DiffusionEngine(self.profile.diffusion, self.device)
+        if self.profile.diffusion.compiled:
+            self.diffusion.warm_up(self.profile.diffusion.batch_rows)
+        self.clip = ClipEngine(self.profile.clip, self.device)
+        self.sam2 = Sam2Engine(self.profile.sam2, self.device)
+        settings = self.profile.diffusion
+        self.requests = [request_for(settings, f"a {COLOURS[i]} apple", i) for i in range(PICTURES)]
+        self.pictures: list[Pixels] = [alone(self.diffusion, request) for request in self.requests]
+        everything = self.profile.sam2.everything
+        self.segmentations: list[Segmentation] = [last(self.sam2, each, everything) for each in self.pictures]
+
+    @property
+    def regions(self) -> float:
+        """Of a picture, on average."""
+        return max(0.1, mean(map(len, self.segmentations)))
+
+    def cost(self, work: Callable[[], Any], rounds: int = ROUNDS, per: int = 1) -> Cost:
+        """Time a piece of work that was done once before.
+
+        The wall clock's least is taken, because whatever else the machine does only adds to it; and the median of CPU
+        seconds, which caches that others use do add to, here as in the service.
+        """
+        work()
+        times = [self._timed(work) for _ in range(rounds)]
+        wall_s, cpu_s = zip(*times, strict=True)
+        return Cost(wall_s=min(wall_s) / per, cpu_s=median(cpu_s) / per)
+
+    def _timed(self, work: Callable[[], Any]) -> tuple[float, float]:
+        self._finish()
+        started, cpu = time.perf_counter(), time.process_time()
+        work()
+        self._finish()
+        return time.perf_counter() - started, time.process_time() - cpu
+
+    def _finish(self) -> None:
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+
+
+def step_cost(engines: Engines, rows: int, rounds: int = ROUNDS) -> Cost:
+    """One step of a batch that is full: every image takes two rows, or the one there is."""
+    settings = engines.profile.diffusion
+    request = replace(request_for(settings, "a red apple", 0), steps=MANY_STEPS)
+    if rows < 2:
+        request = replace(request, guidance=1.0)
+    batch = [engines.diffusion.start(replace(request, seed=i), previews=False) for i in range(max(1, rows // 2))]
+    return engines.cost(lambda: engines.diffusion.advance(batch, rows), rounds)
+
+
+def start_cost(engines: Engines) -> Cost:
+    """A new image with a prompt that nobody asked for before."""
+    numbers = iter(range(10**6))
+    return engines.cost(
+        lambda: engines.diffusion.start(replace(engines.requests[0], prompt=f"{next(numbers)} apples"), previews=False)
+    )
+
+
+def decode_cost(engines: Engines) -> Cost:
+    """The picture of an image that is done."""
+    image = engines.diffusion.start(engines.requests[0], previews=False)
+    return engines.cost(lambda: engines.diffusion.finish(image))
+
+
+def describe_costs(engines: Engines, regions: int = 8) -> tuple[Cost, Cost]:
+    """A call of CLIP by itself, and each picture in it, from calls with one picture and with several."""
+    labelling, pictures = engines.profile.clip.labelling, engines.pictures * regions
+    one = engines.cost(lambda: engines.clip.describe(pictures[:1], labelling))
+    more = engines.cost(lambda: engines.clip.describe(pictures[: 1 + regions], labelling))
+    wall_s = max(0.0, more.wall_s - one.wall_s) / regions
+    cpu_s = max(0.0, more.cpu_s - one.cpu_s) / regions
+    own = Cost(wall_s=max(0.0, one.wall_s - wall_s), cpu_s=max(0.0, one.cpu_s - cpu_s))
+    return own, Cost(wall_s=wall_s, cpu_s=cpu_s)
+
+
+def segment_cost(engines: Engines, rounds: int = ROUNDS) -> Cost:
+    """Everything in each picture, seen for the first time."""
+
+    def segment() -> None:
+        engines.sam2.forget()
+        for picture in engines.pictures:
+            last(engines.sam2, picture, engines.profile.sam2.everything)
+
+    return engines.cost(segment, rounds, per=len(engines.pictures))
+
+
+def crops_cost(engines: Engines) -> Cost:
+    """Each region cut out for CLIP."""
+
+    def cut() -> None:
+        for picture, segmentation in zip(engines.pictures, engines.segmentations, strict=True):
+            list(masked_crops(picture, segmentation, engines.clip.fill))
+
+    return engines.cost(cut, per=max(1, sum(map(len, engines.segmentations))))
+
+
+def render_cost(engines: Engines) -> Cost:
+    """Overlay and spotlights of each picture."""
+
+    def render() -> None:
+        for picture, segmentation in zip(engines.pictures, engines.segmentations, strict=True):
+            drawing.render(picture, segmentation, engines.profile.drawing)
+
+    return engines.cost(render, per=len(engines.pictures))
+
+
+def encode_cost(engines: Engines) -> Cost:
+    """Each picture as PNG."""
+    return engines.cost(lambda: [images.encode_png(each) for each in engines.pictures], per=len(engines.pictures))

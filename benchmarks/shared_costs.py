@@ -1,0 +1,160 @@
+"""What the parts cost that all replicas share, without Ray: a part of `benchmarks.stage_costs`."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import quantiles
+
+import psycopg
+from sqlalchemy import Connection, Engine
+
+from benchmarks.diffusion import request_for
+from graphs.feed import Feed
+from pipeline.events import ImageCreated
+from pipeline.jobs import JobOrder
+from pipeline.notices import STEPPED, Notice
+from pipeline.records import ImageRecord
+from pipeline.settings import Retention, ServiceSettings
+from pipeline.store import Blobs, EventLog, JobStore, TruthStore, new_id, open_database
+from tests.servers import postgres
+
+IMAGES = 200
+UNDISTURBED = 10  # the tenth of all rounds that took least: whatever else the machine does only adds to them
+WARM_UP = 20
+NOTICES = 50  # of one answer of the hub
+PNG = bytes(20_000)
+LABELS = {"apple": 0.7, "plate": 0.2}
+
+
+class TimedLog(EventLog):
+    """A log that counts the seconds for which its transactions keep other writers out."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self.held_s = 0.0
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """As the log's own."""
+        started = time.perf_counter()
+        with super().writing() as connection:
+            yield connection
+        self.held_s += time.perf_counter() - started
+
+
+def transactions_s(folder: Path) -> dict[str, float]:
+    """Seconds for which all transactions of one image keep out others, by database."""
+    folder.mkdir(exist_ok=True)
+    sqlite = image_transactions_s(f"sqlite:///{folder / 'truth.sqlite'}", folder)
+    with postgres(fsync=True) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE planning")
+        postgresql = image_transactions_s(
+            url.replace("postgresql:", "postgresql+psycopg:").removesuffix("postgres") + "planning", folder
+        )
+    return {"sqlite": sqlite, "postgresql": postgresql}
+
+
+def image_transactions_s(url: str, folder: Path) -> float:
+    """Accept, begin, keep and label images one after the other; the seconds of their transactions."""
+    engine = open_database(url)
+    try:
+        store, log = TruthStore(engine, Blobs(folder / "blobs"), Retention()), TimedLog(engine)
+        store.log, store.jobs = log, JobStore(log)
+        times = []
+        for number in range(WARM_UP + IMAGES):
+            before = log.held_s
+            make_one(store, number)
+            times.append(log.held_s - before)
+        return undisturbed(times[WARM_UP:])
+    finally:
+        engine.dispose()
+
+
+def undisturbed(times: list[float]) -> float:
+    """What it takes with little else going on."""
+    return quantiles(times, n=UNDISTURBED)[0]
+
+
+def make_one(store: TruthStore, number: int) -> None:
+    """All that is written of one image."""
+    request = request_for(ServiceSettings().load_profile().diffusion, "a red apple", number)
+    order = JobOrder(
+        job_id=new_id(),
+        kind="generate",
+        owner="public",
+        request_id=f"r{number}",
+        request=asdict(request),
+        sessions=("s",),
+        is_waited_for=True,
+    )
+    lease = store.jobs.submit(order, holder="h", lease_s=15, max_waiting=1000).lease
+    if lease is None:
+        raise RuntimeError("the job was not begun")
+    store.add(*image_of(number), ["s"], created_of(number), lease)
+    store.label("public", f"{number:064}", LABELS)
+
+
+def image_of(number: int) -> tuple[ImageRecord, bytes]:
+    """A new image with its PNG."""
+    record = ImageRecord(
+        image_id=new_id(),
+        digest=f"{number:064}",
+        owner="public",
+        width=128,
+        height=128,
+        request=None,
+        model="m",
+        created_at=datetime.now(UTC),
+    )
+    return record, PNG
+
+
+def created_of(number: int) -> ImageCreated:
+    """The event of an image that was made."""
+    return ImageCreated(request_id=f"r{number}", image_id=new_id(), owner="public", digest=f"{number:064}", seconds=1.0)
+
+
+def log_row_s(folder: Path) -> float:
+    """Seconds of reading one event of a log that `transactions_s` has written."""
+    engine = open_database(f"sqlite:///{folder / 'truth.sqlite'}")
+    try:
+        log = EventLog(engine)
+        times = []
+        for _ in range(30):
+            started = time.perf_counter()
+            rows = log.read(after=0, limit=500)
+            times.append((time.perf_counter() - started) / len(rows))
+        return undisturbed(times)
+    finally:
+        engine.dispose()
+
+
+def notice_s() -> float:
+    """Seconds of hearing one step that another replica tells of: unpickled, and found to be of no interest here."""
+    heard = [
+        Notice(
+            sequence=None,
+            type=STEPPED,
+            owner="public",
+            image_id=None,
+            job_id=new_id(),
+            payload={"request_id": "r", "step": 3, "num_steps": 15, "preview": None},
+            created_at=datetime.now(UTC),
+        )
+        for _ in range(NOTICES)
+    ]
+    feed, sent = Feed(None, None), pickle.dumps(heard)  # type: ignore[arg-type]  # what passes isn't in the log
+    times = []
+    for _ in range(50):
+        started = time.perf_counter()
+        for notice in pickle.loads(sent):  # our own bytes of a line before
+            feed.publish(notice)
+        times.append((time.perf_counter() - started) / NOTICES)
+    return undisturbed(times)

@@ -1,0 +1,146 @@
+"""What every stage costs on this machine: `python -m benchmarks.stage_costs [--out FILE]`.
+
+Writes the file that `ai-pipeline plan --costs FILE` reads. The engines are measured in this process, serving by a real
+service whose engines do next to nothing, the database by itself. `--profile` names another profile than mini; on a GPU
+its engines run there. `--overheads FILE` takes the overheads of serving from an earlier file instead, where no service
+can be started; they then stand among what wasn't measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from planning.costs import Cost, Costs, Machine, Shared, read_costs
+
+if TYPE_CHECKING:
+    from benchmarks.engine_costs import Engines
+
+
+def main(words: list[str] | None = None) -> None:
+    """Read the command line, measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="mini")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--overheads", type=Path, metavar="FILE")
+    arguments = parser.parse_args(words)
+    with tempfile.TemporaryDirectory() as folder:
+        costs = measure(
+            arguments.profile, Path(folder), read_costs(arguments.overheads) if arguments.overheads else None
+        )
+    Console(width=120).print(tabulate(costs))
+    if arguments.out:
+        arguments.out.write_text(costs.model_dump_json(indent=2) + "\n")
+
+
+def measure(profile_name: str, folder: Path, served: Costs | None = None) -> Costs:
+    """Measure everything; overheads only if they aren't given."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the launcher does; read when torch is loaded
+    from benchmarks.cache_costs import cache_call_s
+    from benchmarks.engine_costs import Engines
+    from benchmarks.serving_costs import measure_overheads
+    from benchmarks.shared_costs import log_row_s, notice_s, transactions_s
+    from pipeline.engines.device import pick_device, use_cpu
+    from pipeline.settings import ServiceSettings
+
+    profile = ServiceSettings(profile=profile_name).load_profile()
+    use_cpu(profile.threads)
+    device = pick_device("auto")
+    transactions = transactions_s(folder / "store")
+    elsewhere: dict[str, str] = {}
+    if served is None:
+        overheads, cached_s = measure_overheads(folder), cache_call_s(folder)
+    else:
+        overheads, cached_s = served.overheads, served.shared.cache_call_s
+        elsewhere = dict.fromkeys(("overheads", "shared.cache_call_s"), described(served.machine))
+    engines = Engines(profile, device)
+    return Costs(
+        profile=profile.name,
+        accelerator="cpu" if device == "cpu" else "cuda",
+        machine=machine(device, profile.threads),
+        side=profile.diffusion.defaults.width,
+        regions=engines.regions,
+        overheads=overheads,
+        shared=Shared(
+            cache_call_s=cached_s,
+            transactions_s=transactions,
+            log_row_s=log_row_s(folder / "store"),
+            notice_s=notice_s(),
+        ),
+        assumed=elsewhere,
+        **engine_costs(engines),
+    )
+
+
+def engine_costs(engines: Engines) -> dict[str, Any]:
+    """The engines' part of the costs, by name."""
+    from benchmarks import engine_costs as each
+
+    own, picture = each.describe_costs(engines)
+    return {
+        "steps": {rows: each.step_cost(engines, rows) for rows in engines.profile.diffusion.batch_rows},
+        "start": each.start_cost(engines),
+        "decode": each.decode_cost(engines),
+        "describe": own,
+        "describe_picture": picture + each.crops_cost(engines),
+        "segment": each.segment_cost(engines),
+        "render": each.render_cost(engines),
+        "encode": each.encode_cost(engines),
+    }
+
+
+def machine(device: str, threads: int) -> Machine:
+    """This one."""
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return Machine(
+        processor=names[0] if names else platform.machine(),
+        cores=os.cpu_count() or 1,
+        gpu="" if device == "cpu" else torch.cuda.get_device_name(device),
+        threads=threads,
+        measured_on=f"{datetime.now(UTC):%Y-%m-%d}",
+        load_average=round(os.getloadavg()[0], 1),
+    )
+
+
+def described(where: Machine) -> str:
+    """A machine in words."""
+    return f"measured on {where.gpu or where.processor}, {where.cores} cores, {where.measured_on}"
+
+
+def tabulate(costs: Costs) -> Table:
+    """The costs for a terminal, in milliseconds."""
+    table = Table("work", "wall, ms", "CPU, ms", title=f"{costs.profile}, {described(costs.machine)}")
+
+    def row(name: str, cost: Cost) -> None:
+        table.add_row(name, f"{1000 * cost.wall_s:.2f}", f"{1000 * cost.cpu_s:.2f}")
+
+    for rows, cost in sorted(costs.steps.items()):
+        row(f"step, {rows} rows", cost)
+    for name in ("start", "decode", "describe", "describe_picture", "segment", "render", "encode"):
+        row(name, getattr(costs, name))
+    for name in ("cached_call", "upload", "generation", "step", "stage"):
+        overhead = getattr(costs.overheads, name)
+        table.add_row(f"serving: {name}", "", f"{1000 * overhead.ingress_s:.2f} + {1000 * overhead.elsewhere_s:.2f}")
+    table.add_row("serving: between steps", f"{1000 * costs.overheads.step_gap_s:.2f}", "")
+    table.add_row("serving: idle, cores", "", f"{costs.overheads.idle_cores:.2f}")
+    table.add_row("cache call", "", f"{1000 * costs.shared.cache_call_s:.3f}")
+    for name, seconds in costs.shared.transactions_s.items():
+        table.add_row(f"transactions of an image, {name}", f"{1000 * seconds:.2f}", "")
+    table.add_row("event of the log heard", f"{1000 * costs.shared.log_row_s:.3f}", "")
+    table.add_row("step of another replica heard", f"{1000 * costs.shared.notice_s:.3f}", "")
+    return table
+
+
+if __name__ == "__main__":
+    main()

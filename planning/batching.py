@@ -1,0 +1,85 @@
+"""A diffusion replica as a queue: images denoised together, each joining and leaving between two steps.
+
+All images in hand get on alike, so it is a processor-sharing queue whose speed depends on how many there are. Such
+queues are insensitive to how service times are distributed (Kelly, Reversibility and Stochastic Networks, 1979, 3.3):
+with Poisson arrivals the number in hand is that of a birth-death chain, and its mean with Little's law is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+NEGLIGIBLE = 1e-9  # of the probability, where the chain is cut off
+LONGEST = 100_000  # images in hand, however near the load comes to what can be done
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchServer:
+    """One replica.
+
+    Args:
+        cycle_s: seconds that all steps of a batch take, and starting and decoding its images, by the number of images
+            in it, from one on. The last entry is the largest batch; more images take turns.
+        joining_s: on average, until the step that runs when an image comes has ended.
+    """
+
+    cycle_s: tuple[float, ...]
+    joining_s: float = 0.0
+
+    def rate(self, num: int) -> float:
+        """Images that are finished in a second while so many are in hand."""
+        together = min(num, len(self.cycle_s))
+        return together / self.cycle_s[together - 1]
+
+    @property
+    def capacity(self) -> float:
+        """Images a second that it can make at all."""
+        return self.rate(len(self.cycle_s))
+
+    def latency_s(self, num: int) -> float:
+        """Of an image with which so many are in hand all the while, itself among them."""
+        return self.joining_s * (num > 1) + num / self.rate(num)
+
+    def in_hand(self, rate: float) -> list[float]:
+        """The probabilities of 0, 1, 2 … images in hand, at a rate of arrivals below the capacity.
+
+        Raises:
+            ValueError: the rate is not below the capacity.
+        """
+        if rate >= self.capacity:
+            raise ValueError(f"{rate:g} images a second are more than the {self.capacity:g} that can be made.")
+        weights = list(self._weights(rate))
+        total = sum(weights)
+        return [weight / total for weight in weights]
+
+    def mean_latency_s(self, rate: float) -> float:
+        """By Little's law."""
+        found = self.in_hand(rate)
+        if rate == 0:
+            return self.latency_s(1)
+        joining = self.joining_s * (1 - found[0])
+        return joining + sum(num * share for num, share in enumerate(found)) / rate
+
+    def latency_within_s(self, share: float, rate: float) -> float:
+        """The latency that so large a share of images doesn't exceed.
+
+        That of an image beside which there are always as many others as it found: neighbours come and go while it is
+        made, so the true spread is smaller.
+        """
+        passed = 0.0
+        found = self.in_hand(rate)
+        for others, probability in enumerate(found):
+            passed += probability
+            if passed >= share:
+                return self.latency_s(others + 1)
+        return self.latency_s(len(found))
+
+    def _weights(self, rate: float) -> Iterator[float]:
+        weight, total, num = 1.0, 1.0, 0
+        yield weight
+        while weight > NEGLIGIBLE * total and num < LONGEST:
+            num += 1
+            weight *= rate / self.rate(num)
+            total += weight
+            yield weight
