@@ -1,11 +1,8 @@
 """The planned throughput beside what a real service does: `python -m benchmarks.capacity --costs FILE`.
 
 The service runs on this machine and has more clients than it can serve at once. For each kind of call the throughput
-that `planning` makes of the costs stands beside what was counted. Nothing is fitted: the engines' costs are measured
-again in turns with the service; those of serving come from FILE, which `benchmarks.stage_costs` wrote, times how much
-longer the engines take now than they did then; before and after each kind of call a piece of work that is always the
-same tells how slow the machine is at the moment. The one thing that the prediction is told of the run is how much of
-the machine other programs left.
+that `planning` makes of the costs in FILE, which `benchmarks.stage_costs` wrote, stands beside what was counted.
+Nothing is fitted. The one thing that the prediction is told of the run is how much of the machine others left.
 """
 
 from __future__ import annotations
@@ -27,11 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from planning.closed_loop import Calls, loop
-from planning.costs import Costs, Overhead, Overheads, read_costs
+from planning.costs import Costs, read_costs
 
 if TYPE_CHECKING:
     from benchmarks.cpu_seconds import Spent
-    from benchmarks.engine_costs import Engines
     from benchmarks.serving_costs import Caller
     from tests.service_process import RunningService
 
@@ -77,27 +73,16 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--window", type=float, default=WINDOW_S, help="seconds of each measurement")
     arguments = parser.parse_args(words)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from benchmarks.engine_costs import Engines
     from benchmarks.serving_costs import Caller, quiet_service
-    from pipeline.engines.device import use_cpu
-    from pipeline.settings import ServiceSettings
 
     costs = read_costs(arguments.costs)
-    profile = ServiceSettings(profile=costs.profile).load_profile()
-    use_cpu(profile.threads)
-    engines = Engines(profile, "cpu")
     checked: list[Checked] = []
     with tempfile.TemporaryDirectory() as folder, quiet_service(Path(folder)) as service:
         settings = make_settings(Caller(service), costs.side)
         for setting in settings:  # a size of batch that is new takes longer
             run(service, setting, WARM_UP_S)
         for _ in range(arguments.rounds):
-            now = measured_again(costs, engines)
-            at_first = after = reference_s(engines)
-            for setting in settings:
-                found, before, after = run(service, setting, arguments.window), after, reference_s(engines)
-                checked.append(judge(setting, slowed(now, (before + after) / 2 / at_first), *found))
+            checked += [judge(setting, costs, *run(service, setting, arguments.window)) for setting in settings]
             print(f"load average {os.getloadavg()[0]:.1f}", flush=True)
     Console(width=140).print(tabulate(checked))
 
@@ -125,53 +110,6 @@ def make_settings(caller: Caller, side: int) -> list[Setting]:
         ),
         Setting(name="cached /segment", work=lambda number: caller.ask(known[number % KNOWN]), calls=Calls(cached=1)),
     ]
-
-
-def measured_again(costs: Costs, engines: Engines) -> Costs:
-    """The costs as they are now: of batches those that as many clients can make, the engines' others all."""
-    from benchmarks import engine_costs as each
-
-    steps = {rows: each.step_cost(engines, rows, rounds=5) for rows in costs.buckets if rows <= 2 * CLIENTS}
-    own, picture = each.describe_costs(engines)
-    now = {
-        "start": each.start_cost(engines),
-        "decode": each.decode_cost(engines),
-        "describe": own,
-        "describe_picture": picture + each.crops_cost(engines),
-        "segment": each.segment_cost(engines, rounds=3),
-        "render": each.render_cost(engines),
-        "encode": each.encode_cost(engines),
-    }
-    slower = median([cost.cpu_s / costs.steps[rows].cpu_s for rows, cost in steps.items()])
-    return costs.model_copy(
-        update={"steps": costs.steps | steps, "regions": engines.regions, "overheads": scaled(costs.overheads, slower)}
-        | now
-    )
-
-
-def reference_s(engines: Engines) -> float:
-    """CPU seconds of a piece of work that is always the same: how slow the machine is at the moment."""
-    from benchmarks.engine_costs import step_cost
-
-    return step_cost(engines, 2 * CLIENTS, rounds=15).cpu_s
-
-
-def scaled(overheads: Overheads, slower: float) -> Overheads:
-    """What serving costs while everything takes so many times as long."""
-
-    def longer(overhead: Overhead) -> Overhead:
-        return Overhead(ingress_s=slower * overhead.ingress_s, elsewhere_s=slower * overhead.elsewhere_s)
-
-    names = ("cached_call", "upload", "generation", "step", "stage")
-    return overheads.model_copy(update={name: longer(getattr(overheads, name)) for name in names})
-
-
-def slowed(costs: Costs, slower: float) -> Costs:
-    """All costs while everything takes so many times as long."""
-    names = ("start", "decode", "describe", "describe_picture", "segment", "render", "encode")
-    engines = {name: getattr(costs, name).times(slower) for name in names}
-    steps = {rows: cost.times(slower) for rows, cost in costs.steps.items()}
-    return costs.model_copy(update={"steps": steps, "overheads": scaled(costs.overheads, slower)} | engines)
 
 
 def run(service: RunningService, setting: Setting, window_s: float) -> tuple[float, Spent]:

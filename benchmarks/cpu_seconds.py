@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +19,13 @@ from tests.service_process import RunningService
 
 ROLES = re.compile(r"ServeReplica:pipeline:(\w+)|(SegmentationCache)|(Proxy)")
 OTHER = "Ray"
+COMPUTE = """
+import torch
+x, w = torch.rand(4, 64, 32, 32), torch.rand(64, 64, 3, 3)
+print(flush=True)
+while True:
+    torch.nn.functional.conv2d(x, w, padding=1)
+"""
 IDLE = ("idle", "iowait", "guest", "guest_nice")  # guests are counted as user time already
 
 
@@ -44,6 +54,27 @@ def spending(service: RunningService) -> Iterator[Spent]:
         spent.by_role[role] += seconds - before.get(process, (role, 0.0))[1]
     others_s = machine_s() - machine - spent.cpu_s
     spent.free_cores = (psutil.cpu_count() or 1) - max(0.0, others_s) / spent.wall_s
+
+
+@contextmanager
+def busy(cores: int) -> Iterator[None]:
+    """Have others compute beside the block on so many cores, as in a service at its limit.
+
+    A CPU second does less then: cores share caches, memory and clock, and often are two halves of one.
+    """
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}
+    others = [
+        subprocess.Popen([sys.executable, "-c", COMPUTE], env=alone, stdout=subprocess.PIPE) for _ in range(cores)
+    ]
+    try:
+        for other in others:
+            assert other.stdout is not None
+            other.stdout.readline()  # it has begun
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.communicate()
 
 
 def by_process(service: RunningService) -> dict[int, tuple[str, float]]:
