@@ -246,7 +246,8 @@ def _wait_until_running(service: Service, progress: Callable[[str], None]) -> No
         if overview is None:
             continue
         if overview.status is ApplicationStatus.DEPLOY_FAILED:
-            raise LaunchError(f"The deployments could not be started: {overview.message}")
+            reasons = [f"{name}: {d.message}" for name, d in overview.deployments.items() if d.message]
+            raise LaunchError("\n".join([f"The deployments could not be started: {overview.message}", *reasons]))
         if overview.status is ApplicationStatus.RUNNING:
             return
         waiting = [name for name, status in overview.deployments.items() if status.status != "HEALTHY"]

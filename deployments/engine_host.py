@@ -18,6 +18,8 @@ from functools import partial
 from typing import Generic, TypeVar
 
 import ray
+from ray import serve
+from ray.serve.exceptions import RayServeException
 from ray.serve.metrics import Counter
 
 from deployments.gpu_memory import report_gpu_memory
@@ -37,6 +39,9 @@ logger = logging.getLogger("ray.serve")
 
 class EngineHost(Generic[E]):
     """One engine in one replica, used by one call at a time, never on the event loop.
+
+    Without its engine a replica tells why, unless there are others already: an update that can't be loaded is not to
+    take their place, nor a share of their calls.
 
     Args:
         model: the deployment's name.
@@ -68,7 +73,10 @@ class EngineHost(Generic[E]):
         self._load_again_at = 0.0
         self._prepare = partial(_prepare_process, accelerator, threads)
         self._device = ""
+        is_one_more = self._thread.submit(_has_running_siblings).result()  # before they can be as young as this one
         self._thread.submit(self._load).result()  # what is compiled belongs to the thread that will run it
+        if is_one_more and not self._status.ready:
+            raise RuntimeError(f"The {model} model could not be loaded: {self._status.reason}")
 
     def status(self) -> ModelStatus:
         """Tell whether the engine is loaded, and why not; whoever asks also has a failed load tried again."""
@@ -84,7 +92,7 @@ class EngineHost(Generic[E]):
             self._status = ModelStatus(
                 ready=True, device=self._device, fingerprint=self._fingerprint(self._engine), reason=""
             )
-        except Exception as error:  # raising would have Serve start this replica over and over
+        except Exception as error:  # raising would have Serve start a replica over and over that has no better sibling
             logger.exception("The %s model could not be loaded", self._model)
             self._status = ModelStatus(ready=False, device="", fingerprint="", reason=str(error))
         self._load_again_at = time.monotonic() + LOAD_AGAIN_S
@@ -151,6 +159,17 @@ class EngineHost(Generic[E]):
     def _in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Work in the engine's thread, in the span of whoever calls."""
         return asyncio.get_running_loop().run_in_executor(self._thread, contextvars.copy_context().run, work)
+
+
+def _has_running_siblings() -> bool:
+    """Whether other replicas of this deployment take calls; without a cluster there are none."""
+    try:
+        context = serve.get_replica_context()
+    except RayServeException:
+        return False
+    application = serve.status().applications.get(context.app_name)
+    deployment = application and application.deployments.get(context.deployment)
+    return bool(deployment and deployment.replica_states.get("RUNNING"))
 
 
 def _prepare_process(accelerator: Accelerator, threads: int) -> str:

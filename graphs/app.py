@@ -16,6 +16,8 @@ from deployments.segmenter import Segmenter
 from graphs.ingress import Ingress
 from pipeline.settings import ServiceSettings
 
+LAST_WORDS_S = 10.0  # for what a request's end brings along, after its deadline
+
 
 def build(settings: ServiceSettings) -> Application:
     """Compose the application.
@@ -40,7 +42,11 @@ def build(settings: ServiceSettings) -> Application:
 
     def sized(deployment: Any) -> Any:
         num_gpus = settings.num_gpus.get(deployment.name, 0) if accelerator != "cpu" else 0
-        return deployment.options(ray_actor_options={**(deployment.ray_actor_options or {}), "num_gpus": num_gpus})
+        return deployment.options(
+            ray_actor_options={**(deployment.ray_actor_options or {}), "num_gpus": num_gpus},
+            # A replica that is to go may finish what it has in hand: Serve by itself ends it after 20 s.
+            graceful_shutdown_timeout_s=settings.admission.deadline_s + LAST_WORDS_S,
+        )
 
     return sized(Ingress).bind(
         settings,

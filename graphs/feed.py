@@ -103,6 +103,7 @@ class Feed:
         self._outgoing: list[Notice] = []
         self._has_outgoing = asyncio.Event()
         self._streams: set[Stream] = set()
+        self._followed: set[Stream] = set()  # those of them that only their readers would end
         self._newest: OrderedDict[str, Notice] = OrderedDict()  # what passed last, by job, for those who come later
         self._started: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -146,6 +147,11 @@ class Feed:
         for task in self._tasks:
             task.cancel()
 
+    def send_away(self) -> None:
+        """End the streams that only their readers would end, who come back with the last sequence number they know."""
+        for stream in self._followed:
+            stream.waiting.put_nowait(None)
+
     def publish(self, notice: Notice) -> None:
         """Tell of something that passes without being logged, after everything that was logged before it."""
         if self._hub is not None:
@@ -174,8 +180,12 @@ class Feed:
     ) -> AsyncGenerator[Notice, None]:
         """Yield the notices of a stream, which ends with the iterator; see `Stream.notices`."""
         async with self.stream(owner, types=types, job_id=job_id) as stream, aclosing(stream.notices(after)) as notices:
-            async for notice in notices:
-                yield notice
+            self._followed.add(stream)
+            try:
+                async for notice in notices:
+                    yield notice
+            finally:
+                self._followed.discard(stream)
 
     def _tell_of_growth(self) -> None:
         self._grown.set()

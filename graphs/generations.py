@@ -199,17 +199,20 @@ class Generations:
                     return
 
     async def following(self, job_id: str, owner: str, after: int = 0) -> AsyncGenerator[Notice | GeneratedImage, None]:
-        """Yield what happens to a job from a sequence number on, and what it made last.
+        """Yield what happens to a job from a sequence number on, and what it made last; a stream that is cut just ends.
 
         Raises:
             JobNotFound: the owner has no such job.
             JobEnded: it made nothing; it was cancelled or is dead.
             PipelineError: what it failed with.
         """
+        has_ended = (await self.jobs.get(job_id, owner)).state.is_final
         async with aclosing(self.follow(job_id, owner, after)) as notices:
             async for notice in notices:
                 yield notice
-        yield await self._generated(await self.jobs.settled(job_id, owner), background=True)
+                has_ended = has_ended or notice.type in ENDED
+        if has_ended:
+            yield await self._generated(await self.jobs.settled(job_id, owner), background=True)
 
     async def _logged(self, job_id: str, owner: str, after: int) -> Sequence[Notice]:
         read = partial(self._store.log.read, owner=owner, after=after, limit=LONG_LIFE, job_id=job_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -34,6 +35,8 @@ from pipeline.traces import open_traces
 
 SWEEP_INTERVAL_S = 600.0
 THREADS = 16
+HEALTH_INTERVAL_S = 2.0
+UNASKED_S = 10.0  # after which Serve asks for this replica's health no more: it is to end
 GAUGE_INTERVAL_S = 2.0  # a gauge that is not set again and again vanishes from the exporter
 
 
@@ -43,6 +46,7 @@ GAUGE_INTERVAL_S = 2.0  # a gauge that is not set again and again vanishes from 
     max_queued_requests=256,
     backpressure_config={"status_code": 429, "retry_after_s": 2},
     graceful_shutdown_wait_loop_s=0.2,
+    health_check_period_s=HEALTH_INTERVAL_S,
     ray_actor_options={"num_cpus": 0.1},
 )
 @serve.ingress()
@@ -60,6 +64,7 @@ class Ingress:
         configure_logging(settings.data_path, settings.log_format)
         self._settings = settings
         self._chores: list[asyncio.Task[None]] = []
+        self._asked_at = time.monotonic()
         self._metrics = Metrics(serve_metrics)
         self._consumers: list[Callable[[Event], None]] = [log_event, self._metrics.count]
         workers = ServeWorkers(diffusion=diffusion, clip=clip, segmenter=segmenter, renderer=renderer)
@@ -85,7 +90,8 @@ class Ingress:
         loop = asyncio.get_running_loop()
         # Ray's own pool has five threads for a replica this small; the store and the pictures want more.
         loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="blocking"))
-        self._chores = [loop.create_task(chore) for chore in (self._report(), self._sweep(), self._flow.run())]
+        chores = (self._report(), self._sweep(), self._send_away(), self._flow.run())
+        self._chores = [loop.create_task(chore) for chore in chores]
         return build_http_app(self._flow, self._settings, self._door)
 
     def check_health(self) -> None:
@@ -94,6 +100,7 @@ class Ingress:
         Raises:
             RuntimeError: something that is to run as long as the replica does has ended.
         """
+        self._asked_at = time.monotonic()
         for chore in self._chores:
             if chore.done():
                 raise RuntimeError(f"{chore.get_coro()} has ended: {chore.exception()!r}")
@@ -128,6 +135,13 @@ class Ingress:
             for gate in (self._flow.generations.gate, self._flow.stage_runs):
                 self._metrics.set_in_hand(gate.what, len(gate))
             await asyncio.sleep(GAUGE_INTERVAL_S)
+
+    async def _send_away(self) -> None:
+        """Send readers away who would keep Serve waiting for the end of this replica, which it doesn't announce."""
+        while True:
+            await asyncio.sleep(HEALTH_INTERVAL_S)
+            if time.monotonic() - self._asked_at > UNASKED_S:
+                self._flow.feed.send_away()
 
     async def _sweep(self) -> None:
         while True:

@@ -71,7 +71,8 @@ class Models:
         return dict(zip(MODELS, await asyncio.gather(*(self._status(m, counts) for m in MODELS)), strict=True))
 
     async def _status(self, model: ModelName, replicas: Mapping[str, int]) -> ModelStatus:
-        if not replicas.get(model):
+        # While an update is being built, and after one that couldn't be, Serve names no deployment at all.
+        if replicas and not replicas.get(model):
             return _not_ready("no replica of it is running yet")
         status = self._known.get(model)
         if status is None or not status.ready:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-ALONE = ("acceptance", "browser", "chaos")  # with a service of their own, one after the other
+ALONE = ("acceptance", "browser", "chaos", "cluster")  # with a service of their own, one after the other
 NICENESS = 15  # of what may run beside them
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos", action="store_true", help="kill the service 20 times instead of once")
+    parser.addoption(
+        "--cluster", action="store_true", help="all that is asked of several nodes, not only the short part"
+    )
     parser.addoption("--chaos-seed", type=int, help="what decides the work of the chaos tests; random if left out")
 
 

@@ -160,6 +160,21 @@ async def test_a_slow_reader_loses_its_stream_and_no_fact(open_log, monkeypatch)
     feed.stop()
 
 
+async def test_readers_who_are_sent_away_come_back_and_others_stay(open_log):
+    log_ = open_log()
+    feed = Feed(log_, None)
+    write(log_, "a")
+    following = asyncio.create_task(taken(feed, 10, after=0))
+    async with feed.stream("public") as waited_for:
+        await until(lambda: feed.num_streams == 2)
+        feed.send_away()
+        assert [notice.type for notice in await following] == ["a"]
+        assert waited_for.waiting.empty()
+    write(log_, "b")
+    assert [notice.type for notice in await taken(feed, 1, after=1)] == ["b"]
+    feed.stop()
+
+
 @pytest.mark.parametrize("silent", [False, True], ids=["hub", "dead hub"])
 async def test_what_happens_in_one_process_is_told_in_another(open_log, monkeypatch, silent):
     monkeypatch.setattr(feeds, "POLL_S", 0.05 if silent else 60)

@@ -158,6 +158,20 @@ async def test_a_job_is_followed_from_its_beginning_and_resumed(client, bench):
     assert rest == ["job.succeeded", "generation.finished"]
 
 
+async def test_a_follower_who_is_sent_away_is_told_nothing_of_an_end(client, bench):
+    bench.workers.gate.clear()
+    url = (await client.post("/generate", json=PEAR, headers=ASYNC)).json()["url"]
+    following = asyncio.create_task(events_of(client, url))
+    await until(lambda: bench.flow.feed.num_streams == 1)
+    bench.flow.feed.send_away()
+    events = await following
+    assert [event.event for event in events] == ["job.submitted", "job.started"]
+
+    bench.workers.gate.set()
+    rest = [event.event for event in await events_of(client, url, events[-1].id)]
+    assert rest[-3:] == ["image.created", "job.succeeded", "generation.finished"]
+
+
 async def test_jobs_come_in_pages(client):
     for seed in range(3):
         await client.post("/generate", json=PEAR | {"seed": seed})

@@ -99,6 +99,14 @@ async def test_a_replica_that_does_not_answer_is_taken_at_its_last_word(models, 
     assert await models.fingerprint("Clip") == "weights-1"
 
 
+async def test_an_update_that_is_being_built_makes_nothing_unready(models, replicas, clock):
+    replicas.running = {}  # as Serve tells it meanwhile
+    assert all(status.ready for status in (await models.statuses()).values())
+    replicas.dying.update(NAMES)
+    clock.now_s += REFRESH_S + 1
+    assert all(status.ready for status in (await models.statuses()).values())
+
+
 @pytest.mark.parametrize("trouble", ["busy", "dying"])
 async def test_a_replica_that_never_answered_is_still_starting(models, replicas, trouble):
     getattr(replicas, trouble).add("Clip")

@@ -1,0 +1,46 @@
+"""What is deployed to the cluster: `serve_config.yaml` and the miniature profile, changed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster.running_cluster import RunningCluster
+from tests.service_process import ROOT
+
+MODELS = ("Diffusion", "Clip", "Segmenter")
+ONE = {"Ingress": 2, "Diffusion": 1, "Clip": 1, "Segmenter": 1, "Renderer": 1}  # replicas
+TWO = ONE | {"Diffusion": 2}
+MAX_STEPS = 1000  # for which the models were trained
+
+
+def application(
+    cluster: RunningCluster, *, replicas: Mapping[str, int], deployments: Mapping[str, Any] | None = None, **args: Any
+) -> dict[str, Any]:
+    """The application of `serve_config.yaml`, with so many replicas of each deployment and these arguments.
+
+    Args:
+        deployments: other options by deployment.
+    """
+    (found,) = yaml.safe_load((ROOT / "serve_config.yaml").read_text())["applications"]
+    found["args"] |= {"storage": cluster.storage, "reactions": {"enabled": False}, **args}
+    for entry in found["deployments"]:
+        if entry["name"] in replicas:
+            entry.pop("autoscaling_config", None)
+            entry["num_replicas"] = replicas[entry["name"]]
+        entry |= (deployments or {}).get(entry["name"], {})
+    return dict(found)
+
+
+def small_profile(folder: Path, **defaults: Any) -> str:
+    """Write a copy of the miniature profile that makes little images on one thread, or takes long; returns its path."""
+    profile = yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text()) | {"threads": 1}
+    profile["diffusion"]["defaults"] |= {"width": 64, "height": 64, "steps": 2} | defaults
+    profile["diffusion"]["limits"]["max_steps"] = MAX_STEPS
+    path = folder / f"{uuid.uuid4().hex}.yaml"
+    path.write_text(yaml.safe_dump(profile))
+    return str(path)

@@ -1,0 +1,147 @@
+"""Clients that keep a service busy, and count: what was sent, what failed, what was tried again."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+
+import httpx
+
+from ai_pipeline_client import Client, PipelineError
+from tests.cluster.running_cluster import PATIENCE, RunningCluster
+
+SMALL = {"width": 64, "height": 64}
+TOO_MANY = httpx.codes.TOO_MANY_REQUESTS
+
+
+@dataclass(kw_only=True)
+class Load:
+    """What came of the clients' calls.
+
+    Attributes:
+        sent: requests.
+        broken: requests that got no answer, or one that says to try again.
+        failed: what callers were told in the end instead of an answer.
+        accepted: ids of jobs that nobody waited for.
+    """
+
+    sent: int = 0
+    broken: Counter[str] = field(default_factory=Counter)
+    failed: list[str] = field(default_factory=list)
+    answered: Counter[str] = field(default_factory=Counter)
+    accepted: list[str] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+    seeds: Iterator[int] = field(default_factory=lambda: count(1))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, outcome: str | None) -> None:
+        """Count a request, and what was wrong with its answer."""
+        with self._lock:
+            self.sent += 1
+            if outcome is not None:
+                self.broken[outcome] += 1
+
+    def __str__(self) -> str:
+        retried = max(0, self.broken.total() - len(self.failed))
+        return (
+            f"{self.sent} requests sent, {len(self.failed)} failed {self.failed}, "
+            f"{retried} retried {dict(self.broken)}; answered {dict(self.answered)}, {len(self.accepted)} jobs accepted"
+        )
+
+
+class CountingTransport(httpx.HTTPTransport):
+    """The network, and a note of each request."""
+
+    def __init__(self, load: Load) -> None:
+        super().__init__()
+        self._load = load
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            answer = super().handle_request(request)
+        except httpx.TransportError as error:
+            self._load.note(type(error).__name__)
+            raise
+        is_broken = answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or answer.status_code == TOO_MANY
+        self._load.note(str(answer.status_code) if is_broken else None)
+        return answer
+
+
+@contextmanager
+def impatient_load(cluster: RunningCluster, clients: int, steps: int = 2) -> Iterator[Load]:
+    """Send requests, and none of them twice, until the block ends: images, their regions, the pictures, jobs."""
+
+    def work(load: Load) -> None:
+        with cluster.client(transport=CountingTransport(load)) as client:
+            image_id = ""
+            for turn in count():
+                if load.over.is_set():
+                    return
+                body = {"prompt": "red apple", "seed": next(load.seeds), "steps": steps, **SMALL}
+                try:
+                    if turn % 4 == 0:
+                        image_id = asked(client, load, "POST", "/generate", json=body).json()["image_id"]
+                    elif turn % 4 == 1:
+                        asked(client, load, "POST", "/segment", json={"image_id": image_id})
+                    elif turn % 4 == 2:
+                        asked(client, load, "GET", f"/v1/images/{image_id}/content")
+                    else:
+                        now = {"Prefer": "respond-async"}
+                        load.accepted.append(
+                            asked(client, load, "POST", "/generate", json=body, headers=now).json()["job_id"]
+                        )
+                except httpx.HTTPError as error:
+                    load.failed.append(f"turn {turn % 4}: {error!r}")
+
+    with _working(work, clients) as load:
+        yield load
+
+
+def asked(client: httpx.Client, load: Load, method: str, path: str, **options: object) -> httpx.Response:
+    answer = client.request(method, path, **options)  # type: ignore[arg-type]
+    if answer.is_error:
+        raise httpx.HTTPStatusError(
+            f"{method} {path}: {answer.status_code} {answer.text}", request=answer.request, response=answer
+        )
+    load.answered["content" if path.endswith("/content") else path] += 1
+    return answer
+
+
+@contextmanager
+def patient_load(cluster: RunningCluster, clients: int) -> Iterator[Load]:
+    """Work with the client library, which tries again what fails in passing, until the block ends."""
+
+    def work(load: Load) -> None:
+        with Client(cluster.url, transport=CountingTransport(load), retries=PATIENCE) as client:
+            while not load.over.is_set():
+                try:
+                    (image,) = client.generate("red apple", seed=next(load.seeds), steps=2, **SMALL)
+                    load.answered["generate"] += 1
+                    client.segments(image.image_id)
+                    load.answered["segments"] += 1
+                    load.accepted += [
+                        job.job_id for job in client.create("pear", seed=next(load.seeds), steps=2, **SMALL).jobs
+                    ]
+                except PipelineError as error:
+                    load.failed.append(repr(error))
+
+    with _working(work, clients) as load:
+        yield load
+
+
+@contextmanager
+def _working(work: Callable[[Load], None], clients: int) -> Iterator[Load]:
+    load = Load()
+    with ThreadPoolExecutor(clients) as pool:
+        working = [pool.submit(work, load) for _ in range(clients)]
+        try:
+            yield load
+        finally:
+            load.over.set()
+        for one in working:
+            one.result()

@@ -1,0 +1,235 @@
+"""A cluster under test: nodes with logical GPUs, what they share, a load balancer before their proxies, and the command
+line that deploys to them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import yaml
+
+from ai_pipeline_client import Client, Retries
+from cli.environment import RAY_ENVIRONMENT, inherited
+from tests.cluster.balancer import balancing
+from tests.servers import postgres, s3
+from tests.service_process import ROOT, quiet_port
+
+APPLICATION = "pipeline"
+NODES = 12  # at most, one after the other, for which the load balancer knows a port each
+PATIENCE = Retries(attempts=20, within_s=240)
+DEPLOYED_WITHIN_S = 900
+GONE_WITHIN_S = 30
+OBJECT_STORE_BYTES = 200 << 20
+
+
+@dataclass(eq=False, kw_only=True)
+class Node:
+    """A node of the cluster."""
+
+    node_id: str
+    raylet: psutil.Process
+
+    def processes(self, title: str = "") -> list[psutil.Process]:
+        """The node's processes whose title holds these words, such as `ray::SegmentationCache`."""
+        found = []
+        with suppress(psutil.NoSuchProcess):
+            for process in self.raylet.children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if title in " ".join(process.cmdline()):
+                        found.append(process)
+        return found
+
+    def replicas(self, deployment: str) -> int:
+        """How many replicas of a deployment run here."""
+        return len(self.processes(f"ray::ServeReplica:{APPLICATION}:{deployment}"))
+
+    def kill(self) -> list[psutil.Process]:
+        """End all of its processes at once, as if it had lost its power; returns them."""
+        family = [self.raylet, *self.processes()]
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        return family
+
+
+@dataclass(kw_only=True)
+class RunningCluster:
+    """The cluster and its process tree.
+
+    Attributes:
+        url: of the load balancer.
+        port: of the head's proxy.
+        ports: of the proxies of nodes to come.
+        nodes: the living ones, the head first.
+        lost: the processes of those that were killed.
+    """
+
+    url: str
+    folder: Path
+    storage: dict[str, str]
+    process: subprocess.Popen[str]
+    port: int
+    ports: list[int]
+    address: str = ""
+    nodes: list[Node] = field(default_factory=list)
+    lost: list[psutil.Process] = field(default_factory=list)
+
+    def add_node(self, *, num_cpus: int, num_gpus: int = 0) -> Node:
+        """Start a node whose proxy the load balancer finds."""
+        options: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus}
+        options |= {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+        if self.nodes:
+            options["env_vars"] = {"RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(self.ports.pop())}
+        added = self._ask("add", options)
+        self.address = added["address"]
+        node = Node(node_id=added["node_id"], raylet=psutil.Process(added["raylet"]))
+        self.nodes.append(node)
+        return node
+
+    def kill(self, node: Node) -> None:
+        """Lose a node."""
+        self.nodes.remove(node)
+        self.lost += node.kill()
+
+    def drain(self, node: Node, *, within_s: int) -> None:
+        """Have a node emptied as an autoscaler does before it takes the machine away."""
+        order = ["drain-node", "--address", self.address, "--node-id", node.node_id]
+        order += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "a test takes it away"]
+        ray = Path(sys.executable).with_name("ray")
+        subprocess.run(
+            [ray, *order, "--deadline-remaining-seconds", str(within_s)], check=True, capture_output=True, timeout=120
+        )
+
+    def deploy(self, application: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
+        """Deploy as an operator does, and wait for what comes of it."""
+        config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+        config["applications"] = [application]
+        path = self.folder / f"{uuid.uuid4().hex}.yaml"
+        path.write_text(yaml.safe_dump(config))
+        command = [sys.executable, "-m", "cli.main", "serve", "--address", self.address, "--serve-config", str(path)]
+        command += ["--port", str(self.port), "--data-dir", str(self.folder / "data")]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEPLOYED_WITHIN_S)
+
+    def update(self, application: Mapping[str, Any]) -> None:
+        """Deploy what works."""
+        deployed = self.deploy(application)
+        assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+
+    def finished(self, job_ids: Sequence[str]) -> None:
+        """Wait until every one of these jobs has made its image."""
+        with Client(self.url, retries=PATIENCE) as client:
+            assert len(client.wait(job_ids)) == len(job_ids) > 0
+
+    def status(self) -> dict[str, Any]:
+        """What Serve says of the application, as `serve status` does."""
+        status: dict[str, Any] = self._ask("status", APPLICATION)
+        return status
+
+    def running(self, deployment: str) -> int:
+        """How many replicas of a deployment take calls."""
+        replicas: dict[str, int] = self.status()["deployments"][deployment]["replicas"]
+        return replicas.get("RUNNING", 0)
+
+    def gpus(self) -> dict[str, tuple[float, float]]:
+        """How many GPUs each node has that Ray believes alive, and how much of them is taken."""
+        found: dict[str, tuple[float, float]] = self._ask("gpus", None)
+        return {node_id: (total, round(total - free, 4)) for node_id, (total, free) in found.items()}
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """The processes of all living nodes with a title."""
+        return [process for node in self.nodes for process in node.processes(title)]
+
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=330, **options)
+
+    def _ask(self, what: str, order: object) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({what: order}) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        assert answer, (self.folder / "nodes.txt").read_text()
+        return json.loads(answer)
+
+
+@contextmanager
+def running_cluster() -> Iterator[RunningCluster]:
+    """Run PostgreSQL, an S3, a load balancer and a head without CPUs until the block ends; leave no process behind."""
+    folder = Path(tempfile.mkdtemp(prefix="aipc-"))  # Ray's sockets want a short path
+    (folder / "ray").mkdir()
+    (folder / "token").write_text(secrets.token_hex(32))
+    ports = [quiet_port() for _ in range(NODES)]
+    try:
+        with (
+            postgres() as database,
+            s3() as endpoint,
+            balancing(folder, ports) as url,
+            inherited(_environment(folder, endpoint)),
+            (folder / "nodes.txt").open("w") as log,
+        ):
+            storage = {"database": database.replace("postgresql:", "postgresql+psycopg:"), "blobs": _bucket(endpoint)}
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.cluster.nodes"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=ROOT,
+            )
+            cluster = RunningCluster(
+                url=url, folder=folder, storage=storage, process=process, port=ports[0], ports=ports[1:]
+            )
+            with _ended(cluster):
+                yield cluster
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _ended(cluster: RunningCluster) -> Iterator[None]:
+    root = psutil.Process(cluster.process.pid)
+    try:
+        cluster.add_node(num_cpus=0)
+        yield
+    finally:
+        family = root.children(recursive=True) + [process for node in cluster.nodes for process in node.processes()]
+        assert cluster.process.stdin is not None
+        assert cluster.process.stdout is not None
+        cluster.process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            cluster.process.wait(GONE_WITHIN_S)
+        cluster.process.stdout.close()
+        _, alive = psutil.wait_procs([root, *family, *cluster.lost], timeout=GONE_WITHIN_S)
+        for left in alive:
+            left.kill()
+    assert alive == []
+
+
+def _environment(folder: Path, endpoint: str) -> dict[str, str]:
+    cloud = {
+        "AWS_ENDPOINT": endpoint,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+    }
+    own = {"RAY_TMPDIR": str(folder), "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "RAY_SERVE_ENABLE_HA_PROXY": "0"}
+    return RAY_ENVIRONMENT | cloud | own
+
+
+def _bucket(endpoint: str) -> str:
+    bucket = f"b{uuid.uuid4().hex}"
+    httpx.put(f"{endpoint}/{bucket}").raise_for_status()
+    return f"s3://{bucket}/truth"
