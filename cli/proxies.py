@@ -33,16 +33,6 @@ MAX_THREADS = 4
 SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
 HARD_STOP = "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"
 
-# What counts unless the environment says otherwise.
-THROUGHPUT = {
-    # Pictures pass from replica to replica by value: 36 MB for the largest, where 4 MiB are the default.
-    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
-    # For how long an ingress replica that is to end goes on answering: long enough for HAProxy to hear of it, which is
-    # on this machine. The default, 30 s, is also what every stop would take.
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-    "RAY_SERVE_HAPROXY_NBTHREAD": str(min(MAX_THREADS, os.cpu_count() or 1)),
-}
-
 
 class ProxyKind(StrEnum):
     """Which proxy takes requests."""
@@ -59,6 +49,24 @@ class Proxy:
     environment: dict[str, str]  # of all its processes
 
 
+def node_environment(request_within_s: float) -> dict[str, str]:
+    """What every node needs to hear of HAProxy, on one machine or on many.
+
+    Args:
+        request_within_s: no request takes longer than this; a reload of HAProxy lets go of those under way after it.
+    """
+    return {
+        SWITCH: "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # Pictures pass from replica to replica by value: 36 MB for the largest, where 4 MiB are the default.
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
+        # For how long an ingress replica that is to end goes on answering: long enough for HAProxy to hear of it. The
+        # default, 30 s, is also what every stop would take.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        HARD_STOP: str(math.ceil(request_within_s)),
+    }
+
+
 @contextmanager
 def prepared(kind: ProxyKind, *, host: str, port: int, folder: Path, request_within_s: float) -> Iterator[Proxy]:
     """Prepare a way in; what it needs is kept until the block ends.
@@ -68,7 +76,7 @@ def prepared(kind: ProxyKind, *, host: str, port: int, folder: Path, request_wit
         host: where clients come in.
         port: where clients come in.
         folder: for files and sockets; belongs to this launch alone, and its path is short.
-        request_within_s: no request takes longer than this; a reload of HAProxy lets go of those under way after it.
+        request_within_s: as for `node_environment`.
 
     Raises:
         LaunchError: there is no HAProxy, or no room for it.
@@ -86,11 +94,12 @@ def prepared(kind: ProxyKind, *, host: str, port: int, folder: Path, request_wit
     with own_ports() as ports:
         free = (port for port in ports if port_problem(LOOPBACK, port) is None)
         stats, metrics, fallback = islice(free, 3)
-        tuned = THROUGHPUT | {HARD_STOP: str(math.ceil(request_within_s))}
+        tuned = node_environment(request_within_s) | {
+            "RAY_SERVE_HAPROXY_NBTHREAD": str(min(MAX_THREADS, os.cpu_count() or 1))
+        }
         environment = {
+            **{name: os.environ.get(name, value) for name, value in tuned.items()},  # what is said otherwise counts
             SWITCH: "1",
-            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-            **{name: os.environ.get(name, value) for name, value in tuned.items()},
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(SHIM),
             haproxy_shim.BINARY: binary,
             haproxy_shim.ADDRESS: f"[{host}]:{port}" if ":" in host else f"{host}:{port}",

@@ -33,7 +33,7 @@ def build(settings: ServiceSettings) -> Application:
         raise ValueError(
             f"This cluster has {len(nodes)} nodes, and the storage is on the disk of one: the others would not find "
             "its images. Set storage.database to a PostgreSQL and storage.blobs to an object store in the "
-            "application's args."
+            "application's args, or PIPELINE_DATABASE and PIPELINE_BLOBS on every node."
         )
     if settings.accelerator == "auto" and not ray.cluster_resources().get("GPU"):
         settings = settings.model_copy(update={"accelerator": "cpu"})

@@ -6,6 +6,7 @@ Engines never read settings: parameters are resolved at the ingress and travel w
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -235,13 +236,21 @@ class Retention(_Settings):
     max_bytes_per_owner: int = 10 << 30
 
 
-class StorageSettings(_Settings):
-    """Where the truth is kept."""
+def _environment(name: str) -> str | None:
+    return os.environ.get(name) or None
 
-    database: str | None = None
-    """A SQLAlchemy URL such as `postgresql+psycopg://…`; an SQLite file in the data folder if left out."""
-    blobs: str | None = None
-    """A URL such as `s3://bucket/prefix`; a folder in the data folder if left out."""
+
+class StorageSettings(_Settings):
+    """Where the truth is kept.
+
+    What is left out the environment may say: every process of a cluster has it, and it holds the credentials as well,
+    PGPASSWORD for PostgreSQL and AWS_ACCESS_KEY_ID and its like for S3, so that none stands in a file.
+    """
+
+    database: str | None = Field(default_factory=lambda: _environment("PIPELINE_DATABASE"))
+    """A SQLAlchemy URL such as `postgresql+psycopg://…`; if nothing says it, an SQLite file in the data folder."""
+    blobs: str | None = Field(default_factory=lambda: _environment("PIPELINE_BLOBS"))
+    """A URL such as `s3://bucket/prefix`; if nothing says it, a folder in the data folder."""
     retention: Retention = Retention()
 
     @property
@@ -281,7 +290,7 @@ class ServiceSettings(_Settings):
     """A name in `configs/` or the path of a YAML file."""
     data_dir: Path = Path("data")
     """`app.log`, and the storage where it is local; relative to the project's root."""
-    storage: StorageSettings = StorageSettings()
+    storage: StorageSettings = Field(default_factory=StorageSettings)
     accelerator: Accelerator = "auto"
     num_gpus: dict[str, Fraction] = {"Diffusion": 0.35, "Clip": 0.1, "Segmenter": 0.2}
     log_format: Literal["text", "json"] = "text"

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.settings import PROJECT_ROOT
 from pipeline.store import open_database
-from tests.servers import postgres
+from tests.servers import postgres, s3
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +27,12 @@ def mini_models() -> Path:
 def postgres_server() -> Iterator[str]:
     with postgres() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    with s3() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -15,7 +15,8 @@ from cli.launcher import LaunchOptions, read_config
 from pipeline.settings import ServiceSettings, StorageSettings
 from pipeline.store import open_store
 
-ENVIRONMENT = {"PIPELINE_KEYS": "", "PIPELINE_OPEN_TO_ANYONE": "", "PIPELINE_HOST": "", "PIPELINE_DATA_DIR": ""}
+VARIABLES = ("KEYS", "OPEN_TO_ANYONE", "HOST", "DATA_DIR", "DATABASE", "BLOBS")
+ENVIRONMENT = {f"PIPELINE_{name}": "" for name in VARIABLES}
 
 
 def command(*arguments: str, **environment: str) -> tuple[int, str]:

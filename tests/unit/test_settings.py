@@ -100,6 +100,21 @@ def test_the_data_folder_is_relative_to_the_project_and_may_be_absolute_or_at_ho
     assert ServiceSettings(data_dir=tmp_path).data_path == tmp_path.resolve()
 
 
+def test_the_environment_says_where_the_truth_is_kept_unless_the_settings_do(monkeypatch):
+    monkeypatch.setenv("PIPELINE_DATABASE", "postgresql+psycopg://db/pipeline")
+    monkeypatch.setenv("PIPELINE_BLOBS", "s3://pictures")
+    storage = ServiceSettings.model_validate({"storage": {"retention": {"max_age_days": 3}}}).storage
+    assert (storage.database, storage.blobs) == ("postgresql+psycopg://db/pipeline", "s3://pictures")
+    assert not storage.is_local
+    assert ServiceSettings.model_validate({"storage": {"blobs": "s3://others"}}).storage.blobs == "s3://others"
+
+
+def test_an_empty_environment_keeps_the_truth_in_the_data_folder(monkeypatch):
+    monkeypatch.setenv("PIPELINE_DATABASE", "")
+    monkeypatch.delenv("PIPELINE_BLOBS", raising=False)
+    assert ServiceSettings().storage.is_local
+
+
 def test_settings_cannot_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
         ServiceSettings().profile = "sd14"

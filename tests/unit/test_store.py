@@ -22,16 +22,9 @@ from pipeline.store import Blobs, ImageFilter, TruthStore, new_id, open_database
 from pipeline.store.database import writing
 from pipeline.store.tables import events
 from pipeline.webhooks import DeliveryState
-from tests.servers import s3
 from tests.unit.test_jobs import an_order
 
 OpenStore = Callable[..., TruthStore]
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    with s3() as endpoint:
-        yield endpoint
 
 
 @pytest.fixture(params=["folder", "s3"])
