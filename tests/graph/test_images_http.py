@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import uuid
 from collections import Counter
 
 import httpx
@@ -18,6 +17,8 @@ from tests.graph.conftest import Bench, make_bench, working
 from tests.graph.test_http import client_of, is_problem
 
 pytestmark = pytest.mark.anyio
+
+NOBODY = "0197a0b2-0000-7000-8000-000000000000"  # the id of no image
 
 
 def a_png(side: int = 64) -> bytes:
@@ -126,8 +127,8 @@ async def test_bad_uploads(bench: Bench, content: bytes, kind: str, status: int,
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
-        (f"/v1/images/{uuid.uuid4()}", 404, "image_not_found"),
-        (f"/v1/images/{uuid.uuid4()}/content", 404, "image_not_found"),
+        (f"/v1/images/{NOBODY}", 404, "image_not_found"),
+        (f"/v1/images/{NOBODY}/content", 404, "image_not_found"),
         ("/v1/images/nonsense", 422, "invalid_request"),
         ("/v1/images?limit=0", 422, "invalid_request"),
         ("/v1/images?before=x", 422, "invalid_request"),
