@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import grpc
 import httpx
@@ -134,23 +135,31 @@ def test_each_copy_answers_its_own_images(service: RunningService, neighbour: Ru
 
 
 def test_the_api_can_be_reached_through_the_loopback_address_alone(service: RunningService):
-    listening = set()  # an older HAProxy that still ends its requests listens where the newer one does
-    for process in service.process.children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # a short-lived one
-            name, connections = process.name(), process.net_connections("tcp")
-            listening |= {(name, c.laddr) for c in connections if c.status == psutil.CONN_LISTEN}
-    here = {(name, address) for name, address in listening if address.ip == "127.0.0.1"}
-    elsewhere = listening - here
+    everywhere = listening(service)
+    here = {(name, address) for name, address in everywhere if address.ip == "127.0.0.1"}
+    elsewhere = everywhere - here
 
     assert len([name for name, _ in here if name == "haproxy"]) == 3  # the API, statistics and metrics
     assert not [name for name, _ in elsewhere if name == "haproxy"]
-    refused = 0
     for name, address in elsewhere:  # Ray's own
         with suppress(httpx.TransportError):  # no HTTP at all
             assert "online" not in httpx.get(f"http://127.0.0.1:{address.port}/", timeout=5).text, (name, address)
-        if name.startswith("ray::ServeRepli"):
-            refused += grpc_refuses(address.port)
-    assert refused >= len(service.processes("ray::ServeReplica"))
+    wait_until(lambda: every_replica_refuses(service))  # one that is just starting listens soon
+
+
+def listening(service: RunningService) -> set[tuple[str, Any]]:
+    """Names and addresses; an older HAProxy that still ends its requests listens where the newer one does."""
+    found = set()
+    for process in service.process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a short-lived one
+            name, connections = process.name(), process.net_connections("tcp")
+            found |= {(name, c.laddr) for c in connections if c.status == psutil.CONN_LISTEN}
+    return found
+
+
+def every_replica_refuses(service: RunningService) -> bool:
+    ports = [address.port for name, address in listening(service) if name.startswith("ray::ServeRepli")]
+    return sum(map(grpc_refuses, ports)) >= len(service.processes("ray::ServeReplica"))
 
 
 def grpc_refuses(port: int) -> bool:
