@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from functools import partial
+from functools import cache, partial
 from typing import Generic, TypeVar
 
 import ray
@@ -172,6 +172,7 @@ def _has_running_siblings() -> bool:
     return bool(deployment and deployment.replica_states.get("RUNNING"))
 
 
+@cache  # a replica may have several engines
 def _prepare_process(accelerator: Accelerator, threads: int) -> str:
     """Choose the device, and set what belongs to the whole process; returns the device."""
     import torch
