@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import main
+from planning import demand, sizing
 from planning.batching import BatchServer
 from planning.closed_loop import Calls, loop
 from planning.cluster import Cluster, play
@@ -306,3 +307,16 @@ def test_costs_of_another_profile_are_refused(tmp_path: Path):
     code, said = command("--rate", "20", "--costs", str(path))
     assert code == 1
     assert "not of 'mini'" in said
+
+
+def test_a_plan_knows_the_service_s_own_limits():
+    """`planning` imports nothing of the service, so what it has to know stands there again."""
+    from deployments.diffusion import Diffusion
+    from deployments.renderer import Renderer
+    from graphs.stages import STAGES
+    from pipeline.settings import Admission
+
+    assert Admission().max_generations == sizing.MAX_GENERATIONS
+    assert Diffusion.max_ongoing_requests == demand.MAX_ONGOING
+    assert Renderer.max_ongoing_requests == sizing.RENDERER_THREADS
+    assert len(STAGES) - 1 == demand.STAGES_AFTER
