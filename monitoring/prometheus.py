@@ -66,9 +66,12 @@ class Prometheus:
         """Ask for something of its API.
 
         Raises:
-            PrometheusError: it says no; or says nothing that is to be understood.
+            PrometheusError: it says no, or isn't ready yet, or isn't a Prometheus.
         """
-        answer = httpx.get(f"{self.url}/api/v1/{what}", params=parameters, timeout=30).json()
+        response = httpx.get(f"{self.url}/api/v1/{what}", params=parameters, timeout=30)
+        if not response.headers.get("Content-Type", "").startswith("application/json"):
+            raise PrometheusError(f"{response.status_code} {response.text[:200]}")
+        answer = response.json()
         if answer["status"] != "success":
             raise PrometheusError(answer["error"])
         return answer["data"]

@@ -16,7 +16,7 @@ import yaml
 from cli.ports import free_port
 from cli.targets import FILE_NAME
 from monitoring.panels import Board
-from monitoring.prometheus import Prometheus
+from monitoring.prometheus import Prometheus, PrometheusError
 from tests.debian import ensure
 from tests.service_process import ROOT, RunningService, wait_until
 
@@ -60,7 +60,7 @@ def scraping(service: RunningService, folder: Path, *, every_s: int, rate_over: 
 def _scraped(prometheus: Prometheus) -> set[str]:
     try:
         return {one["metric"]["job"] for one in prometheus.get("query", query="up == 1")["result"]}
-    except httpx.HTTPError:
+    except (httpx.HTTPError, PrometheusError):  # not listening yet, not ready yet
         return set()
 
 
