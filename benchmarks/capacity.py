@@ -2,7 +2,9 @@
 
 The service runs on this machine and has more clients than it can serve at once. For each kind of call the throughput
 that `planning` makes of the costs in FILE, which `benchmarks.stage_costs` wrote, stands beside what was counted.
-Nothing is fitted. The one thing that the prediction is told of the run is how much of the machine others left.
+Nothing is fitted. Of the run the prediction is told two things: how much of the machine others left, and how fast
+a core was, as this differs by half within minutes where machines are shared. Before and after every measurement a
+step of the denoiser, which is in FILE as well, says so.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from planning.costs import Costs, read_costs
 
 if TYPE_CHECKING:
     from benchmarks.cpu_seconds import Spent
+    from benchmarks.engine_costs import Engines
     from benchmarks.serving_costs import Caller
     from tests.service_process import RunningService
 
@@ -57,6 +60,7 @@ class Checked:
     measured: float
     cpu_s: float  # of a call, predicted
     spent_s: float  # of a call, measured
+    slowness: float  # of a core, beside when the costs were measured
     free_cores: float  # that others left
     used_cores: float  # by the service
 
@@ -73,18 +77,42 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--window", type=float, default=WINDOW_S, help="seconds of each measurement")
     arguments = parser.parse_args(words)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the launcher does; read when torch is loaded
+    from benchmarks.engine_costs import Engines
     from benchmarks.serving_costs import Caller, quiet_service
+    from pipeline.settings import ServiceSettings
 
     costs = read_costs(arguments.costs)
+    pace = Pace(Engines(ServiceSettings(profile=costs.profile).load_profile(), "cpu"), costs)
     checked: list[Checked] = []
     with tempfile.TemporaryDirectory() as folder, quiet_service(Path(folder)) as service:
         settings = make_settings(Caller(service), costs.side)
         for setting in settings:  # a size of batch that is new takes longer
             run(service, setting, WARM_UP_S)
         for _ in range(arguments.rounds):
-            checked += [judge(setting, costs, *run(service, setting, arguments.window)) for setting in settings]
-            print(f"load average {os.getloadavg()[0]:.1f}", flush=True)
+            for setting in settings:
+                before = pace.slowness()
+                measured, spent = run(service, setting, arguments.window)
+                checked.append(judge(setting, costs, measured, spent, mean((before, pace.slowness()))))
+                print(setting.name, f"{measured:.2f}/s, {checked[-1].error:+.0%}", flush=True)
     Console(width=140).print(tabulate(checked))
+
+
+class Pace:
+    """How fast a core is: a step of the denoiser, timed again while something else keeps the other cores busy."""
+
+    def __init__(self, engines: Engines, costs: Costs) -> None:
+        self._engines = engines
+        self._rows = 2 * CLIENTS
+        self._then_s = costs.step(self._rows).cpu_s
+
+    def slowness(self) -> float:
+        """CPU seconds of the step, beside those in the costs."""
+        from benchmarks.cpu_seconds import busy
+        from benchmarks.engine_costs import step_cost
+
+        with busy((os.cpu_count() or 1) - 1):
+            return step_cost(self._engines, self._rows).cpu_s / self._then_s
 
 
 def make_settings(caller: Caller, side: int) -> list[Setting]:
@@ -149,16 +177,17 @@ def done_within(spans: list[tuple[float, float]], opened: float, closed: float) 
     return sum(max(0.0, min(end, closed) - max(start, opened)) / (end - start) for start, end in spans)
 
 
-def judge(setting: Setting, costs: Costs, measured: float, spent: Spent) -> Checked:
-    """Compare one measurement with what the costs say."""
+def judge(setting: Setting, costs: Costs, measured: float, spent: Spent, slowness: float) -> Checked:
+    """Compare one measurement with what the costs say; on a slower core everything takes longer alike."""
     idle = costs.overheads.idle_cores
     played = loop(costs, setting.calls, clients=CLIENTS, cores=spent.free_cores - idle, seconds=PLAYED_S)
     return Checked(
         name=setting.name,
-        predicted=played.rate,
+        predicted=played.rate / slowness,
         measured=measured,
-        cpu_s=played.cpu_s,
+        cpu_s=played.cpu_s * slowness,
         spent_s=(spent.cpu_s / spent.wall_s - idle) / measured,
+        slowness=slowness,
         free_cores=spent.free_cores,
         used_cores=spent.cpu_s / spent.wall_s,
     )
@@ -166,7 +195,15 @@ def judge(setting: Setting, costs: Costs, measured: float, spent: Spent) -> Chec
 
 def tabulate(checked: list[Checked]) -> Table:
     """Means of all rounds; of the errors also the extremes."""
-    table = Table("calls", "predicted, 1/s", "measured, 1/s", "error", "CPU ms, predicted / spent", "cores left / used")
+    table = Table(
+        "calls",
+        "predicted, 1/s",
+        "measured, 1/s",
+        "error",
+        "CPU ms, predicted / spent",
+        "slowness",
+        "cores left / used",
+    )
     for name in dict.fromkeys(each.name for each in checked):
         rounds = [each for each in checked if each.name == name]
         errors = [each.error for each in rounds]
@@ -177,6 +214,7 @@ def tabulate(checked: list[Checked]) -> Table:
             f"{mean(each.measured for each in rounds):.2f}",
             f"[{'green' if abs(error) <= GOAL else 'red'}]{error:+.0%}[/] ({min(errors):+.0%} to {max(errors):+.0%})",
             f"{1000 * mean(e.cpu_s for e in rounds):.0f} / {1000 * mean(e.spent_s for e in rounds):.0f}",
+            f"{mean(e.slowness for e in rounds):.2f}",
             f"{mean(e.free_cores for e in rounds):.2f} / {mean(e.used_cores for e in rounds):.2f}",
         )
     return table

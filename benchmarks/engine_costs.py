@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import mean, median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -24,6 +24,8 @@ from planning.costs import Cost
 ROUNDS = 9
 PICTURES = 6
 MANY_STEPS = 100  # of images that are never finished
+
+ModelName = Literal["diffusion", "clip", "sam2"]
 
 
 @dataclass
@@ -50,12 +52,14 @@ class Engines:
         """Of a picture, on average."""
         return max(0.1, mean(map(len, self.segmentations)))
 
-    def cost(self, work: Callable[[], Any], rounds: int = ROUNDS, per: int = 1) -> Cost:
-        """Time a piece of work that was done once before.
+    def cost(self, work: Callable[[], Any], rounds: int = ROUNDS, per: int = 1, model: ModelName | None = None) -> Cost:
+        """Time a piece of work that was done once before, with as many threads as the model's replicas have.
 
         The wall clock's least is taken, because whatever else the machine does only adds to it; and the median of CPU
         seconds, which caches that others use do add to, here as in the service.
         """
+        if model is not None:
+            torch.set_num_threads(getattr(self.profile.threads, model))
         work()
         times = [self._timed(work) for _ in range(rounds)]
         wall_s, cpu_s = zip(*times, strict=True)
@@ -80,28 +84,29 @@ def step_cost(engines: Engines, rows: int, rounds: int = ROUNDS) -> Cost:
     if rows < 2:
         request = replace(request, guidance=1.0)
     batch = [engines.diffusion.start(replace(request, seed=i), previews=False) for i in range(max(1, rows // 2))]
-    return engines.cost(lambda: engines.diffusion.advance(batch, rows), rounds)
+    return engines.cost(lambda: engines.diffusion.advance(batch, rows), rounds, model="diffusion")
 
 
 def start_cost(engines: Engines) -> Cost:
     """A new image with a prompt that nobody asked for before."""
     numbers = iter(range(10**6))
     return engines.cost(
-        lambda: engines.diffusion.start(replace(engines.requests[0], prompt=f"{next(numbers)} apples"), previews=False)
+        lambda: engines.diffusion.start(replace(engines.requests[0], prompt=f"{next(numbers)} apples"), previews=False),
+        model="diffusion",
     )
 
 
 def decode_cost(engines: Engines) -> Cost:
     """The picture of an image that is done."""
     image = engines.diffusion.start(engines.requests[0], previews=False)
-    return engines.cost(lambda: engines.diffusion.finish(image))
+    return engines.cost(lambda: engines.diffusion.finish(image), model="diffusion")
 
 
 def describe_costs(engines: Engines, regions: int = 8) -> tuple[Cost, Cost]:
     """A call of CLIP by itself, and each picture in it, from calls with one picture and with several."""
     labelling, pictures = engines.profile.clip.labelling, engines.pictures * regions
-    one = engines.cost(lambda: engines.clip.describe(pictures[:1], labelling))
-    more = engines.cost(lambda: engines.clip.describe(pictures[: 1 + regions], labelling))
+    one = engines.cost(lambda: engines.clip.describe(pictures[:1], labelling), model="clip")
+    more = engines.cost(lambda: engines.clip.describe(pictures[: 1 + regions], labelling), model="clip")
     wall_s = max(0.0, more.wall_s - one.wall_s) / regions
     cpu_s = max(0.0, more.cpu_s - one.cpu_s) / regions
     own = Cost(wall_s=max(0.0, one.wall_s - wall_s), cpu_s=max(0.0, one.cpu_s - cpu_s))
@@ -116,7 +121,7 @@ def segment_cost(engines: Engines, rounds: int = ROUNDS) -> Cost:
         for picture in engines.pictures:
             last(engines.sam2, picture, engines.profile.sam2.everything)
 
-    return engines.cost(segment, rounds, per=len(engines.pictures))
+    return engines.cost(segment, rounds, per=len(engines.pictures), model="sam2")
 
 
 def crops_cost(engines: Engines) -> Cost:

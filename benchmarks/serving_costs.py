@@ -107,9 +107,8 @@ def idle_engines(profile: Profile, folder: Path) -> Profile:
     )
     diffusion = profile.diffusion
     defaults = diffusion.defaults.model_copy(update={"width": SIDE, "height": SIDE, "steps": FEW_STEPS})
-    diffusion = diffusion.model_copy(
-        update={"model": diffusion.model.model_copy(update={"source": str(folder)}), "defaults": defaults}
-    )
+    model = diffusion.model.model_copy(update={"source": str(folder)})
+    diffusion = diffusion.model_copy(update={"model": model, "defaults": defaults})
     sam2 = profile.sam2.model_copy(update={"everything": everything})
     return profile.model_copy(update={"name": "idle", "diffusion": diffusion, "sam2": sam2})
 
@@ -134,14 +133,24 @@ def measure_overheads(folder: Path) -> Overheads:
     """All overheads."""
     idle = idle_engines(ServiceSettings().load_profile(), folder)
     engines = Engines(idle, "cpu")
-    path = folder / "idle.yaml"
-    path.write_text(yaml.safe_dump(idle.model_dump(mode="json")))
+    with idle_service(idle, folder / "idle") as caller:
+        gap_s = _gap_s(caller, engines)
+    telling = idle.diffusion.model_copy(update={"progress_every_s": 0.0})  # every step, so that they can be counted
+    with idle_service(idle.model_copy(update={"diffusion": telling}), folder / "telling") as caller:
+        return overheads_of(count_spending(caller), engines, gap_s)
+
+
+@contextmanager
+def idle_service(profile: Profile, folder: Path) -> Iterator[Caller]:
+    """A service of this profile, everything loaded and known, and who calls it."""
+    folder.mkdir()
+    path = folder / "profile.yaml"
+    path.write_text(yaml.safe_dump(profile.model_dump(mode="json")))
     with quiet_service(folder / "service", path) as service:
         caller = Caller(service)
-        for steps in (FEW_STEPS, MANY_STEPS):  # everything is loaded and known
+        for steps in (FEW_STEPS, MANY_STEPS):
             caller.ask(caller.generate(steps=steps))
-        counted = count_spending(service, caller)
-        return overheads_of(counted, engines, _gap_s(caller, engines))
+        yield caller
 
 
 @dataclass(kw_only=True)
@@ -168,8 +177,9 @@ class Counted:
         return Overhead(ingress_s=max(0.0, ingress_s), elsewhere_s=max(0.0, all_s - ingress_s))
 
 
-def count_spending(service: RunningService, caller: Caller) -> Counted:
+def count_spending(caller: Caller) -> Counted:
     """Make all kinds of calls."""
+    service = caller.service
     with spending(service) as nothing:
         time.sleep(IDLE_S)
     uploaded: dict[int, str] = {}

@@ -52,7 +52,8 @@ def measure(profile_name: str, folder: Path, served: Costs | None = None) -> Cos
     from pipeline.settings import ServiceSettings
 
     profile = ServiceSettings(profile=profile_name).load_profile()
-    use_cpu(profile.threads)
+    most_threads = max(profile.threads.model_dump().values())
+    use_cpu(most_threads)
     device = pick_device("auto")
     transactions = transactions_s(folder / "store")
     elsewhere: dict[str, str] = {}
@@ -65,7 +66,7 @@ def measure(profile_name: str, folder: Path, served: Costs | None = None) -> Cos
     return Costs(
         profile=profile.name,
         accelerator="cpu" if device == "cpu" else "cuda",
-        machine=machine(device, profile.threads),
+        machine=machine(device, most_threads),
         side=profile.diffusion.defaults.width,
         regions=engines.regions,
         overheads=overheads,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ class _Stream:
     """A request in hand."""
 
     span: Span
+    every_s: float  # between two steps that are told, at least
+    told_at: float = -math.inf
     outcomes: asyncio.Queue[Outcome] = field(default_factory=asyncio.Queue)
     denoising: Span = NOTHING  # a part of it
 
@@ -43,7 +46,15 @@ class _Stream:
                 self.denoising.end()
         elif not isinstance(outcome, Exception):
             self.span.child("decode", since_ns=since_ns).end()
-        self.outcomes.put_nowait(outcome)
+        if not isinstance(outcome, StepProgress) or self._may_tell():
+            self.outcomes.put_nowait(outcome)
+
+    def _may_tell(self) -> bool:
+        now = time.monotonic()
+        is_due = now >= self.told_at + self.every_s
+        if is_due:
+            self.told_at = now
+        return is_due
 
 
 @serve.deployment(
@@ -75,6 +86,7 @@ class Diffusion:
         self._steps = Counter("pipeline_engine_steps", description="Denoising steps computed, of all images.")
         self._filled = Counter("pipeline_engine_rows_filled", description="Rows of the UNet's batches with an image.")
         self._computed = Counter("pipeline_engine_rows_computed", description="Rows of the UNet's batches, of all.")
+        self._progress_every_s = settings.progress_every_s
         self._streams: dict[str, _Stream] = {}  # of requests in hand
         self._coming: list[Order] = []
         self._going: list[str] = []
@@ -88,11 +100,12 @@ class Diffusion:
         previews: bool = False,
         traceparent: str = "",
     ) -> AsyncIterator[StepProgress | Computed[Pixels]]:
-        """Yield the progress of each step, and the image, (h, w, 3) uint8, last.
+        """Yield the progress, and the image, (h, w, 3) uint8, last.
 
         Args:
             source: (h', w', 3) uint8, of the image that `request.source` names.
-            previews: whether anybody wants to see it on the way.
+            previews: whether anybody wants to see it on the way: every step. Else progress comes now and then, as each
+                one costs its way through proxies and processes.
             traceparent: of the caller's span, if it has one.
         """
         from pipeline.engines.continuous import Order
@@ -125,7 +138,8 @@ class Diffusion:
 
     def _join(self, order: Order, span: Span) -> _Stream:
         self._host.begin()
-        stream = self._streams[order.key] = _Stream(span=span)
+        every_s = 0.0 if order.previews else self._progress_every_s
+        stream = self._streams[order.key] = _Stream(span=span, every_s=every_s)
         self._coming.append(order)
         self._wake()
         return stream

@@ -39,6 +39,7 @@ def build(settings: ServiceSettings) -> Application:
         settings = settings.model_copy(update={"accelerator": "cpu"})
     accelerator = settings.accelerator
     profile = settings.load_profile()
+    threads = profile.threads
 
     def sized(deployment: Any) -> Any:
         num_gpus = settings.num_gpus.get(deployment.name, 0) if accelerator != "cpu" else 0
@@ -50,8 +51,8 @@ def build(settings: ServiceSettings) -> Application:
 
     return sized(Ingress).bind(
         settings,
-        diffusion=sized(Diffusion).bind(profile.diffusion, accelerator, profile.threads, settings.traces),
-        clip=sized(Clip).bind(profile.clip, accelerator, profile.threads, settings.traces),
-        segmenter=sized(Segmenter).bind(profile.sam2, accelerator, profile.threads, profile.sam3, settings.traces),
+        diffusion=sized(Diffusion).bind(profile.diffusion, accelerator, threads.diffusion, settings.traces),
+        clip=sized(Clip).bind(profile.clip, accelerator, threads.clip, settings.traces),
+        segmenter=sized(Segmenter).bind(profile.sam2, accelerator, threads.sam2, profile.sam3, settings.traces),
         renderer=sized(Renderer).bind(settings.traces),
     )

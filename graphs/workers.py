@@ -92,7 +92,7 @@ class ServeWorkers:
     async def generate(
         self, request: GenerationRequest, owner: str, source: SharedImage | None = None, previews: bool = False
     ) -> AsyncGenerator[StepProgress | Computed[Pixels], None]:
-        """Stream the steps of one image, with previews if anybody wants to see them, the image last."""
+        """Stream the progress of one image, every step with previews if anybody wants to see them, the image last."""
         pixels = None if source is None else source.pixels
         with here().child("call generate", kind="client") as call:
             method = self._diffusion.options(stream=True).generate

@@ -79,6 +79,8 @@ class DiffusionSettings(_Settings):
     decoded_previews: int = 0
     """How often an image that somebody follows is decoded on the way, for autoencoders that are quick; 0 shows a linear
     guess at every step instead."""
+    progress_every_s: Annotated[float, Field(ge=0)] = 0.5
+    """How often the progress of an image is told that nobody follows, at most; who follows one is told every step."""
     compiled: bool = False
     """Compile the denoiser for each size of batch, with CUDA graphs on a GPU: minutes at the start, less time for each
     step. Only for the default size of an image; others are denoised as they are without."""
@@ -169,13 +171,20 @@ class Drawing(_Settings):
     outline: tuple[int, int, int] = (0, 255, 0)  # RGB
 
 
+class Threads(_Settings):
+    """Torch's threads of a replica on a CPU, by its model. SAM3 has those of SAM2, whose process it shares."""
+
+    diffusion: Annotated[int, Field(ge=1)] = 2
+    clip: Annotated[int, Field(ge=1)] = 2
+    sam2: Annotated[int, Field(ge=1)] = 2
+
+
 class Profile(_Settings):
     """What is computed: models and their parameters."""
 
     name: str
     description: str = ""
-    threads: int = 2
-    """Torch threads of each model replica on a CPU."""
+    threads: Threads = Threads()
     diffusion: DiffusionSettings
     clip: ClipSettings
     sam2: Sam2Settings

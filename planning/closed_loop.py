@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from planning.costs import Cost, Costs, Overhead
-from planning.demand import MAX_ONGOING
+from planning.demand import MAX_ONGOING, TOLD_EVERY_S
 from planning.simulation import Batcher, Clock, Cores, Serve, Station, Then
 
 INGRESS = 2  # replicas
@@ -76,15 +76,14 @@ class _Machine:
         largest = min(MAX_ONGOING, costs.buckets[-1] // 2)
         own = self._engine(costs.start + costs.decode)
         self._diffusion = Batcher(clock, self._step, largest, own, max(1, calls.steps))
+        self._told = 0.0  # steps, that are due
 
     def script(self, calls: Calls) -> list[Serve]:
         """Everything that one client does, in turn."""
         overheads = self._costs.overheads
         does: list[Serve] = []
         if calls.steps:
-            half = Overhead(
-                ingress_s=overheads.generation.ingress_s / 2, elsewhere_s=overheads.generation.elsewhere_s / 2
-            )
+            half = overheads.generation.times(0.5)
             does += [self._serving(half), self._diffusion.visit, self._engine(self._costs.encode)]
             does += [self._clip.visit, self._serving(half)]
         if calls.uploads:
@@ -123,11 +122,13 @@ class _Machine:
         return self._ingress[ingress_s]
 
     def _step(self, num: int, then: Then) -> None:
-        """A step for so many images, each of which is told of it meanwhile."""
-        told = self._serving(self._costs.overheads.step)
+        """A step for so many images, some of which are told of it meanwhile."""
+        told, began = self._serving(self._costs.overheads.step), self._clock.now
 
         def tell() -> None:
-            for _ in range(num):
+            self._told += num * min(1.0, (self._clock.now - began) / TOLD_EVERY_S)
+            while self._told >= 1:
+                self._told -= 1
                 told(lambda: None)
             self._clock.after(self._costs.overheads.step_gap_s, then)
 

@@ -44,7 +44,7 @@ class Machine(_Record):
     cores: Annotated[int, Field(ge=1)]
     gpu: str = ""
     threads: Annotated[int, Field(ge=1)]
-    """Torch's, of each engine on a CPU."""
+    """Torch's, of that engine on a CPU which has most."""
     measured_on: str
     """The day; empty where it wasn't."""
     load_average: float = 0.0
@@ -64,6 +64,10 @@ class Overhead(_Record):
         """Of all processes."""
         return self.ingress_s + self.elsewhere_s
 
+    def times(self, factor: float) -> Overhead:
+        """So many of it."""
+        return Overhead(ingress_s=factor * self.ingress_s, elsewhere_s=factor * self.elsewhere_s)
+
 
 class Overheads(_Record):
     """What serving adds."""
@@ -75,7 +79,7 @@ class Overheads(_Record):
     generation: Overhead
     """`/generate` but for what follows: job, transactions, encoded PNG, description, answer."""
     step: Overhead
-    """A step of one image, told from the replica to the ingress."""
+    """A step of one image that is told from the replica to the ingress."""
     stage: Overhead
     """A stage of the analysis: three calls of the cache, one of a replica, its result kept."""
     step_gap_s: Seconds

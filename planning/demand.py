@@ -12,6 +12,7 @@ STAGES_AFTER = 3  # of an image beyond its description, in graphs/stages.py: seg
 CACHE_CALLS = 3  # for a stage that is run: acquire, put, release
 CACHE_CALLS_KNOWN = 1  # for one whose result is at hand
 CACHE_CALLS_CACHED = 2  # for a later call: `/segment` asks for two stages, which another replica may remember
+TOLD_EVERY_S = 0.5  # of an image that nobody follows, `progress_every_s` in pipeline/settings.py
 EVENTS = 4  # of an image in the log: submitted, started, created, succeeded
 
 
@@ -65,6 +66,7 @@ class Demand:
     """What an image asks of everything."""
 
     cycles: tuple[Cost, ...]  # a batch of one image, two …, from start to decoded
+    steps: int
     gap_s: float  # of them, that the engine waits between steps
     clip: Engine
     segmenter: Engine
@@ -72,7 +74,7 @@ class Demand:
     ingress_s: float  # CPU
     elsewhere_s: float  # CPU
     cache_calls: float
-    notices: float  # steps that every other ingress replica hears of
+    told: float  # steps that the ingress, and every other replica of it, hears of; more if somebody follows the image
     events: float = EVENTS
     assumed: dict[str, str] = field(default_factory=dict)
 
@@ -89,7 +91,7 @@ class Demand:
     @property
     def _step_s(self) -> float:
         """A step of the largest batch, nearly: what an image that comes waits half of."""
-        return self.cycles[-1].wall_s / max(1.0, self.notices)
+        return self.cycles[-1].wall_s / self.steps
 
     def cpu_s(self, together: int | None = None) -> float:
         """Seconds of CPU for all of an image, if everything is computed on CPUs."""
@@ -108,25 +110,28 @@ def demand_of(costs: Costs, workload: Workload) -> Demand:
         ValueError: an image takes more rows than the largest batch has.
     """
     larger = (workload.side / costs.side) ** 2
+    cycles, gap_s = _cycles(costs, workload, larger), workload.steps * costs.overheads.step_gap_s
+    told = min(float(workload.steps), 1 + (cycles[-1].wall_s + gap_s) / TOLD_EVERY_S)
     fresh = 1 - workload.repeats
     stages = STAGES_AFTER if workload.reactions else 0
     described = costs.describe + costs.describe_picture
     regions = costs.describe + costs.describe_picture.times(costs.regions)
     followed = fresh if workload.reactions else 0.0
     overheads = costs.overheads
-    parts = [(1.0, overheads.generation), (workload.steps, overheads.step), (stages, overheads.stage)]
+    parts = [(1.0, overheads.generation), (told, overheads.step), (stages, overheads.stage)]
     parts.append((workload.cached_calls, overheads.cached_call))
     known = CACHE_CALLS * fresh + CACHE_CALLS_KNOWN * workload.repeats
     return Demand(
-        cycles=_cycles(costs, workload, larger),
-        gap_s=workload.steps * overheads.step_gap_s,
+        cycles=cycles,
+        steps=workload.steps,
+        gap_s=gap_s,
         clip=_mixed((fresh, described), (followed, regions)),
         segmenter=_mixed((followed, costs.segment)),
         renderer=_mixed((1.0, costs.encode.times(larger)), (followed, costs.render.times(larger))),
         ingress_s=sum(times * each.ingress_s for times, each in parts),
         elsewhere_s=sum(times * each.elsewhere_s for times, each in parts),
         cache_calls=(1 + stages) * known + CACHE_CALLS_CACHED * workload.cached_calls,
-        notices=workload.steps,
+        told=told,
         assumed=_scaling(costs, workload),
     )
 

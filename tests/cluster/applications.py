@@ -38,7 +38,8 @@ def application(
 
 def small_profile(folder: Path, **defaults: Any) -> str:
     """Write a copy of the miniature profile that makes little images on one thread, or takes long; returns its path."""
-    profile = yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text()) | {"threads": 1}
+    profile = yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text())
+    profile["threads"] = dict.fromkeys(profile["threads"], 1)
     profile["diffusion"]["defaults"] |= {"width": 64, "height": 64, "steps": 2} | defaults
     profile["diffusion"]["limits"]["max_steps"] = MAX_STEPS
     path = folder / f"{uuid.uuid4().hex}.yaml"

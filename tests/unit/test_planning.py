@@ -314,9 +314,10 @@ def test_a_plan_knows_the_service_s_own_limits():
     from deployments.diffusion import Diffusion
     from deployments.renderer import Renderer
     from graphs.stages import STAGES
-    from pipeline.settings import Admission
+    from pipeline.settings import Admission, DiffusionSettings
 
     assert Admission().max_generations == sizing.MAX_GENERATIONS
     assert Diffusion.max_ongoing_requests == demand.MAX_ONGOING
+    assert DiffusionSettings.model_fields["progress_every_s"].default == demand.TOLD_EVERY_S
     assert Renderer.max_ongoing_requests == sizing.RENDERER_THREADS
     assert len(STAGES) - 1 == demand.STAGES_AFTER

@@ -5,7 +5,7 @@ import yaml
 from pydantic import ValidationError
 
 from cli.launcher import LaunchOptions, read_config
-from pipeline.settings import PROJECT_ROOT, ModelSource, Profile, ServiceSettings
+from pipeline.settings import PROJECT_ROOT, ModelSource, Profile, ServiceSettings, Threads
 
 PROFILES = sorted(path.stem for path in (PROJECT_ROOT / "configs").glob("*.yaml"))
 SERVE_CONFIG = yaml.safe_load((PROJECT_ROOT / "serve_config.yaml").read_text())
@@ -56,11 +56,11 @@ def test_an_unknown_profile_names_the_known_ones():
 
 def test_a_profile_may_be_a_file_of_ones_own(tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text(yaml.safe_dump(mini() | {"name": "mine", "threads": 7}))
-    assert ServiceSettings(profile=str(file)).load_profile().threads == 7
+    file.write_text(yaml.safe_dump(mini() | {"name": "mine", "threads": {"sam2": 7}}))
+    assert ServiceSettings(profile=str(file)).load_profile().threads == Threads(sam2=7)
 
 
-@pytest.mark.parametrize("content", ["", "- 1", "name: mini", "name: [mini", "name: mini\n\tthreads: 2"])
+@pytest.mark.parametrize("content", ["", "- 1", "name: mini", "name: [mini", "name: mini\n\tthreads: {}"])
 def test_a_file_that_holds_no_profile_is_refused(tmp_path, content):
     file = tmp_path / "mine.yaml"
     file.write_text(content)
