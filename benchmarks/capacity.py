@@ -3,14 +3,12 @@
 The service runs on this machine and has more clients than it can serve at once. For each kind of call the throughput
 that `planning` makes of the costs in FILE, which `benchmarks.stage_costs` wrote, stands beside what was counted.
 Nothing is fitted. Of the run the prediction is told two things: how much of the machine others left, and how fast
-a core was, as this differs by half within minutes where machines are shared. Before and after every measurement a
-step of the denoiser, which is in FILE as well, says so.
+a core was before and after (`benchmarks.pace`).
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import threading
 import time
@@ -30,7 +28,7 @@ from planning.costs import Costs, read_costs
 
 if TYPE_CHECKING:
     from benchmarks.cpu_seconds import Spent
-    from benchmarks.engine_costs import Engines
+    from benchmarks.pace import Pace
     from benchmarks.serving_costs import Caller
     from tests.service_process import RunningService
 
@@ -77,42 +75,21 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--window", type=float, default=WINDOW_S, help="seconds of each measurement")
     arguments = parser.parse_args(words)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the launcher does; read when torch is loaded
-    from benchmarks.engine_costs import Engines
+    from benchmarks.pace import Pace
     from benchmarks.serving_costs import Caller, quiet_service
-    from pipeline.settings import ServiceSettings
 
     costs = read_costs(arguments.costs)
-    pace = Pace(Engines(ServiceSettings(profile=costs.profile).load_profile(), "cpu"), costs)
+    pace = Pace(costs.machine.tick_s)
     checked: list[Checked] = []
     with tempfile.TemporaryDirectory() as folder, quiet_service(Path(folder)) as service:
         settings = make_settings(Caller(service), costs.side)
         for setting in settings:  # a size of batch that is new takes longer
-            run(service, setting, WARM_UP_S)
+            run(service, setting, WARM_UP_S, pace)
         for _ in range(arguments.rounds):
             for setting in settings:
-                before = pace.slowness()
-                measured, spent = run(service, setting, arguments.window)
-                checked.append(judge(setting, costs, measured, spent, mean((before, pace.slowness()))))
-                print(setting.name, f"{measured:.2f}/s, {checked[-1].error:+.0%}", flush=True)
+                checked.append(judge(setting, costs, *run(service, setting, arguments.window, pace)))
+                print(setting.name, f"{checked[-1].measured:.2f}/s, {checked[-1].error:+.0%}", flush=True)
     Console(width=140).print(tabulate(checked))
-
-
-class Pace:
-    """How fast a core is: a step of the denoiser, timed again while something else keeps the other cores busy."""
-
-    def __init__(self, engines: Engines, costs: Costs) -> None:
-        self._engines = engines
-        self._rows = 2 * CLIENTS
-        self._then_s = costs.step(self._rows).cpu_s
-
-    def slowness(self) -> float:
-        """CPU seconds of the step, beside those in the costs."""
-        from benchmarks.cpu_seconds import busy
-        from benchmarks.engine_costs import step_cost
-
-        with busy((os.cpu_count() or 1) - 1):
-            return step_cost(self._engines, self._rows).cpu_s / self._then_s
 
 
 def make_settings(caller: Caller, side: int) -> list[Setting]:
@@ -140,7 +117,7 @@ def make_settings(caller: Caller, side: int) -> list[Setting]:
     ]
 
 
-def run(service: RunningService, setting: Setting, window_s: float) -> tuple[float, Spent]:
+def run(service: RunningService, setting: Setting, window_s: float, pace: Pace) -> tuple[float, Spent]:
     """Calls a second while all clients call, and what the service spent meanwhile."""
     from benchmarks.cpu_seconds import spending
 
@@ -154,7 +131,7 @@ def run(service: RunningService, setting: Setting, window_s: float) -> tuple[flo
             setting.work(next(numbers))
             spans.append((started, time.perf_counter()))
 
-    with ThreadPoolExecutor(CLIENTS) as pool:
+    with pace.watched() as slowness, ThreadPoolExecutor(CLIENTS) as pool:
         clients = [pool.submit(client) for _ in range(CLIENTS)]
         try:
             stopped.wait(WARM_UP_S)
@@ -166,6 +143,7 @@ def run(service: RunningService, setting: Setting, window_s: float) -> tuple[flo
             stopped.set()
         for each in clients:
             each.result()
+    spent.slowness = slowness.factor
     return done_within(spans, opened, closed) / (closed - opened), spent
 
 
@@ -177,17 +155,17 @@ def done_within(spans: list[tuple[float, float]], opened: float, closed: float) 
     return sum(max(0.0, min(end, closed) - max(start, opened)) / (end - start) for start, end in spans)
 
 
-def judge(setting: Setting, costs: Costs, measured: float, spent: Spent, slowness: float) -> Checked:
+def judge(setting: Setting, costs: Costs, measured: float, spent: Spent) -> Checked:
     """Compare one measurement with what the costs say; on a slower core everything takes longer alike."""
     idle = costs.overheads.idle_cores
     played = loop(costs, setting.calls, clients=CLIENTS, cores=spent.free_cores - idle, seconds=PLAYED_S)
     return Checked(
         name=setting.name,
-        predicted=played.rate / slowness,
+        predicted=played.rate / spent.slowness,
         measured=measured,
-        cpu_s=played.cpu_s * slowness,
+        cpu_s=played.cpu_s * spent.slowness,
         spent_s=(spent.cpu_s / spent.wall_s - idle) / measured,
-        slowness=slowness,
+        slowness=spent.slowness,
         free_cores=spent.free_cores,
         used_cores=spent.cpu_s / spent.wall_s,
     )

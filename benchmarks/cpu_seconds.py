@@ -36,11 +36,16 @@ class Spent:
     wall_s: float = 0.0
     by_role: Counter[str] = field(default_factory=Counter)
     free_cores: float = 0.0  # that others left to the service
+    slowness: float = 1.0  # of a core about that time, if somebody has found out
 
     @property
     def cpu_s(self) -> float:
         """Of all the service's processes."""
         return sum(self.by_role.values())
+
+    def at_pace(self, role: str | None = None) -> float:
+        """CPU seconds of one role, or of all, had cores not been slow."""
+        return (self.cpu_s if role is None else self.by_role[role]) / self.slowness
 
 
 @contextmanager

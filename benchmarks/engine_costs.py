@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.diffusion import COLOURS, alone, request_for
 from benchmarks.everything import last
+from benchmarks.pace import Pace
 from pipeline import drawing, images
 from pipeline.engines.clip import ClipEngine
 from pipeline.engines.diffusion import DiffusionEngine
@@ -34,6 +35,7 @@ class Engines:
 
     profile: Profile
     device: str
+    pace: Pace
 
     def __post_init__(self) -> None:
         self.diffusion = DiffusionEngine(self.profile.diffusion, self.device)
@@ -55,22 +57,26 @@ class Engines:
     def cost(self, work: Callable[[], Any], rounds: int = ROUNDS, per: int = 1, model: ModelName | None = None) -> Cost:
         """Time a piece of work that was done once before, with as many threads as the model's replicas have.
 
-        The wall clock's least is taken, because whatever else the machine does only adds to it; and the median of CPU
-        seconds, which caches that others use do add to, here as in the service.
+        Of all rounds the median, as if cores hadn't been slow.
         """
-        if model is not None:
-            torch.set_num_threads(getattr(self.profile.threads, model))
-        work()
-        times = [self._timed(work) for _ in range(rounds)]
-        wall_s, cpu_s = zip(*times, strict=True)
-        return Cost(wall_s=min(wall_s) / per, cpu_s=median(cpu_s) / per)
+        threads = torch.get_num_threads() if model is None else getattr(self.profile.threads, model)
+
+        def with_threads() -> None:
+            torch.set_num_threads(threads)
+            work()
+
+        with_threads()
+        wall_s, cpu_s = zip(*(self._timed(with_threads) for _ in range(rounds)), strict=True)
+        return Cost(wall_s=median(wall_s) / per, cpu_s=median(cpu_s) / per)
 
     def _timed(self, work: Callable[[], Any]) -> tuple[float, float]:
+        slowness = self.pace.slowness()
         self._finish()
         started, cpu = time.perf_counter(), time.process_time()
         work()
         self._finish()
-        return time.perf_counter() - started, time.process_time() - cpu
+        wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+        return wall_s / slowness, cpu_s / slowness
 
     def _finish(self) -> None:
         if self.device != "cpu":

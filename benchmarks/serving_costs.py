@@ -34,6 +34,7 @@ from benchmarks.engine_costs import (
     start_cost,
     step_cost,
 )
+from benchmarks.pace import Pace
 from pipeline.settings import PROJECT_ROOT, Profile, ServiceSettings
 from planning.costs import Overhead, Overheads
 from tests.service_process import RunningService, changed_config, serving
@@ -129,15 +130,15 @@ def quiet_service(folder: Path, profile: Path | None = None) -> Iterator[Running
         yield service
 
 
-def measure_overheads(folder: Path) -> Overheads:
-    """All overheads."""
+def measure_overheads(folder: Path, pace: Pace) -> Overheads:
+    """All overheads, as if cores were never slow."""
     idle = idle_engines(ServiceSettings().load_profile(), folder)
-    engines = Engines(idle, "cpu")
+    engines = Engines(idle, "cpu", pace)
     with idle_service(idle, folder / "idle") as caller:
         gap_s = _gap_s(caller, engines)
     telling = idle.diffusion.model_copy(update={"progress_every_s": 0.0})  # every step, so that they can be counted
     with idle_service(idle.model_copy(update={"diffusion": telling}), folder / "telling") as caller:
-        return overheads_of(count_spending(caller), engines, gap_s)
+        return overheads_of(count_spending(caller, pace), engines, gap_s)
 
 
 @contextmanager
@@ -167,29 +168,36 @@ class Counted:
     @property
     def idle_cores(self) -> float:
         """That it takes to be there."""
-        return self.nothing.cpu_s / self.nothing.wall_s
+        return self.nothing.at_pace() / self.nothing.wall_s
 
     def of_one(self, spent: Spent, times: int, engines_s: float = 0.0) -> Overhead:
         """What is left of one call when the engines' part of it, and what the service takes anyway, is taken off."""
         share = spent.wall_s / self.nothing.wall_s
-        ingress_s = (spent.by_role["Ingress"] - share * self.nothing.by_role["Ingress"]) / times
-        all_s = (spent.cpu_s - share * self.nothing.cpu_s) / times - engines_s
+        ingress_s = (spent.at_pace("Ingress") - share * self.nothing.at_pace("Ingress")) / times
+        all_s = (spent.at_pace() - share * self.nothing.at_pace()) / times - engines_s
         return Overhead(ingress_s=max(0.0, ingress_s), elsewhere_s=max(0.0, all_s - ingress_s))
 
 
-def count_spending(caller: Caller) -> Counted:
+def count_spending(caller: Caller, pace: Pace) -> Counted:
     """Make all kinds of calls."""
-    service = caller.service
-    with spending(service) as nothing:
-        time.sleep(IDLE_S)
+
+    def spent_while(work: Callable[[], object]) -> Spent:
+        with pace.watched() as slowness, spending(caller.service) as spent:
+            work()
+        spent.slowness = slowness.factor
+        return spent
+
+    def spent_for(work: Callable[[int], object], times: int) -> Spent:
+        return spent_while(lambda: closed_loop(work, range(times), CLIENTS))
+
     uploaded: dict[int, str] = {}
     return Counted(
-        nothing=nothing,
-        few_steps=spent_for(service, lambda i: caller.generate(i, steps=FEW_STEPS), GENERATIONS),
-        many_steps=spent_for(service, lambda i: caller.generate(i, steps=MANY_STEPS), GENERATIONS),
-        uploads=spent_for(service, lambda i: uploaded.__setitem__(i, caller.upload(i, SIDE)), UPLOADS),
-        fresh=spent_for(service, lambda i: caller.ask(uploaded[i]), UPLOADS),
-        cached=spent_for(service, lambda i: caller.ask(uploaded[i % KNOWN]), CACHED_CALLS),
+        nothing=spent_while(lambda: time.sleep(IDLE_S)),
+        few_steps=spent_for(lambda i: caller.generate(i, steps=FEW_STEPS), GENERATIONS),
+        many_steps=spent_for(lambda i: caller.generate(i, steps=MANY_STEPS), GENERATIONS),
+        uploads=spent_for(lambda i: uploaded.__setitem__(i, caller.upload(i, SIDE)), UPLOADS),
+        fresh=spent_for(lambda i: caller.ask(uploaded[i]), UPLOADS),
+        cached=spent_for(lambda i: caller.ask(uploaded[i % KNOWN]), CACHED_CALLS),
     )
 
 
@@ -214,13 +222,6 @@ def overheads_of(counted: Counted, engines: Engines, gap_s: float) -> Overheads:
     )
 
 
-def spent_for(service: RunningService, work: Callable[[int], object], times: int) -> Spent:
-    """What the service spends on so many calls of several clients."""
-    with spending(service) as spent:
-        closed_loop(work, range(times), CLIENTS)
-    return spent
-
-
 def less(one: Overhead, other: Overhead, factor: float, times: float = 1.0) -> Overhead:
     """A factor of what one costs more than so many of another."""
     return Overhead(
@@ -237,6 +238,7 @@ def _gap_s(caller: Caller, engines: Engines) -> float:
         caller.generate(steps=steps)
         return time.perf_counter() - started
 
-    pairs = [(seconds(FEW_STEPS), seconds(MANY_STEPS)) for _ in range(LONELY)]
-    each_s = median(more - fewer for fewer, more in pairs) / (MANY_STEPS - FEW_STEPS)
+    with engines.pace.watched() as slowness:
+        pairs = [(seconds(FEW_STEPS), seconds(MANY_STEPS)) for _ in range(LONELY)]
+    each_s = median(more - fewer for fewer, more in pairs) / (MANY_STEPS - FEW_STEPS) / slowness.factor
     return max(0.0, each_s - step_cost(engines, 2).wall_s)

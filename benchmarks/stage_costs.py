@@ -46,6 +46,7 @@ def measure(profile_name: str, folder: Path, served: Costs | None = None) -> Cos
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the launcher does; read when torch is loaded
     from benchmarks.cache_costs import cache_call_s
     from benchmarks.engine_costs import Engines
+    from benchmarks.pace import Pace
     from benchmarks.serving_costs import measure_overheads
     from benchmarks.shared_costs import log_row_s, notice_s, transactions_s
     from pipeline.engines.device import pick_device, use_cpu
@@ -55,18 +56,19 @@ def measure(profile_name: str, folder: Path, served: Costs | None = None) -> Cos
     most_threads = max(profile.threads.model_dump().values())
     use_cpu(most_threads)
     device = pick_device("auto")
+    pace = Pace()
     transactions = transactions_s(folder / "store")
     elsewhere: dict[str, str] = {}
     if served is None:
-        overheads, cached_s = measure_overheads(folder), cache_call_s(folder)
+        overheads, cached_s = measure_overheads(folder, pace), cache_call_s(folder)
     else:
         overheads, cached_s = served.overheads, served.shared.cache_call_s
         elsewhere = dict.fromkeys(("overheads", "shared.cache_call_s"), described(served.machine))
-    engines = Engines(profile, device)
+    engines = Engines(profile, device, pace)
     return Costs(
         profile=profile.name,
         accelerator="cpu" if device == "cpu" else "cuda",
-        machine=machine(device, most_threads),
+        machine=machine(device, most_threads, pace.tick_s),
         side=profile.diffusion.defaults.width,
         regions=engines.regions,
         overheads=overheads,
@@ -116,7 +118,7 @@ def each_cost(engines: Engines) -> dict[str, Any]:
     }
 
 
-def machine(device: str, threads: int) -> Machine:
+def machine(device: str, threads: int, tick_s: float) -> Machine:
     """This one."""
     import torch
 
@@ -128,6 +130,7 @@ def machine(device: str, threads: int) -> Machine:
         gpu="" if device == "cpu" else torch.cuda.get_device_name(device),
         threads=threads,
         measured_on=f"{datetime.now(UTC):%Y-%m-%d}",
+        tick_s=tick_s,
         load_average=round(os.getloadavg()[0], 1),
     )
 

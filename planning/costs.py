@@ -47,6 +47,8 @@ class Machine(_Record):
     """Torch's, of that engine on a CPU which has most."""
     measured_on: str
     """The day; empty where it wasn't."""
+    tick_s: Seconds = 0.0
+    """CPU seconds of the work in `benchmarks/pace.py` when cores were as fast as all these costs say; 0 if unknown."""
     load_average: float = 0.0
     """Of the machine, others' work included, while it was measured."""
 
