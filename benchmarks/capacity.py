@@ -2,8 +2,8 @@
 
 The service runs on this machine and has more clients than it can serve at once. For each kind of call the throughput
 that `planning` makes of the costs in FILE, which `benchmarks.stage_costs` wrote, stands beside what was counted.
-Nothing is fitted. Of the run the prediction is told two things: how much of the machine others left, and how fast
-a core was before and after (`benchmarks.pace`).
+Nothing is fitted. Of the run the prediction is told two things: how much of the machine others left, and how slow
+cores were meanwhile (`benchmarks.pace`).
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Engines:
         return Cost(wall_s=median(wall_s) / per, cpu_s=median(cpu_s) / per)
 
     def _timed(self, work: Callable[[], Any]) -> tuple[float, float]:
-        slowness = self.pace.slowness()
+        slowness = self.pace.slowness() if self.device == "cpu" else 1.0
         self._finish()
         started, cpu = time.perf_counter(), time.process_time()
         work()

@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from cli.ports import free_port
 from tests.debian import ensure
 from tests.service_process import RunningService, serving
 
 VIEW = {"width": 1360, "height": 1000}  # pixels
+PATIENCE_MS = 60_000  # of a browser that shares its cores with the models
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @dataclass
@@ -49,7 +52,7 @@ def visitor(browser: Browser, dashboard: RunningDashboard) -> Iterator[Callable[
         context = browser.new_context(viewport=VIEW)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.goto(dashboard.url)
         page.get_by_text("online").wait_for()
         return page

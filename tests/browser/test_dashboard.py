@@ -45,7 +45,7 @@ FIND_OPAQUE = """async mask => {
 def generate(page: Page, prompt: str = "red apple in white plate") -> None:
     page.get_by_label("Prompt", exact=True).fill(prompt)
     page.get_by_role("button", name="Generate").click()
-    expect(page.locator(".facts b")).to_have_text(prompt, timeout=60_000)
+    expect(page.locator(".facts b")).to_have_text(prompt)
     page.locator("#regions .mask").first.wait_for(state="attached")
 
 

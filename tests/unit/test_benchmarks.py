@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 
-from benchmarks import gpu, scale
+from benchmarks import gpu, pace, scale
 from benchmarks.capacity import done_within
 from benchmarks.cpu_seconds import OTHER, role_of
 from benchmarks.harness import compare
+from benchmarks.pace import Pace
 
 
 def test_the_gpu_benchmark_runs_with_small_parts(tmp_path):
@@ -56,3 +58,20 @@ def test_a_cluster_is_played_through_from_the_costs_the_project_carries(tmp_path
     assert made[16, everything_lifted] > 0.95
     assert (tmp_path / "scale.png").stat().st_size > 0
     assert "Assumed, not measured: steps" in capsys.readouterr().out
+
+
+def test_slowness_is_the_mean_while_something_runs_beside_the_pace_one_counts_at(monkeypatch: pytest.MonkeyPatch):
+    ticked = threading.Semaphore(0)
+    ticks = iter([9.0, 2.0, 3.0, 4.0])  # torch gets ready, before the block, meanwhile
+
+    def tick(_: Pace) -> float:
+        ticked.release()
+        return next(ticks, 3.0)
+
+    monkeypatch.setattr(Pace, "_tick", tick)
+    monkeypatch.setattr(pace, "EVERY_S", 0.001)
+    watching = Pace(tick_s=2.0)
+    with watching.watched() as slowness:
+        assert all(ticked.acquire(timeout=10) for _ in range(5))
+    assert slowness.factor == 1.5
+    assert watching.slowness() == 1.5

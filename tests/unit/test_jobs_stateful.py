@@ -182,7 +182,7 @@ def an_order() -> JobOrder:
 
 TestJobs = Jobs.TestCase
 TestJobs.settings = settings(
-    max_examples=120,
+    max_examples=60,
     stateful_step_count=50,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

@@ -73,6 +73,13 @@ def test_nobody_waits_where_nobody_comes():
     assert wait_within_s(0.95, 2, 1e-9, 1.0) == 0
 
 
+def test_progress_is_told_every_half_second_or_at_every_step_if_that_is_longer():
+    quick = demand_of(some_costs(), a_workload())
+    assert quick.told == pytest.approx(1 + quick.cycles[-1].wall_s / demand.TOLD_EVERY_S)
+    slow = demand_of(some_costs(), a_workload(side=1024))
+    assert slow.told == STEPS
+
+
 def test_one_server_is_the_textbooks():
     assert probability_of_waiting(1, 0.8) == pytest.approx(0.8)
     assert mean_wait_s(1, 0.8, 1.0) == pytest.approx(4.0)  # load / (1 - load)
