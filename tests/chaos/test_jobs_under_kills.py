@@ -20,6 +20,7 @@ import pytest
 from httpx_sse import connect_sse
 
 from pipeline.images import encode_png
+from pipeline.jobs import MAX_ATTEMPTS
 from tests.chaos.verification import unfinished
 from tests.service_process import RunningService, serving, wait_until
 
@@ -32,27 +33,28 @@ VICTIMS = {
     "event hub": ("ray::EventHub",),
     "controller": ("ray::ServeController",),
 }
-KILL_EVERY_S = 5.0
+KILL_EVERY_S, LONG_KILL_EVERY_S = 3.0, 5.0
 SUBMIT_WITHIN_S = 120.0
 ALL_WITHIN_S = 1200.0
 JOBS, LONG_JOBS = 24, 200
-STEPS, LONG_STEPS = 60, 15  # the profile's own in the long run; more in the short one, or it would be over too soon
+STEPS, LONG_STEPS = 100, 15  # the profile's own in the long run; more in the short one, or it would be over too soon
 IN_HAND = 16  # of two ingress replicas
-KILLS = 6  # at most, in the short run
+FEWEST_KILLS, KILLS = 2, 4  # in the short run
 
 
 class Killer(threading.Thread):
     """Ends a random process of the service with `kill -9` every few seconds."""
 
-    def __init__(self, service: RunningService, random: Random) -> None:
+    def __init__(self, service: RunningService, random: Random, every_s: float) -> None:
         super().__init__(daemon=True)
+        self._every_s = every_s
         self.killed: Counter[str] = Counter()
         self.over = threading.Event()
         self._service = service
         self._random = random
 
     def run(self) -> None:
-        while not self.over.wait(KILL_EVERY_S):
+        while not self.over.wait(self._every_s):
             what = self._random.choice([*VICTIMS])
             processes = [process for title in VICTIMS[what] for process in self._service.processes(title)]
             if processes:
@@ -71,13 +73,19 @@ def test_accepted_jobs_survive_kills(tmp_path: Path, number: int, seed: int, cap
     accepted: dict[int, str] = {}  # job ids by the image's seed
     started = time.monotonic()
     with serving(tmp_path) as service:
-        killer = Killer(service, random)
+        is_long = number == LONG_JOBS
+        killer = Killer(service, random, LONG_KILL_EVERY_S if is_long else KILL_EVERY_S)
         killer.start()
         for image_seed in range(number):
-            accepted[image_seed] = submitted(service, image_seed, LONG_STEPS if number == LONG_JOBS else STEPS)
-        enough = KILLS if number == JOBS else number
-        # As many as are in hand may end at once.
-        wait_until(lambda: left(service) <= IN_HAND or killer.killed.total() >= enough, ALL_WITHIN_S)
+            accepted[image_seed] = submitted(service, image_seed, LONG_STEPS if is_long else STEPS)
+        enough = number if is_long else KILLS
+
+        def is_over() -> bool:
+            killed = killer.killed.total()
+            # As many as are in hand may end at once.
+            return killed >= enough or (killed >= FEWEST_KILLS and left(service) <= IN_HAND)
+
+        wait_until(is_over, ALL_WITHIN_S)
         killer.over.set()
         killer.join()
         remaining = left(service)
@@ -102,9 +110,11 @@ def test_accepted_jobs_survive_kills(tmp_path: Path, number: int, seed: int, cap
             end="",
         )
     about = f"seed {seed}"
-    assert killer.killed.total() >= 2, about
+    assert killer.killed.total() >= FEWEST_KILLS, about
     assert remaining, about
-    assert len(dead) <= max(3, number // 8), about  # it takes three kills to lose one
+    # It takes three kills to lose one: the last of all, and two before, which in the short run may meet the same jobs.
+    met = killer.killed["ingress replica"] + killer.killed["model replica"]
+    assert len(dead) <= max(3, number // 8) or (not is_long and met >= MAX_ATTEMPTS - 1), about
     assert {job["state"] for job in jobs.values()} == {"succeeded"}, about
     assert seeds == Counter(range(number)), about
     succeeded = Counter(event["job_id"] for event in events if event["type"] == "job.succeeded")
