@@ -75,7 +75,7 @@ def make_bench(
     settings = ServiceSettings(
         data_dir=folder,
         admission=admission or Admission(),
-        cache=CacheSettings(call_deadline_s=0.05),
+        cache=CacheSettings(call_deadline_s=0.5),
         webhooks=webhooks or WebhookSettings(),
         limits=limits or OwnerLimits(),
         accelerator="cpu",

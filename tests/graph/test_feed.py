@@ -77,7 +77,7 @@ def step(number: int, owner: str = "public", job_id: str = "j") -> Notice:
 
 async def taken(feed: Feed, number: int, **choice) -> list[Notice]:
     found: list[Notice] = []
-    async with asyncio.timeout(10), aclosing(feed.follow("public", **choice)) as notices:
+    async with asyncio.timeout(60), aclosing(feed.follow("public", **choice)) as notices:
         async for notice in notices:
             found.append(notice)
             if len(found) == number:
