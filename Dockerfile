@@ -80,6 +80,7 @@ ENV PATH=/app/.venv/bin:$PATH \
     HOME=/cache \
     XDG_CACHE_HOME=/cache \
     HF_HOME=/cache/huggingface \
+    TORCHINDUCTOR_CACHE_DIR=/cache/torchinductor \
     PIPELINE_DATA_DIR=/data \
     PIPELINE_OPEN_TO_ANYONE=1
 WORKDIR /cache

@@ -13,6 +13,7 @@ import torch
 from benchmarks.diffusion import COLOURS, alone, request_for
 from benchmarks.everything import last
 from benchmarks.pace import Pace
+from benchmarks.visualize import draw_regions
 from pipeline import drawing, images
 from pipeline.engines.clip import ClipEngine
 from pipeline.engines.diffusion import DiffusionEngine
@@ -31,13 +32,15 @@ ModelName = Literal["diffusion", "clip", "sam2"]
 
 @dataclass
 class Engines:
-    """A profile's engines, and pictures to work on."""
+    """A profile's engines, and pictures to work on: their own, or drawn ones where the weights are random."""
 
     profile: Profile
     device: str
     pace: Pace
+    untrained: bool = False
 
     def __post_init__(self) -> None:
+        torch.set_num_threads(self.profile.threads.diffusion)  # with others, what is compiled is compiled again
         self.diffusion = DiffusionEngine(self.profile.diffusion, self.device)
         if self.profile.diffusion.compiled:
             self.diffusion.warm_up(self.profile.diffusion.batch_rows)
@@ -45,9 +48,14 @@ class Engines:
         self.sam2 = Sam2Engine(self.profile.sam2, self.device)
         settings = self.profile.diffusion
         self.requests = [request_for(settings, f"a {COLOURS[i]} apple", i) for i in range(PICTURES)]
-        self.pictures: list[Pixels] = [alone(self.diffusion, request) for request in self.requests]
-        everything = self.profile.sam2.everything
-        self.segmentations: list[Segmentation] = [last(self.sam2, each, everything) for each in self.pictures]
+        self.pictures: list[Pixels]
+        self.segmentations: list[Segmentation]
+        if self.untrained:
+            drawn = [draw_regions(seed) for seed in range(PICTURES)]
+            self.pictures, self.segmentations = [each for each, _ in drawn], [each for _, each in drawn]
+        else:
+            self.pictures = [alone(self.diffusion, request) for request in self.requests]
+            self.segmentations = [last(self.sam2, each, self.profile.sam2.everything) for each in self.pictures]
 
     @property
     def regions(self) -> float:

@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
 from rich.console import Console
-from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks import crops, diffusion, everything
 from benchmarks.harness import Result, as_json, compare, tabulate, timed
+from benchmarks.untrained import REAL, SEED, TINY, Size, write_clip, write_pipeline
 from pipeline.engines.clip import ClipEngine
 from pipeline.engines.device import pick_device
 from pipeline.engines.diffusion import DiffusionEngine
@@ -38,83 +36,37 @@ from pipeline.settings import (
     GenerationLimits,
     ModelSource,
 )
-from training.diffusion_parts import MODEL_INDEX, write_tokenizer
 from training.scenes import draw_scene
 
 ROUNDS = 20
 CROWD = 8  # requests at once
-SEED = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """How large everything is."""
-
-    side: int  # pixels of a generated image
-    steps: int
-    channels: tuple[int, ...]  # of the UNet's levels
-    vae_channels: tuple[int, ...]
-    text_width: int
-    text_layers: int
-    clip: str  # open_clip's name
-    sam2: str  # ultralytics' name
-    sam2_side: int
-    points_per_side: int
-    compiled: bool
-    rounds: int
-
-
-REAL = Size(
-    side=512,
-    steps=15,
-    channels=(320, 640, 1280, 1280),
-    vae_channels=(128, 256, 512, 512),
-    text_width=768,
-    text_layers=12,
-    clip="ViT-B-32",
-    sam2="sam2.1_b.pt",
-    sam2_side=1024,
-    points_per_side=32,
-    compiled=True,
-    rounds=ROUNDS,
-)
-TINY = Size(
-    side=64,
-    steps=2,
-    channels=(32, 32, 32, 32),
-    vae_channels=(32, 32, 32, 32),
-    text_width=32,
-    text_layers=1,
-    clip="ViT-S-32-alt",
-    sam2="sam2.1_t.pt",
-    sam2_side=256,
-    points_per_side=4,
-    compiled=False,
-    rounds=1,
-)
 
 
 def main(words: list[str] | None = None) -> None:
     """Read the command line, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args(words)
     size, device = TINY if arguments.tiny else REAL, pick_device("auto")
     if device == "cpu" and not arguments.tiny:
         parser.error("there is no GPU here: only --tiny runs without one")
-    print(f"On {torch.cuda.get_device_name() if device != 'cpu' else 'a CPU'}")
+    where = f"{torch.cuda.get_device_name() if device != 'cpu' else 'a CPU'}, torch {torch.__version__}"
+    print(f"On {where}")
     torch.manual_seed(SEED)
     results: list[Result] = []
-    for measure in (measure_diffusion, measure_clip, measure_sam2):
+    for measure in (measure_clip, measure_sam2, measure_diffusion):
         with TemporaryDirectory() as folder:
-            results += measure(size, device, Path(folder))
+            for result in measure(size, device, Path(folder), arguments.rounds):
+                print(f"{result.suite}, {result.case}: {result.ours:.1f} ms, ratio {result.ratio:.1f}", flush=True)
+                results.append(result)
     Console(width=160).print(tabulate(results))
     if arguments.json:
-        arguments.json.write_text(json.dumps(as_json(results), indent=2) + "\n")
+        arguments.json.write_text(json.dumps({"machine": where, "results": as_json(results)}, indent=2) + "\n")
 
 
-def measure_diffusion(size: Size, device: str, folder: Path) -> list[Result]:
+def measure_diffusion(size: Size, device: str, folder: Path, rounds: int) -> list[Result]:
     """One image, and eight at once."""
     write_pipeline(size, folder)
     settings = DiffusionSettings(
@@ -134,48 +86,20 @@ def measure_diffusion(size: Size, device: str, folder: Path) -> list[Result]:
     return [
         compare(
             "diffusion", f"one image, {size.side}², {size.steps} steps", lambda: [diffusion.alone(engine, requests[0])],
-            lambda: [diffusion.naively(pipeline, requests[0])], rounds=size.rounds, goal="≤ 60 ms",
+            lambda: [diffusion.naively(pipeline, requests[0])], rounds=rounds, goal="≤ 60 ms",
             fidelity=diffusion.agreement,
         ),
         compare(
             "diffusion", f"{CROWD} images at once, each", lambda: diffusion.together(engine, settings, requests),
-            lambda: [diffusion.naively(pipeline, request) for request in requests], rounds=max(1, size.rounds // 4),
+            lambda: [diffusion.naively(pipeline, request) for request in requests], rounds=max(1, rounds // 4),
             goal="≤ 71 ms, ratio ≥ 4", fidelity=diffusion.agreement, per=CROWD,
         ),
     ]  # fmt: skip
 
 
-def write_pipeline(size: Size, folder: Path) -> None:
-    """Write an untrained Stable Diffusion 1, or a smaller one of its kind."""
-    UNet2DConditionModel(
-        sample_size=size.side // 8, block_out_channels=size.channels, cross_attention_dim=size.text_width
-    ).save_pretrained(folder / "unet")
-    levels = len(size.vae_channels)
-    AutoencoderKL(
-        block_out_channels=size.vae_channels, down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels, layers_per_block=2, latent_channels=4, sample_size=size.side,
-    ).save_pretrained(folder / "vae")  # fmt: skip
-    tokenizer = write_tokenizer(folder / "tokenizer")
-    CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=49408, hidden_size=size.text_width, intermediate_size=4 * size.text_width,
-            num_hidden_layers=size.text_layers, num_attention_heads=size.text_width // 16,
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        )
-    ).save_pretrained(folder / "text_encoder")  # fmt: skip
-    PNDMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
-    ).save_pretrained(folder / "scheduler")
-    classes = {"vae": ["diffusers", "AutoencoderKL"], "scheduler": ["diffusers", "PNDMScheduler"]}
-    (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX | classes))
-
-
-def measure_clip(size: Size, device: str, folder: Path) -> list[Result]:
+def measure_clip(size: Size, device: str, folder: Path, rounds: int) -> list[Result]:
     """Naming 24 regions."""
-    model = open_clip.create_model(size.clip)
-    config = {"model_cfg": open_clip.get_model_config(size.clip), "preprocess_cfg": model.visual.preprocess_cfg}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    write_clip(size, folder)
     settings = ClipSettings(model=ModelSource(source=str(folder), dtype="float32" if device == "cpu" else "float16"))
     ours = ClipEngine(settings, device)
     theirs = crops.OpenClip(f"local-dir:{folder}", settings.labelling, device)
@@ -183,18 +107,27 @@ def measure_clip(size: Size, device: str, folder: Path) -> list[Result]:
     return [
         compare(
             "crops", f"{len(pictures)} crops to labels", lambda: crops.describe(ours, pictures, settings.labelling),
-            lambda: theirs.describe(pictures), rounds=size.rounds, goal="≥ 3, cosine ≥ 0.999",
+            lambda: theirs.describe(pictures), rounds=rounds, goal="≥ 3, cosine ≥ 0.999",
             fidelity=crops.agreement,
         )
     ]  # fmt: skip
 
 
-def measure_sam2(size: Size, device: str, _folder: Path) -> list[Result]:
-    """Everything, exactly, in one batch of points."""
-    engine = everything.untrained_engine(size.sam2, device, "float32" if device == "cpu" else "float16")
+def measure_sam2(size: Size, device: str, _folder: Path, rounds: int) -> list[Result]:
+    """Everything, exactly, with so many points at a time; in single precision first, unless there is nothing else."""
+    ways = ((size.sam2_points[0], "float32"), *((points, "float16") for points in size.sam2_points))
+    return [
+        measure_everything(size, device, rounds, points, dtype)
+        for points, dtype in (ways[:1] if device == "cpu" else ways)
+    ]
+
+
+def measure_everything(size: Size, device: str, rounds: int, points: int, dtype: str) -> Result:
+    """Everything in a scene, so many points at a time."""
+    engine = everything.untrained_engine(size.sam2, device, dtype)
     scene = np.array(draw_scene(SEED, 256, split="test").pixels)
     parameters = Everything(
-        image_size=size.sam2_side, points_per_side=size.points_per_side, points_per_batch=1024,
+        image_size=size.sam2_side, points_per_side=size.points_per_side, points_per_batch=points,
         min_stability=0.0, stability_offset=0.0,
     )  # fmt: skip
     bound = everything.upper_score(engine, scene, parameters)
@@ -202,11 +135,11 @@ def measure_sam2(size: Size, device: str, _folder: Path) -> list[Result]:
     theirs = everything.predictor_for(everything.untrained_model(size.sam2), parameters, device)
     segment = everything.segmenting(engine, [scene], parameters)
     result = compare(
-        "everything", f"{size.sam2}, {size.sam2_side} px, {size.points_per_side}² points", segment,
-        lambda: [everything.generate(theirs, scene, parameters)], rounds=max(1, size.rounds // 4), goal="≤ 15 ms",
+        "everything", f"{size.sam2}, {dtype}, {size.points_per_side}² points, {points} at a time", segment,
+        lambda: [everything.generate(theirs, scene, parameters)], rounds=max(1, rounds // 4), goal="≤ 15 ms",
         fidelity=everything.agreement,
     )  # fmt: skip
-    return [replace(result, fidelity=f"{result.fidelity}; {memory_of(segment, device)}")]
+    return replace(result, fidelity=f"{result.fidelity}; {memory_of(segment, device)}")
 
 
 def memory_of(work: Any, device: str) -> str:

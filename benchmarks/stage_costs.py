@@ -2,8 +2,9 @@
 
 Writes the file that `ai-pipeline plan --costs FILE` reads. The engines are measured in this process, serving by a real
 service whose engines do next to nothing, the database by itself. `--profile` names another profile than mini; on a GPU
-its engines run there. `--overheads FILE` takes the overheads of serving from an earlier file instead, where no service
-can be started; they then stand among what wasn't measured.
+its engines run there. `--untrained` measures sd14 with random weights, where there is no way to a hub. `--overheads
+FILE` takes what serving and what all share costs from an earlier file instead, where no service can be started; it then
+stands among what wasn't measured.
 """
 
 from __future__ import annotations
@@ -19,52 +20,61 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from planning.costs import Cost, Costs, Machine, Shared, read_costs
+from planning.costs import Cost, Costs, Machine, Overheads, Shared, read_costs
 
 if TYPE_CHECKING:
     from benchmarks.engine_costs import Engines
+    from benchmarks.pace import Pace
 
 
 def main(words: list[str] | None = None) -> None:
     """Read the command line, measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--profile", default="mini")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--profile", default="mini")
+    what.add_argument("--untrained", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--overheads", type=Path, metavar="FILE")
     arguments = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as folder:
         costs = measure(
-            arguments.profile, Path(folder), read_costs(arguments.overheads) if arguments.overheads else None
+            None if arguments.untrained else arguments.profile,
+            Path(folder),
+            read_costs(arguments.overheads) if arguments.overheads else None,
         )
     Console(width=120).print(tabulate(costs))
     if arguments.out:
         arguments.out.write_text(costs.model_dump_json(indent=2) + "\n")
 
 
-def measure(profile_name: str, folder: Path, served: Costs | None = None) -> Costs:
-    """Measure everything; overheads only if they aren't given."""
+def measure(profile_name: str | None, folder: Path, served: Costs | None = None) -> Costs:
+    """Measure everything; of serving only if it isn't given. Without a profile's name, sd14 with random weights."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the launcher does; read when torch is loaded
-    from benchmarks.cache_costs import cache_call_s
     from benchmarks.engine_costs import Engines
     from benchmarks.pace import Pace
-    from benchmarks.serving_costs import measure_overheads
-    from benchmarks.shared_costs import log_row_s, notice_s, transactions_s
+    from benchmarks.untrained import REAL, write_profile
     from pipeline.engines.device import pick_device, use_cpu
     from pipeline.settings import ServiceSettings
 
-    profile = ServiceSettings(profile=profile_name).load_profile()
+    untrained = profile_name is None
+    named = profile_name or str(write_profile(REAL, folder))
+    profile = ServiceSettings(profile=named).load_profile()
     most_threads = max(profile.threads.model_dump().values())
     use_cpu(most_threads)
     device = pick_device("auto")
     pace = Pace()
-    transactions = transactions_s(folder / "store")
-    elsewhere: dict[str, str] = {}
+    assumed: dict[str, str] = {}
     if served is None:
-        overheads, cached_s = measure_overheads(folder, pace), cache_call_s(folder)
+        overheads, shared = serving_costs(folder, pace)
     else:
-        overheads, cached_s = served.overheads, served.shared.cache_call_s
-        elsewhere = dict.fromkeys(("overheads", "shared.cache_call_s"), described(served.machine))
-    engines = Engines(profile, device, pace)
+        overheads, shared = served.overheads, served.shared
+        assumed |= dict.fromkeys(("overheads", "shared"), f"as {described(served.machine)}")
+    if untrained:
+        assumed |= {
+            "regions": "as in benchmarks/visualize.py",
+            "segment": "random weights, a tenth of whose masks passes",
+        }
+    engines = Engines(profile, device, pace, untrained)
     return Costs(
         profile=profile.name,
         accelerator="cpu" if device == "cpu" else "cuda",
@@ -72,14 +82,25 @@ def measure(profile_name: str, folder: Path, served: Costs | None = None) -> Cos
         side=profile.diffusion.defaults.width,
         regions=engines.regions,
         overheads=overheads,
-        shared=Shared(
-            cache_call_s=cached_s,
-            transactions_s=transactions,
-            log_row_s=log_row_s(folder / "store"),
-            notice_s=notice_s(),
-        ),
-        assumed=elsewhere,
+        shared=shared,
+        assumed=assumed,
         **engine_costs(engines),
+    )
+
+
+def serving_costs(folder: Path, pace: Pace) -> tuple[Overheads, Shared]:
+    """What serving adds, and what there is one of."""
+    from benchmarks.cache_costs import cache_call_s
+    from benchmarks.serving_costs import measure_overheads
+    from benchmarks.shared_costs import log_row_s, notice_s, transactions_s
+
+    transactions = transactions_s(folder / "store")
+    overheads = measure_overheads(folder, pace)
+    return overheads, Shared(
+        cache_call_s=cache_call_s(folder),
+        transactions_s=transactions,
+        log_row_s=log_row_s(folder / "store"),
+        notice_s=notice_s(),
     )
 
 

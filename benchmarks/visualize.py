@@ -55,9 +55,9 @@ def measure(quick: bool) -> list[Result]:
     ]  # fmt: skip
 
 
-def draw_regions() -> tuple[Pixels, Segmentation]:
+def draw_regions(seed: int = 0) -> tuple[Pixels, Segmentation]:
     """A noisy gradient with discs, as hard to compress as a photograph."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     y, x = np.mgrid[:SIDE, :SIDE]
     base = np.stack([x / 3, y / 3, (x + y) / 6], axis=2) + rng.normal(0, 8, (SIDE, SIDE, 3))
     picture = base.clip(0, 255).astype(np.uint8)

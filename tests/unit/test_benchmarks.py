@@ -5,22 +5,38 @@ from __future__ import annotations
 import json
 import threading
 
+import numpy as np
 import pytest
 
-from benchmarks import gpu, pace, scale
+from benchmarks import gpu, pace, scale, untrained
 from benchmarks.capacity import done_within
 from benchmarks.cpu_seconds import OTHER, role_of
+from benchmarks.everything import draw_scenes, last
 from benchmarks.harness import compare
 from benchmarks.pace import Pace
+from pipeline.engines.clip import ClipEngine
+from pipeline.engines.diffusion import DiffusionEngine
+from pipeline.engines.sam2 import Sam2Engine
+from pipeline.settings import ServiceSettings
 
 
 def test_the_gpu_benchmark_runs_with_small_parts(tmp_path):
-    gpu.main(["--tiny", "--json", str(tmp_path / "gpu.json")])
-    results = json.loads((tmp_path / "gpu.json").read_text())
-    assert [result["suite"] for result in results] == ["diffusion", "diffusion", "crops", "everything"]
-    assert results[0]["fidelity"] in {"≤ 0/255", "≤ 1/255"}
-    assert "cosine ≥ 1.0" in results[2]["fidelity"]
-    assert "100.0% of theirs" in results[3]["fidelity"]
+    gpu.main(["--tiny", "--rounds", "1", "--json", str(tmp_path / "gpu.json")])
+    results = json.loads((tmp_path / "gpu.json").read_text())["results"]
+    assert [result["suite"] for result in results] == ["crops", "everything", "diffusion", "diffusion"]
+    assert "cosine ≥ 1.0" in results[0]["fidelity"]
+    assert "100.0% of theirs" in results[1]["fidelity"]
+    assert results[2]["fidelity"] in {"≤ 0/255", "≤ 1/255"}
+
+
+def test_untrained_models_make_a_profile_of_sd14(tmp_path):
+    untrained.main([str(tmp_path), "--tiny"])
+    profile = ServiceSettings(profile=str(tmp_path / "sd14.yaml")).load_profile()
+    assert (profile.name, profile.diffusion.defaults.steps) == ("sd14", untrained.TINY.steps)
+    described = ClipEngine(profile.clip, "cpu").describe([np.zeros((32, 32, 3), np.uint8)], profile.clip.labelling)
+    assert described.vectors.shape[0] == 1
+    assert len(last(Sam2Engine(profile.sam2, "cpu"), draw_scenes(1)[0], profile.sam2.everything)) >= 1
+    assert DiffusionEngine(profile.diffusion, "cpu").count_tokens(["a red apple"]) == [5]
 
 
 def test_two_ways_take_turns_after_a_round_that_is_compared_but_not_counted():
