@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 FINISHED = "generation.finished"
 FAILED = "error"
-GRACE_S = 0.1  # before the request's deadline, after which nothing can be said any more
+LAST_WORDS_S = 5.0  # after the request's deadline, for the work to stop and the stream to say so
 HEARTBEAT_S = 10.0
 
 
@@ -62,7 +62,9 @@ async def stream(scope: Scope, items: AsyncGenerator[T, None], encode: Callable[
         PipelineError: what failed before the first item, such as a refusal, gets its own status.
     """
     first = await anext(items)
-    return EventSourceResponse(_with_first(scope, first, items, encode), headers={"Cache-Control": "no-store"})
+    ends_at = scope["state"]["deadline"].when()
+    scope["state"]["deadline"].reschedule(ends_at + LAST_WORDS_S)
+    return EventSourceResponse(_with_first(scope, first, items, encode, ends_at), headers={"Cache-Control": "no-store"})
 
 
 def endless_stream(scope: Scope, items: AsyncGenerator[Notice | Response, None], after: int) -> Response:
@@ -76,11 +78,11 @@ def endless_stream(scope: Scope, items: AsyncGenerator[Notice | Response, None],
 
 
 async def _with_first(
-    scope: Scope, first: T, items: AsyncGenerator[T, None], encode: Callable[[T], bytes]
+    scope: Scope, first: T, items: AsyncGenerator[T, None], encode: Callable[[T], bytes], ends_at: float
 ) -> AsyncIterator[bytes]:
     async with aclosing(items):
         yield encode(first)
-        limit = asyncio.timeout_at(scope["state"]["deadline"].when() - GRACE_S)
+        limit = asyncio.timeout_at(ends_at)
         try:
             async with limit:
                 async for item in items:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import AsyncGenerator
 
 import cv2
 import httpx
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse
 
-from graphs.event_stream import Followers
+from graphs.event_stream import Followers, stream
 from pipeline.events import ImageDeleted
 from pipeline.jobs import MAX_ATTEMPTS
 from pipeline.settings import Admission
@@ -103,6 +104,26 @@ async def test_the_deadline_ends_a_stream_with_an_error_and_the_job_with_it(benc
     assert events[-1].event == "error"
     assert "2.5 s" in events[-1].json()["detail"]
     assert job["state"] == "cancelled"
+
+
+async def test_the_deadline_is_said_however_long_the_work_takes_to_stop():
+    async def work() -> AsyncGenerator[bytes, None]:
+        try:
+            yield b"begun"
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.3)
+
+    async with asyncio.timeout(0.1) as deadline:
+        scope = {
+            "path": "/generate",
+            "headers": [],
+            "state": {"deadline": deadline, "deadline_s": 0.1, "request_id": "r"},
+        }
+        response = await stream(scope, work(), bytes)
+        begun, told = [chunk async for chunk in response.body_iterator]
+    assert begun == b"begun"
+    assert b"deadline_exceeded" in told
 
 
 async def test_closing_the_iterator_stops_the_work():
