@@ -60,7 +60,7 @@ class RunningService:
         for process in family:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(family, timeout=10)
+        psutil.wait_procs(family, timeout=30)
 
     def processes(self, title: str) -> list[psutil.Process]:
         """The service's processes whose title holds these words, such as `ray::SegmentationCache`."""
@@ -193,5 +193,5 @@ def serving(
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGTERM)
             process.wait(end_within_s)
-        _, alive = psutil.wait_procs(family, timeout=10)
+        _, alive = psutil.wait_procs(family, timeout=30)
     assert alive == []
