@@ -210,7 +210,7 @@ class JobRunner:
             if self._room > 0 and loop.time() >= self._pause_until:
                 self._has_looked.clear()
                 try:
-                    taken = await asyncio.to_thread(self._store.lease, uuid4().hex, lease_s=LEASE_S, limit=self._room)
+                    taken = await self._lease()
                 except Exception:
                     logger.exception("No jobs could be taken")
                 else:
@@ -222,6 +222,18 @@ class JobRunner:
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):  # `wait_for` loses a cancellation that comes with the event
                     await self._more.wait()
+
+    async def _lease(self) -> Sequence[tuple[Job, Lease]]:
+        """Take jobs; what is taken while this runner ends is given back, as nobody here would do it."""
+        leasing = asyncio.create_task(
+            asyncio.to_thread(self._store.lease, uuid4().hex, lease_s=LEASE_S, limit=self._room)
+        )
+        try:
+            return await asyncio.shield(leasing)
+        except asyncio.CancelledError:
+            for _, lease in await leasing:
+                await self._settle(self._store.stop, lease)
+            raise
 
     async def _renew(self) -> None:
         while True:

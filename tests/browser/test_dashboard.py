@@ -126,6 +126,7 @@ def test_an_earlier_image_comes_back_with_its_parameters(page: Page):
     seed = page.locator(".facts span").filter(has_text="seed").text_content()
     assert seed is not None
     generate(page, "blue cup")
+    expect(page.locator("#history .thumbnail-item").first).to_contain_text("blue cup")  # else a click meets the old one
 
     page.locator("#history .thumbnail-item", has_text="green pear").first.click()
     expect(page.locator(".facts b")).to_have_text("green pear")

@@ -192,6 +192,30 @@ async def test_a_runner_that_ends_gives_its_jobs_back(store):
     assert worker.stopped == [1]
 
 
+async def test_what_is_taken_while_a_runner_ends_is_given_back(store, monkeypatch):
+    worker, lease = Worker(store), store.lease
+    looking, go_on, has_looked = threading.Event(), threading.Event(), threading.Event()
+
+    def slowly(*args, **kwargs):
+        looking.set()
+        go_on.wait(60)
+        try:
+            return lease(*args, **kwargs)
+        finally:
+            has_looked.set()
+
+    async with running(store, worker) as runner:
+        job = (await runner.submit(order(1))).job
+        await until(lambda: worker.begun)
+        monkeypatch.setattr(store, "lease", slowly)
+        runner.wake()
+        await until(looking.is_set)
+        threading.Timer(0.3, go_on.set).start()
+    await until(has_looked.is_set)
+    given_back = store.get(job.job_id, "public")
+    assert (given_back.state, given_back.attempts) == (JobState.QUEUED, 0)
+
+
 async def test_an_early_result_of_a_lost_lease_is_dropped(store):
     worker = Worker(store)
     async with running(store, worker) as runner:
