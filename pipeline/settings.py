@@ -86,6 +86,9 @@ class DiffusionSettings(_Settings):
     step. Only for the default size of an image; others are denoised as they are without."""
     defaults: GenerationDefaults
     limits: GenerationLimits
+    vocabulary: tuple[str, ...] | None = None
+    """All words the model knows: a prompt with others is answered with a warning. None for a model that knows open
+    language, which never warns."""
 
 
 class Labelling(_Settings):
@@ -95,6 +98,10 @@ class Labelling(_Settings):
     template: str = "a photo of a {label}"
     top_k: int = 5
     logit_scale: float = 100.0
+    unknown: str | None = None
+    """A text, such as `a photo of something unknown`, for pictures that show none of the labels: it takes part in the
+    softmax and is not listed; where its share is above `max_unknown` the answer carries a warning."""
+    max_unknown: Fraction = 0.5
 
     @property
     def names(self) -> tuple[str, ...]:

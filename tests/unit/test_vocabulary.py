@@ -1,0 +1,64 @@
+"""Which words of a prompt a model knows."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from pipeline.settings import ServiceSettings
+from pipeline.vocabulary import known_singular, split_words, unknown_words
+from training.scenes import draw_scene
+from training.things import COLOURS, KINDS
+from training.vocabulary import draw_caption, list_words
+
+KNOWN = ("a", "apple", "Bus", "in", "on", "photo", "of", "pear", "plate", "white")
+MINI = ServiceSettings(profile="mini").load_profile().diffusion.vocabulary or ()
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ("a photo of a dog on a beach", ("dog", "beach")),
+        ("A PHOTO of an Apple, in a white-plate.", ("an",)),
+        ("Dog, dog; DOG and beach: dog", ("dog", "and", "beach")),
+        ("2 apples on a bus", ("2", "apples")),
+        ("the dog's pear", ("the", "dog's")),
+        ("the dog’s pear", ("the", "dog's")),
+        ("'apple' «pear» (plate:1.3)", ("1", "3")),
+        ("cafe\u0301 белый 苹果", ("café", "белый", "苹果")),
+        ("🍎🍐 in a plate", ("🍎", "🍐")),
+        ("", ()),
+        ("… — !?", ()),
+    ],
+)
+def test_words_that_are_not_in_the_vocabulary_are_listed_in_order_and_once(text, unknown):
+    assert unknown_words(text, KNOWN) == unknown
+
+
+def test_a_model_of_open_language_knows_every_word():
+    assert unknown_words("a photo of a dog on a beach", None) == ()
+
+
+@pytest.mark.parametrize(
+    ("word", "singular"),
+    [("apples", "apple"), ("buses", "bus"), ("cherries", "cherry"), ("dogs", None), ("apple", None)],
+)
+def test_a_plural_leads_to_a_known_singular(word, singular):
+    assert known_singular(word, ("apple", "bus", "cherry")) == singular
+
+
+def test_the_profile_mini_has_the_words_of_training():
+    assert MINI == list_words(), "run `python -m training.vocabulary` and put its list into configs/mini.yaml"
+
+
+def test_every_caption_is_made_of_known_words():
+    rng = Random("other captions")
+    captions = [draw_caption(rng) for _ in range(2_000)]
+    captions += [draw_scene(seed, 32, split="test").caption for seed in range(200)]
+    assert {word for caption in captions for word in unknown_words(caption, MINI)} == set()
+
+
+def test_every_kind_can_be_asked_for_in_every_colour():
+    texts = [f"a photo of a {colour} {kind.word}" for kind in KINDS.values() for colour in COLOURS]
+    assert {word for text in texts for word in split_words(text)} <= set(MINI)
