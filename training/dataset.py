@@ -25,7 +25,7 @@ from training.splits import Combination, Split
 from training.things import COLOURS, KINDS
 
 WORK = PROJECT_ROOT / ".training"  # where scenes and checkpoints are kept by default
-SIDE = 128  # pixels of the scenes
+SIDE = 256  # pixels of the scenes
 MAX_THINGS = 3
 CAPTIONS = 4  # written for each scene
 CHUNK = 250  # scenes drawn by a process at a time

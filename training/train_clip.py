@@ -1,13 +1,16 @@
 """A small CLIP for drawn scenes, in open_clip's architecture and folder format.
 
-It sees what the service shows it, whole pictures and masked crops of regions, and learns which of many texts are true
-of each: names of kinds, names of colours, both, and whole captions. Every pair of a picture and a text is its own yes
-or no (SigLIP, arXiv:2303.15343), because many texts are true of one picture; naming the kind is a softmax besides.
+It sees what the service shows it: whole pictures and masked crops of regions and of backgrounds, drawn, softened by the
+autoencoder, and generated; and pictures of nothing that has a name, so that it learns to abstain. It learns which of
+many texts are true of each: names of kinds, names of colours, both, and whole captions. Every pair of a picture and a
+text is its own yes or no (SigLIP, arXiv:2303.15343), because many texts are true of one picture; naming the class is a
+softmax besides.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +26,12 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.engines.device import pick_device
+from pipeline.records import Pixels
 from training.dataset import COLOUR_NAMES, KIND_NAMES, NONE, Scenes
 from training.loop import Recipe, Run
+from training.precision import mixed_precision
 from training.things import KINDS
+from training.unknown_pictures import draw_unknown
 
 SIDE = 80  # pixels of the model's input
 MODEL: dict[str, Any] = {
@@ -43,11 +49,17 @@ PREPROCESSING: dict[str, Any] = {
 }
 FILL = np.array(PREPROCESSING["fill_color"], np.uint8)
 
-SCENES, CROPS, BACKGROUNDS = 48, 72, 8  # pictures in a batch
-PICTURES = SCENES + CROPS + BACKGROUNDS
+WHOLE, CROPS, BACKGROUNDS, UNKNOWN = 36, 64, 14, 14  # pictures in a batch
+PICTURES = WHOLE + CROPS + BACKGROUNDS + UNKNOWN
+CLASSES = (*KIND_NAMES, "background", "unknown")
+BACKGROUND, UNKNOWN_CLASS = len(KIND_NAMES), len(KIND_NAMES) + 1
 KIND_PHRASES = ("a photo of a {}", "a photo of a {}", "{}", "a {}", "a picture of a {}")
+BACKGROUND_PHRASES = ("a photo of a background", "background", "a background", "an empty background")
+UNKNOWN_PHRASES = ("a photo of something unknown", "something unknown")
 COLOUR_PHRASES = ("{}", "{}", "a {} object", "something {}", "a photo of something {}")
 BOTH_PHRASES = ("{} {}", "a {} {}", "a photo of a {} {}")
+COMBINATIONS = 64  # of kind and colour among the texts, each with another colour beside it
+PART_OF_BACKGROUND, BITTEN, BLURRED = 0.4, 0.3, 0.35  # shares of crops, and of all pictures
 SOFTMAX_SCALE = 20.0
 WEIGHTS_FILE = "open_clip_model.safetensors"
 FULL_RECIPE = Recipe(steps=3000, learning_rate=2e-3, weight_decay=0.02, warmup=200, ema=0.998)
@@ -73,16 +85,43 @@ class TrainableClip(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Material:
+    """Scenes of one origin, and their share of the pictures."""
+
+    scenes: Scenes
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A picture and what is known of it."""
+
+    pixels: Pixels
+    kinds: npt.NDArray[np.int64]  # (3,) of the things in it, NONE where there are fewer
+    colours: npt.NDArray[np.int64]  # (3,) of the things in it
+    unsure: npt.NDArray[np.bool_]  # (colours,), colours that may or may not count as shown
+    nothing: int = NONE  # BACKGROUND or UNKNOWN_CLASS where it shows no thing
+    caption: str = ""  # of a whole scene
+
+    @property
+    def classes(self) -> npt.NDArray[np.int64]:
+        """What naming should answer, each as good as the others."""
+        return self.kinds[self.kinds != NONE] if self.nothing == NONE else np.array([self.nothing])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Pictures, texts, and which of them are true of which. The first texts name the kinds, in their order."""
+    """Pictures, texts, and which of them are true of which. The first texts name the classes, in their order."""
 
     pictures: Pictures
     texts: list[str]
     truth: Truth
-    kinds: npt.NDArray[np.int64]  # (n,), NONE where a picture doesn't show exactly one
+    targets: npt.NDArray[np.float32]  # (n, classes), each row adds up to 1
 
 
-def train_clip(scenes: Scenes, recipe: Recipe, checkpoint: Path | None, start: Path | None = None) -> Run:
+def train_clip(
+    materials: Sequence[Material], recipe: Recipe, checkpoint: Path | None, start: Path | None = None
+) -> Run:
     """Train from scratch, on from the weights in the folder `start`, or on from the checkpoint."""
     torch.manual_seed(recipe.seed)
     device = torch.device(pick_device("auto"))
@@ -94,8 +133,8 @@ def train_clip(scenes: Scenes, recipe: Recipe, checkpoint: Path | None, start: P
     tokenize = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
 
     def loss_of(_step: int, rng: np.random.Generator) -> torch.Tensor:
-        batch = draw_batch(scenes, rng)
-        with torch.autocast(device.type, torch.bfloat16):
+        batch = draw_batch(materials, rng)
+        with mixed_precision(device):
             cosines = model.cosines(prepare(batch.pictures).to(device), tokenize(batch.texts).to(device))
         return loss_of_cosines(model, cosines, batch)
 
@@ -104,55 +143,81 @@ def train_clip(scenes: Scenes, recipe: Recipe, checkpoint: Path | None, start: P
 
 
 def loss_of_cosines(model: Any, cosines: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Yes or no for each pair, true ones weighing as much as false ones; and which kind, among all."""
+    """Yes or no for each pair, true ones weighing as much as false ones; and which class, among all."""
     truth = torch.from_numpy(batch.truth).to(cosines.device)
     logits = cosines * model.scale.exp() + model.bias
     pairs = functional.binary_cross_entropy_with_logits(logits, (truth == 1).float(), reduction="none")
     yes, no = pairs[truth == 1].mean(), pairs[truth == 0].mean()
-    kinds = torch.from_numpy(batch.kinds).to(cosines.device)
-    naming = functional.cross_entropy(SOFTMAX_SCALE * cosines[:, : len(KIND_NAMES)], kinds, ignore_index=NONE)
+    targets = torch.from_numpy(batch.targets).to(cosines.device)
+    naming = functional.cross_entropy(SOFTMAX_SCALE * cosines[:, : len(CLASSES)], targets)
     return naming + 2 * yes + 8 * no
 
 
-def draw_batch(scenes: Scenes, rng: np.random.Generator) -> Batch:
-    """Draw whole scenes, masked crops of things and of backgrounds, and texts about them."""
-    whole = rng.integers(len(scenes), size=SCENES)
-    cropped = rng.integers(len(scenes), size=CROPS)
-    behind = rng.integers(len(scenes), size=BACKGROUNDS)
-    numbers = np.array([rng.integers(1, 1 + (scenes.kinds[i] != NONE).sum()) for i in cropped])
-    pictures = [
-        *(fit(augment(scenes.pixels[i], rng)) for i in whole),
-        *(fit(augment(crop(scenes, i, number, rng), rng)) for i, number in zip(cropped, numbers, strict=True)),
-        *(fit(augment(crop(scenes, i, 0, rng), rng)) for i in behind),
-    ]
-    kinds = np.full((len(pictures), scenes.kinds.shape[1]), NONE, np.int64)
-    colours = kinds.copy()
-    kinds[:SCENES], colours[:SCENES] = scenes.kinds[whole], scenes.colours[whole]
-    kinds[SCENES : SCENES + CROPS, 0] = scenes.kinds[cropped, numbers - 1]
-    colours[SCENES : SCENES + CROPS, 0] = scenes.colours[cropped, numbers - 1]
-    unsure = np.full(len(pictures), NONE)  # a colour of which one can't say whether it counts: the background's
-    unsure[:SCENES] = scenes.backgrounds[whole]
-    unsure[SCENES + CROPS :] = scenes.backgrounds[behind]
+def draw_batch(materials: Sequence[Material], rng: np.random.Generator) -> Batch:
+    """Draw whole scenes, masked crops of things and of backgrounds, pictures of nothing, and texts about them."""
 
+    def draw(show: Callable[[Scenes, np.random.Generator], Shown], num: int) -> list[Shown]:
+        shares = [material.share for material in materials]
+        chosen = rng.choice(len(materials), num, p=np.array(shares) / sum(shares))
+        return [show(materials[k].scenes, rng) for k in chosen]
+
+    shown = [
+        *draw(show_whole, WHOLE),
+        *draw(show_thing, CROPS),
+        *draw(show_background, BACKGROUNDS),
+        *draw(show_unknown, UNKNOWN),
+    ]
+    kinds, colours = np.stack([each.kinds for each in shown]), np.stack([each.colours for each in shown])
+    nothing = np.array([each.nothing for each in shown])
+    texts, wanted = write_texts(kinds, colours, rng)
+    truth = judge(kinds, colours, np.stack([each.unsure for each in shown]), wanted)
+    truth[:, BACKGROUND], truth[:, UNKNOWN_CLASS] = (
+        judge_nothing(nothing, BACKGROUND),
+        judge_nothing(nothing, UNKNOWN_CLASS),
+    )
+    truth[:WHOLE, [BACKGROUND, UNKNOWN_CLASS]] = NONE  # there is a background behind the things
+    texts += [each.caption for each in shown[:WHOLE]]
+    targets = np.zeros((len(shown), len(CLASSES)), np.float32)
+    for row, each in zip(targets, shown, strict=True):
+        row[each.classes] = 1 / len(each.classes)
+    return Batch(
+        pictures=np.stack([fit(augment(each.pixels, rng)) for each in shown]),
+        texts=texts,
+        truth=np.hstack([truth, judge_captions(kinds, WHOLE)]),
+        targets=targets,
+    )
+
+
+def write_texts(
+    kinds: npt.NDArray[np.int64], colours: npt.NDArray[np.int64], rng: np.random.Generator
+) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """Write texts about classes, colours, and combinations, half of which are shown.
+
+    Args:
+        kinds: (n, 3) of the things shown.
+        colours: (n, 3) of the things shown.
+
+    Returns:
+        Texts, and (m, 2), the kind and the colour that one thing must have for each to be true; NONE for any. What
+        the texts of BACKGROUND and UNKNOWN_CLASS want isn't said there.
+    """
     texts = [phrase(rng, KIND_PHRASES, KINDS[kind].word) for kind in KIND_NAMES]
-    wanted: list[tuple[int, int]] = [(k, NONE) for k in range(len(KIND_NAMES))]
+    texts += [phrase(rng, BACKGROUND_PHRASES), phrase(rng, UNKNOWN_PHRASES)]
+    wanted: list[tuple[int, int]] = [(k, NONE) for k in range(len(CLASSES))]
     texts += [phrase(rng, COLOUR_PHRASES, colour) for colour in COLOUR_NAMES]
     wanted += [(NONE, c) for c in range(len(COLOUR_NAMES))]
-    for kind, colour in rng.permutation(np.stack([kinds[:, 0], colours[:, 0]], 1)[: SCENES + CROPS])[:64]:
+    pairs = np.stack([kinds[:, 0], colours[:, 0]], 1)
+    for kind, colour in rng.permutation(pairs[kinds[:, 0] != NONE])[:COMBINATIONS]:
         for c in (colour, rng.integers(len(COLOUR_NAMES))):
             texts.append(phrase(rng, BOTH_PHRASES, COLOUR_NAMES[c], KINDS[KIND_NAMES[kind]].word))
             wanted.append((int(kind), int(c)))
-    truth = judge(kinds, colours, unsure, np.array(wanted))
-    texts += [scenes.captions[i][rng.integers(len(scenes.captions[i]))] for i in whole]
-    truth = np.hstack([truth, judge_captions(kinds, SCENES)])
-    alone = (kinds != NONE).sum(1) == 1
-    return Batch(pictures=np.stack(pictures), texts=texts, truth=truth, kinds=np.where(alone, kinds[:, 0], NONE))
+    return texts, np.array(wanted)
 
 
 def judge(
     kinds: npt.NDArray[np.int64],
     colours: npt.NDArray[np.int64],
-    unsure: npt.NDArray[np.int64],
+    unsure: npt.NDArray[np.bool_],
     wanted: npt.NDArray[np.int64],
 ) -> Truth:
     """Say which texts are true of which pictures.
@@ -160,16 +225,22 @@ def judge(
     Args:
         kinds: (n, 3) of the things shown.
         colours: (n, 3) of the things shown.
-        unsure: (n,), a colour that may or may not count as shown.
+        unsure: (n, colours), colours that may or may not count as shown.
         wanted: (m, 2), a kind and a colour that one thing must have; NONE for any.
     """
     shown = (kinds != NONE)[:, None, :]  # (n, 1, 3)
     kind_fits = (wanted[None, :, :1] == NONE) | (kinds[:, None, :] == wanted[None, :, :1])  # (n, m, 3)
     colour_fits = (wanted[None, :, 1:] == NONE) | (colours[:, None, :] == wanted[None, :, 1:])
     truth: Truth = (shown & kind_fits & colour_fits).any(2).astype(np.int8)
-    only_colour = (wanted[:, 0] == NONE)[None]
-    truth[only_colour & (unsure[:, None] == wanted[None, :, 1]) & (truth == 0)] = NONE
+    only_colour = np.flatnonzero(wanted[:, 0] == NONE)
+    open_to_doubt = unsure[:, wanted[only_colour, 1]] & (truth[:, only_colour] == 0)
+    truth[:, only_colour] = np.where(open_to_doubt, NONE, truth[:, only_colour])
     return truth
+
+
+def judge_nothing(nothing: npt.NDArray[np.int64], which: int) -> npt.NDArray[np.int8]:
+    """Which pictures, (n,), show that class of nothing."""
+    return (nothing == which).astype(np.int8)
 
 
 def judge_captions(kinds: npt.NDArray[np.int64], num_captions: int) -> Truth:
@@ -183,24 +254,96 @@ def judge_captions(kinds: npt.NDArray[np.int64], num_captions: int) -> Truth:
     return truth
 
 
+def show_whole(scenes: Scenes, rng: np.random.Generator) -> Shown:
+    """A whole scene with one of its captions."""
+    i = rng.integers(len(scenes))
+    captions = scenes.captions[i]
+    return Shown(
+        pixels=np.asarray(scenes.pixels[i]),
+        kinds=scenes.kinds[i].astype(np.int64),
+        colours=scenes.colours[i].astype(np.int64),
+        unsure=background_colours(scenes, i),
+        caption=captions[rng.integers(len(captions))],
+    )
+
+
+def show_thing(scenes: Scenes, rng: np.random.Generator) -> Shown:
+    """One thing of a scene, cut out; the background where the scene's things weren't found."""
+    i = rng.integers(len(scenes))
+    visible = [number for number in np.flatnonzero(scenes.kinds[i] != NONE) + 1 if (scenes.owners[i] == number).any()]
+    if not visible:
+        return show_background(scenes, rng)
+    number = rng.choice(visible)
+    kinds, colours = np.full((2, scenes.kinds.shape[1]), NONE)
+    kinds[0], colours[0] = scenes.kinds[i, number - 1], scenes.colours[i, number - 1]
+    return Shown(
+        pixels=crop(scenes, i, number, rng), kinds=kinds, colours=colours, unsure=np.zeros(len(COLOUR_NAMES), np.bool_)
+    )
+
+
+def show_background(scenes: Scenes, rng: np.random.Generator) -> Shown:
+    """A scene's background, whole or a part of it, with its things cut out."""
+    i = rng.integers(len(scenes))
+    pixels = crop(scenes, i, 0, rng)
+    if rng.random() < PART_OF_BACKGROUND:  # sky and ground may be regions of their own
+        height, width = pixels.shape[:2]
+        top, left = int(rng.uniform(0, 0.5) * height), int(rng.uniform(0, 0.3) * width)
+        pixels = pixels[
+            top : top + int(rng.uniform(0.25, 0.5) * height), left : left + int(rng.uniform(0.5, 0.7) * width)
+        ]
+    nowhere = np.full(scenes.kinds.shape[1], NONE)
+    return Shown(
+        pixels=pixels, kinds=nowhere, colours=nowhere, unsure=background_colours(scenes, i), nothing=BACKGROUND
+    )
+
+
+def show_unknown(scenes: Scenes, rng: np.random.Generator) -> Shown:
+    """Nothing that has a name."""
+    nowhere = np.full(scenes.kinds.shape[1], NONE)
+    return Shown(
+        pixels=draw_unknown(scenes, FILL, rng),
+        kinds=nowhere,
+        colours=nowhere,
+        unsure=np.ones(len(COLOUR_NAMES), np.bool_),
+        nothing=UNKNOWN_CLASS,
+    )
+
+
+def background_colours(scenes: Scenes, index: int) -> npt.NDArray[np.bool_]:
+    """The colours, (colours,), that a scene's background may have: the one that is known, or any."""
+    known = scenes.backgrounds[index]
+    return np.ones(len(COLOUR_NAMES), np.bool_) if known == NONE else np.arange(len(COLOUR_NAMES)) == known
+
+
 def crop(scenes: Scenes, index: int, number: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Cut one thing (or, 0, the background) out as the service does with regions, with a mask that isn't perfect."""
     mask = (scenes.owners[index] == number).astype(np.uint8)
     roughness = rng.random()
     if roughness < 0.5:
-        mask = (cv2.erode if roughness < 0.25 else cv2.dilate)(mask, np.ones((3, 3), np.uint8))
+        side = int(rng.choice((3, 5)))
+        mask = (cv2.erode if roughness < 0.25 else cv2.dilate)(mask, np.ones((side, side), np.uint8))
     x, y, width, height = cv2.boundingRect(mask)
     if width == 0 or height == 0:
         return np.asarray(scenes.pixels[index])
     area = (slice(y, y + height), slice(x, x + width))
+    if number and rng.random() < BITTEN:
+        bite(mask[area], rng)
     cut: npt.NDArray[np.uint8] = np.where(mask[area][..., None] > 0, scenes.pixels[index][area], FILL)
     return cut
 
 
+def bite(mask: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
+    """Take a part out of a mask, (h, w), in place: regions lack parts that have other colours."""
+    height, width = mask.shape
+    centre = int(rng.uniform(0, width)), int(rng.uniform(0, height))
+    axes = int(rng.uniform(0.05, 0.3) * width), int(rng.uniform(0.05, 0.3) * height)
+    cv2.ellipse(mask, centre, axes, rng.uniform(0, 180), 0, 360, 0, cv2.FILLED)
+
+
 def augment(pixels: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Blur a little at times: generated pictures are softer than drawn ones."""
-    if rng.random() < 0.4:
-        return np.asarray(cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.3, 1.2)), np.uint8)
+    if rng.random() < BLURRED:
+        return np.asarray(cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.6, 2.4)), np.uint8)
     return pixels
 
 

@@ -1,0 +1,114 @@
+"""Pictures that show none of the kinds: what CLIP learns to abstain from.
+
+None of them is a photograph. They have what photographs and stray regions have and whole drawn things lack: natural
+spectra, clutter without an outline, and parts too small to tell what they belong to.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.records import Pixels
+from training.dataset import Scenes
+
+SIDE = 96  # pixels of what is made from nothing
+SPECTRUM = (0.6, 2.0)  # exponents of amplitude over frequency; photographs have about 1
+COLOURFULNESS = (0.05, 0.6)  # of the noise, from gray to independent channels
+LEAVES = (20, 120)  # shapes of a clutter
+PART = (0.12, 0.3)  # side of a part, as a share of its thing's
+TILES = (5, 10)  # each way, of a shuffled scene
+PARTS = 0.25  # share of small parts of things; a larger one, cut out round, would look like a fruit
+MASKED = 0.4  # share of the rest that is cut out along a blob, as regions are
+
+
+def draw_unknown(scenes: Scenes, fill: npt.NDArray[np.uint8], rng: np.random.Generator) -> Pixels:
+    """Draw a picture of nothing that has a name, (h, w, 3).
+
+    Args:
+        scenes: what parts are cut out of.
+        fill: RGB of what lies outside a region, (3,).
+        rng: source of every choice.
+    """
+    if rng.random() < PARTS:
+        return cut_part(scenes, rng)
+    chosen = rng.random()
+    picture = draw_noise(rng) if chosen < 0.3 else draw_clutter(rng) if chosen < 0.8 else shuffle_tiles(scenes, rng)
+    if rng.random() < MASKED:
+        picture = np.where(draw_blob(picture.shape[:2], rng)[..., None], picture, fill)
+    return picture
+
+
+def draw_noise(rng: np.random.Generator) -> Pixels:
+    """Coloured noise with a natural spectrum, (SIDE, SIDE, 3)."""
+    frequencies = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE)[None])
+    frequencies[0, 0] = 1 / SIDE
+    exponent = rng.uniform(*SPECTRUM)
+    shape = (3, *frequencies.shape)
+    spectrum = (rng.normal(size=shape) + 1j * rng.normal(size=shape)) / frequencies**exponent
+    waves = np.fft.irfft2(spectrum, (SIDE, SIDE))  # (3, h, w)
+    gray = waves.mean(0, keepdims=True)
+    waves = gray + rng.uniform(*COLOURFULNESS) * (waves - gray)
+    levels = rng.uniform(60, 190, (3, 1, 1)) + rng.uniform(25, 70) * waves / waves.std()
+    return np.ascontiguousarray(levels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+def draw_clutter(rng: np.random.Generator) -> Pixels:
+    """Shapes that hide each other, textured and shaded (the dead leaves model), (SIDE, SIDE, 3)."""
+    canvas = draw_noise(rng)
+    palette = draw_palette(rng)
+    for _ in range(rng.integers(*LEAVES)):
+        size = SIDE * 0.5 / rng.uniform(1, 6) ** 1.5
+        centre = rng.uniform(0, SIDE, 2)
+        corners = rng.integers(3, 12)
+        angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
+        reach = size * rng.uniform(0.4, 1.0, corners)
+        outline = centre + np.stack([np.cos(angles), np.sin(angles)], 1) * reach[:, None]
+        colour = palette[rng.integers(len(palette))] + rng.integers(-20, 21, 3)
+        cv2.fillPoly(canvas, [outline.astype(np.int32)], colour.clip(0, 255).tolist(), cv2.LINE_AA)
+    shade = draw_noise(rng).astype(np.float32).mean(2, keepdims=True) / 255 + 0.4
+    shaded = (canvas * shade).clip(0, 255).astype(np.uint8)
+    return np.asarray(cv2.GaussianBlur(shaded, (0, 0), rng.uniform(0.3, 1.5)), np.uint8)
+
+
+def draw_palette(rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Some colours, more or less gray, (n, 3)."""
+    colours = rng.integers(0, 256, (rng.integers(3, 12), 3))
+    grays = colours.mean(1, keepdims=True)
+    return (grays + rng.uniform(0.2, 1.0) * (colours - grays)).astype(np.int64)
+
+
+def cut_part(scenes: Scenes, rng: np.random.Generator) -> Pixels:
+    """A small part of a thing, its texture without its shape."""
+    index = rng.integers(len(scenes))
+    rows, columns = np.nonzero(scenes.owners[index] == 1)
+    if len(rows) == 0:
+        return draw_noise(rng)
+    side = max(6, round(max(np.ptp(rows), np.ptp(columns)) * rng.uniform(*PART)))
+    k = rng.integers(len(rows))
+    height, width = scenes.owners[index].shape
+    y, x = min(int(rows[k]), height - side), min(int(columns[k]), width - side)
+    return np.array(scenes.pixels[index][y : y + side, x : x + side])
+
+
+def shuffle_tiles(scenes: Scenes, rng: np.random.Generator) -> Pixels:
+    """A scene whose tiles have changed places, (s, s, 3)."""
+    tiles = int(rng.integers(*TILES))
+    picture = np.asarray(scenes.pixels[rng.integers(len(scenes))])
+    side = picture.shape[0] // tiles
+    cut = picture[: tiles * side, : tiles * side].reshape(tiles, side, tiles, side, 3).swapaxes(1, 2)
+    shuffled = rng.permutation(cut.reshape(-1, side, side, 3)).reshape(tiles, tiles, side, side, 3)
+    return np.ascontiguousarray(shuffled.swapaxes(1, 2).reshape(tiles * side, tiles * side, 3))
+
+
+def draw_blob(size: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """A random mask without holes, (h, w), that covers much of the picture."""
+    height, width = size
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    waves = sum(rng.normal() / k * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in range(1, 5))
+    reach = (0.38 + 0.12 * np.asarray(waves)).clip(0.1, 0.5)
+    outline = np.stack([width * (0.5 + reach * np.cos(angles)), height * (0.5 + reach * np.sin(angles))], 1)
+    mask = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(mask, [outline.astype(np.int32)], 1)
+    return mask > 0
