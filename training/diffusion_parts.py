@@ -1,7 +1,7 @@
 """The parts of a miniature Stable Diffusion, untrained, in diffusers' own classes.
 
-8 × 8 × 12 latents of 128 px pictures, v-prediction from zero SNR with trailing DDIM steps, text through cross-attention
-and pooled into the time embedding.
+16 × 16 × 16 latents of 256 px images, v-prediction from zero SNR with trailing DDIM steps, text through cross-attention
+on the lower of two levels and pooled into the time embedding.
 """
 
 from __future__ import annotations
@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import open_clip.tokenizer
+import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 TOKENS = 77
 MERGES = 4096  # of CLIP's 48,894: most everyday words stay one or two tokens, and the embedding stays small
-TEXT_WIDTH = 64
-LATENT_CHANNELS = 12
+TEXT_WIDTH = 128
+LATENT_CHANNELS = 16
+LATENT_STRIDE = 16  # pixels of an image to a latent, in both directions
+IMAGE_SIDE = 256  # pixels; what the UNet's `sample_size` stands for
+VAE_WIDTH = 64
+RESIDUAL_GAIN, LATENT_GAIN, IMAGE_GAIN = 0.1, 0.5, 0.3  # of the autoencoder's last convolutions when training starts
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 MODEL_INDEX = {
@@ -51,13 +58,13 @@ def write_tokenizer(folder: Path) -> Any:
 
 
 def build_text_encoder(tokenizer: Any) -> Any:
-    """Build a two-layer text encoder for the tokenizer."""
+    """Build a three-layer text encoder for the tokenizer."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=TEXT_WIDTH,
         intermediate_size=4 * TEXT_WIDTH,
         projection_dim=TEXT_WIDTH,
-        num_hidden_layers=2,
+        num_hidden_layers=3,
         num_attention_heads=4,
         max_position_embeddings=TOKENS,
         bos_token_id=tokenizer.bos_token_id,
@@ -68,29 +75,49 @@ def build_text_encoder(tokenizer: Any) -> Any:
 
 
 def build_vae() -> Any:
-    """Build an autoencoder that turns 16 × 16 pixels into one latent of 12 numbers."""
-    return AutoencoderTiny(
-        encoder_block_out_channels=(32,) * 5,
-        decoder_block_out_channels=(32,) * 5,
-        num_encoder_blocks=(0, 1, 1, 2, 2),
-        num_decoder_blocks=(3, 2, 1, 1, 0),
+    """Build an autoencoder that turns 16 × 16 pixels into one latent of 16 numbers.
+
+    Its initial weights keep the variance of what passes through them (arXiv:1502.01852), and residual blocks start
+    close to the identity: from PyTorch's defaults the first thousand steps are lost.
+    """
+    vae = AutoencoderTiny(
+        encoder_block_out_channels=(VAE_WIDTH,) * 5,
+        decoder_block_out_channels=(VAE_WIDTH,) * 5,
+        num_encoder_blocks=(0, 1, 2, 3, 3),
+        num_decoder_blocks=(3, 3, 2, 1, 0),
         latent_channels=LATENT_CHANNELS,
         upsample_fn="bilinear",
-    ).eval()
+    )
+    _initialize(vae)
+    return vae.eval()
+
+
+@torch.no_grad()
+def _initialize(vae: Any) -> None:
+    for module in vae.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for module in vae.modules():
+        if isinstance(module, AutoencoderTinyBlock):
+            module.conv[-1].weight.mul_(RESIDUAL_GAIN)
+    vae.encoder.layers[-1].weight.mul_(LATENT_GAIN)
+    vae.decoder.layers[-1].weight.mul_(IMAGE_GAIN)
 
 
 def build_unet() -> Any:
-    """Build a UNet of two levels with attention to the text on both."""
+    """Build a UNet of two levels with attention to the text on the lower one."""
     return UNet2DConditionModel(
-        sample_size=8,
+        sample_size=IMAGE_SIDE // LATENT_STRIDE,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        layers_per_block=1,
-        block_out_channels=(96, 160),
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=2,
+        block_out_channels=(128, 192),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=4,
+        attention_head_dim=6,  # diffusers takes it for the number of heads: 6 of 32 channels
         norm_num_groups=16,
         addition_embed_type="text",
         addition_embed_type_num_heads=4,

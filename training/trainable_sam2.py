@@ -16,13 +16,13 @@ from pipeline.engines.sam2 import CORNERS, INSIDE, MEAN, STD
 from pipeline.engines.sam2_model import CONFIG_FILE, IMAGE_PARTS, build_from_config
 
 ARCHITECTURE: dict[str, Any] = {
-    "encoder_embed_dim": 32,
-    "encoder_stages": [1, 1, 3, 1],
+    "encoder_embed_dim": 40,
+    "encoder_stages": [1, 2, 6, 1],
     "encoder_num_heads": 1,
-    "encoder_global_att_blocks": [3],
+    "encoder_global_att_blocks": [5, 8],
     "encoder_window_spec": [8, 4, 8, 4],  # they divide the maps at 128 and at 256 px, so nothing is padded
     "encoder_window_spatial_size": [7, 7],
-    "encoder_backbone_channel_list": [256, 128, 64, 32],
+    "encoder_backbone_channel_list": [320, 160, 80, 40],
 }
 EMBEDDING = 256  # channels, ultralytics' constant
 KINSHIP = 64  # channels of the head that tells one thing from another

@@ -1,0 +1,82 @@
+"""The committed weights are of the architectures that training builds."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline.engines.sam2_model import IMAGE_PARTS
+from training.cards import MODELS
+from training.diffusion_parts import MODEL_INDEX, build_scheduler, build_text_encoder, build_unet, build_vae
+from training.train_diffusion import write_short_tokenizer
+from training.trainable_sam2 import ARCHITECTURE, build_sam2
+
+DIFFUSION = MODELS / "diffusion"
+# Facts of a file that say how it came about, not what the model is.
+INCIDENTAL = {"_diffusers_version", "transformers_version", "_name_or_path", "_use_default_values", "dtype"}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return write_short_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def written(tokenizer, tmp_path_factory):
+    """The folder of an untrained diffusion model."""
+    folder = tmp_path_factory.mktemp("diffusion")
+    parts = {"vae": build_vae(), "unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)}
+    for name, part in {**parts, "scheduler": build_scheduler(), "tokenizer": tokenizer}.items():
+        part.save_pretrained(folder / name)
+    return folder
+
+
+def facts_of(file, *measured):
+    return {key: value for key, value in json.loads(file.read_text()).items() if key not in {*INCIDENTAL, *measured}}
+
+
+@pytest.mark.parametrize(
+    ("part", "file"),
+    [
+        ("unet", "diffusion_pytorch_model.safetensors"),
+        ("vae", "diffusion_pytorch_model.safetensors"),
+        ("text_encoder", "model.safetensors"),
+    ],
+)
+def test_committed_diffusion_weights_fit_what_is_built(written, part, file):
+    ours, committed = load_file(written / part / file), load_file(DIFFUSION / part / file)
+    assert {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in committed.items()}
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_committed_diffusion_configs_are_what_is_written(written, part):
+    measured = ("scaling_factor",)
+    ours, committed = (facts_of(folder / part / "config.json", *measured) for folder in (written, DIFFUSION))
+    assert ours == committed
+
+
+def test_committed_scheduler_tokenizer_and_index_are_what_is_written(written):
+    for file in ("scheduler/scheduler_config.json", "tokenizer/tokenizer.json"):
+        assert facts_of(written / file) == facts_of(DIFFUSION / file), file
+    assert facts_of(DIFFUSION / "model_index.json") == MODEL_INDEX
+
+
+def test_committed_sam2_weights_fit_what_is_built():
+    committed = load_file(MODELS / "sam2" / "model.safetensors")
+    model = build_sam2()
+    needed = {name: t.shape for name, t in model.state_dict().items() if name.startswith(IMAGE_PARTS)}
+    assert {name: t.shape for name, t in committed.items()} == needed
+    assert json.loads((MODELS / "sam2" / "config.json").read_text()) == ARCHITECTURE
+
+
+def test_a_fresh_autoencoder_keeps_the_strength_of_signals():
+    torch.manual_seed(0)
+    vae = build_vae()
+    with torch.inference_mode():
+        latents = vae.encode(torch.rand(2, 3, 64, 64) * 2 - 1).latents
+        images = vae.decode(torch.randn(latents.shape)).sample
+    assert 0.1 < latents.std() < 3
+    assert 0.1 < images.std() < 3
