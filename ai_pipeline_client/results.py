@@ -79,6 +79,15 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerWarning:
+    """What to know of an answer that was given nevertheless."""
+
+    code: str  # such as "unknown_words" and "unknown_picture"
+    detail: str  # a sentence
+    words: tuple[str, ...] = ()  # those that the model doesn't know
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Image:
     """A stored image, and how it was made."""
 
@@ -88,6 +97,7 @@ class Image:
     height: int
     digest: str  # SHA-256 over shape and pixels, hex
     request: GenerationRequest | None  # None for an upload that doesn't say
+    warnings: tuple[AnswerWarning, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +123,7 @@ class Job:
     problem: Mapping[str, Any] | None  # once it failed: what went wrong
     created_at: datetime
     finished_at: datetime | None
+    warnings: tuple[AnswerWarning, ...] = ()  # of the image it makes
 
     @property
     def has_ended(self) -> bool:
@@ -170,6 +181,7 @@ class Analysis:
     image_id: str
     labels: tuple[Label, ...]
     regions: tuple[RegionLabels, ...]
+    warnings: tuple[AnswerWarning, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,6 +29,7 @@ def measure(quick: bool) -> list[Result]:
         vectors=np.zeros((REGIONS, 1), np.float32),
         labels=(("apple",),) * REGIONS,
         confidences=np.ones((REGIONS, 1), np.float32),
+        unknown=np.zeros(REGIONS, np.float32),
     )
     kept = segmentation, regions, drawing.render(picture, segmentation, style)
     visualizations = Visualizations()

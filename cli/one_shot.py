@@ -54,6 +54,7 @@ def _result(made: GeneratedImage, analysis: ImageAnalysis) -> Result:
         image=made.png,
         overlay=analysis.drawings.overlay,
         labels=_scores(made.description),
+        warnings=[warning.detail for warning in made.warnings],
         parts=[
             Part(
                 region_id=region.region_id,

@@ -137,13 +137,15 @@ def generate_there(
 
 def _understood(client: Client, image: Image) -> Result:
     pictures = client.visualize(image.image_id)
+    analysis = client.analysis(image.image_id)
     spotlights = {spotlight.region_id: spotlight.png for spotlight in pictures.spotlights}
     return Result(
         image_id=image.image_id,
         request=asdict(image.request) if image.request else {},
         image=client.content(image.image_id),
         overlay=pictures.overlay,
-        labels=_scores(client.analysis(image.image_id).labels),
+        labels=_scores(analysis.labels),
+        warnings=[warning.detail for warning in analysis.warnings],
         parts=[
             Part(
                 region_id=segment.region_id,

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -39,6 +40,7 @@ class Result:
     overlay: bytes  # PNG
     labels: Scores
     parts: Sequence[Part]
+    warnings: Sequence[str]  # sentences
 
 
 def progress_bars(console: Console) -> Progress:
@@ -52,6 +54,8 @@ def present(result: Result, folder: Path, console: Console) -> None:
     _write(result, folder)
     console.print(_classes(result))
     console.print(_regions(result))
+    for warning in result.warnings:
+        console.print(f"[yellow]{escape(warning)}", soft_wrap=True)
     console.print(f"Seed {result.request['seed']}. Results in {folder}", soft_wrap=True)
 
 
@@ -65,6 +69,7 @@ def _write(result: Result, folder: Path) -> None:
     said = {
         "image_id": result.image_id,
         **result.request,
+        "warnings": result.warnings,
         "clip_analysis": _scores(result.labels),
         "segmented_regions": [
             {

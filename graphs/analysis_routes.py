@@ -65,13 +65,15 @@ def analysis_routes(flow: Flow) -> APIRouter:
     async def analysis(image_id: UUID, caller: AnyCaller, labels: Labels = "", templates: Templates = None) -> Response:
         """Say what an image and each of its regions show: of the profile's labels or of your own."""
         record = await find(image_id, caller)
-        names = _labels(labels) or flow.profile.clip.labelling.names
-        prompts = templates or [flow.profile.clip.labelling.template]
+        labelling, own = flow.profile.clip.labelling, _labels(labels)
+        names, unknown = (own, None) if own else (labelling.names, labelling.unknown)
+        prompts = templates or [labelling.template]
         _check_prompts(names, prompts)
-        found = await flow.questions.classify(record, names, prompts, caller.request_id)
+        found = await flow.questions.classify(record, names, prompts, caller.request_id, unknown)
+        warnings = flow.warnings(record, await flow.describe(record, caller.request_id))
 
         def write() -> ImageLabels:
-            return image_labels(found, request_id=caller.request_id, image_id=record.image_id)
+            return image_labels(found, request_id=caller.request_id, image_id=record.image_id, warnings=warnings)
 
         return answer(await asyncio.to_thread(write))
 

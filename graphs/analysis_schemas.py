@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Literal
 from uuid import UUID
@@ -12,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from graphs.parameters import Prompt
 from graphs.questions import Matches, Shares
-from graphs.schemas import Answer
+from graphs.schemas import Answer, Warnings
 from graphs.segment_schemas import Label
-from pipeline.records import Vectors
+from pipeline.records import AnswerWarning, Vectors
 
 MAX_CONCEPTS = 50
 MAX_INPUTS = 256
@@ -30,16 +31,19 @@ class ImageLabels(Answer):
 
     labels: list[Label]
     regions: list[RegionLabels]
+    warnings: Warnings
 
 
-def image_labels(found: Shares, *, request_id: str, image_id: str) -> ImageLabels:
+def image_labels(found: Shares, *, request_id: str, image_id: str, warnings: Sequence[AnswerWarning]) -> ImageLabels:
     """Write shares of labels down."""
     rows = [
         [Label(label=found.labels[i], confidence=float(row[i])) for i in np.argsort(-row, kind="stable")]
         for row in found.shares
     ]
     regions = [RegionLabels(region_id=number, labels=labels) for number, labels in enumerate(rows[1:])]
-    return ImageLabels(request_id=request_id, image_id=image_id, labels=rows[0], regions=regions)
+    return ImageLabels(
+        request_id=request_id, image_id=image_id, labels=rows[0], regions=regions, warnings=list(warnings)
+    )
 
 
 class ConceptsBody(BaseModel):

@@ -16,6 +16,7 @@ from graphs.event_stream import Followers
 from graphs.feed import Feed, Hub
 from graphs.gallery import Gallery
 from graphs.generations import Generations
+from graphs.image_maker import GENERATE
 from graphs.models import Models
 from graphs.questions import Questions
 from graphs.reactions import Reactions
@@ -24,15 +25,18 @@ from graphs.stages import DESCRIBE, DESCRIBE_REGIONS, RENDER, SEGMENT
 from graphs.together import together
 from graphs.webhook_dispatcher import WebhookDispatcher
 from graphs.workers import SharedImage, TextModelName, Workers, retried
+from pipeline.answer_warnings import warnings_of
 from pipeline.events import Event, StageRetried
-from pipeline.jobs import IdempotencyKey
+from pipeline.jobs import IdempotencyKey, Job
 from pipeline.png_text import read_parameters
 from pipeline.records import (
+    AnswerWarning,
     Computed,
     Description,
     Descriptions,
     Drawings,
     Encoding,
+    GenerationRequest,
     ImageRecord,
     Pixels,
     PointsAndBox,
@@ -110,6 +114,7 @@ class Flow:
         self.webhooks = WebhookDispatcher(store.webhooks, settings.webhooks, public_url=settings.public_url)
         self.generations = Generations(
             settings=settings,
+            profile=profile,
             workers=workers,
             store=store,
             gallery=self.gallery,
@@ -218,6 +223,25 @@ class Flow:
         described = await self._stages.result(DESCRIBE, record, request_id, background=background)
         (description,) = cast(Descriptions, described)
         return description
+
+    async def described(self, record: ImageRecord) -> Description | None:
+        """Return the classes of the whole image, if it was classified before; computes nothing."""
+        kept = await self._stages.kept(DESCRIBE, record)
+        if kept is None:
+            return None
+        (description,) = cast(Descriptions, kept)
+        return description
+
+    def warnings(self, record: ImageRecord, description: Description | None = None) -> tuple[AnswerWarning, ...]:
+        """Return what callers should know of an image, and of what it shows as far as that is known."""
+        made_from = record.request if record.model else None  # an upload was made by another model
+        return warnings_of(self.profile, made_from, description)
+
+    def job_warnings(self, job: Job) -> tuple[AnswerWarning, ...]:
+        """Return what callers should know of the image that a job makes, from what it was asked for."""
+        if job.order.kind != GENERATE:
+            return ()
+        return warnings_of(self.profile, GenerationRequest.from_dict(job.order.request))
 
     async def segment(self, record: ImageRecord, request_id: str) -> Segmentation:
         """Take the image apart."""

@@ -17,12 +17,13 @@ from graphs.image_orders import ImageOrder
 from graphs.job_runner import JobRunner
 from graphs.together import last_of, merged, together
 from graphs.workers import Workers
+from pipeline.answer_warnings import warnings_of
 from pipeline.errors import JobEnded, JobRunning, from_problem
 from pipeline.events import Event
 from pipeline.jobs import ENDED, PREVIEWS, IdempotencyKey, Job, JobOrder, JobState, Submitted
 from pipeline.notices import Notice
-from pipeline.records import Description, GenerationRequest, ImageRecord
-from pipeline.settings import ServiceSettings
+from pipeline.records import AnswerWarning, Description, GenerationRequest, ImageRecord
+from pipeline.settings import Profile, ServiceSettings
 from pipeline.store import Store, new_id
 from pipeline.traces import Traces, here, span
 
@@ -37,6 +38,7 @@ class GeneratedImage:
     request: GenerationRequest
     png: bytes
     description: Description
+    warnings: tuple[AnswerWarning, ...]
     request_id: str  # of the request it was made for
 
 
@@ -53,6 +55,7 @@ class Generations:
         self,
         *,
         settings: ServiceSettings,
+        profile: Profile,
         workers: Workers,
         store: Store,
         gallery: Gallery,
@@ -70,6 +73,7 @@ class Generations:
             max_waiting=settings.admission.max_waiting_jobs,
             max_unfinished=settings.limits.unfinished_jobs,
         )
+        self._profile = profile
         self._store = store
         self._gallery = gallery
         self._feed = feed
@@ -249,11 +253,13 @@ class Generations:
         async with together() as group:
             reading = group.create_task(self._gallery.png(record))
             describing = group.create_task(self._describe(record, job.order.request_id, background))
+        request, description = GenerationRequest.from_dict(job.order.request), describing.result()
         return GeneratedImage(
             record=record,
-            request=GenerationRequest.from_dict(job.order.request),
+            request=request,
             png=reading.result(),
-            description=describing.result(),
+            description=description,
+            warnings=warnings_of(self._profile, request, description),
             request_id=job.order.request_id,
         )
 

@@ -121,12 +121,13 @@ def image_routes(flow: Flow) -> APIRouter:
         )
         page = records[:limit]
         last = page[-1].image_id if len(records) > limit else None
-        return answer(History(images=[StoredImage.of(record) for record in page], next=last))
+        return answer(History(images=[StoredImage.of(record, flow.warnings(record)) for record in page], next=last))
 
     @router.get("/{image_id}", response_model=StoredImage, responses=problems(401, 404, 422, 429))
     async def image(image_id: UUID, caller: AnyCaller) -> Response:
         """Tell how an image was made."""
-        return answer(StoredImage.of(await flow.gallery.find(str(image_id), owner=caller.owner, session="")))
+        record = await flow.gallery.find(str(image_id), owner=caller.owner, session="")
+        return answer(StoredImage.of(record, flow.warnings(record, await flow.described(record))))
 
     @router.get(
         "/{image_id}/content",
@@ -168,7 +169,7 @@ def image_routes(flow: Flow) -> APIRouter:
 async def made(flow: Flow, orders: Sequence[ImageOrder], request: Request, caller: Caller, prefer: str) -> Response:
     """Make images and answer them, their jobs at once, or the events on the way, as the caller prefers."""
     if RESPOND_ASYNC in prefer:
-        jobs = [JobStatus.of(job) for job in await flow.generations.submit(orders)]
+        jobs = [JobStatus.of(job, flow.job_warnings(job)) for job in await flow.generations.submit(orders)]
         accepted = answer(AcceptedJobs(request_id=caller.request_id, jobs=jobs), status_code=202)
         accepted.headers["Preference-Applied"] = RESPOND_ASYNC
         if len(jobs) == 1:
@@ -178,7 +179,7 @@ async def made(flow: Flow, orders: Sequence[ImageOrder], request: Request, calle
     if EVENT_STREAM in request.headers.get("accept", ""):
         answered = await stream(request.scope, _told(flow, orders, caller), as_event)
     else:
-        answered = _created(await flow.generations.make(orders), caller)
+        answered = _created(flow, await flow.generations.make(orders), caller)
     caller.greet(answered)
     return answered
 
@@ -186,11 +187,11 @@ async def made(flow: Flow, orders: Sequence[ImageOrder], request: Request, calle
 async def _told(flow: Flow, orders: Sequence[ImageOrder], caller: Caller) -> AsyncGenerator[Notice | Response, None]:
     async with aclosing(flow.generations.making(orders)) as items:
         async for item in items:
-            yield item if isinstance(item, Notice) else _created(item, caller)
+            yield item if isinstance(item, Notice) else _created(flow, item, caller)
 
 
-def _created(records: Sequence[ImageRecord], caller: Caller) -> Response:
-    images = [StoredImage.of(record) for record in records]
+def _created(flow: Flow, records: Sequence[ImageRecord], caller: Caller) -> Response:
+    images = [StoredImage.of(record, flow.warnings(record)) for record in records]
     created = answer(CreatedImages(request_id=caller.request_id, images=images), status_code=201)
     if len(records) == 1:
         created.headers["Location"] = f"/v1/images/{records[0].image_id}"

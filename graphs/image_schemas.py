@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from graphs.parameters import GenerateBody, NumImages, Parameters, Prompt, Strength
-from graphs.schemas import Answer, JobStatus
-from pipeline.records import GenerationRequest, ImageRecord
+from graphs.schemas import Answer, JobStatus, Warnings
+from pipeline.records import AnswerWarning, GenerationRequest, ImageRecord
 
 MAX_MASK_CHARS = 1_000_000
 
@@ -66,9 +67,10 @@ class StoredImage(BaseModel):
     digest: str = Field(description="SHA-256 over shape and pixels.")
     content: str = Field(description="Where the picture itself is.", examples=["/v1/images/0198…/content"])
     request: GenerationRequest | None = Field(description="What it was made of; of an upload, what its PNG says.")
+    warnings: Warnings
 
     @classmethod
-    def of(cls, record: ImageRecord) -> Self:
+    def of(cls, record: ImageRecord, warnings: Sequence[AnswerWarning]) -> Self:
         return cls(
             image_id=record.image_id,
             created_at=record.created_at,
@@ -77,6 +79,7 @@ class StoredImage(BaseModel):
             digest=record.digest,
             content=f"/v1/images/{record.image_id}/content",
             request=record.request,
+            warnings=list(warnings),
         )
 
 

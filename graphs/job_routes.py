@@ -17,7 +17,7 @@ from graphs.event_routes import EVENT_STREAM, Resume
 from graphs.event_stream import endless_stream
 from graphs.flow import Flow
 from graphs.generations import GeneratedImage
-from pipeline.jobs import JobState
+from pipeline.jobs import Job, JobState
 from pipeline.notices import Notice
 
 PAGE, MAX_PAGE = 20, 100
@@ -27,6 +27,9 @@ RESPOND_ASYNC = "respond-async"  # RFC 7240
 def job_routes(flow: Flow) -> APIRouter:
     """Routes of the jobs a caller owns."""
     router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+    def written(job: Job) -> schemas.JobStatus:
+        return schemas.JobStatus.of(job, flow.job_warnings(job))
 
     @router.get("", response_model=schemas.Jobs, responses=problems(401, 422, 429))
     async def jobs(
@@ -41,12 +44,12 @@ def job_routes(flow: Flow) -> APIRouter:
         )
         page = found[:limit]
         last = page[-1].job_id if len(found) > limit else None
-        return answer(schemas.Jobs(jobs=[schemas.JobStatus.of(job) for job in page], next=last))
+        return answer(schemas.Jobs(jobs=[written(job) for job in page], next=last))
 
     @router.get("/{job_id}", response_model=schemas.JobStatus, responses=problems(401, 404, 422, 429))
     async def job(job_id: UUID, caller: AnyCaller) -> Response:
         """Tell where a job stands."""
-        return answer(schemas.JobStatus.of(await flow.jobs.get(str(job_id), caller.owner)))
+        return answer(written(await flow.jobs.get(str(job_id), caller.owner)))
 
     @router.get(
         "/{job_id}/events",
@@ -65,7 +68,7 @@ def job_routes(flow: Flow) -> APIRouter:
     @router.post("/{job_id}/cancel", response_model=schemas.JobStatus, responses=problems(401, 404, 422, 429))
     async def cancel(job_id: UUID, caller: AnyCaller) -> Response:
         """Stop a job; one that has ended stays as it is."""
-        return answer(schemas.JobStatus.of(await flow.jobs.cancel(str(job_id), caller.owner)))
+        return answer(written(await flow.jobs.cancel(str(job_id), caller.owner)))
 
     @router.post(
         "/{job_id}/retry",
@@ -75,7 +78,7 @@ def job_routes(flow: Flow) -> APIRouter:
     )
     async def retry(job_id: UUID, caller: AnyCaller) -> Response:
         """Begin a job again that failed, was cancelled or is dead."""
-        return answer(schemas.JobStatus.of(await flow.jobs.retry(str(job_id), caller.owner)), status_code=202)
+        return answer(written(await flow.jobs.retry(str(job_id), caller.owner)), status_code=202)
 
     return router
 

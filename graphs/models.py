@@ -58,6 +58,11 @@ class Models:
             raise ModelNotReady(model=model, reason=status.reason)
         return status.fingerprint
 
+    def knows(self, model: ModelName) -> bool:
+        """Whether `fingerprint` answers without asking a replica."""
+        status = self._known.get(model)
+        return status is not None and status.ready
+
     def note(self, model: ModelName, fingerprint: str) -> None:
         """Remember that a result came from other weights than expected: a new version is being rolled out."""
         self._known[model] = replace(self._known[model], fingerprint=fingerprint)

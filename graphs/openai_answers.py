@@ -61,6 +61,7 @@ class OpenAIAnswer:
             quality=self._body.said_quality,
             size=self._size,
             usage=self._usage(len(records)),
+            warnings=list(self._flow.warnings(records[0])),
         )
 
     async def events(
@@ -76,7 +77,8 @@ class OpenAIAnswer:
                 if isinstance(item, list):
                     (record,) = item
                     image, usage = await self._encoded(record), self._usage(1)
-                    yield self._event(f"{kind}.completed", image, usage=usage.model_dump(), image_id=record.image_id)
+                    facts = {"usage": usage.model_dump(), "warnings": self._flow.warnings(record)}
+                    yield self._event(f"{kind}.completed", image, image_id=record.image_id, **facts)
                 elif item.type == STEPPED and self._is_due(item):
                     index, self._previews_sent = self._previews_sent, self._previews_sent + 1
                     yield self._event(f"{kind}.partial_image", await self._preview(item), partial_image_index=index)

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from graphs.parameters import NumImages, Parameters, Prompt, Strength, is_allowed
+from graphs.schemas import Warnings
 from pipeline.errors import InvalidRequest
 from pipeline.records import ImageFormat
 from pipeline.settings import DiffusionSettings
@@ -158,6 +159,7 @@ class ImagesResponse(BaseModel):
     quality: Literal["low", "medium", "high"]
     size: str
     usage: Usage
+    warnings: Warnings
 
 
 class Model(BaseModel):

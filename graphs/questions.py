@@ -32,7 +32,7 @@ class Shares:
     """How labels share an image and each of its n regions: row 0 is the image's, the others the regions'."""
 
     labels: tuple[str, ...]
-    shares: Scores  # (1 + n, labels), each row of sum 1
+    shares: Scores  # (1 + n, labels), each row of sum 1, or less by the share of what is none of them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,19 +95,27 @@ class Questions:
         )
 
     async def classify(
-        self, record: ImageRecord, labels: Sequence[str], templates: Sequence[str], request_id: str
+        self,
+        record: ImageRecord,
+        labels: Sequence[str],
+        templates: Sequence[str],
+        request_id: str,
+        unknown: str | None = None,
     ) -> Shares:
-        """Classify the image and each of its regions by labels of the caller's.
+        """Classify the image and each of its regions by labels.
 
         Args:
             templates: prompts with `{label}` in them, whose vectors are averaged for each label.
+            unknown: a text for what is none of the labels; it takes its share and is not listed.
         """
         words = [label.replace("_", " ") for label in labels]  # as data sets spell them
         texts = [template.replace("{label}", word) for word in words for template in templates]
-        pictures, _, vectors = await self._seen(record, texts, request_id)
-        by_label = ensembled(vectors.reshape(len(labels), len(templates), -1))
-        shares = label_shares(pictures, by_label, self._settings.labelling.logit_scale)
-        return Shares(labels=tuple(labels), shares=shares)
+        none = [] if unknown is None else [unknown]
+        pictures, _, vectors = await self._seen(record, [*texts, *none], request_id)
+        by_label = ensembled(vectors[: len(texts)].reshape(len(labels), len(templates), -1))
+        everything = np.vstack([by_label, vectors[len(texts) :]])
+        shares = label_shares(pictures, everything, self._settings.labelling.logit_scale)
+        return Shares(labels=tuple(labels), shares=shares[:, : len(labels)])
 
     async def find(self, record: ImageRecord, text: str, request_id: str) -> Found:
         """Find the regions that a text names; none if the image doesn't show it."""

@@ -135,7 +135,7 @@ def _origin_routes(flow: Flow) -> APIRouter:
         )
         if RESPOND_ASYNC in prefer:
             (submitted,) = await flow.generations.submit([order])
-            job = schemas.JobStatus.of(submitted)
+            job = schemas.JobStatus.of(submitted, flow.job_warnings(submitted))
             accepted = answer(job, status_code=202)
             accepted.headers.update({"Location": job.url, "Preference-Applied": RESPOND_ASYNC})
             caller.greet(accepted)
@@ -163,6 +163,7 @@ def _origin_routes(flow: Flow) -> APIRouter:
                     masks=[f"region_{i}" for i in range(len(segmentation))], polygons=list(segmentation.polygons)
                 ),
                 image_id=image.image_id,
+                warnings=list(flow.warnings(image, description)),
             )
         )
 
@@ -190,10 +191,15 @@ def _origin_routes(flow: Flow) -> APIRouter:
         """Take an image apart and classify each region on its own."""
         async with together() as group:
             segmenting = group.create_task(flow.segment(image, caller.request_id))
-            describing = group.create_task(flow.describe_regions(image, caller.request_id))
-        regions = schemas.segmented_regions(segmenting.result(), describing.result())
+            describing_regions = group.create_task(flow.describe_regions(image, caller.request_id))
+            describing = group.create_task(flow.describe(image, caller.request_id))
         return answer(
-            schemas.SegmentAnswer(request_id=caller.request_id, segmented_regions=regions, image_id=image.image_id)
+            schemas.SegmentAnswer(
+                request_id=caller.request_id,
+                segmented_regions=schemas.segmented_regions(segmenting.result(), describing_regions.result()),
+                image_id=image.image_id,
+                warnings=list(flow.warnings(image, describing.result())),
+            )
         )
 
     @router.post("/visualize", response_model=schemas.Visualization, responses=_USUAL_PROBLEMS | problems(404))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from binascii import b2a_base64
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from graphs.parameters import Prompt
 from pipeline.jobs import BESIDE, Job, JobState
 from pipeline.records import (
+    AnswerWarning,
     Description,
     Descriptions,
     LabelScore,
@@ -24,6 +26,11 @@ from pipeline.settings import GenerationDefaults, GenerationLimits
 
 if TYPE_CHECKING:
     from graphs.generations import GeneratedImage  # ray comes with it
+
+
+Warnings = Annotated[
+    list[AnswerWarning], Field(description="What to know of this answer; empty if there is nothing to say.")
+]
 
 
 class ImageChoice(BaseModel):
@@ -56,9 +63,10 @@ class JobStatus(BaseModel):
     created_at: datetime
     finished_at: datetime | None
     url: str = Field(examples=["/v1/jobs/0198…"])
+    warnings: Warnings
 
     @classmethod
-    def of(cls, job: Job) -> Self:
+    def of(cls, job: Job, warnings: Sequence[AnswerWarning]) -> Self:
         return cls(
             job_id=job.job_id,
             kind=job.order.kind,
@@ -71,6 +79,7 @@ class JobStatus(BaseModel):
             created_at=job.created_at,
             finished_at=job.finished_at,
             url=f"/v1/jobs/{job.job_id}",
+            warnings=list(warnings),
         )
 
 
@@ -117,6 +126,7 @@ class Generated(Answer):
     width: int
     height: int
     scheduler: Scheduler
+    warnings: Warnings
 
     @classmethod
     def of(cls, made: GeneratedImage) -> Self:
@@ -126,6 +136,7 @@ class Generated(Answer):
             clip_analysis=class_scores(made.description),
             image_id=made.record.image_id,
             **asdict(made.request),
+            warnings=list(made.warnings),
         )
 
 
@@ -139,6 +150,7 @@ class Analysis(Answer):
 
     clip_scores: list[ClassScore]
     segmentation: SegmentationSummary
+    warnings: Warnings
 
 
 class RegionMatch(BaseModel):
@@ -179,6 +191,7 @@ class SegmentAnswer(Answer):
     """The regions of an image, each classified on its own."""
 
     segmented_regions: list[SegmentedRegion]
+    warnings: Warnings
 
 
 class Spotlight(BaseModel):

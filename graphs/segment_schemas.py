@@ -31,7 +31,7 @@ class SegmentFormat(StrEnum):
 
 
 class Label(BaseModel):
-    """A label and its share of the confidence, all labels of a picture sharing 1."""
+    """A label and its share of the confidence: all labels of a picture, and none of them, share 1."""
 
     label: str = Field(examples=["apple"])
     confidence: float = Field(examples=[0.97])

@@ -94,6 +94,23 @@ class StageRunner:
                 result = await self._runs.join(key, lambda: self._run(stage, key, record, request_id, background))
             return await self._labelled(stage, record, result)
 
+    async def kept(self, stage: Stage[Artifact], record: ImageRecord) -> Artifact | None:
+        """Return a stage's result from memory or the store; None where a worker would have to be asked."""
+        below: Stage[Artifact] | None = stage
+        while below is not None:
+            if below.model and not self._models.knows(below.model):
+                return None
+            below = below.builds_on
+        key = await self._key(stage, record)
+        result = self._recent.get(key)
+        if result is not None:
+            return result
+        kept = await asyncio.to_thread(self._kept, key)
+        if kept is None:
+            return None
+        encoded, artifact = kept
+        return self._remember(key, encoded, artifact)
+
     def _reuse(self, source: Source, stage: Stage[Artifact], record: ImageRecord, request_id: str) -> None:
         here().note(source=source)
         self._emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source=source))

@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 
 from pipeline.records import Artifact, Descriptions, Drawings, Segmentation
 
-FORMAT_VERSION = 1  # part of every cache key: bytes of an older form are never read
+FORMAT_VERSION = 2  # part of every cache key: bytes of an older form are never read
 
 _Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -33,7 +33,11 @@ def encode(artifact: Artifact) -> bytes:
             }
             facts: dict[str, Any] = {"size": artifact.size, "polygons": artifact.polygons}
         case Descriptions():
-            arrays = {"vectors": artifact.vectors, "confidences": artifact.confidences}
+            arrays = {
+                "vectors": artifact.vectors,
+                "confidences": artifact.confidences,
+                "unknown": artifact.unknown,
+            }
             facts = {"labels": artifact.labels}
         case Drawings():
             arrays = _pack("pngs", (artifact.overlay, *artifact.spotlights))
@@ -68,6 +72,7 @@ def decode(data: bytes) -> Artifact:
                     vectors=arrays["vectors"],
                     labels=tuple(map(tuple, facts["labels"])),
                     confidences=arrays["confidences"],
+                    unknown=arrays["unknown"],
                 )
             case "Drawings":
                 overlay, *spotlights = _unpack("pngs", arrays)

@@ -193,6 +193,7 @@ class Description:
 
     vector: npt.NDArray[np.float32]  # (d,), unit norm
     top: tuple[LabelScore, ...]  # best first
+    unknown: float  # the softmax share of none of the labels; 0 where the profile has no text for it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,6 +203,7 @@ class Descriptions:
     vectors: Vectors  # (n, d)
     labels: tuple[tuple[str, ...], ...]  # n rows, best label first
     confidences: npt.NDArray[np.float32]  # (n, k)
+    unknown: npt.NDArray[np.float32]  # (n,), see `Description`
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -209,14 +211,20 @@ class Descriptions:
     def part(self, start: int, end: int) -> Descriptions:
         """Those from `start` up to, but without, `end`."""
         own = slice(start, end)
-        return Descriptions(vectors=self.vectors[own], labels=self.labels[own], confidences=self.confidences[own])
+        return Descriptions(
+            vectors=self.vectors[own],
+            labels=self.labels[own],
+            confidences=self.confidences[own],
+            unknown=self.unknown[own],
+        )
 
     def __iter__(self) -> Iterator[Description]:
-        for vector, labels, confidences in zip(self.vectors, self.labels, self.confidences, strict=True):
+        rows = zip(self.vectors, self.labels, self.confidences, self.unknown, strict=True)
+        for vector, labels, confidences, unknown in rows:
             top = tuple(
                 LabelScore(label=label, confidence=float(c)) for label, c in zip(labels, confidences, strict=True)
             )
-            yield Description(vector=vector, top=top)
+            yield Description(vector=vector, top=top, unknown=float(unknown))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,6 +233,22 @@ class Drawings:
 
     overlay: bytes
     spotlights: tuple[bytes, ...]  # one for each region, in the segmentation's order
+
+
+class WarningCode(StrEnum):
+    """What a warning is about."""
+
+    UNKNOWN_WORDS = "unknown_words"  # the prompt has words that the model doesn't know
+    UNKNOWN_PICTURE = "unknown_picture"  # the image resembles nothing that the models were trained on
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerWarning:
+    """What a caller should know of an answer that is given nevertheless."""
+
+    code: WarningCode
+    detail: str  # a sentence
+    words: tuple[str, ...] = ()  # those that aren't known, in their order
 
 
 Artifact = Segmentation | Descriptions | Drawings

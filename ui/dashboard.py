@@ -134,22 +134,24 @@ class Dashboard:
             uploaded = await self._client.in_session(str(visit["session"])).upload(data)
         return visit | {"image_id": uploaded.image_id}
 
-    async def show(self, visit: Visit) -> tuple[Any, str, Any]:
-        """Show the image a browser looks at, and how it was made."""
+    async def show(self, visit: Visit) -> tuple[Any, str, str, Any]:
+        """Show the image a browser looks at, what to know of it, and how it was made."""
         if not visit["image_id"]:
-            return None, "", gr.Button(visible=False)
+            return None, "", "", gr.Button(visible=False)
         async with explained():
             image = await self._client.image(visit["image_id"])
             png = await self._client.content(visit["image_id"])
-        return views.picture(png), views.facts(image), gr.Button(visible=image.request is not None)
+        again = gr.Button(visible=image.request is not None)
+        return views.picture(png), views.warnings(image.warnings), views.facts(image), again
 
-    async def analyze(self, visit: Visit) -> tuple[Any, Any]:
-        """Fill the classes."""
+    async def analyze(self, visit: Visit) -> tuple[Any, Any, Any]:
+        """Fill the classes, and what to know of them."""
         if not visit["image_id"]:
-            return None, None
+            return None, None, ""
         async with explained():
-            scores = views.classes(await self._client.analysis(visit["image_id"]))
-        return scores, scores
+            analysis = await self._client.analysis(visit["image_id"])
+        scores = views.classes(analysis)
+        return scores, scores, views.warnings(analysis.warnings)
 
     async def probe(self, visit: Visit, text: str) -> tuple[Any, Any]:
         """Fill the matches of a text."""

@@ -33,6 +33,7 @@ class Making:
     upload: Any
     bar: Any
     picture: Any
+    warnings: Any
     made_from: Any
     again: Any
 
@@ -96,6 +97,7 @@ def _lay_out_making() -> Making:
         picture=gr.Image(
             label="Image", interactive=False, height=HEIGHT, elem_id="picture", buttons=["download", "fullscreen"]
         ),
+        warnings=gr.HTML(padding=False, elem_id="warnings"),
         made_from=gr.HTML(padding=False),
         again=gr.Button("Use these parameters again", size="sm", visible=False),
     )
@@ -140,9 +142,9 @@ def _wire(
 
     def understand(after: Callable[..., Any]) -> None:
         """Fill everything there is to know of the image one looks at."""
-        after(dashboard.show, visit, [making.picture, making.made_from, making.again], **silent())
+        after(dashboard.show, visit, [making.picture, making.warnings, making.made_from, making.again], **silent())
         after(dashboard.visualize, visit, knowing.pictures, **shown())
-        after(dashboard.analyze, visit, knowing.classes, **shown())
+        after(dashboard.analyze, visit, [*knowing.classes, making.warnings], **shown())
         after(dashboard.segment, visit, knowing.segments, **shown())
         after(dashboard.forget_probe, None, knowing.matches, **silent())
 

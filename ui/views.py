@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from ai_pipeline_client import About, Analysis, Concepts, Segment, Spotlight
+from ai_pipeline_client import About, Analysis, AnswerWarning, Concepts, Segment, Spotlight
 from ai_pipeline_client import Image as StoredImage
 
 MASK_OPACITY = 0.5
@@ -72,6 +72,11 @@ def facts(image: StoredImage) -> str:
         chips.insert(0, f"without {request.negative_prompt}")
     spans = " ".join(f"<span>{escape(chip)}</span>" for chip in chips)
     return f'<div class="facts"><b>{escape(request.prompt)}</b> {spans}</div>'
+
+
+def warnings(said: Sequence[AnswerWarning]) -> str:
+    """Say what to know of an image; nothing if there is nothing to say."""
+    return "".join(f'<div class="warning" role="alert">{escape(warning.detail)}</div>' for warning in said)
 
 
 def status(about: About) -> str:

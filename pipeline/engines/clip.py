@@ -68,21 +68,25 @@ class ClipEngine:
     def describe(self, pictures: Sequence[Pixels], labelling: Labelling) -> Descriptions:
         """Describe pictures by their vectors and best labels, all in one batch.
 
-        Confidences are the softmax of `logit_scale` × cosine over all labels (arXiv:2103.00020, section 3.1).
+        Confidences are the softmax of `logit_scale` × cosine over all labels (arXiv:2103.00020, section 3.1), and over
+        the text for what is none of them, where there is one.
 
         Args:
             pictures: n arrays (h, w, 3) uint8 RGB, of any sizes.
-            labelling: the labels, their prompt and how many to keep.
+            labelling: the labels, their prompt, what stands for none of them, and how many to keep.
         """
         labels = labelling.names
-        matrix = self._label_matrix(labels, labelling.template)  # (labels, d)
+        matrix = self._label_matrix(labels, labelling.template, labelling.unknown)  # (labels, or one more, d)
         vectors = self._encode_pictures(pictures) if pictures else self._no_vectors()
-        scores = (labelling.logit_scale * torch.from_numpy(vectors @ matrix.T)).softmax(dim=1)  # (n, labels)
-        confidences, best = scores.topk(min(labelling.top_k, len(labels)), dim=1)  # (n, k)
+        scores = (labelling.logit_scale * torch.from_numpy(vectors @ matrix.T)).softmax(
+            dim=1
+        )  # (n, labels or one more)
+        confidences, best = scores[:, : len(labels)].topk(min(labelling.top_k, len(labels)), dim=1)  # (n, k)
         return Descriptions(
             vectors=_read_only(vectors),
             labels=tuple(tuple(labels[i] for i in row) for row in best.tolist()),
             confidences=_read_only(confidences.numpy()),
+            unknown=_read_only(scores[:, len(labels) :].sum(dim=1).numpy()),
         )
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
@@ -106,9 +110,16 @@ class ClipEngine:
         counts: list[int] = (self._tokenize(list(texts)) != 0).sum(dim=1).tolist()
         return counts
 
-    def _encode_labels(self, labels: tuple[str, ...], template: str) -> Vectors:
-        """Encode the prompts of labels as (labels, d); the data sets' underscores are spaces to the model."""
-        return self._compute_texts([template.format(label=label.replace("_", " ")) for label in labels])
+    def _encode_labels(self, labels: tuple[str, ...], template: str, unknown: str | None) -> Vectors:
+        """Encode the prompts of labels, and the text for none of them last, if there is one.
+
+        The data sets' underscores are spaces to the model.
+
+        Returns:
+            (labels, d), or a row more.
+        """
+        prompts = [template.format(label=label.replace("_", " ")) for label in labels]
+        return self._compute_texts(prompts if unknown is None else [*prompts, unknown])
 
     @torch.inference_mode()
     def _compute_texts(self, texts: Sequence[str]) -> Vectors:

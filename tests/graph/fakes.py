@@ -45,6 +45,7 @@ class FakeWorkers:
         self.gate.set()
         self.model = "weights-1"
         self.reason = ""  # why no model is ready
+        self.unknown = 0.0  # the share of none of the labels in every picture
 
     async def generate(
         self, request: GenerationRequest, owner: str, source: SharedImage | None = None, previews: bool = False
@@ -73,6 +74,7 @@ class FakeWorkers:
                 vectors=np.eye(n, DIMENSIONS, dtype=np.float32),
                 labels=tuple(LABELS[i : i + 5] for i in range(n)),
                 confidences=np.full((n, 5), 0.2, np.float32),
+                unknown=np.full(n, self.unknown, np.float32),
             ),
             model=self.model,
         )

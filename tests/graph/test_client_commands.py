@@ -76,6 +76,19 @@ async def test_an_image_is_made_elsewhere_with_previews_on_the_way(url, bench, t
     assert f"Seed 3. Results in {folder}" in said
 
 
+async def test_what_the_models_do_not_know_is_said_beside_the_results(url, bench, tmp_path):
+    bench.workers.unknown = 0.9
+    out = tmp_path / "out"
+    code, said = await command("generate", "a dog", "--steps", "2", "--server", url, "--out", str(out))
+    assert code == 0, said
+    (folder,) = out.iterdir()
+    words, picture = json.loads((folder / "result.json").read_text())["warnings"]
+    assert '"dog"' in words
+    assert "90% unknown" in picture
+    assert words in said
+    assert picture in said
+
+
 async def test_several_images_have_a_folder_each(url, bench, tmp_path):
     out = tmp_path / "out"
     code, said = await command("generate", "pear", "--n", "2", "--seed", "8", "--server", url, "--out", str(out))

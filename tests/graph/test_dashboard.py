@@ -61,8 +61,9 @@ async def test_an_image_takes_shape_step_by_step_and_is_what_one_looks_at_then(d
     assert [f"Step {step} of 3" in bar for step, bar in enumerate(bars)] == [False, True, True, True, False]
     assert "3 steps in" in bars[-1]
     assert [picture.size for picture in seen] == [(64, 64)] * 4
-    shown, said, again = await dashboard.show(visit)
+    shown, warnings, said, again = await dashboard.show(visit)
     assert shown == seen[-1]
+    assert warnings == ""
     assert "seed 3" in said
     assert again.visible
     assert (await dashboard.use_again(visit))[:4] == ["pear", "", 3, 3]
@@ -73,8 +74,9 @@ async def test_an_image_takes_shape_step_by_step_and_is_what_one_looks_at_then(d
 
 async def test_everything_about_an_image_is_filled_in(dashboard):
     *_, (_, _, visit) = [shown async for shown in generating(dashboard)]
-    scores, _ = await dashboard.analyze(visit)
+    scores, _, warnings = await dashboard.analyze(visit)
     assert len(scores) == 5
+    assert warnings == ""
     assert list(scores) == ["class", "confidence, %"]  # as the plot names them
     table, rows = await dashboard.segment(visit)
     assert list(table["class"]) == ["apple", "plate"]
@@ -85,6 +87,17 @@ async def test_everything_about_an_image_is_filled_in(dashboard):
     assert [caption for _, caption in spotlights] == ["ID: 0 (apple)", "ID: 1 (plate)"]
     _, matches = await dashboard.probe(visit, "metal")
     assert list(matches["what"]) == ["whole image", "ID: 0 (apple)", "ID: 1 (plate)"]
+
+
+async def test_what_the_models_do_not_know_is_said_under_the_image(dashboard, bench):
+    bench.workers.unknown = 0.9
+    *_, (_, _, visit) = [shown async for shown in generating(dashboard, prompt="a <b>dog</b>")]
+    _, said_at_once, _, _ = await dashboard.show(visit)
+    _, _, said_later = await dashboard.analyze(visit)
+    for said in (said_at_once, said_later):
+        assert "&quot;dog&quot;" in said
+        assert "<b>" not in said
+    assert "90% unknown" in said_later
 
 
 @pytest.mark.filterwarnings("ignore:The value passed into gr.Dropdown")  # Gradio's, where no event is going on

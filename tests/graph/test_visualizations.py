@@ -21,6 +21,7 @@ def found_of(name: bytes):
         vectors=np.zeros((2, 1), np.float32),
         labels=(("apple",), ("plate",)),
         confidences=np.ones((2, 1), np.float32),
+        unknown=np.zeros(2, np.float32),
     )
     return segmentation_of([mask, ~mask]), regions, Drawings(overlay=name, spotlights=(b"1", b"2"))
 

@@ -19,6 +19,7 @@ def described(n: int, k: int = 2) -> Descriptions:
         vectors=np.eye(n, 4, dtype=np.float32),
         labels=tuple((f"é{i}", "plate")[:k] for i in range(n)),
         confidences=np.full((n, k), 0.25, np.float32),
+        unknown=np.full(n, 0.25, np.float32),
     )
 
 

@@ -39,6 +39,21 @@ def test_confidences_of_all_labels_sum_to_one_best_first(engine):
     assert all(sorted(row) == sorted(CIFAR100) for row in described.labels)
 
 
+def test_what_is_none_of_the_labels_takes_its_share_and_is_not_listed(engine):
+    labels = ("apple", "plate", "castle")
+    plain = engine.describe([draw_shapes(), draw_held_out(1)], Labelling(labels=labels))
+    asked = engine.describe([draw_shapes(), draw_held_out(1)], Labelling(labels=labels, unknown="something unknown"))
+
+    assert plain.unknown.tolist() == [0, 0]
+    assert (asked.unknown > 0).all()
+    assert asked.confidences.sum(axis=1) + asked.unknown == pytest.approx(np.ones(2), abs=1e-5)
+    assert asked.labels == plain.labels
+    shares = plain.confidences * (1 - asked.unknown[:, None])  # among the labels nothing changes
+    assert asked.confidences == pytest.approx(shares, abs=1e-5)
+    assert [description.unknown for description in asked] == pytest.approx(asked.unknown.tolist())
+    assert asked.part(1, 2).unknown.tolist() == asked.unknown[1:].tolist()
+
+
 def test_the_top_labels_are_the_profiles_and_keep_their_spelling(engine):
     labelling = Labelling(labels=("maple_tree", "apple", "plate"), top_k=2)
     described = engine.describe([draw_shapes()], labelling)

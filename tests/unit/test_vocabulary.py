@@ -49,7 +49,7 @@ def test_a_plural_leads_to_a_known_singular(word, singular):
 
 
 def test_the_profile_mini_has_the_words_of_training():
-    assert MINI == list_words(), "run `python -m training.vocabulary` and put its list into configs/mini.yaml"
+    assert list_words() == MINI, "run `python -m training.vocabulary` and put its list into configs/mini.yaml"
 
 
 def test_every_caption_is_made_of_known_words():

@@ -1,0 +1,51 @@
+"""What callers should know of an answer that they get nevertheless."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pipeline.records import AnswerWarning, Description, GenerationRequest, WarningCode
+from pipeline.settings import Profile
+from pipeline.vocabulary import known_singular, unknown_words
+
+MAX_NAMED = 10  # words in a sentence; all of them stand in the warning's `words`
+
+
+def warnings_of(
+    profile: Profile, request: GenerationRequest | None, description: Description | None = None
+) -> tuple[AnswerWarning, ...]:
+    """Return the warnings of an image, each of its own code.
+
+    Args:
+        request: what the image is made from by the profile's model; None for a picture from outside.
+        description: what the image shows, as far as that is known.
+    """
+    return (*_of_request(profile, request), *_of_description(profile, description))
+
+
+def _of_request(profile: Profile, request: GenerationRequest | None) -> Iterator[AnswerWarning]:
+    vocabulary = profile.diffusion.vocabulary
+    if request is None or vocabulary is None:
+        return
+    words = unknown_words(f"{request.prompt}\n{request.negative_prompt}", vocabulary)
+    if words:
+        yield AnswerWarning(code=WarningCode.UNKNOWN_WORDS, detail=_say_unknown(words, vocabulary), words=words)
+
+
+def _of_description(profile: Profile, description: Description | None) -> Iterator[AnswerWarning]:
+    if description is None or description.unknown <= profile.clip.labelling.max_unknown:
+        return
+    yield AnswerWarning(
+        code=WarningCode.UNKNOWN_PICTURE,
+        detail=f"The image resembles nothing that the models were trained on ({description.unknown:.0%} unknown): "
+        "its classes and regions may mean nothing.",
+    )
+
+
+def _say_unknown(words: Sequence[str], vocabulary: Sequence[str]) -> str:
+    named = ", ".join(f'"{word}"' for word in words[:MAX_NAMED])
+    more = f" and {len(words) - MAX_NAMED} more" if len(words) > MAX_NAMED else ""
+    singulars = {word: known_singular(word, vocabulary) for word in words[:MAX_NAMED]}
+    hints = [f'"{singular}" instead of "{word}"' for word, singular in singulars.items() if singular]
+    hint = f" Try {', '.join(hints)}." if hints else ""
+    return f"The model does not know {named}{more}: the image may show something else.{hint}"
