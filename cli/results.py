@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cli.picture import show_picture
+
 TOP = 5  # classes of a picture
 
 Scores = Sequence[tuple[str, float]]  # labels with their confidence, 0 to 1, best first
@@ -50,8 +52,9 @@ def progress_bars(console: Console) -> Progress:
 
 
 def present(result: Result, folder: Path, console: Console) -> None:
-    """Write a folder; print what the image shows."""
+    """Write a folder; print the image where the console can, what it shows, and where the files are."""
     _write(result, folder)
+    show_picture(result.image, console)
     console.print(_classes(result))
     console.print(_regions(result))
     for warning in result.warnings:
