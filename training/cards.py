@@ -34,7 +34,7 @@ license: agpl-3.0
 
 ## Training
 
-`python -m training.train {name}`, and `--onward` where a stage has the name of an earlier one. A stage without a remark
+`python -m training.train {name}`, and `--fine-tune` where a stage has the name of an earlier one. A stage without a remark
 gives the same weights again on the same machine. Minutes are wall time; these machines had other work too.
 
 | stage | steps | pictures in a batch | learning rate | seed | minutes | device | remark |

@@ -68,15 +68,25 @@ def place(drawing: Drawing, x: float, bottom: float, side: int, *, grounded: boo
     return Placed(drawing, corner_x, corner_y, grounded and KINDS[drawing.kind].stands)
 
 
-def arrange(orders: Sequence[Order], relation: str | None, rng: Random, side: int, light: int) -> list[Placed]:
+def arrange(
+    orders: Sequence[Order],
+    relation: str | None,
+    rng: Random,
+    side: int,
+    light: int,
+    length: tuple[float, float] = ALONE,
+) -> list[Placed]:
     """Draw and place one to three things, the first in the relation to the second, the third beside them.
+
+    Args:
+        length: of the longer side of an only thing, at least and at most, as a share of the picture's.
 
     Raises:
         ValueError: the second offers no place for the relation.
     """
     frame = Frame(0.02 * side, 0.98 * side, side)
     if len(orders) == 1 or relation is None:
-        return [place_alone(orders[0], rng, side, light)]
+        return [place_alone(orders[0], rng, side, light, length)]
     if relation in ("left of", "right of"):
         return place_in_row(orders, relation, rng, frame, light)
     third: list[Placed] = []
@@ -93,9 +103,9 @@ def arrange(orders: Sequence[Order], relation: str | None, rng: Random, side: in
     return [*pairs[relation](orders[0], orders[1], rng, frame, light), *third]
 
 
-def place_alone(order: Order, rng: Random, side: int, light: int) -> Placed:
+def place_alone(order: Order, rng: Random, side: int, light: int, length: tuple[float, float]) -> Placed:
     """Place an only thing, drawn large, anywhere it fits."""
-    size = rng.uniform(*ALONE) * side
+    size = rng.uniform(*length) * side
     drawing = order.draw(size, size, light)
     left, top, right, bottom = drawing.bounds
     reach_x, reach_y = (side - (right - left)) / 2, (side - (bottom - top)) / 2

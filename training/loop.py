@@ -1,7 +1,8 @@
 """One training loop for all models: seeded, resumable, with a progress bar.
 
 What a step does follows from the seed and the step's number alone, so a run that was broken off and resumed ends with
-the same weights as one that wasn't.
+the same weights as one that wasn't. A recipe with `minutes` follows the wall clock instead: how many steps it takes,
+and how fast the learning rate falls, depends on the machine.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch import nn
 
 CHECKPOINT_EVERY_S = 120.0
@@ -32,8 +41,9 @@ Loss = Callable[[int, np.random.Generator], torch.Tensor]
 class Recipe:
     """How to train."""
 
-    steps: int
+    steps: int  # all of them; at least so many where there are minutes
     learning_rate: float
+    minutes: float | None = None  # of training by the wall clock; None: `steps` alone decide
     warmup: int = 100  # steps
     final_rate: float = 0.02  # share of the learning rate at the end of its cosine
     weight_decay: float = 0.01
@@ -44,11 +54,21 @@ class Recipe:
 
 
 class Run:
-    """A model on its way: weights, optimizer, averaged weights and the step they stand at."""
+    """A model on its way: weights, optimizer, averaged weights and the step they stand at.
 
-    def __init__(self, model: nn.Module, recipe: Recipe, checkpoint: Path | None) -> None:
+    Args:
+        model: trained in place.
+        recipe: how to train.
+        checkpoint: a file to resume from and to write to; None for none.
+        now: a clock in seconds.
+    """
+
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, checkpoint: Path | None, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self.model = model
         self.recipe = recipe
+        self._now = now
         self.step = 0
         self.seconds = 0.0  # of training, over all of its parts
         self.losses: list[float] = []  # of the steps since it was made
@@ -70,18 +90,33 @@ class Run:
             words: what the progress bar says.
         """
         self.model.train()
-        saved = time.monotonic()
-        with _bar(words, self.recipe.steps) as show:
-            while self.step < self.recipe.steps:
-                started = time.monotonic()
+        saved = started = self._now()
+        earlier = self.seconds
+        with _bar(words, self.recipe) as show:
+            while not self.is_over:
                 loss = self._advance(loss_of)
-                self.seconds += time.monotonic() - started
+                self.seconds = earlier + self._now() - started
                 self.losses.append(loss)
-                show(self.step, loss)
-                if time.monotonic() - saved > CHECKPOINT_EVERY_S:
+                show(self, loss)
+                if self._now() - saved > CHECKPOINT_EVERY_S:
                     self.save()
-                    saved = time.monotonic()
+                    saved = self._now()
         self.save()
+
+    @property
+    def progress(self) -> float:
+        """How much of the recipe is done, from 0 to 1."""
+        recipe = self.recipe
+        by_steps = self.step / recipe.steps if recipe.steps else 1.0
+        if recipe.minutes is None:
+            return min(1.0, by_steps)
+        by_time = self.seconds / (60 * recipe.minutes) if recipe.minutes > 0 else 1.0
+        return min(1.0, by_steps, by_time)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the recipe is done."""
+        return self.progress >= 1
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -136,7 +171,7 @@ class Run:
 
     def _rate(self) -> float:
         recipe = self.recipe
-        cosine = 0.5 * (1 + math.cos(math.pi * self.step / recipe.steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * self.progress))
         warm = min(1.0, (self.step + 1) / recipe.warmup)
         return recipe.learning_rate * warm * (recipe.final_rate + (1 - recipe.final_rate) * cosine)
 
@@ -177,15 +212,18 @@ def _copy(source: list[torch.Tensor], target: list[Any]) -> None:
 
 
 @contextmanager
-def _bar(words: str, steps: int) -> Iterator[Callable[[int, float], None]]:
-    columns = (TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+def _bar(words: str, recipe: Recipe) -> Iterator[Callable[[Run, float], None]]:
+    count = MofNCompleteColumn() if recipe.minutes is None else TaskProgressColumn()
+    columns = (TextColumn("{task.description:<32}"), BarColumn(), count, TimeElapsedColumn(), TimeRemainingColumn())
+    total = recipe.steps if recipe.minutes is None else 1.0
     smooth = math.nan
-    with Progress(*columns, TimeRemainingColumn()) as progress:
-        task = progress.add_task(words, total=steps)
+    with Progress(*columns) as progress:
+        task = progress.add_task(words, total=total)
 
-        def show(step: int, loss: float) -> None:
+        def show(run: Run, loss: float) -> None:
             nonlocal smooth
             smooth = loss if math.isnan(smooth) else SMOOTHING * smooth + (1 - SMOOTHING) * loss
-            progress.update(task, completed=step, description=f"{words}, loss {smooth:.4f}")
+            done = run.step if recipe.minutes is None else run.progress
+            progress.update(task, completed=done, description=f"{words}, loss {smooth:.4f}")
 
         yield show

@@ -19,7 +19,7 @@ from pipeline.records import Pixels
 from training.backgrounds import Background, choose_background, paint_background
 from training.captions import Facts, write_caption
 from training.casting import cast_scene
-from training.layouts import RELATIONS, Order, Placed, arrange
+from training.layouts import ALONE, RELATIONS, Order, Placed, arrange
 from training.pen import RGB, Tile
 from training.splits import Combination, Split
 from training.things import COLOURS, KINDS
@@ -135,12 +135,21 @@ def compose(
 
 
 def build(
-    pairs: Sequence[tuple[str, str]], relation: str | None, rng: Random, side: int, background: Background | None = None
+    pairs: Sequence[tuple[str, str]],
+    relation: str | None,
+    rng: Random,
+    side: int,
+    background: Background | None = None,
+    length: tuple[float, float] = ALONE,
 ) -> Scene:
-    """Draw, place, paint and describe."""
+    """Draw, place, paint and describe.
+
+    Args:
+        length: of the longer side of an only thing, at least and at most, as a share of the picture's.
+    """
     light = rng.choice((-1, 1))
     orders = [Order(kind, colour, rng.getrandbits(64)) for kind, colour in pairs]
-    placed = arrange(orders, relation, rng, side, light)
+    placed = arrange(orders, relation, rng, side, light, length)
     behind = Random(rng.getrandbits(64))  # what is left of `rng` mustn't depend on how the background was found
     feet = [p.box[3] for p in placed if KINDS[p.drawing.kind].stands]
     horizon = min([0.72, *(foot / side - 0.08 for foot in feet)]) * behind.uniform(0.8, 1.0)

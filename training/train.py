@@ -1,7 +1,7 @@
 """Train the miniature models: `python -m training.train {clip,diffusion,sam2,all}`.
 
 What is broken off goes on where it stood when it is called again: scenes and checkpoints are kept in `.training/`. Each
-model is then measured, and its card says how it was made and how good it is. `--onward` trains the models in `--out`
+model is then measured, and its card says how it was made and how good it is. `--fine-tune` trains the models in `--out`
 further, in an order of scenes that follows from their weights; what comes of it is better or it isn't: compare the
 figures before you commit it.
 """
@@ -27,7 +27,7 @@ from training.loop import Recipe, Run
 from training.measures import tabulate
 
 SCENES = 60_000
-ONWARD_RATE = 0.6  # share of the learning rate when trained weights go on
+FINE_TUNE_RATE = 0.6  # share of the learning rate when trained weights go on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,29 +38,29 @@ class Order:
     work: Path  # for scenes
     max_steps: int | None
     scenes: int
-    onward: bool
+    fine_tune: bool
 
     @property
     def start(self) -> Path | None:
         """The folder whose weights are the start, if they are."""
-        return self.folder if self.onward else None
+        return self.folder if self.fine_tune else None
 
     @cached_property
     def checkpoints(self) -> Path:
         """The folder for them: trained weights that go on have one of their own."""
-        return self.work / f"onward-{weights.fingerprint(self.folder)}" if self.onward else self.work
+        return self.work / f"fine-tune-{weights.fingerprint(self.folder)}" if self.fine_tune else self.work
 
     def adapt(self, recipe: Recipe) -> Recipe:
         """The recipe with no more steps than were asked for; slower, and from another seed, where weights go on."""
         recipe = replace(recipe, steps=min(recipe.steps, self.max_steps or recipe.steps))
-        if self.onward:
+        if self.fine_tune:
             seed = zlib.crc32(self.checkpoints.name.encode())
-            recipe = replace(recipe, learning_rate=recipe.learning_rate * ONWARD_RATE, seed=seed)
+            recipe = replace(recipe, learning_rate=recipe.learning_rate * FINE_TUNE_RATE, seed=seed)
         return recipe
 
     def note(self, stages: Mapping[str, tuple[Run, int]]) -> None:
         """Write down how the model was trained."""
-        write_provenance(self.folder, stages, append=self.onward)
+        write_provenance(self.folder, stages, append=self.fine_tune)
 
     def load_scenes(self) -> Scenes:
         """The scenes that CLIP and SAM2 learn from."""
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--max-steps", type=int, help="of each stage")
     parser.add_argument("--scenes", type=int, default=SCENES, help="drawn for training")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--onward", action="store_true", help="start from the weights in --out")
+    parser.add_argument("--fine-tune", action="store_true", help="start from the weights in --out")
     parser.add_argument("--unmeasured", action="store_true", help="write no card")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -87,7 +87,7 @@ def main() -> None:
                 work=arguments.work,
                 max_steps=arguments.max_steps,
                 scenes=arguments.scenes,
-                onward=arguments.onward,
+                fine_tune=arguments.fine_tune,
             )
         )
         for file in (arguments.out / name).rglob("*.safetensors"):
@@ -100,9 +100,10 @@ def main() -> None:
 
 def make_clip(order: Order) -> None:
     """Train CLIP and save it."""
-    from training.train_clip import FULL_RECIPE, PICTURES, save_clip, train_clip
+    from training.train_clip import FULL_RECIPE, PICTURES, Material, save_clip, train_clip
 
-    run = train_clip(order.load_scenes(), order.adapt(FULL_RECIPE), order.checkpoints / "clip.pt", order.start)
+    materials = [Material(scenes=order.load_scenes(), share=1.0)]
+    run = train_clip(materials, order.adapt(FULL_RECIPE), order.checkpoints / "clip.pt", order.start)
     save_clip(run, order.folder)
     order.note({"CLIP": (run, PICTURES)})
 
@@ -123,7 +124,7 @@ def make_sam2(order: Order) -> None:
     """Train SAM2 and save it."""
     from training.train_sam2 import FULL_STAGES, PICTURES, save_sam2, train_sam2
 
-    planned = FULL_STAGES[-1:] if order.onward else FULL_STAGES
+    planned = FULL_STAGES[-1:] if order.fine_tune else FULL_STAGES
     stages = tuple(replace(stage, recipe=order.adapt(stage.recipe)) for stage in planned)
     runs = train_sam2(order.load_scenes(), stages, order.checkpoints, order.start)
     save_sam2(runs[-1], order.folder)

@@ -28,6 +28,7 @@ from training import train_text, train_vae
 from training.dataset import KIND_NAMES, SIDE, Choice, Scenes, load_scenes
 from training.diffusion_parts import MODEL_INDEX, build_scheduler, build_unet, write_tokenizer
 from training.loop import Recipe, Run
+from training.precision import mixed_precision
 from training.train_text import draw_captions, tokenize
 from training.train_vae import Latents, load_latents
 
@@ -183,7 +184,7 @@ def train_denoiser(
         timesteps = torch.from_numpy(rng.integers(num_timesteps, size=BATCH))
         noised = scheduler.add_noise(clean, noise, timesteps).to(device)
         wanted = scheduler.get_velocity(clean, noise, timesteps).to(device)
-        with torch.autocast(noised.device.type, torch.bfloat16):
+        with mixed_precision(noised.device):
             predicted = model(noised, timesteps.to(device), tokenize(tokenizer, captions, device))
         return functional.mse_loss(predicted.float(), wanted)
 
@@ -218,13 +219,23 @@ def save_diffusion(diffusion: Diffusion, folder: Path) -> None:
     """Write the averaged weights as a StableDiffusionPipeline folder, in half precision."""
     vae = diffusion.vae
     vae.register_to_config(scaling_factor=diffusion.scaling)
-    parts = {"vae": vae, "unet": diffusion.model.unet, "text_encoder": diffusion.model.text_encoder}
-    for name, part in parts.items():
-        halved = copy.deepcopy(part).to(torch.half, memory_format=torch.contiguous_format)
-        halved.save_pretrained(folder / name, safe_serialization=True)
-        config = folder / name / "config.json"  # which would tell from where the weights were loaded
-        facts = {key: value for key, value in json.loads(config.read_text()).items() if key != "_name_or_path"}
-        config.write_text(json.dumps(facts, indent=2) + "\n")
+    save_part(vae, folder / "vae")
+    save_part(diffusion.model.unet, folder / "unet")
+    save_part(diffusion.model.text_encoder, folder / "text_encoder")
+    save_rest(folder)
+
+
+def save_part(part: Any, folder: Path) -> None:
+    """Write a model of diffusers or transformers in half precision."""
+    halved = copy.deepcopy(part).to(torch.half, memory_format=torch.contiguous_format)
+    halved.save_pretrained(folder, safe_serialization=True)
+    config = folder / "config.json"  # which would tell from where the weights were loaded
+    facts = {key: value for key, value in json.loads(config.read_text()).items() if key != "_name_or_path"}
+    config.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def save_rest(folder: Path) -> None:
+    """Write what a pipeline folder needs besides weights: tokenizer, scheduler and index."""
     write_short_tokenizer(folder / "tokenizer")
     build_scheduler().save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n")

@@ -8,6 +8,7 @@ each of them is. It starts with small pictures and ends with the size it is serv
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pipeline.engines.device import pick_device
 from pipeline.engines.sam2_model import CONFIG_FILE, IMAGE_PARTS, WEIGHTS_FILE
 from training.dataset import Scenes
 from training.loop import Recipe, Run
+from training.precision import mixed_precision
 from training.prompts import Prompts, draw_prompts
 from training.trainable_sam2 import ARCHITECTURE, LOUDNESS, TrainableSam2, prepare
 
@@ -78,7 +80,7 @@ def train_stage(run: Run, stage: Stage, scenes: Scenes, device: torch.device) ->
         prompts = draw_prompts(scenes, PICTURES, POINTS, stage.side, rng)
         points = torch.from_numpy(prompts.points).to(device)
         boxes = torch.from_numpy(prompts.boxes).to(device) if rng.random() < BOXES else None
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             answers = run.model(prepare(prompts.pictures, device), points, boxes)
         truth = torch.from_numpy(prompts.truth).to(device).flatten(0, 1).float()
         coarse = resize(truth, answers.kin.shape[-1])[:, None]
@@ -143,10 +145,20 @@ def loss_of_dense(dense: torch.Tensor, prompts: Prompts) -> torch.Tensor:
             boxed = np.stack(np.broadcast_arrays(left[None], right[None], above[:, None], below[:, None]))
             distances[i] = np.where(owners[i] == number, boxed / side, distances[i])
     is_thing = torch.from_numpy(owners > 0).to(dense.device)
-    wanted = torch.from_numpy(distances).to(dense.device)
-    boxes = (dense[:, 1:].sigmoid() - wanted).abs().mean(1)
+    return loss_of_cells(dense, is_thing, torch.from_numpy(distances).to(dense.device))
+
+
+def loss_of_cells(dense: torch.Tensor, is_thing: torch.Tensor, distances: torch.Tensor) -> torch.Tensor:
+    """The head's loss against its targets.
+
+    Args:
+        dense: (n, 5, h, w), the head's logits.
+        is_thing: (n, h, w) bool.
+        distances: (n, 4, h, w) to the sides of the thing's box, as shares of the image's side.
+    """
+    boxes = (dense[:, 1:].sigmoid() - distances).abs().mean(1)
     known = functional.binary_cross_entropy_with_logits(dense[:, 0], is_thing.float())
-    return known + 4 * boxes[is_thing].sum() / is_thing.sum().clamp(min=1)
+    return known + 4 * (boxes * is_thing).sum() / is_thing.sum().clamp(min=1)
 
 
 def resize(maps: torch.Tensor, side: int) -> torch.Tensor:
@@ -161,10 +173,15 @@ def resize(maps: torch.Tensor, side: int) -> torch.Tensor:
 
 def save_sam2(run: Run, folder: Path) -> None:
     """Write the averaged weights as a folder the engine reads, in half precision, without the memory for videos."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_FILE).write_text(json.dumps(ARCHITECTURE, indent=2) + "\n")
     prefix = "sam2."
     with run.averaged():
         state = {name.removeprefix(prefix): value for name, value in run.model.state_dict().items()}
-        kept = {name: t.half().cpu().contiguous() for name, t in state.items() if name.startswith(IMAGE_PARTS)}
+        save_state(state, folder)
+
+
+def save_state(state: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Write ultralytics' weights by their names, and the architecture, as a folder the engine reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).write_text(json.dumps(ARCHITECTURE, indent=2) + "\n")
+    kept = {name: t.half().cpu().contiguous() for name, t in state.items() if name.startswith(IMAGE_PARTS)}
     save_file(kept, folder / WEIGHTS_FILE)

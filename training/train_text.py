@@ -56,29 +56,32 @@ def train_text(sets: Sequence[Scenes], tokenizer: Any, recipe: Recipe, checkpoin
             kinds.append(scenes.kinds[chosen])
             colours.append(scenes.colours[chosen])
         kind_logits, colour_logits = reader(tokenize(tokenizer, captions, device))
-        return loss_of_reading(kind_logits, colour_logits, np.concatenate(kinds), np.concatenate(colours))
+        shown = (torch.from_numpy(np.concatenate(part)).long().to(device) for part in (kinds, colours))
+        return loss_of_reading(kind_logits, colour_logits, *shown)
 
     run.train(loss_of, "Text encoder")
     return run
 
 
 def loss_of_reading(
-    kind_logits: torch.Tensor, colour_logits: torch.Tensor, kinds: npt.NDArray[np.int8], colours: npt.NDArray[np.int8]
+    kind_logits: torch.Tensor, colour_logits: torch.Tensor, kinds: torch.Tensor, colours: torch.Tensor
 ) -> torch.Tensor:
     """Which kinds there are, each yes or no, and the colour of those that there are.
 
     Args:
         kind_logits: (n, k).
         colour_logits: (n, k, c).
-        kinds: (n, 3) of the things, NONE where there are fewer.
-        colours: (n, 3) of the things.
+        kinds: (n, 3) int64 of the things, NONE where there are fewer.
+        colours: (n, 3) int64 of the things.
     """
-    rows, things = np.nonzero(kinds != NONE)
-    there = torch.zeros_like(kind_logits)
-    there[rows, kinds[rows, things]] = 1.0
-    wanted = torch.from_numpy(colours[rows, things].astype(np.int64)).to(kind_logits.device)
-    naming = functional.binary_cross_entropy_with_logits(kind_logits, there) * len(KIND_NAMES) / 3
-    return naming + functional.cross_entropy(colour_logits[rows, kinds[rows, things]], wanted)
+    real = kinds != NONE  # (n, 3)
+    num_kinds, num_colours = colour_logits.shape[1:]
+    there = torch.zeros(len(kinds), num_kinds + 1, device=kinds.device)  # the last one for missing things
+    there.scatter_(1, torch.where(real, kinds, num_kinds), 1.0)
+    naming = functional.binary_cross_entropy_with_logits(kind_logits, there[:, :-1]) * num_kinds / 3
+    of_thing = colour_logits.gather(1, kinds.clamp(min=0)[:, :, None].expand(-1, -1, num_colours))  # (n, 3, c)
+    wrong = functional.cross_entropy(of_thing.flatten(0, 1), colours.clamp(min=0).flatten(), reduction="none")
+    return naming + (wrong * real.flatten()).sum() / real.sum()
 
 
 def draw_captions(scenes: Scenes, chosen: npt.NDArray[np.int64], rng: np.random.Generator) -> list[str]:

@@ -18,6 +18,7 @@ from torch.nn import functional
 from training.dataset import Scenes
 from training.diffusion_parts import LATENT_CHANNELS, build_vae
 from training.loop import Recipe, Run
+from training.precision import mixed_precision
 
 BATCH = 16
 RECIPE = Recipe(steps=4000, learning_rate=2e-3, weight_decay=0.0, warmup=100, ema=0.995)
@@ -47,7 +48,7 @@ def _train(vae: Any, sets: Sequence[Scenes], recipe: Recipe, checkpoint: Path | 
     def loss_of(_step: int, rng: np.random.Generator) -> torch.Tensor:
         shown = [scenes.pixels[rng.integers(len(scenes), size=BATCH // len(sets))] for scenes in sets]
         pictures = to_tensor(np.concatenate(shown), device)
-        with torch.autocast(pictures.device.type, torch.bfloat16):
+        with mixed_precision(pictures.device):
             latents = vae.encode(pictures).latents.float()
             made = vae.decode(add_noise(latents)).sample.float()
         return loss_of_reconstruction(made, pictures) + loss_of_latents(latents)
@@ -109,7 +110,7 @@ def load_latents(vae: Any, scenes: Scenes, name: str, folder: Path, device: str)
 def encode(vae: Any, pixels: npt.NDArray[np.uint8], device: str) -> Latents:
     """Encode pictures, (n, h, w, 3), to latents."""
     pictures = to_tensor(pixels, device)
-    with torch.autocast(pictures.device.type, torch.bfloat16):
+    with mixed_precision(pictures.device):
         latents = vae.encode(pictures).latents
     encoded: Latents = latents.half().cpu().numpy()
     return encoded

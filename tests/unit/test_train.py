@@ -24,8 +24,8 @@ def folder(tmp_path) -> Path:
     return folder
 
 
-def order(folder: Path, onward: bool = True) -> Order:
-    return Order(folder=folder, work=folder.parent, max_steps=4, scenes=1, onward=onward)
+def order(folder: Path, fine_tune: bool = True) -> Order:
+    return Order(folder=folder, work=folder.parent, max_steps=4, scenes=1, fine_tune=fine_tune)
 
 
 def test_weights_that_go_on_have_checkpoints_and_a_seed_of_their_own(folder):
@@ -40,13 +40,13 @@ def test_weights_that_go_on_have_checkpoints_and_a_seed_of_their_own(folder):
 
 
 def test_a_run_from_scratch_keeps_the_recipe_but_for_its_length(folder):
-    assert order(folder, onward=False).adapt(RECIPE) == replace(RECIPE, steps=4)
+    assert order(folder, fine_tune=False).adapt(RECIPE) == replace(RECIPE, steps=4)
 
 
 def test_stages_of_training_that_goes_on_are_noted_after_the_earlier_ones(folder):
     run = Run(torch.nn.Linear(1, 1), RECIPE, None)
     run.step = 7
-    order(folder, onward=False).note({"CLIP": (run, 128)})
+    order(folder, fine_tune=False).note({"CLIP": (run, 128)})
     order(folder).note({"CLIP": (Run(torch.nn.Linear(1, 1), RECIPE, None), 64)})
 
     noted = yaml.safe_load((folder / PROVENANCE_FILE).read_text())

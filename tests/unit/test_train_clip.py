@@ -89,6 +89,6 @@ def test_a_caption_is_false_only_of_pictures_that_lack_one_of_its_kinds():
 def test_training_goes_on_from_saved_weights(scenes, tmp_path):
     first = train_clip.train_clip(scenes, replace(RECIPE, steps=2), None)
     save_clip(first, tmp_path)
-    onward = train_clip.train_clip(scenes, replace(RECIPE, steps=0), None, start=tmp_path)
+    fine_tuned = train_clip.train_clip(scenes, replace(RECIPE, steps=0), None, start=tmp_path)
     for name, value in first.result().clip.state_dict().items():
-        assert torch.allclose(value, onward.model.clip.state_dict()[name], atol=2e-3), name
+        assert torch.allclose(value, fine_tuned.model.clip.state_dict()[name], atol=2e-3), name

@@ -136,12 +136,12 @@ def test_what_is_saved_paints_through_the_engine(work, tmp_path, small_batches):
     assert np.array_equal(picture, paint_one(engine, "a red apple", 0, SIDE))
 
     still = plan.adapt(lambda recipe: replace(recipe, steps=0), 1000)
-    onward = train_diffusion.train_diffusion(still, work, tmp_path / "onward", start=tmp_path)
-    assert list(onward.runs) == ["Decoder", "Denoiser"]
-    save_diffusion(onward, tmp_path / "again")
+    fine_tuned = train_diffusion.train_diffusion(still, work, tmp_path / "fine_tuned", start=tmp_path)
+    assert list(fine_tuned.runs) == ["Decoder", "Denoiser"]
+    save_diffusion(fine_tuned, tmp_path / "again")
     assert not any(str(tmp_path) in file.read_text() for file in (tmp_path / "again").rglob("*.json"))
     for name, value in first.model.unet.state_dict().items():
-        assert torch.allclose(value, onward.model.unet.state_dict()[name], atol=2e-3), name
+        assert torch.allclose(value, fine_tuned.model.unet.state_dict()[name], atol=2e-3), name
     assert not np.array_equal(picture, paint_one(engine, "a red apple", 1, SIDE))
     assert all(file.stat().st_size < 30e6 for file in tmp_path.rglob("*.safetensors"))
     assert json.loads((tmp_path / "vae" / "config.json").read_text())["scaling_factor"] != 1.0

@@ -132,6 +132,6 @@ def test_a_fresh_model_already_looks_where_the_point_is():
 def test_training_goes_on_from_saved_weights(trained, scenes, tmp_path):
     save_sam2(trained, tmp_path)
     still = replace(STAGE, recipe=replace(STAGE.recipe, steps=0))
-    onward = train_sam2(scenes, (still,), None, start=tmp_path)[-1]
+    fine_tuned = train_sam2(scenes, (still,), None, start=tmp_path)[-1]
     for name, value in trained.result().sam2.sam_mask_decoder.state_dict().items():
-        assert torch.allclose(value, onward.model.sam2.sam_mask_decoder.state_dict()[name], atol=2e-3), name
+        assert torch.allclose(value, fine_tuned.model.sam2.sam_mask_decoder.state_dict()[name], atol=2e-3), name
