@@ -1,4 +1,4 @@
-"""Measure the miniature models on scenes they never saw: `python -m training.evaluate [clip|sam2|finding|cost …]`.
+"""Measure the miniature models on scenes and prompts they never saw: `python -m training.evaluate [MEASURE …]`.
 
 Prints each figure beside its goal; with `--json PATH` writes them too. Contact sheets are left in `.training`.
 """
@@ -45,7 +45,7 @@ def measure_clip(models: Path, work: Path) -> list[Figure]:
     """Names of things, and colours of regions."""
     from training.evaluate_clip import evaluate_clip
 
-    return evaluate_clip(models / "clip", work, SIDE)
+    return evaluate_clip(models, work, SIDE, ServiceSettings().load_profile())
 
 
 def measure_diffusion(models: Path, work: Path) -> list[Figure]:
@@ -71,6 +71,13 @@ def measure_finding(models: Path, work: Path) -> list[Figure]:
     return evaluate_finding(models, work, SIDE, ServiceSettings().load_profile())
 
 
+def measure_pipeline(models: Path, work: Path) -> list[Figure]:
+    """Prompts through all three models, with the settings of the profile in use."""
+    from training.evaluate_pipeline import evaluate_pipeline
+
+    return evaluate_pipeline(models, work, SIDE, ServiceSettings().load_profile())
+
+
 def measure_cost(models: Path, _work: Path) -> list[Figure]:
     """Size and speed."""
     from training.evaluate_cost import evaluate_cost
@@ -83,6 +90,7 @@ MEASURES: dict[str, Callable[[Path, Path], list[Figure]]] = {
     "diffusion": measure_diffusion,
     "sam2": measure_sam2,
     "finding": measure_finding,
+    "pipeline": measure_pipeline,
     "cost": measure_cost,
 }
 

@@ -1,42 +1,160 @@
-"""How well the CLIP model names what drawn scenes show, through the engine that serves it."""
+"""How well the CLIP model names what drawn and generated images show, through the engine that serves it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.engines.clip import ClipEngine
-from pipeline.records import Pixels
-from pipeline.settings import ClipSettings, Labelling, ModelSource
+from pipeline.records import Descriptions, Pixels
+from pipeline.settings import ClipSettings, Labelling, ModelSource, Profile
 from training.dataset import COLOUR_NAMES, KIND_NAMES, NONE, Choice, Scenes, load_scenes
-from training.measures import Figure
+from training.evaluate_diffusion import COLOURS_EACH, PAIRS, UNSEEN_EACH
+from training.generated_images import load_generated
+from training.measures import Figure, calibration_error
+from training.prompt_sets import pair_prompts, single_prompts, unseen_prompts
+from training.unknown_pictures import draw_unknown
 
-SINGLE, PAIRS = 1000, 500  # scenes
+SINGLE, PAIR_SCENES, CROPPED = 500, 300, 400  # scenes
+UNKNOWN = 200  # pictures
 BATCH = 100
+BACKGROUND = "background"
+PHOTOGRAPHS = {  # that packages of the project bring along; the models are trained on none of them
+    "gradio": ("media_assets/images/*.jpg", "test_data/cheetah2.jpg"),
+    "matplotlib": ("mpl-data/sample_data/grace_hopper.jpg",),
+    "ultralytics": ("assets/*.jpg",),
+}
 
 
-def evaluate_clip(folder: Path, scenes: Path, side: int) -> list[Figure]:
-    """Measure naming in single-object scenes, seen and unseen, and probing for colours in two-object scenes."""
-    engine = ClipEngine(ClipSettings(model=ModelSource(source=str(folder.resolve()))), "cpu")
-    labelling = Labelling(labels=KIND_NAMES, top_k=1)
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """What CLIP calls pictures, and what they show."""
+
+    said: Descriptions
+    true: tuple[str, ...]  # labels
+
+    @property
+    def right(self) -> list[bool]:
+        """Whether the best label is the true one."""
+        return [labels[0] == true for labels, true in zip(self.said.labels, self.true, strict=True)]
+
+
+def evaluate_clip(models: Path, work: Path, side: int, profile: Profile) -> list[Figure]:
+    """Measure naming of images and regions, calibration, abstention, and probing for colours.
+
+    Args:
+        models: the folder of all models.
+        work: where scenes and images are kept.
+        side: of the images, in pixels.
+        profile: whose labels and thresholds are measured.
+    """
+    engine = open_clip(models)
+    labelling = profile.clip.labelling
     figures = []
     for combination, goal in (("seen", 0.97), ("unseen", 0.93)):
         choice = Choice(num=SINGLE, side=side, split="test", num_things=1, combination=combination)  # type: ignore[arg-type]
-        shown = load_scenes(choice, scenes)
-        right = [
-            label[0] == KIND_NAMES[kind]
-            for start in range(0, SINGLE, BATCH)
-            for label, kind in zip(
-                engine.describe(list(shown.pixels[start : start + BATCH]), labelling).labels,
-                shown.kinds[start : start + BATCH, 0],
-                strict=True,
+        shown = load_scenes(choice, work)
+        named = name_all(engine, list(shown.pixels), [KIND_NAMES[k] for k in shown.kinds[:, 0]], labelling)
+        figures.append(Figure.share(f"CLIP: top-1 object, {combination} colour × object", named.right, goal))
+    drawn = name_regions(engine, load_scenes(Choice(num=CROPPED, side=side, split="test"), work), labelling)
+    prompts = [*single_prompts(COLOURS_EACH), *unseen_prompts(UNSEEN_EACH), *pair_prompts(PAIRS)]
+    generated = name_regions(engine, load_generated(prompts, models, work, profile.sam2.everything, side), labelling)
+    figures += [
+        Figure.share("CLIP: held-out crops of regions, named right", drawn.right, 0.97),
+        Figure.share("CLIP: the same on generated images", generated.right, 0.93),
+    ]
+    for what, some in (("", drawn), (" on generated images", generated)):
+        error = calibration_error(some.said.confidences[:, 0], some.right)
+        figures.append(
+            Figure(
+                what=f"CLIP: expected calibration error{what}",
+                value=error,
+                goal=0.05,
+                samples=len(some.right),
+                smaller_is_better=True,
             )
-        ]
-        figures.append(Figure.share(f"CLIP: top-1 object, {combination} colour × object", right, goal))
-    pairs = load_scenes(Choice(num=PAIRS, side=side, split="test", num_things=2), scenes)
+        )
+    figures += measure_abstention(engine, labelling, drawn, generated, work, side)
+    pairs = load_scenes(Choice(num=PAIR_SCENES, side=side, split="test", num_things=2), work)
     figures.append(Figure.share("CLIP: the named colour's region scores highest", probe_colours(engine, pairs), 0.95))
     return figures
+
+
+def open_clip(models: Path) -> ClipEngine:
+    """CLIP on the CPU."""
+    return ClipEngine(ClipSettings(model=ModelSource(source=str((models / "clip").resolve()))), "cpu")
+
+
+def name_all(engine: ClipEngine, pictures: Sequence[Pixels], true: Sequence[str], labelling: Labelling) -> Named:
+    """Name pictures."""
+    parts = [engine.describe(pictures[start : start + BATCH], labelling) for start in range(0, len(pictures), BATCH)]
+    said = Descriptions(
+        vectors=np.concatenate([part.vectors for part in parts]),
+        labels=tuple(labels for part in parts for labels in part.labels),
+        confidences=np.concatenate([part.confidences for part in parts]),
+        unknown=np.concatenate([part.unknown for part in parts]),
+    )
+    return Named(said=said, true=tuple(true))
+
+
+def name_regions(engine: ClipEngine, scenes: Scenes, labelling: Labelling) -> Named:
+    """Name every thing and every background, each cut out along its mask."""
+    crops, true = [], []
+    for i in range(len(scenes)):
+        for number in np.unique(scenes.owners[i]):
+            if number <= scenes.kinds.shape[1]:
+                crops.append(cut_out(scenes, i, int(number), engine.fill))
+                true.append(KIND_NAMES[scenes.kinds[i, number - 1]] if number else BACKGROUND)
+    return name_all(engine, crops, true, labelling)
+
+
+def measure_abstention(
+    engine: ClipEngine, labelling: Labelling, drawn: Named, generated: Named, work: Path, side: int
+) -> list[Figure]:
+    """How often CLIP says that it knows none of what it is shown, where that is so and where it isn't."""
+
+    def abstains(said: Descriptions) -> list[bool]:
+        return (said.unknown > labelling.max_unknown).tolist()
+
+    rng = np.random.default_rng(0)
+    scenes = load_scenes(Choice(num=CROPPED, side=side, split="test"), work)
+    fill = np.array(engine.fill, np.uint8)
+    nothing = [draw_unknown(scenes, fill, rng) for _ in range(UNKNOWN)]
+    photographs = load_photographs()
+    return [
+        Figure.share(
+            "CLIP: abstains from held-out pictures of nothing", abstains(engine.describe(nothing, labelling)), 0.9
+        ),
+        Figure.share("CLIP: abstains from photographs", abstains(engine.describe(photographs, labelling)), 0.9),
+        Figure.share("CLIP: does not abstain from drawn regions", [not it for it in abstains(drawn.said)], 0.98),
+        Figure.share(
+            "CLIP: does not abstain from generated regions", [not it for it in abstains(generated.said)], 0.95
+        ),
+    ]
+
+
+def load_photographs() -> list[Pixels]:
+    """Photographs, whole and each quarter of them."""
+    pictures = []
+    for package, patterns in PHOTOGRAPHS.items():
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
+            raise FileNotFoundError(f"{package} isn't installed: run scripts/setup")
+        for file in sorted(file for pattern in patterns for file in Path(spec.origin).parent.glob(pattern)):
+            read = cv2.imread(str(file))
+            if read is None:
+                raise ValueError(f"{file.name} can't be read as a picture")
+            whole = cv2.cvtColor(read, cv2.COLOR_BGR2RGB)
+            height, width = whole.shape[0] // 2, whole.shape[1] // 2
+            quarters = [whole[y : y + height, x : x + width] for y in (0, height) for x in (0, width)]
+            pictures += [np.asarray(picture, np.uint8) for picture in (whole, *quarters)]
+    return pictures
 
 
 def probe_colours(engine: ClipEngine, pairs: Scenes) -> list[bool]:
@@ -55,7 +173,7 @@ def probe_colours(engine: ClipEngine, pairs: Scenes) -> list[bool]:
 
 def cut_out(scenes: Scenes, index: int, number: int, fill: tuple[int, int, int]) -> Pixels:
     """Crop a thing along its true mask, everything else blanked, as `pipeline.regions.masked_crops` does."""
-    mask = scenes.owners[index] == number
+    mask: npt.NDArray[np.bool_] = scenes.owners[index] == number
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     area = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     crop: Pixels = np.where(mask[area][..., None], scenes.pixels[index][area], np.array(fill, np.uint8))

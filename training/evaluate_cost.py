@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.engines.clip import ClipEngine
 from pipeline.settings import ClipSettings, Labelling, ModelSource
-from training.evaluate_diffusion import STEPS, load_engine, paint_one
+from training.generated_images import STEPS, generate, load_engine
 from training.measures import Figure
 
 ROUNDS = 15
@@ -22,8 +22,8 @@ def evaluate_cost(models: Path, side: int) -> list[Figure]:
     size_mb = sum(file.stat().st_size for file in models.rglob("*.safetensors")) / 1e6
     diffusion = load_engine(models / "diffusion", side)
     clip = ClipEngine(ClipSettings(model=ModelSource(source=str((models / "clip").resolve()))), "cpu")
-    picture = np.asarray(paint_one(diffusion, "red apple", 0, side))
-    painting_s = time_median(lambda: paint_one(diffusion, "red apple", 0, side))
+    picture = np.asarray(generate(diffusion, "red apple", 0, side))
+    painting_s = time_median(lambda: generate(diffusion, "red apple", 0, side))
     naming_s = time_median(lambda: clip.describe([picture], Labelling()))
     return [
         lesser("All: size of the weights", size_mb, 45, "MB", 1),

@@ -1,8 +1,7 @@
 """The judge of generated pictures: a plain classifier, trained apart from the models that it judges.
 
-It learns from scenes of other seeds than training, evaluation and CLIP see, in all combinations of kind and colour, and
-knows only the kinds that the diffusion model knows. It says for each kind whether it is in a picture, and in what
-colour it would be.
+It learns from scenes of other seeds than training, evaluation and CLIP see, in all combinations of kind and colour. It
+says for each kind whether it is in a picture, and in what colour it would be.
 """
 
 from __future__ import annotations
@@ -21,88 +20,157 @@ from torch.nn import functional
 from pipeline.engines.device import pick_device
 from training.dataset import COLOUR_NAMES, KIND_NAMES, NONE, Choice, Scenes, load_scenes
 from training.loop import Recipe, Run
+from training.precision import mixed_precision
 
-SIDE = 64  # pixels of the judge's input
+SIDE = 96  # pixels of the judge's input
+DRAWN_SIDE = 128  # pixels of its scenes, whatever the size of the images that it judges
 BATCH = 64
-SCENES = 20_000
+SCENES = 24_000
 FIRST = 50_000_000  # seed of its scenes
-RECIPE = Recipe(steps=2500, learning_rate=2e-3)
+RECIPE = Recipe(steps=2400, learning_rate=2e-3, ema=0.995)
 KINDS_WEIGHT = 5.0  # against the colours: most kinds aren't there, and their losses are small
+PLACES_WEIGHT = 1.0  # of what each place of the map shows
+BACKGROUND_WEIGHT = 0.3  # of places that show no thing: they are many
 
 
 class Judge(nn.Module):
-    """Convolutions to an 8 × 8 map; each kind looks where it shows most, and reads the colour there."""
+    """Convolutions to a map; each kind looks where it shows most, and reads the colour there.
+
+    It is taught by masks what each place of the map shows, and by the whole picture what is there at all: from the
+    pictures alone it would need many times as many to tell two things apart.
+    """
 
     def __init__(self, num_kinds: int) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            *layer(3, 16), *layer(16, 32, stride=2), *layer(32, 32), *layer(32, 64, stride=2), *layer(64, 64),
-            *layer(64, 128, stride=2), *layer(128, 128), *layer(128, 128),
-        )  # fmt: skip
+        self.near = nn.Sequential(
+            *layer(3, 24, stride=2), *layer(24, 48, stride=2), Block(48), *layer(48, 96, stride=2), Block(96), Block(96)
+        )
+        self.far = nn.Sequential(*layer(96, 160, stride=2), Block(160), Block(160), nn.Upsample(scale_factor=2))
+        self.both = nn.Sequential(*layer(96 + 160, 128, size=1), *layer(128, 128))
         self.kinds = nn.Conv2d(128, num_kinds, 1)
+        self.background = nn.Conv2d(128, 1, 1)
         self.colours = nn.Conv2d(128, len(COLOUR_NAMES), 1)
 
-    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Judge pictures, (n, 3, s, s), as logits of the kinds, (n, k), and of each kind's colours, (n, k, c)."""
-        features = self.features(pictures)
-        shown = self.kinds(features).flatten(2).float()  # (n, k, places)
+    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Judge pictures, (n, 3, s, s).
+
+        Returns:
+            Logits of the kinds, (n, k), of each kind's colours, (n, k, c), and of what each place of the map shows,
+            the background first, (n, 1 + k, h, w).
+        """
+        near = self.near(pictures)
+        features = self.both(torch.cat([near, self.far(near)], 1))
+        kinds = self.kinds(features)
+        shown = kinds.flatten(2).float()  # (n, k, places)
         where = shown.softmax(2)
-        return (shown * where).sum(2), where @ self.colours(features).flatten(2).float().transpose(1, 2)
+        colours = where @ self.colours(features).flatten(2).float().transpose(1, 2)
+        return (shown * where).sum(2), colours, torch.cat([self.background(features), kinds], 1).float()
+
+
+class Block(nn.Module):
+    """Two convolutions and what they are added to."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layer(channels, channels), *layer(channels, channels))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Add to features, (n, c, h, w)."""
+        added: torch.Tensor = features + self.layers(features)
+        return added
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdicts:
     """What the judge says of pictures."""
 
-    presence: npt.NDArray[np.float32]  # (n, k) logits, in the order of the judge's kinds
+    presence: npt.NDArray[np.float32]  # (n, k) logits, in the order of KIND_NAMES
     colours: npt.NDArray[np.int64]  # (n, k) into COLOUR_NAMES: what colour each kind has, if it is there
 
     def __len__(self) -> int:
         return len(self.presence)
 
 
-def layer(channels_in: int, channels_out: int, stride: int = 1) -> tuple[nn.Module, ...]:
-    """A 3 × 3 convolution, normalised."""
-    convolution = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+def layer(channels_in: int, channels_out: int, stride: int = 1, size: int = 3) -> tuple[nn.Module, ...]:
+    """A convolution, normalised."""
+    convolution = nn.Conv2d(channels_in, channels_out, size, stride, size // 2, bias=False)
     return convolution, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True)
 
 
-def load_judge(kinds: tuple[str, ...], work: Path, side: int) -> Any:
-    """Load the judge of these kinds, after training it if `work` doesn't hold it yet."""
-    choice = Choice(num=SCENES, side=side, split="test", kinds=kinds, first=FIRST)
-    return train_judge(load_scenes(choice, work), kinds, RECIPE, work / f"judge-{choice.name}.pt").result().cpu()
+def load_judge(work: Path) -> Any:
+    """Load the judge of all kinds, after training it if `work` doesn't hold it yet."""
+    choice = Choice(num=SCENES, side=DRAWN_SIDE, split="test", first=FIRST)
+    return train_judge(load_scenes(choice, work), RECIPE, work / f"judge-{choice.name}.pt").result().cpu()
 
 
-def train_judge(scenes: Scenes, kinds: tuple[str, ...], recipe: Recipe, checkpoint: Path | None) -> Run:
+def train_judge(scenes: Scenes, recipe: Recipe, checkpoint: Path | None) -> Run:
     """Train from scratch, or on from the checkpoint."""
-    device = pick_device("auto")
+    device = torch.device(pick_device("auto"))
     torch.manual_seed(recipe.seed)
-    judge = Judge(len(kinds)).to(device).to(memory_format=torch.channels_last)
+    judge = Judge(len(KIND_NAMES)).to(device).to(memory_format=torch.channels_last)
     run = Run(judge, recipe, checkpoint)
-    order = np.full(len(KIND_NAMES), NONE)
-    order[[KIND_NAMES.index(kind) for kind in kinds]] = range(len(kinds))
 
     def loss_of(_step: int, rng: np.random.Generator) -> torch.Tensor:
         chosen = rng.integers(len(scenes), size=BATCH)
-        pictures = prepare(np.stack([spoil(shrink(scenes.pixels[i]), rng) for i in chosen])).to(device)
-        with torch.autocast(pictures.device.type, torch.bfloat16):
-            presence, colours = judge(pictures)
-        rows, things = np.nonzero(scenes.kinds[chosen] != NONE)
-        shown = order[scenes.kinds[chosen][rows, things]]
-        there = torch.zeros_like(presence)
-        there[rows, shown] = 1.0
-        wanted = torch.from_numpy(scenes.colours[chosen][rows, things].astype(np.int64)).to(device)
-        naming = functional.binary_cross_entropy_with_logits(presence, there)
-        return KINDS_WEIGHT * naming + functional.cross_entropy(colours[rows, shown], wanted)
+        flipped = rng.random(BATCH) < 0.5
+        turned = [slice(None, None, -1 if flip else 1) for flip in flipped]
+        shown = [spoil(shrink(scenes.pixels[i][:, turn]), rng) for i, turn in zip(chosen, turned, strict=True)]
+        with mixed_precision(device):
+            presence, colours, places = judge(prepare(np.stack(shown)).to(device))
+        owners = np.stack([scenes.owners[i][:, turn] for i, turn in zip(chosen, turned, strict=True)])
+        kinds, painted = scenes.kinds[chosen].astype(np.int64), scenes.colours[chosen].astype(np.int64)
+        return loss_of_presence(presence, colours, kinds, painted) + PLACES_WEIGHT * loss_of_places(
+            places, owners, kinds
+        )
 
     run.train(loss_of, "Judge")
     return run
 
 
+def loss_of_presence(
+    presence: torch.Tensor, colours: torch.Tensor, kinds: npt.NDArray[np.int64], painted: npt.NDArray[np.int64]
+) -> torch.Tensor:
+    """Which kinds there are, each yes or no, and the colour of those that there are.
+
+    Args:
+        presence: (n, k) logits.
+        colours: (n, k, c) logits.
+        kinds: (n, 3) of the things, NONE where there are fewer.
+        painted: (n, 3), the things' colours.
+    """
+    rows, things = np.nonzero(kinds != NONE)
+    there = torch.zeros_like(presence)
+    there[rows, kinds[rows, things]] = 1.0
+    wanted = torch.from_numpy(painted[rows, things]).to(presence.device)
+    naming = functional.binary_cross_entropy_with_logits(presence, there)
+    return KINDS_WEIGHT * naming + functional.cross_entropy(colours[rows, kinds[rows, things]], wanted)
+
+
+def loss_of_places(places: torch.Tensor, owners: npt.NDArray[np.uint8], kinds: npt.NDArray[np.int64]) -> torch.Tensor:
+    """What the middle of each cell shows.
+
+    Args:
+        places: (n, 1 + k, h, w) logits, the background's first.
+        owners: (n, s, s), 0 the background, then the things.
+        kinds: (n, 3) of the things.
+    """
+    side, cells = owners.shape[1], places.shape[-1]
+    middles = ((np.arange(cells) + 0.5) * side / cells).astype(int)
+    owner = owners[:, middles][:, :, middles].astype(np.int64)  # (n, h, w)
+    named = np.concatenate([np.full((len(kinds), 1), -1), kinds], 1) + 1  # the class of each owner
+    wanted = torch.from_numpy(np.take_along_axis(named, owner.reshape(len(owner), -1), 1)).to(places.device)
+    weight = torch.ones(places.shape[1], device=places.device)
+    weight[0] = BACKGROUND_WEIGHT
+    return functional.cross_entropy(places.flatten(2), wanted, weight)
+
+
 @torch.no_grad()
 def judge_pictures(judge: Any, pictures: npt.NDArray[np.uint8]) -> Verdicts:
     """Judge pictures, (n, h, w, 3)."""
-    presence, colours = judge(prepare(np.stack([shrink(picture) for picture in pictures])))
+    batches = [
+        judge(prepare(np.stack([shrink(p) for p in pictures[i : i + BATCH]]))) for i in range(0, len(pictures), BATCH)
+    ]
+    presence, colours = (torch.cat([batch[k] for batch in batches]) for k in (0, 1))
     return Verdicts(presence=presence.numpy(), colours=colours.argmax(2).numpy())
 
 

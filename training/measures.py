@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 from rich.table import Table
 
 
@@ -36,6 +38,19 @@ class Figure:
     def is_reached(self) -> bool:
         """Whether the goal is reached."""
         return self.value <= self.goal if self.smaller_is_better else self.value >= self.goal
+
+
+def calibration_error(confidences: npt.NDArray[np.float32], right: Sequence[bool], bins: int = 15) -> float:
+    """The expected calibration error (arXiv:1706.04599): how far confidence is from what is right, on average.
+
+    Args:
+        confidences: (n,), of the answers, 0 to 1.
+        right: n, whether each answer is.
+        bins: of equal width.
+    """
+    which = np.minimum((confidences * bins).astype(int), bins - 1)
+    gaps = np.bincount(which, confidences - np.asarray(right, np.float32), minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidences))
 
 
 HEADS = ("measure", "figure", "goal", "samples", "")

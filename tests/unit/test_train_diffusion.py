@@ -10,12 +10,13 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from training import loop, train_diffusion, train_text, train_vae
-from training.dataset import Choice, load_scenes
-from training.evaluate_diffusion import load_engine, paint_one, pair_prompts, single_prompts, unseen_prompts
+from training.dataset import KIND_NAMES, Choice, load_scenes
+from training.generated_images import generate, load_engine
 from training.judge import judge_pictures, train_judge
 from training.loop import Recipe
+from training.prompt_sets import pair_prompts, single_prompts, unseen_prompts
 from training.splits import is_held_out
-from training.train_diffusion import KNOWN_KINDS, Material, Plan, save_diffusion, train_denoiser
+from training.train_diffusion import Material, Plan, save_diffusion, train_denoiser
 
 SIDE = 64
 KINDS = ("apple", "plate", "house")
@@ -77,7 +78,7 @@ def denoise(singles, tokenizer, checkpoint, steps):
 def test_only_large_things_of_the_kinds_asked_for_are_drawn(singles):
     longest = [max(np.ptp(rows), np.ptp(columns)) + 1 for rows, columns in map(np.nonzero, singles.owners)]
     assert min(longest) >= 0.6 * SIDE
-    assert {train_text.KIND_NAMES[k] for k in singles.kinds[:, 0]} == set(KINDS)
+    assert {KIND_NAMES[k] for k in singles.kinds[:, 0]} == set(KINDS)
 
 
 def test_a_choice_without_kinds_keeps_its_old_name():
@@ -98,10 +99,10 @@ def test_the_denoiser_learns(singles, tokenizer, small_batches, small_unet):
 
 
 def test_the_judge_learns_and_says_what_each_kind_looks_like(singles, small_batches):
-    run = train_judge(singles, KINDS, Recipe(steps=24, learning_rate=2e-3, warmup=2), None)
+    run = train_judge(singles, Recipe(steps=24, learning_rate=2e-3, warmup=2), None)
     assert falls(run)
     verdicts = judge_pictures(run.result(), singles.pixels[:5])
-    assert (verdicts.presence.shape, verdicts.colours.shape) == ((5, len(KINDS)), (5, len(KINDS)))
+    assert (verdicts.presence.shape, verdicts.colours.shape) == ((5, len(KIND_NAMES)), (5, len(KIND_NAMES)))
 
 
 def test_a_run_that_was_broken_off_ends_like_one_that_was_not(
@@ -131,9 +132,9 @@ def test_what_is_saved_paints_through_the_engine(work, tmp_path, small_batches):
     first = train_diffusion.train_diffusion(plan, work, work)
     save_diffusion(first, tmp_path)
     engine = load_engine(tmp_path, SIDE)
-    picture = paint_one(engine, "a red apple", 0, SIDE)
+    picture = generate(engine, "a red apple", 0, SIDE)
     assert (picture.shape, picture.dtype) == ((SIDE, SIDE, 3), np.uint8)
-    assert np.array_equal(picture, paint_one(engine, "a red apple", 0, SIDE))
+    assert np.array_equal(picture, generate(engine, "a red apple", 0, SIDE))
 
     still = plan.adapt(lambda recipe: replace(recipe, steps=0), 1000)
     fine_tuned = train_diffusion.train_diffusion(still, work, tmp_path / "fine_tuned", start=tmp_path)
@@ -142,7 +143,7 @@ def test_what_is_saved_paints_through_the_engine(work, tmp_path, small_batches):
     assert not any(str(tmp_path) in file.read_text() for file in (tmp_path / "again").rglob("*.json"))
     for name, value in first.model.unet.state_dict().items():
         assert torch.allclose(value, fine_tuned.model.unet.state_dict()[name], atol=2e-3), name
-    assert not np.array_equal(picture, paint_one(engine, "a red apple", 1, SIDE))
+    assert not np.array_equal(picture, generate(engine, "a red apple", 1, SIDE))
     assert all(file.stat().st_size < 30e6 for file in tmp_path.rglob("*.safetensors"))
     assert json.loads((tmp_path / "vae" / "config.json").read_text())["scaling_factor"] != 1.0
 
@@ -160,7 +161,7 @@ def test_the_decoder_learns_on_while_latents_keep_their_meaning(singles, small_b
 def test_prompts_ask_for_every_known_combination_and_for_those_never_shown():
     seen = {prompt.things[0] for prompt in single_prompts()}
     unseen = {prompt.things[0] for prompt in unseen_prompts()}
-    assert len(seen) == 10 * len(KNOWN_KINDS)
-    assert len(unseen) == len(KNOWN_KINDS)
+    assert len(seen) == 10 * len(KIND_NAMES)
+    assert len(unseen) == len(KIND_NAMES)
     assert all(is_held_out(*thing) for thing in unseen)
     assert not any(is_held_out(*thing) for prompt in [*single_prompts(), *pair_prompts(20)] for thing in prompt.things)

@@ -1,0 +1,41 @@
+"""What CLIP is trained on: drawn scenes, the same through the autoencoder, and images of the diffusion model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.settings import ServiceSettings
+from training.dataset import Choice, Scenes
+from training.generated_images import load_generated, load_reconstructed
+from training.prompt_sets import training_prompts
+from training.train_clip import Material
+
+RECONSTRUCTED, GENERATED = 1000, 600  # images
+FIRST_RECONSTRUCTED, FIRST_PROMPT = 2_000_000, 1_000_000  # seeds
+SHARES = {"drawn": 0.5, "reconstructed": 0.2, "generated": 0.3}
+
+
+def load_material(
+    drawn: Scenes, models: Path, work: Path, reconstructed: int = RECONSTRUCTED, generated: int = GENERATED
+) -> list[Material]:
+    """Load all that is to be had: only drawn scenes where `models` has no diffusion model and no SAM2 yet.
+
+    Args:
+        drawn: scenes of the training split.
+        models: the folder of all models.
+        work: where images are kept.
+        reconstructed: number of scenes that go through the autoencoder.
+        generated: number of generated images.
+    """
+    material = [Material(scenes=drawn, share=SHARES["drawn"])]
+    if not all((models / name).is_dir() for name in ("diffusion", "sam2")):
+        return material
+    side = drawn.pixels.shape[1]
+    choice = Choice(num=reconstructed, side=side, first=FIRST_RECONSTRUCTED)
+    everything = ServiceSettings().load_profile().sam2.everything
+    prompts = training_prompts(generated, FIRST_PROMPT)
+    return [
+        *material,
+        Material(scenes=load_reconstructed(choice, models / "diffusion", work), share=SHARES["reconstructed"]),
+        Material(scenes=load_generated(prompts, models, work, everything, side), share=SHARES["generated"]),
+    ]
