@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ license: agpl-3.0
 
 ## Training
 
-`python -m training.train {name}`, and `--fine-tune` where a stage has the name of an earlier one. A stage without a remark
-gives the same weights again on the same machine. Minutes are wall time; these machines had other work too.
+`python -m training.train {name}`, and `--fine-tune` where a stage has the name of an earlier one. A stage without a
+remark gives the same weights again on the same machine. Minutes are wall time; these machines had other work too.
 
 | stage | steps | pictures in a batch | learning rate | seed | minutes | device | remark |
 |---|---|---|---|---|---|---|---|
@@ -59,6 +59,20 @@ class Text:
     limits: str
     form: str
     credit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageFacts:
+    """How a stage of a model was trained, a row of its card's table."""
+
+    stage: str
+    steps: int
+    batch: int
+    learning_rate: float
+    seed: int
+    minutes: float
+    device: str
+    remark: str = ""
 
 
 SCENES = (
@@ -101,21 +115,32 @@ def write_provenance(folder: Path, stages: Mapping[str, tuple[Run, int]], append
         append: the model went on from weights whose stages are noted there already.
     """
     facts = [
-        {
-            "stage": name,
-            "steps": run.step,
-            "batch": batch,
-            "learning_rate": run.recipe.learning_rate,
-            "seed": run.recipe.seed,
-            "minutes": round(run.seconds / 60, 1),
-            "device": name_device(),
-            "remark": "",
-        }
+        StageFacts(
+            stage=name,
+            steps=run.step,
+            batch=batch,
+            learning_rate=run.recipe.learning_rate,
+            seed=run.recipe.seed,
+            minutes=round(run.seconds / 60, 1),
+            device=name_device(),
+        )
         for name, (run, batch) in stages.items()
     ]
+    append_stages(folder, facts, append)
+
+
+def append_stages(folder: Path, stages: Sequence[StageFacts], append: bool) -> None:
+    """Note beside a model how its stages were trained.
+
+    Args:
+        folder: of the model.
+        stages: in their order in time.
+        append: keep what is noted there already.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / PROVENANCE_FILE
-    earlier = yaml.safe_load(file.read_text()) if append else []
+    earlier = yaml.safe_load(file.read_text()) if append and file.exists() else []
+    facts = [asdict(stage) for stage in stages]
     file.write_text(yaml.safe_dump(earlier + facts, sort_keys=False, allow_unicode=True))
 
 

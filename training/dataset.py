@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -45,7 +46,7 @@ class Scenes:
     kinds: npt.NDArray[np.int8]  # (n, 3) into KIND_NAMES, NONE where there are fewer things
     colours: npt.NDArray[np.int8]  # (n, 3) into COLOUR_NAMES
     backgrounds: npt.NDArray[np.int8]  # (n,) into COLOUR_NAMES, NONE for a colour that isn't among them
-    captions: tuple[tuple[str, ...], ...]  # n × CAPTIONS
+    captions: Sequence[tuple[str, ...]]  # n × CAPTIONS
 
     def __len__(self) -> int:
         return len(self.kinds)

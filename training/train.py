@@ -1,5 +1,10 @@
 """Train the miniature models: `python -m training.train {clip,diffusion,sam2,all}`.
 
+With `--minutes N` all of the models are trained at once, within so many minutes, by processes that share scenes: on one
+GPU eight minutes are enough for all of them (see `docs/training.md`). Nothing is measured then.
+
+Otherwise they are trained one after another, for a number of steps:
+
 What is broken off goes on where it stood when it is called again: scenes and checkpoints are kept in `.training/`. Each
 model is then measured, and its card says how it was made and how good it is. `--fine-tune` trains the models in `--out`
 further, in an order of scenes that follows from their weights; what comes of it is better or it isn't: compare the
@@ -20,13 +25,16 @@ import torch
 from rich.console import Console
 
 from pipeline.engines import weights
-from training.cards import MODELS, write_card, write_provenance
+from training.cards import MODELS, StageFacts, append_stages, name_device, write_card, write_provenance
 from training.dataset import SIDE, WORK, Choice, Scenes, load_scenes
 from training.evaluate import MEASURES
 from training.loop import Recipe, Run
 from training.measures import tabulate
+from training.timed.recipe import CPU, GPU, Model, plan_recipe
+from training.timed.results import StageResult
+from training.timed.supervisor import FailedParts, Supervisor, print_results
 
-SCENES = 60_000
+SCENES = 60_000  # drawn for training by steps
 FINE_TUNE_RATE = 0.6  # share of the learning rate when trained weights go on
 
 
@@ -74,19 +82,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=MODELS, help="default: models/mini")
     parser.add_argument("--work", type=Path, default=WORK, help="scenes and checkpoints; default: .training")
     parser.add_argument("--max-steps", type=int, help="of each stage")
-    parser.add_argument("--scenes", type=int, default=SCENES, help="drawn for training")
+    parser.add_argument("--minutes", type=float, help="of training, all models at once")
+    parser.add_argument("--scenes", type=int, help="drawn for training")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--fine-tune", action="store_true", help="start from the weights in --out")
     parser.add_argument("--unmeasured", action="store_true", help="write no card")
     arguments = parser.parse_args()
+    names: tuple[Model, ...] = tuple(TRAINERS) if arguments.model == "all" else (arguments.model,)
+    if arguments.minutes is not None:
+        if arguments.max_steps is not None:
+            parser.error("--minutes and --max-steps exclude each other")
+        train_timed(arguments, names)
+        return
     torch.set_num_threads(arguments.threads)
-    for name in TRAINERS if arguments.model == "all" else [arguments.model]:
+    for name in names:
         TRAINERS[name](
             Order(
                 folder=arguments.out / name,
                 work=arguments.work,
                 max_steps=arguments.max_steps,
-                scenes=arguments.scenes,
+                scenes=arguments.scenes or SCENES,
                 fine_tune=arguments.fine_tune,
             )
         )
@@ -96,6 +111,47 @@ def main() -> None:
             figures = MEASURES[name](arguments.out, arguments.work)
             write_card(arguments.out / name, figures)
             Console().print(tabulate(figures))
+
+
+def train_timed(arguments: argparse.Namespace, names: tuple[Model, ...]) -> None:
+    """Train models within so many minutes, and note how."""
+    scale = GPU if torch.cuda.is_available() else CPU
+    recipe = plan_recipe(
+        minutes=arguments.minutes,
+        models=names,
+        out=arguments.out.absolute(),
+        work=arguments.work.absolute() / "timed",
+        scale=scale,
+        num_scenes=arguments.scenes,
+        start_checksum=checksum(arguments.out, names) if arguments.fine_tune else None,
+    )
+    try:
+        results = Supervisor(recipe).run()
+    except FailedParts as error:
+        raise SystemExit(f"failed: {error}; see {recipe.work}") from error
+    print_results(results)
+    for name in names:
+        stages = [result for result in results if result.model == name]
+        append_stages(arguments.out / name, [describe_stage(result) for result in stages], append=arguments.fine_tune)
+
+
+def checksum(models: Path, names: tuple[Model, ...]) -> int:
+    """A number that follows from the models' weights."""
+    return zlib.crc32(" ".join(weights.fingerprint(models / name) for name in names).encode())
+
+
+def describe_stage(result: StageResult) -> StageFacts:
+    """A stage as the model's card has it."""
+    return StageFacts(
+        stage=result.stage,
+        steps=result.steps,
+        batch=result.batch,
+        learning_rate=result.learning_rate,
+        seed=result.seed,
+        minutes=round(result.seconds / 60, 1),
+        device=name_device(),
+        remark="by the clock, beside the other models",
+    )
 
 
 def make_clip(order: Order) -> None:
@@ -131,7 +187,7 @@ def make_sam2(order: Order) -> None:
     order.note({f"{stage.side} px": (run, PICTURES) for stage, run in zip(stages, runs, strict=True)})
 
 
-TRAINERS: dict[str, Callable[[Order], None]] = {"clip": make_clip, "diffusion": make_diffusion, "sam2": make_sam2}
+TRAINERS: dict[Model, Callable[[Order], None]] = {"clip": make_clip, "diffusion": make_diffusion, "sam2": make_sam2}
 
 
 if __name__ == "__main__":
