@@ -1,14 +1,14 @@
 # The service in one image: made in two stages, run by a user without rights, writing only to /data, /cache and /tmp.
 #
-#   docker build -t ai-pipeline .                                     for a CPU, with the registry's torch
+#   docker build -t ai-pipeline .                                     for a CPU
 #   docker build -t ai-pipeline --build-arg ACCELERATOR=cuda .        for GPUs
 #   docker build -t ai-pipeline --build-arg TORCH_INDEX=<address> .   with torch and torchvision from another index
 #   docker run --init -p 127.0.0.1:8000:8000 -p 127.0.0.1:7860:7860 --shm-size 2g -v data:/data -v cache:/cache ai-pipeline
 #
-# The smallest CPU image takes its torch from PyTorch's own CPU index (its address: PyTorch's "Get started" page), which
-# brings no CUDA at all. The registry's torch can't be imported without most of CUDA's libraries; ACCELERATOR=cpu leaves
-# out what only a GPU ever loads. No registry address stands here. Where the build must go through a mirror, these
-# secrets say so, all optional; `scripts/container` makes them from how the machine is set up:
+# For a CPU torch comes from PyTorch's own CPU index, which brings no CUDA at all (scripts/torch-build). Where that can't be
+# reached it is the registry's, which can't be imported without most of CUDA's libraries; what only a GPU ever loads is left
+# out. No registry address stands here. Where the build must go through a mirror, these secrets say so, all optional;
+# `scripts/container` makes them from how the machine is set up:
 #
 #   apt.conf     for apt
 #   build.env    shell lines to export what pip and uv read, such as UV_DEFAULT_INDEX and SSL_CERT_FILE
@@ -45,14 +45,17 @@ RUN --mount=type=secret,id=apt.conf,target=/etc/apt/apt.conf \
 
 # requirements.lock pins; what is installed is what pyproject.toml asks for, without the tools of development. torch and
 # torchvision must come from one build, and from TORCH_INDEX nothing else. Then go tests, what needs a compiler or Java,
-# and, for a CPU, what only a GPU ever loads; the rest of CUDA is linked to torch.
+# and, for a CPU, what only a GPU ever loads; the rest of CUDA is linked to the registry's torch.
 COPY pyproject.toml requirements.lock ./
+COPY scripts/torch-build scripts/
 RUN --mount=type=secret,id=build.env --mount=type=secret,id=build.pem --mount=type=cache,target=/tmp/uv-cache \
     if [ -f /run/secrets/build.env ]; then . /run/secrets/build.env; fi \
     && if [ -n "$TORCH_INDEX" ]; then \
         /opt/uv/bin/uv pip install --default-index "$TORCH_INDEX" --no-deps --constraint requirements.lock torch torchvision; \
+    else \
+        build=$(scripts/torch-build /opt/uv/bin/uv "$ACCELERATOR") && if [ "$build" = cpu ]; then set -- --torch-backend cpu; fi; \
     fi \
-    && /opt/uv/bin/uv pip install --constraint requirements.lock --requirement pyproject.toml \
+    && /opt/uv/bin/uv pip install "$@" --constraint requirements.lock --requirement pyproject.toml \
     && cd .venv/lib/python3*/site-packages \
     && rm -rf pandas/tests numpy/*/tests matplotlib/tests sympy/*/tests sympy/*/*/tests torch/include ray/jars \
     && if [ "$ACCELERATOR" = cpu ] && [ -d nvidia ]; then \
