@@ -37,7 +37,10 @@ def _follow(service: Service, request: GenerationRequest, console: Console) -> t
                 match item:
                     case GenerationStepped():
                         progress.update(steps, completed=item.step, total=item.num_steps)
-                    case ImageCreated() | StageFinished():
+                    case ImageCreated():
+                        progress.update(steps, completed=progress.tasks[steps].total)  # not every step is told
+                        progress.advance(stages)
+                    case StageFinished():
                         progress.advance(stages)
                     case (GeneratedImage() as made, ImageAnalysis() as analysis):
                         return made, analysis
