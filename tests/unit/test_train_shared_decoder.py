@@ -98,7 +98,7 @@ def test_targets_of_the_dense_head_are_those_of_the_plain_trainer(scenes):
     torch.manual_seed(2)
     owners = torch.from_numpy(np.array(scenes.owners[:1]))
     prompts = draw_image_prompts(torch.from_numpy(np.array(scenes.pixels[:1])), owners, 2, EACH)
-    as_drawn = [own for own in (owners[0], owners[0].flip(1))]
+    as_drawn = (owners[0], owners[0].flip(1))
     whole = torch.stack([
         next(own for own in as_drawn if torch.equal(own[image_owners_of(own)] > 0, is_thing))
         for is_thing in prompts.is_thing

@@ -28,7 +28,7 @@ RATE, DECODER_RATE, FINAL_RATE = 1.0e-3, 4e-4, 0.02
 BETAS = (0.9, 0.98)
 WARMUP_SHARE = 0.5  # of the scale's warm-up
 CHUNKS_AT_ONCE = 5  # encoded in a batch
-CHUNKS_FIRST, CHUNKS_LATER = 120, 10  # taken before training and every few steps
+CHUNKS_LATER = 10  # taken every few steps
 TAKE_EVERY = 20  # steps
 PAUSE = 2.5  # times as long as it computed, the decoder leaves the GPU to the others
 
@@ -88,7 +88,7 @@ def main() -> None:
     device = prepare_torch(context)
     context.wait_for_scenes()
     images = ImagePool(context, device)
-    images.pull(CHUNKS_FIRST)
+    images.pull(context.recipe.first_chunks)
     if context.recipe.fine_tune:
         vae = load_vae(context, device)
         scaling = float(vae.config.scaling_factor)
@@ -96,7 +96,7 @@ def main() -> None:
         vae = train_autoencoder(context, images, device)
         scaling = None
     encoder = Encoder(context, vae, device)
-    encoder.encode_new(CHUNKS_FIRST)
+    encoder.encode_new(context.recipe.first_chunks)
     scaling = scaling or measure_scaling(context)
     save_vae(context, vae, scaling)
     context.scenes.scaling = scaling
@@ -162,17 +162,17 @@ def train_decoder(context: PartContext, vae: Any, encoder: Encoder, images: Imag
             writer.submit(save_averaged, context, vae, weights.averaged())
         if not encoder.encode_new(CHUNKS_LATER) and schedule.steps % TAKE_EVERY == 0:
             images.pull(CHUNKS_LATER)
-        yield_device(device, started)
+        if device.type == "cuda":
+            yield_device(started)
     writer.wait()
     save_averaged(context, vae, weights.averaged())
     log.finish()
     encoder.encode_new()
 
 
-def yield_device(device: torch.device, started_s: float) -> None:
+def yield_device(started_s: float) -> None:
     """Pause for a while that follows from how long the step took, so that the denoiser and SAM2 get the GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     time.sleep(min(1.0, PAUSE * (time.monotonic() - started_s)))
 
 

@@ -62,10 +62,13 @@ class PartContext:
             MissingScenes: there are none, and there won't be.
         """
         wanted, scenes = self.recipe.scale.start_scenes, self.scenes
-        self.wait_until(lambda: scenes.num_encoded >= wanted or scenes.is_ended("autoencoder"))
-        if scenes.scaling is None or not scenes.num_encoded:
+        self.wait_until(
+            lambda: (scenes.scaling is not None and scenes.num_encoded >= wanted) or scenes.is_ended("autoencoder")
+        )
+        scaling = scenes.scaling
+        if scaling is None or not scenes.num_encoded:
             raise MissingScenes("the autoencoder has ended without latents")
-        return scenes.scaling
+        return scaling
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition holds."""

@@ -38,7 +38,7 @@ class Scale(_Record):
     chunk: Count
     """Scenes that a process draws at a time; all of them show as many things."""
     start_scenes: Count
-    """Scenes that a part waits for before it trains."""
+    """Scenes that a part waits for before it trains; it takes twice as many at once if they are there."""
     autoencoder_batches: tuple[Count, Count]
     """Images in a batch, at first and from half of the time on."""
     autoencoder_images: Count
@@ -88,7 +88,7 @@ GPU = Scale(
 )
 CPU = Scale(
     side=128,
-    scenes_per_minute=600,
+    scenes_per_minute=300,
     chunk=10,
     start_scenes=40,
     autoencoder_batches=(2, 2),
@@ -113,8 +113,8 @@ TINY = CPU.model_copy(
         "start_scenes": 40,
         "segmenter_prompts": 3,
         "text_steps": 20,
-        "warmup": 2,
-        "min_steps": 12,
+        "warmup": 6,
+        "min_steps": 9,
         "grace_s": 600.0,
     }
 )
@@ -200,6 +200,11 @@ class TimedRecipe(_Record):
     rate_share: Annotated[float, Field(gt=0)]
     """Of the learning rates."""
     timetable: Timetable = Timetable()
+
+    @property
+    def first_chunks(self) -> int:
+        """Chunks that a part takes at once before it trains."""
+        return max(1, 2 * self.scale.start_scenes // self.scale.chunk)
 
     @property
     def parts(self) -> tuple[Part, ...]:

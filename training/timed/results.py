@@ -41,14 +41,14 @@ class StageResult(BaseModel):
 
 
 def average_ends(losses: Sequence[float]) -> tuple[float, float]:
-    """Return the means of the first and of the last losses, each of a fifth of the steps, but of few.
+    """Return the means of the first and of the last losses, each of a third of the steps, but of few.
 
     Raises:
         ValueError: there are none.
     """
     if not losses:
         raise ValueError("a stage without a step has no losses")
-    window = min(WINDOW, max(1, len(losses) // 5))
+    window = min(WINDOW, max(1, len(losses) // 3))
     return sum(losses[:window]) / window, sum(losses[-window:]) / window
 
 

@@ -35,7 +35,7 @@ from training.trainable_sam2 import LOUDNESS, Answers, TrainableSam2
 RATE, FINAL_RATE = 1.0e-3, 0.01
 BETAS, WEIGHT_DECAY = (0.9, 0.98), 0.01
 WARMUP_SHARE = 1.5  # of the scale's warm-up
-CHUNKS_FIRST, CHUNKS_LATER, TAKE_EVERY = 120, 20, 20  # chunks taken at first and every few steps
+CHUNKS_LATER, TAKE_EVERY = 20, 20  # chunks, and steps after which so many are taken
 PREFIX = "sam2."
 
 
@@ -104,7 +104,7 @@ def main() -> None:
     segmenter, softener = Segmenter(context, device), Softener(context, device)
     context.wait_for_scenes()
     pool = ScenePool(context, device)
-    pool.pull(CHUNKS_FIRST)
+    pool.pull(recipe.first_chunks)
     rng = np.random.default_rng(recipe.seed)
     schedule, rate = context.schedule(1.0), RATE * recipe.rate_share
     warmup = max(1, round(WARMUP_SHARE * scale.warmup))

@@ -107,6 +107,10 @@ class SharedScenes:
         shared._started_at[0] = shared._scaling[0] = np.nan
         return shared
 
+    def close(self) -> None:
+        """Close the descriptor; the arrays can still be read."""
+        os.close(self.descriptor)
+
     @property
     def num_drawn(self) -> int:
         """Scenes that can be read."""

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -49,7 +49,7 @@ class RunningPart:
     reader: threading.Thread
     restarts_left: int = 1
     failed: bool = False
-    is_over: bool = field(default=False)
+    is_over: bool = False
 
 
 class Log:
@@ -71,9 +71,10 @@ class Log:
 
     def follow(self, name: str, stream: IO[str]) -> None:
         """Write what a process says until it ends."""
-        for line in stream:
-            if line.strip():
-                self.write(name, line)
+        with stream:
+            for line in stream:
+                if line.strip():
+                    self.write(name, line)
 
     def close(self) -> None:
         """Close the file."""
@@ -118,6 +119,7 @@ class Supervisor:
         finally:
             self._end_all()
             signal.signal(signal.SIGTERM, previous)
+            self._scenes.close()
             self._log.close()
         if failed := [name for name, part in self._parts.items() if part.failed]:
             raise FailedParts(", ".join(failed))
@@ -134,12 +136,19 @@ class Supervisor:
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "COLUMNS": "120"},
+            env={
+                **os.environ,
+                "PYTHONPATH": paths,
+                "HF_HUB_OFFLINE": "1",
+                "DIFFUSERS_VERBOSITY": "error",
+                "COLUMNS": "120",
+            },
             pass_fds=[self._scenes.descriptor],
             text=True,
             errors="replace",
             start_new_session=True,
         )
+        # A thread reads each part, or a part that says much would wait for the supervisor.
         reader = threading.Thread(target=self._log.follow, args=(name, process.stdout), daemon=True)
         reader.start()
         if name in self._parts:
@@ -197,6 +206,8 @@ class Supervisor:
                     process.wait(TERMINATION_S)
                 except subprocess.TimeoutExpired:
                     continue
+        for part in self._parts.values():
+            part.reader.join(TERMINATION_S)
 
 
 def tabulate_results(results: Sequence[StageResult]) -> Table:

@@ -1,0 +1,288 @@
+"""All models at once by the clock: the schedule, the scenes, the weights, and small trainings from end to end."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.engines.clip import ClipEngine
+from pipeline.settings import ClipSettings, Everything, Labelling, ModelSource
+from training.dataset import KIND_NAMES, NONE
+from training.evaluate_sam2 import open_engine, segment
+from training.generated_images import generate, load_engine
+from training.loop import Recipe, Run
+from training.scenes import draw_scene
+from training.splits import is_held_out
+from training.timed.clock import Interval, Schedule
+from training.timed.drawing import draw_chunk, draw_mixed_scene, list_pattern
+from training.timed.latent_pool import LatentPool
+from training.timed.master_weights import MasterWeights
+from training.timed.part import MissingScenes, PartContext
+from training.timed.recipe import FINE_TUNING, FROM_SCRATCH, GPU, TINY, Mix, plan_recipe
+from training.timed.saving import staged
+from training.timed.shared_scenes import Layout, SharedScenes
+from training.timed.supervisor import LOG_FILE, MODULES, FailedParts, Supervisor
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def recipe_in(folder, *models, **changes):
+    recipe = plan_recipe(minutes=0, models=models, out=folder / "models", work=folder / "work", scale=TINY)
+    return recipe.model_copy(update=changes)
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """Eight scenes in two chunks, of which the first one is drawn."""
+    scale = TINY.model_copy(update={"chunk": 4, "start_scenes": 4})
+    recipe = plan_recipe(minutes=0, models=("sam2",), out=tmp_path, work=tmp_path, scale=scale, num_scenes=8)
+    scenes = SharedScenes.create(Layout(num=8, chunk=4, side=TINY.side))
+    draw_chunk(recipe, scenes, 0, 2)
+    yield PartContext("sam2", recipe, scenes)
+    scenes.close()
+
+
+# ---------------------------------------------------------------- the clock
+
+
+def test_a_schedule_follows_the_clock():
+    clock = Clock()
+    schedule = Schedule(end_s=200.0, min_steps=4, now=clock)
+    schedule.steps = 10
+    rates = []
+    for clock.seconds in (100.0, 125.0, 150.0, 175.0, 200.0):
+        rates.append(schedule.rate(1.0, warmup=5, final=0.1))
+    assert rates == pytest.approx(
+        [1.0, 0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2, 0.55, 0.1 + 0.9 * (1 - math.sqrt(0.5)) / 2, 0.1]
+    )
+    assert schedule.is_over
+    clock.seconds = 199.0
+    assert not schedule.is_over
+
+
+def test_a_schedule_warms_up_by_steps_and_takes_its_least_steps_when_the_time_is_over():
+    clock = Clock()
+    schedule = Schedule(end_s=clock.seconds, min_steps=4, now=clock)
+    assert schedule.rate(1.0, warmup=2, final=0.0) == 0.5
+    schedule.steps = 2
+    assert (schedule.progress, schedule.is_over) == (0.5, False)
+    schedule.steps = 4
+    assert schedule.is_over
+
+
+def test_an_interval_passes_once():
+    clock = Clock()
+    interval = Interval(10.0, clock)
+    clock.seconds += 10
+    assert interval.has_passed()
+    assert not interval.has_passed()
+
+
+def test_a_run_by_the_clock_ends_with_its_minutes_and_resumes(tmp_path):
+    clock = Clock()
+
+    def loss_of(_step, _rng):
+        clock.seconds += 6
+        return model(torch.ones(1, 1)).square().sum()
+
+    model = nn.Linear(1, 1)
+    recipe = Recipe(steps=3, learning_rate=1e-2, minutes=1.0)
+    run = Run(model, recipe, tmp_path / "run.pt", now=clock)
+    run.train(loss_of, "clock")
+    assert (run.step, run.seconds, run.progress) == (10, 60.0, 1.0)
+    again = Run(model, recipe, tmp_path / "run.pt", now=clock)
+    assert again.is_over
+    longer = Run(model, Recipe(steps=3, learning_rate=1e-2, minutes=1.5), tmp_path / "run.pt", now=clock)
+    longer.train(loss_of, "clock")
+    assert longer.step == 15
+
+
+def test_a_run_by_the_clock_takes_its_least_steps():
+    model = nn.Linear(1, 1)
+    run = Run(model, Recipe(steps=3, learning_rate=1e-2, minutes=0.0), None)
+    run.train(lambda _step, _rng: model(torch.ones(1, 1)).square().sum(), "clock")
+    assert run.step == 3
+
+
+# ---------------------------------------------------------------- the scenes
+
+
+def test_numbers_of_things_come_in_their_shares_in_every_stretch():
+    pattern = list_pattern(FROM_SCRATCH)
+    assert [pattern.count(number) for number in (1, 2, 3)] == [10, 8, 2]
+    assert all({1, 2} <= set(pattern[start : start + 4]) for start in range(0, 20, 4))
+
+
+def test_heavy_kinds_are_drawn_more_often_and_held_out_combinations_never():
+    heavy = Mix.model_validate({**FROM_SCRATCH.model_dump(), "kind_weights": {"snake": 8.0}})
+    counts = {}
+    for name, mix in (("even", FROM_SCRATCH), ("heavy", heavy)):
+        things = [draw_mixed_scene(seed, 32, 1, mix).things[0] for seed in range(300)]
+        counts[name] = sum(thing.kind == "snake" for thing in things)
+        assert not any(is_held_out(thing.kind, thing.colour) for thing in things)
+    assert counts["heavy"] > 3 * counts["even"]
+
+
+def test_mixes_that_add_up_to_something_else_are_refused():
+    with pytest.raises(ValueError, match="add up"):
+        Mix.model_validate({**FROM_SCRATCH.model_dump(), "pairs": 0.9})
+    with pytest.raises(ValueError, match="more than all"):
+        Mix.model_validate({**FROM_SCRATCH.model_dump(), "sampled_pairs": 0.99})
+
+
+def test_other_scenes_are_drawn_as_before():
+    assert draw_scene(7, 32, num_things=1).things[0].box == draw_scene(7, 32, num_things=1).things[0].box
+    same = [draw_mixed_scene(5, 32, 2, FROM_SCRATCH).pixels for _ in range(2)]
+    assert np.array_equal(*same)
+
+
+def test_drawn_scenes_are_seen_through_the_descriptor_and_as_scenes_for_training(shared):
+    other = SharedScenes(shared.scenes.layout, shared.scenes.descriptor)
+    scenes = other.view_drawn()
+    assert len(scenes) == 4
+    assert ((scenes.kinds != NONE).sum(1) == 2).all()
+    assert scenes.owners.max() == 2
+    words = [KIND_NAMES[kind].split("_")[0] for kind in scenes.kinds[0, :2]]
+    assert all(len(captions) == 4 for captions in scenes.captions)
+    assert any(word in " ".join(scenes.captions[0]) for word in words)
+
+
+def test_waiting_ends_with_the_drawing_and_fails_without_scenes(shared):
+    shared.wait_for_scenes()
+    empty = PartContext("sam2", shared.recipe, SharedScenes.create(shared.scenes.layout))
+    empty.scenes.close()
+    empty.scenes.mark_ended("drawing")
+    with pytest.raises(MissingScenes, match="drawn"):
+        empty.wait_for_scenes()
+    empty.scenes.mark_ended("autoencoder")
+    with pytest.raises(MissingScenes, match="autoencoder"):
+        empty.wait_for_latents()
+
+
+def test_batches_have_their_shares_of_pairs(shared):
+    class Tokens:
+        tokens = torch.zeros(8, 4, 32, dtype=torch.int16)
+
+        def ensure(self, chunk):
+            self.tokens[4 * chunk : 4 * chunk + 4] = chunk + 1
+
+    scenes = shared.scenes
+    draw_chunk(shared.recipe, scenes, 1, 1)
+    scenes.encoded[:] = 1
+    pool = LatentPool(shared, Tokens(), torch.device("cpu"))
+    pool.pull()
+    assert pool.nums == {1: 4, 2: 4, 3: 0}
+    batch = pool.sample(20, pairs=0.6, triples=0.1)
+    shown = [int(scenes.num_things[int(chunk) - 1]) for chunk in batch.tokens[:, 0]]
+    assert (shown.count(2), shown.count(1)) in {(12, 8), (14, 6)}  # others take the place of triples
+
+
+def test_fine_tuning_draws_other_scenes_and_more_pairs(tmp_path):
+    arguments = {"minutes": 8, "models": ("clip",), "out": tmp_path, "work": tmp_path, "scale": GPU, "num_scenes": 1000}
+    scratch, first, second = (plan_recipe(**arguments, start_checksum=number) for number in (None, 10**6, 7 * 10**6))
+    starts = [recipe.first_scene for recipe in (scratch, first, second)]
+    assert len(set(starts)) == 3
+    assert (first.mix, first.fine_tune, scratch.fine_tune) == (FINE_TUNING, True, False)
+    assert first.rate_share < scratch.rate_share
+    assert first.mix.sampled_pairs > scratch.mix.sampled_pairs
+    assert set(first.mix.kind_weights) <= set(KIND_NAMES)
+
+
+# ---------------------------------------------------------------- the weights
+
+
+def test_masters_learn_what_half_precision_would_round_away():
+    parameter = nn.Parameter(torch.ones(4, 4))
+    weights = MasterWeights(betas=(0.9, 0.99), weight_decay=0.0)
+    weights.add([("w", parameter)], dtype=torch.bfloat16)
+    for _ in range(30):
+        (parameter.float().sum()).backward()
+        weights.step(1e-4)
+    assert parameter.dtype == torch.bfloat16
+    averaged = weights.averaged()["w"]
+    assert averaged.dtype == torch.float32
+    assert 0.9965 < float(averaged.mean()) < 0.999
+
+
+def test_a_step_without_finite_gradients_is_left_out():
+    parameter = nn.Parameter(torch.ones(3))
+    weights = MasterWeights(betas=(0.9, 0.99), weight_decay=0.0)
+    weights.add([("part.w", parameter)], dtype=torch.float32)
+    (parameter.sum() * torch.inf).backward()
+    weights.step(0.1)
+    assert torch.equal(weights.averaged("part.")["w"], torch.ones(3))
+    parameter.sum().backward()
+    weights.step(0.1)
+    assert float(weights.averaged("part.")["w"].max()) < 1
+
+
+def test_files_are_replaced_only_when_all_are_written(tmp_path):
+    (tmp_path / "kept.txt").write_text("kept")
+    with staged(tmp_path) as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "new.txt").write_text("new")
+    with pytest.raises(FileNotFoundError), staged(tmp_path) as folder:
+        (folder / "kept.txt").rename(folder / "broken.txt")
+    files = {file.name: file.read_text() for file in tmp_path.rglob("*") if file.is_file()}
+    assert files == {"kept.txt": "kept", "new.txt": "new"}
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+# ---------------------------------------------------------------- from end to end
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder and the results of a small training of all models."""
+    folder = tmp_path_factory.mktemp("trained")
+    recipe = recipe_in(folder, "clip", "diffusion", "sam2")
+    return folder, {result.stage: result for result in Supervisor(recipe).run()}
+
+
+def test_every_part_learns(trained):
+    _, results = trained
+    assert set(results) == {"Autoencoder", "Decoder", "Text encoder", "Denoiser", "SAM2", "CLIP"}
+    for stage in ("Autoencoder", "Text encoder", "Denoiser", "SAM2", "CLIP"):
+        assert results[stage].last_loss < results[stage].first_loss, stage
+
+
+def test_the_models_load_in_their_engines(trained):
+    folder, _ = trained
+    pixels = draw_scene(0, 64).pixels
+    clip = ClipEngine(ClipSettings(model=ModelSource(source=str(folder / "models" / "clip"))), "cpu")
+    assert np.isfinite(clip.describe([pixels], Labelling(labels=KIND_NAMES, top_k=5)).vectors).all()
+    image = generate(load_engine(folder / "models" / "diffusion", 64), "a red apple", 0, 64)
+    assert image.shape == (64, 64, 3)
+    sam2 = open_engine(folder / "models" / "sam2")
+    lenient = Everything(
+        image_size=64, points_per_side=4, min_predicted_iou=0.0, min_stability=0.0, max_box_iou=0.95, min_area=0.0
+    )
+    assert len(segment(sam2, pixels, lenient)) > 0
+
+
+def test_the_log_says_what_each_part_does(trained):
+    folder, _ = trained
+    log = (folder / "work" / LOG_FILE).read_text()
+    assert "the clock starts" in log
+    for name in ("drawing", "autoencoder", "denoiser", "sam2", "clip"):
+        assert f"{name} ended with 0" in log
+
+
+def test_weights_of_the_others_are_written_when_a_part_fails(tmp_path):
+    broken = {**MODULES, "autoencoder": "training.timed.missing"}
+    with pytest.raises(FailedParts, match="autoencoder, denoiser"):
+        Supervisor(recipe_in(tmp_path, "diffusion", "sam2"), broken).run()
+    assert (tmp_path / "models" / "sam2" / "model.safetensors").stat().st_size > 1e6
+    assert "autoencoder is started once more" in (tmp_path / "work" / LOG_FILE).read_text()
