@@ -43,9 +43,11 @@ def _of_description(profile: Profile, description: Description | None) -> Iterat
 
 
 def _say_unknown(words: Sequence[str], vocabulary: Sequence[str]) -> str:
-    named = ", ".join(f'"{word}"' for word in words[:MAX_NAMED])
-    more = f" and {len(words) - MAX_NAMED} more" if len(words) > MAX_NAMED else ""
+    named = [f'"{word}"' for word in words[:MAX_NAMED]]
+    if len(words) > MAX_NAMED:
+        named.append(f"{len(words) - MAX_NAMED} more")
+    listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
     singulars = {word: known_singular(word, vocabulary) for word in words[:MAX_NAMED]}
     hints = [f'"{singular}" instead of "{word}"' for word, singular in singulars.items() if singular]
     hint = f" Try {', '.join(hints)}." if hints else ""
-    return f"The model does not know {named}{more}: the image may show something else.{hint}"
+    return f"The model does not know {listed}: the image may show something else.{hint}"

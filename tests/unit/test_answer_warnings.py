@@ -55,6 +55,12 @@ def test_a_sentence_stays_short_however_many_words_there_are():
     assert len(warning.detail) < 300
 
 
+def test_a_sentence_names_the_words_and_the_singulars_that_are_known():
+    (warning,) = warnings_of(MINI, asked_for("a dog, two apples and a beach"))
+    assert warning.detail.startswith('The model does not know "dog", "apples" and "beach": ')
+    assert warning.detail.endswith(' Try "apple" instead of "apples".')
+
+
 @pytest.mark.parametrize(("unknown", "codes"), [(0.0, []), (0.5, []), (0.51, [WarningCode.UNKNOWN_PICTURE])])
 def test_a_picture_is_unknown_above_the_bound(unknown, codes):
     assert [warning.code for warning in warnings_of(MINI, None, showing(unknown))] == codes
