@@ -18,14 +18,18 @@ from training.loop import Recipe, Run
 from training.scenes import draw_scene
 from training.splits import is_held_out
 from training.timed.clock import Interval, Schedule
+from training.timed.denoiser import Denoiser, load_text_encoder
 from training.timed.drawing import draw_chunk, draw_mixed_scene, list_pattern
-from training.timed.latent_pool import LatentPool
+from training.timed.latent_pool import LatentBatch, LatentPool
 from training.timed.master_weights import MasterWeights
 from training.timed.part import MissingScenes, PartContext
 from training.timed.recipe import FINE_TUNING, FROM_SCRATCH, GPU, TINY, Mix, plan_recipe
 from training.timed.saving import staged
+from training.timed.segmenter import ScenePool, Segmenter
 from training.timed.shared_scenes import Layout, SharedScenes
+from training.timed.softening import Softener
 from training.timed.supervisor import LOG_FILE, MODULES, FailedParts, Supervisor
+from training.train_diffusion import write_short_tokenizer
 
 
 class Clock:
@@ -286,3 +290,41 @@ def test_weights_of_the_others_are_written_when_a_part_fails(tmp_path):
         Supervisor(recipe_in(tmp_path, "diffusion", "sam2"), broken).run()
     assert (tmp_path / "models" / "sam2" / "model.safetensors").stat().st_size > 1e6
     assert "autoencoder is started once more" in (tmp_path / "work" / LOG_FILE).read_text()
+
+
+@pytest.fixture
+def half_precision(monkeypatch):
+    """Working weights in bfloat16, as on a GPU."""
+    for module in ("denoiser", "segmenter", "softening"):
+        monkeypatch.setattr(f"training.timed.{module}.working_dtype", lambda _device: torch.bfloat16)
+
+
+def test_a_step_of_each_model_in_half_precision(trained, shared, half_precision, tmp_path):
+    folder, _ = trained
+    device = torch.device("cpu")
+    recipe = shared.recipe.model_copy(update={"fine_tune": True, "out": folder / "models"})
+    context = PartContext("sam2", recipe, shared.scenes)
+    torch.manual_seed(0)
+
+    segmenter, pool, softener = Segmenter(context, device), ScenePool(context, device), Softener(context, device)
+    pool.pull(1)
+    softener.load_autoencoder()
+    prompts = pool.draw_prompts(2, 2)
+    loss = segmenter.loss_of(softener.soften(prompts.images, 0), prompts, use_boxes=True)
+    loss.backward()
+    before = segmenter.weights.averaged("sam2.")
+    segmenter.weights.step(1e-3)
+    after = segmenter.weights.averaged("sam2.")
+    assert math.isfinite(loss.item())
+    assert all(torch.isfinite(value).all() for value in after.values())
+    assert any(not torch.equal(before[name], value) for name, value in after.items())
+
+    tokenizer = write_short_tokenizer(tmp_path / "tokenizer")
+    denoiser = Denoiser(context, tokenizer, device)
+    denoiser.add_text_encoder(load_text_encoder(context))
+    batch = LatentBatch(latents=torch.randn(2, 16, 4, 4), tokens=torch.full((2, 32), 5))
+    loss = denoiser.loss_of(batch, 1.0, torch.zeros(32, dtype=torch.int64))
+    loss.backward()
+    denoiser.weights.step(1e-3)
+    assert math.isfinite(loss.item())
+    assert denoiser.unet.dtype == torch.bfloat16

@@ -1,24 +1,33 @@
-"""CLIP, by its own trainer, from the scenes that were drawn when it begins."""
+"""CLIP, by its own trainer, from the scenes that were drawn when it begins, some of them through the autoencoder."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import torch
+
+from training.dataset import Scenes
 from training.timed.device import prepare_torch
 from training.timed.part import PartContext, open_part
 from training.timed.recipe import Timetable
 from training.timed.results import StageResult, average_ends
 from training.timed.saving import staged
+from training.timed.softening import decode_images, encode_images, load_trained_autoencoder
 from training.train_clip import FULL_RECIPE, PICTURES, Material, save_clip, train_clip
+
+RECONSTRUCTED = 0.3  # share of the images that went through the autoencoder
+AT_ONCE = 16  # images
 
 
 def main() -> None:
     """Wait until most scenes are drawn, train for the rest of the time, and write the weights."""
     context = open_part("clip")
     context.wait_for_start()
-    prepare_torch(context)
+    device = prepare_torch(context)
     context.wait_for_scenes()
     wait_for_most_scenes(context, context.recipe.timetable)
+    materials = collect_material(context, device)
     recipe = context.recipe
     left_s = max(0.0, context.time_of(1.0) - context.now())
     plan = replace(
@@ -30,7 +39,7 @@ def main() -> None:
         seed=recipe.seed,
     )
     start = recipe.out / "clip" if recipe.fine_tune else None
-    run = train_clip([Material(scenes=context.scenes.view_drawn(), share=1.0)], plan, None, start)
+    run = train_clip(materials, plan, None, start)
     with staged(recipe.out / "clip") as folder:
         save_clip(run, folder)
     first, last = average_ends(run.losses)
@@ -47,6 +56,30 @@ def main() -> None:
             last_loss=last,
         )
     )
+
+
+def collect_material(context: PartContext, device: torch.device) -> list[Material]:
+    """All scenes, and some of them through the autoencoder if it is trained by now."""
+    drawn = context.scenes.view_drawn()
+    vae = load_trained_autoencoder(context, device)
+    if vae is None:
+        return [Material(scenes=drawn, share=1.0)]
+    num = min(context.recipe.scale.classifier_reconstructed, len(drawn))
+    context.log(f"{num} of {len(drawn)} scenes go through the autoencoder")
+    reconstructed = [
+        decode_images(vae, encode_images(vae, torch.from_numpy(np.array(part)).to(device).permute(0, 3, 1, 2).float()))
+        for part in np.array_split(drawn.pixels[:num], -(-num // AT_ONCE))
+    ]
+    levels = torch.cat([images.round().clamp(0, 255).byte().cpu() for images in reconstructed])
+    seen = Scenes(
+        pixels=levels.permute(0, 2, 3, 1).contiguous().numpy(),
+        owners=drawn.owners[:num],
+        kinds=drawn.kinds[:num],
+        colours=drawn.colours[:num],
+        backgrounds=drawn.backgrounds[:num],
+        captions=drawn.captions[:num],
+    )
+    return [Material(scenes=drawn, share=1 - RECONSTRUCTED), Material(scenes=seen, share=RECONSTRUCTED)]
 
 
 def wait_for_most_scenes(context: PartContext, timetable: Timetable) -> None:

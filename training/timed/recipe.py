@@ -53,6 +53,8 @@ class Scale(_Record):
     """Prompts for each of them."""
     segmenter_scenes: Count
     """Scenes that SAM2 keeps on its device."""
+    classifier_reconstructed: Count
+    """Scenes that CLIP sees through the autoencoder too, if there is one."""
     warmup: Count
     """Steps in which learning rates rise."""
     min_steps: Count
@@ -79,6 +81,7 @@ GPU = Scale(
     segmenter_images=64,
     segmenter_prompts=8,
     segmenter_scenes=60_000,
+    classifier_reconstructed=4_000,
     warmup=200,
     min_steps=50,
     compile=True,
@@ -99,6 +102,7 @@ CPU = Scale(
     segmenter_images=2,
     segmenter_prompts=4,
     segmenter_scenes=20_000,
+    classifier_reconstructed=16,
     warmup=8,
     min_steps=8,
     compile=False,

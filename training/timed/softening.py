@@ -35,16 +35,12 @@ class Softener:
         self._vae: Any = None
 
     def load_autoencoder(self) -> None:
-        """Load the autoencoder if it is trained, there, and not loaded yet."""
-        recipe = self._context.recipe
-        folder = recipe.out / "diffusion" / "vae"
-        is_trained = recipe.fine_tune or self._context.scenes.scaling is not None
-        if self._vae is not None or not is_trained or not (folder / "config.json").exists():
+        """Load the autoencoder if it is trained and not loaded yet."""
+        if self._vae is not None:
             return
-        vae = AutoencoderTiny.from_pretrained(folder, torch_dtype=torch.float32)
-        vae.to(self._device, working_dtype(self._device), memory_format=torch.channels_last)
-        self._vae = vae.eval().requires_grad_(False)
-        self._context.log("some images go through the autoencoder from now on")
+        self._vae = load_trained_autoencoder(self._context, self._device)
+        if self._vae is not None:
+            self._context.log("some images go through the autoencoder from now on")
 
     @torch.no_grad()
     def soften(self, images: torch.Tensor, offset: int) -> torch.Tensor:
@@ -74,12 +70,35 @@ class Softener:
         return images.round_().clamp_(0, 255)
 
     def _reconstruct(self, images: torch.Tensor) -> torch.Tensor:
-        given = (images / 127.5 - 1).to(self._vae.dtype).contiguous(memory_format=torch.channels_last)
-        latents = self._vae.encode(given).latents
+        latents = encode_images(self._vae, images)
         strength = LATENT_NOISE * torch.rand(len(latents), 1, 1, 1, device=latents.device)
-        decoded = self._vae.decode(latents + (strength * torch.randn_like(latents)).to(latents.dtype)).sample
-        reconstructed: torch.Tensor = (decoded.float() + 1) * 127.5
-        return reconstructed
+        return decode_images(self._vae, latents + (strength * torch.randn_like(latents)).to(latents.dtype))
+
+
+def load_trained_autoencoder(context: PartContext, device: torch.device) -> Any | None:
+    """Load the autoencoder, in the type the device computes in; None if this training has none, or not yet."""
+    folder = context.recipe.out / "diffusion" / "vae"
+    is_trained = context.recipe.fine_tune or context.scenes.scaling is not None
+    if not is_trained or not (folder / "config.json").exists():
+        return None
+    vae = AutoencoderTiny.from_pretrained(folder, torch_dtype=torch.float32)
+    vae.to(device, working_dtype(device), memory_format=torch.channels_last)
+    return vae.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def encode_images(vae: Any, images: torch.Tensor) -> torch.Tensor:
+    """Encode images, (n, 3, s, s) from 0 to 255, to latents, (n, 16, s / 16, s / 16)."""
+    given = (images / 127.5 - 1).to(vae.dtype).contiguous(memory_format=torch.channels_last)
+    latents: torch.Tensor = vae.encode(given).latents
+    return latents
+
+
+@torch.no_grad()
+def decode_images(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Decode latents to images, (n, 3, s, s) float32 from about 0 to 255."""
+    images: torch.Tensor = (vae.decode(latents).sample.float() + 1) * 127.5
+    return images
 
 
 def draw_between(low: float, high: float, num: int, device: torch.device) -> torch.Tensor:
