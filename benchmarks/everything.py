@@ -34,7 +34,7 @@ Masks = list[Mask]
 def measure(quick: bool) -> list[Result]:
     """The miniature exactly, in bf16 and adaptively, and the real architecture with random weights."""
     profile = ServiceSettings().load_profile().sam2
-    served = profile.everything.model_copy(update={"recall": 1.0})
+    served = profile.everything.model_copy(update={"recall": 1.0, "max_mask_iou": 1.0})
     scenes = draw_scenes(SCENES)
     ours = Sam2Engine(profile, "cpu")
     half = Sam2Engine(

@@ -148,6 +148,8 @@ class Everything(_Settings):
     min_stability: Fraction = 0.95
     stability_offset: float = 0.95  # logits
     max_box_iou: Fraction = 0.7
+    max_mask_iou: Fraction = 1.0
+    """Of two regions that overlap by more, the one of lower predicted IoU is dropped; 1 leaves it at the boxes."""
     recall: Fraction = 1.0
     """Of the regions that the whole grid gives; below 1 points that lie in regions found before are left out as far as
     that allows."""

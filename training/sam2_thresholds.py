@@ -1,12 +1,14 @@
-"""Which grid and thresholds suit a trained SAM2: `python -m training.sam2_thresholds models/mini/sam2`.
+"""Which grid and thresholds suit a trained SAM2: `python -m training.sam2_thresholds models/mini`.
 
-Candidates are decoded once per grid, without any filter; every set of thresholds is then tried on the same ones. The
-scenes are others than those of the evaluation.
+Candidates are decoded once per grid, almost without a filter; every set of thresholds is then tried on the same ones:
+of drawn scenes, where the masks are known, and of generated images, where the number of things is. None of them are
+those of the evaluation.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -17,103 +19,153 @@ import torch
 from torchvision.ops import nms
 
 from pipeline.engines.sam2 import Sam2Engine
+from pipeline.records import Pixels
 from pipeline.settings import Everything
-from training.dataset import SIDE, WORK, Choice, Scenes, load_scenes
+from training.dataset import SIDE, WORK, Choice, load_scenes
 from training.evaluate_sam2 import Masks, Tally, masks_of, open_engine, pairwise_iou, segment, true_masks
+from training.generated_images import covers_border, load_images
+from training.prompt_sets import training_prompts
 
-NUM = 80  # scenes
-FIRST = 1_000_000  # seed; the evaluation's are below
-REGIONS = 1.4  # per true object; more than that costs
-LENIENT = Everything(min_predicted_iou=0.3, min_stability=0.5, max_box_iou=1.0)
+DRAWN, GENERATED = 80, 80  # images
+FIRST, FIRST_PROMPT = 1_000_000, 3_000_000  # seeds; the evaluation's and the training's are below
+REGIONS = 1.15  # per true object; more than that costs
+LENIENT = Everything(min_predicted_iou=0.5, min_stability=0.6, max_box_iou=1.0)
+EVERY = 4  # each way: pixels at which masks are compared with each other
 
-POINTS_PER_SIDE = (6, 8, 12)
-MIN_PREDICTED_IOU = (0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85)
-MIN_STABILITY = (0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
-MAX_BOX_IOU = (0.5, 0.6, 0.7, 0.8)
-MIN_AREA = (0.001, 0.005, 0.01)
+POINTS_PER_SIDE = (8, 12)
+MIN_PREDICTED_IOU = (0.5, 0.6, 0.7)
+MIN_STABILITY = (0.6, 0.7, 0.8, 0.9)
+MAX_BOX_IOU = (0.7, 0.8)
+MAX_MASK_IOU = (0.3, 0.4, 0.5, 1.0)
+MIN_AREA = (0.001, 0.003)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Everything a grid gives for one scene, before any filter."""
+    """Everything a grid gives for one image, before any filter."""
 
     predicted_iou: npt.NDArray[np.float32]  # (n,)
     stability: npt.NDArray[np.float32]  # (n,)
     boxes: npt.NDArray[np.float32]  # (n, 4)
-    areas: npt.NDArray[np.float32]  # (n,), shares of the picture
-    iou: npt.NDArray[np.float32]  # (things, n)
+    areas: npt.NDArray[np.float32]  # (n,), shares of the image
+    overlaps: npt.NDArray[np.float32]  # (n, n), IoU of the masks with each other
+    is_background: npt.NDArray[np.bool_]  # (n,), whether they cover the image's border
+    num_things: int  # that are there, or were asked for
+    iou: npt.NDArray[np.float32] | None  # (things, n); None where the masks aren't known
 
 
-def find_thresholds(folder: Path, scenes: Path, side: int, image_size: int) -> tuple[Everything, Tally]:
-    """Find the profile's settings for a model, and how they fare on the scenes they were chosen on."""
-    engine = open_engine(folder)
-    shown = load_scenes(Choice(num=NUM, side=side, split="test", first=FIRST), scenes)
-    best: tuple[float, Everything, Tally] | None = None
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How thresholds fare."""
+
+    drawn: Tally
+    counted: list[bool]  # whether generated images have as many regions as things
+
+    @property
+    def worth(self) -> float:
+        """Finding things and nothing else is what counts; many regions for each are a nuisance."""
+        excess = max(0.0, self.drawn.regions_each - REGIONS)
+        return float(np.mean(self.drawn.found)) + self.drawn.mean_best + float(np.mean(self.counted)) - excess
+
+
+def find_thresholds(models: Path, work: Path, side: int, grid: Everything) -> tuple[Everything, Fit]:
+    """Find the profile's settings for a model, and how they fare on the images they were chosen on.
+
+    Args:
+        models: the folder with `diffusion` and `sam2`.
+        work: where scenes and images are kept.
+        side: of the images, in pixels.
+        grid: what isn't searched for.
+    """
+    engine = open_engine(models / "sam2")
+    scenes = load_scenes(Choice(num=DRAWN, side=side, split="test", first=FIRST), work)
+    prompts = training_prompts(GENERATED, FIRST_PROMPT)
+    images = load_images(prompts, models / "diffusion", work, side)
+    best: tuple[Everything, Fit] | None = None
     for points in POINTS_PER_SIDE:
-        grid = LENIENT.model_copy(update={"image_size": image_size, "points_per_side": points})
-        trials = [try_out(engine, shown, i, grid) for i in range(NUM)]
-        for predicted_iou, stability, box_iou, area in product(MIN_PREDICTED_IOU, MIN_STABILITY, MAX_BOX_IOU, MIN_AREA):
-            chosen = grid.model_copy(
-                update={
-                    "min_predicted_iou": predicted_iou,
-                    "min_stability": stability,
-                    "max_box_iou": box_iou,
-                    "min_area": area,
-                }
-            )
-            tally = tally_trials(trials, chosen)
-            worth = rate(tally)
-            if best is None or worth > best[0]:
-                best = worth, chosen, tally
+        lenient = grid.model_copy(
+            update={"points_per_side": points, "max_mask_iou": 1.0, "min_area": 0.0}
+            | LENIENT.model_dump(include={"min_predicted_iou", "min_stability", "max_box_iou"})
+        )
+        trials = [try_out(engine, scenes.pixels[i], lenient, true_masks(scenes, i)[1:]) for i in range(DRAWN)] + [
+            try_out(engine, image, lenient, None, len(prompt.things))
+            for image, prompt in zip(images, prompts, strict=True)
+        ]
+        for chosen in list_candidates(lenient):
+            fit = tally_trials(trials, chosen)
+            if best is None or fit.worth > best[1].worth:
+                best = chosen, fit
     if best is None:
         raise ValueError("there is nothing to choose from")
-    return best[1], best[2]
+    return best
 
 
-def try_out(engine: Sam2Engine, scenes: Scenes, index: int, grid: Everything) -> Trial:
-    """Take a scene apart with almost no filter."""
-    found = segment(engine, scenes.pixels[index], grid)
+def list_candidates(lenient: Everything) -> Iterator[Everything]:
+    """Every set of thresholds."""
+    names = ("min_predicted_iou", "min_stability", "max_box_iou", "max_mask_iou", "min_area")
+    for values in product(MIN_PREDICTED_IOU, MIN_STABILITY, MAX_BOX_IOU, MAX_MASK_IOU, MIN_AREA):
+        yield lenient.model_copy(update=dict(zip(names, values, strict=True)))
+
+
+def try_out(engine: Sam2Engine, pixels: Pixels, lenient: Everything, truth: Masks | None, num_things: int = 0) -> Trial:
+    """Take an image apart with almost no filter."""
+    found = segment(engine, np.asarray(pixels), lenient)
     masks: Masks = masks_of(found)
+    coarse = masks[:, EVERY // 2 :: EVERY, EVERY // 2 :: EVERY]
     return Trial(
         predicted_iou=found.predicted_iou,
         stability=found.stability,
         boxes=found.boxes,
         areas=masks.mean((1, 2), dtype=np.float32),
-        iou=pairwise_iou(true_masks(scenes, index)[1:], masks),
+        overlaps=pairwise_iou(coarse, coarse),
+        is_background=np.array([covers_border(mask) for mask in masks], np.bool_),
+        num_things=num_things if truth is None else len(truth),
+        iou=None if truth is None else pairwise_iou(truth, masks),
     )
 
 
-def tally_trials(trials: list[Trial], chosen: Everything) -> Tally:
-    """What thresholds would have left, in the engine's order: filters, duplicates, specks."""
+def tally_trials(trials: Sequence[Trial], chosen: Everything) -> Fit:
+    """What thresholds would have left."""
     best: list[float] = []
-    regions = 0
+    counted: list[bool] = []
+    regions = objects = 0
     for trial in trials:
-        good = (trial.predicted_iou > chosen.min_predicted_iou) & (trial.stability > chosen.min_stability)
-        index = np.flatnonzero(good)
-        boxes, scores = torch.from_numpy(trial.boxes[index]), torch.from_numpy(trial.predicted_iou[index])
-        index = index[nms(boxes, scores, chosen.max_box_iou).numpy()]
-        index = index[trial.areas[index] >= chosen.min_area]
-        best += trial.iou[:, index].max(1, initial=0).tolist()
-        regions += len(index)
-    return Tally(best=best, regions=regions, objects=sum(1 + len(trial.iou) for trial in trials))
+        index = keep(trial, chosen)
+        if trial.iou is None:
+            counted.append(bool((~trial.is_background[index]).sum() == trial.num_things))
+        else:
+            best += trial.iou[:, index].max(1, initial=0).tolist()
+            regions += len(index)
+            objects += 1 + trial.num_things
+    return Fit(drawn=Tally(best=best, regions=regions, objects=objects), counted=counted)
 
 
-def rate(tally: Tally) -> float:
-    """Finding things well is what counts; many regions for each are a nuisance."""
-    return float(np.mean(tally.found)) + tally.mean_best - max(0.0, tally.regions_each - REGIONS)
+def keep(trial: Trial, chosen: Everything) -> npt.NDArray[np.int64]:
+    """Which candidates are left in the engine's order: filters, duplicates, overlaps, specks."""
+    good = (trial.predicted_iou > chosen.min_predicted_iou) & (trial.stability > chosen.min_stability)
+    index = np.flatnonzero(good)
+    boxes, scores = torch.from_numpy(trial.boxes[index]), torch.from_numpy(trial.predicted_iou[index])
+    kept: list[int] = []
+    for i in index[nms(boxes, scores, chosen.max_box_iou).numpy()]:
+        if not (trial.overlaps[i, kept] > chosen.max_mask_iou).any():
+            kept.append(int(i))
+    return np.array([i for i in kept if trial.areas[i] >= chosen.min_area], np.int64)
 
 
 def main() -> None:
     """Read the command line and print the settings for a profile."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="of the model")
+    parser.add_argument("folder", type=Path, help="of the models")
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--image-size", type=int, default=256, help="of the model's input, in pixels")
     arguments = parser.parse_args()
-    chosen, tally = find_thresholds(arguments.folder, arguments.work, SIDE, arguments.image_size)
+    grid = Everything(image_size=arguments.image_size, points_per_batch=16)
+    chosen, fit = find_thresholds(arguments.folder, arguments.work, SIDE, grid)
     for name, value in chosen.model_dump().items():
         print(f"{name}: {value}")
-    print(f"# found {np.mean(tally.found):.3f}, mean best IoU {tally.mean_best:.3f}, regions {tally.regions_each:.2f}")
+    drawn = fit.drawn
+    print(f"# found {np.mean(drawn.found):.3f}, mean best IoU {drawn.mean_best:.3f}, regions {drawn.regions_each:.2f},")
+    print(f"# generated images with as many regions as things: {np.mean(fit.counted):.3f}")
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ class Sam2Engine:
         picture = self._look(fit(pixels, share, parameters.image_size))
         grid = point_grid(parameters.points_per_side, size, parameters.image_size)
         found = yield from self._survey(picture, grid, parameters)
-        kept = without_duplicates(found, parameters.max_box_iou)
+        kept = without_overlaps(without_duplicates(found, parameters.max_box_iou), parameters.max_mask_iou)
         masks = masks_at(kept.logits, parameters.image_size, share, size)
         yield segmentation_of(kept, masks, size, parameters.min_area)
 
@@ -341,6 +341,26 @@ def without_duplicates(found: Candidates, max_box_iou: float) -> Candidates:
         Candidates in descending predicted IoU.
     """
     return found.select(nms(found.boxes, found.predicted_iou, max_box_iou))
+
+
+def without_overlaps(found: Candidates, max_mask_iou: float) -> Candidates:
+    """Keep candidates whose masks overlap no better one's by more than `max_mask_iou`.
+
+    Args:
+        found: in descending predicted IoU.
+        max_mask_iou: of masks at the resolution of their logits; at 1 everything is kept.
+    """
+    if max_mask_iou >= 1:
+        return found
+    masks = (found.logits > 0).flatten(1).float()  # (n, places)
+    shared = masks @ masks.T
+    areas = shared.diagonal()
+    overlaps = (shared / (areas[:, None] + areas - shared).clamp(min=1) > max_mask_iou).cpu().numpy()  # (n, n)
+    kept: list[int] = []
+    for i, row in enumerate(overlaps):
+        if not row[kept].any():
+            kept.append(i)
+    return found.select(torch.tensor(kept, dtype=torch.int64, device=found.boxes.device))
 
 
 def masks_at(logits: torch.Tensor, side: int, share: tuple[int, int], size: tuple[int, int]) -> npt.NDArray[np.bool_]:

@@ -323,3 +323,22 @@ def test_a_trace_tells_encoding_from_decoding_and_an_image_is_encoded_once(engin
         engine.segment_prompts(draw_shapes(), [PointsAndBox(points=((30, 30, True),))], MINI)
     assert [span.name for span in traces.spans] == ["encode", "decode", "decode", "POST"]
     assert [dict(span.attributes) for span in traces.spans[1:3]] == [{"points": 64}, {"prompts": 1}]
+
+
+def test_of_masks_that_overlap_the_better_one_is_kept():
+    logits = torch.full((4, 16, 16), -4.0)
+    logits[0, 2:10, 2:10] = 4.0
+    logits[1, 3:11, 2:10] = 4.0  # like the first
+    logits[2, 2:6, 2:10] = 4.0  # half of the first
+    logits[3, 12:15, 12:15] = 4.0
+    found = sam2.Candidates(
+        logits=logits,
+        predicted_iou=torch.tensor([0.9, 0.8, 0.7, 0.6]),
+        stability=torch.ones(4),
+        boxes=torch.zeros(4, 4),
+        points=torch.arange(4),
+    )
+    assert sam2.without_overlaps(found, 1.0).points.tolist() == [0, 1, 2, 3]
+    assert sam2.without_overlaps(found, 0.6).points.tolist() == [0, 2, 3]
+    assert sam2.without_overlaps(found, 0.4).points.tolist() == [0, 3]
+    assert len(sam2.without_overlaps(found.select(torch.zeros(0, dtype=torch.int64)), 0.4).points) == 0
