@@ -18,6 +18,7 @@ from training.loop import Recipe, Run
 from training.scenes import draw_scene
 from training.splits import is_held_out
 from training.timed.clock import Interval, Schedule
+from training.timed.compilation import Example, compile_unet
 from training.timed.denoiser import Denoiser, load_text_encoder
 from training.timed.drawing import draw_chunk, draw_mixed_scene, list_pattern
 from training.timed.latent_pool import LatentBatch, LatentPool
@@ -177,10 +178,8 @@ def test_waiting_ends_with_the_drawing_and_fails_without_scenes(shared):
 
 def test_batches_have_their_shares_of_pairs(shared):
     class Tokens:
-        tokens = torch.zeros(8, 4, 32, dtype=torch.int16)
-
-        def ensure(self, chunk):
-            self.tokens[4 * chunk : 4 * chunk + 4] = chunk + 1
+        def of_chunk(self, chunk):
+            return np.full((4, 4, 32), chunk + 1, np.int16)
 
     scenes = shared.scenes
     draw_chunk(shared.recipe, scenes, 1, 1)
@@ -242,6 +241,40 @@ def test_files_are_replaced_only_when_all_are_written(tmp_path):
     files = {file.name: file.read_text() for file in tmp_path.rglob("*") if file.is_file()}
     assert files == {"kept.txt": "kept", "new.txt": "new"}
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+# ---------------------------------------------------------------- compiling
+
+
+class SmallUnet(nn.Module):
+    """Something that is called like a UNet."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(gain))
+
+    def forward(self, latents, timesteps, text, return_dict):
+        return (self.gain * latents + text.mean() + timesteps.mean(),)
+
+
+def fail_to_compile(*_arguments, **_options):
+    raise RuntimeError("no compiler")
+
+
+def compile_wrongly(*_arguments, **_options):
+    return SmallUnet(3.0)
+
+
+@pytest.mark.parametrize(("compiler", "line"), [(fail_to_compile, "no compiler"), (compile_wrongly, "difference")])
+def test_the_unet_runs_eagerly_where_compiling_fails_or_gives_something_else(
+    shared, monkeypatch, capsys, compiler, line
+):
+    monkeypatch.setattr(torch, "compile", compiler)
+    unet = SmallUnet(1.0)
+    example = Example(latents=torch.randn(2, 4), timesteps=torch.zeros(2), text=torch.zeros(2, 3))
+    assert compile_unet(shared, unet, example, shared.now() + 60) is unet
+    assert unet.gain.grad is None
+    assert line in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- from end to end

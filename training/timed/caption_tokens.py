@@ -1,15 +1,21 @@
-"""Captions of the shared scenes as tokens on the device, with what they name."""
+"""Captions of the shared scenes as tokens.
+
+Tokenizing all captions takes a core for about half a minute, so a thread does it while the UNet is compiled.
+"""
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from training.dataset import CAPTIONS
-from training.timed.part import PartContext
+from training.timed.part import POLL_S, PartContext
 from training.timed.shared_scenes import NewChunks
 from training.train_diffusion import TOKENS
 
@@ -24,49 +30,65 @@ class CaptionBatch:
 
 
 class TokenizedScenes:
-    """Tokens of all captions, (n, 4, 32), filled as scenes are drawn."""
+    """Tokens of all captions on the host, filled as scenes are drawn.
 
-    def __init__(self, context: PartContext, tokenizer: Any, device: torch.device) -> None:
-        self._scenes, self._tokenizer, self._device = context.scenes, tokenizer, device
-        self._new = NewChunks(self._scenes.drawn)
-        self.tokens = torch.zeros((self._scenes.layout.num, CAPTIONS, TOKENS), dtype=torch.int16, device=device)
+    Args:
+        context: of the part.
+        tokenizer: of the text encoder.
+    """
+
+    def __init__(self, context: PartContext, tokenizer: Any) -> None:
+        self._scenes, self._tokenizer = context.scenes, tokenizer
+        self._tokens = np.zeros((self._scenes.layout.num, CAPTIONS, TOKENS), np.int16)
         self._is_tokenized = np.zeros(len(self._scenes.drawn), bool)
+        self._lock = threading.Lock()  # the tokenizer takes one caller at a time
 
-    def pull(self) -> None:
-        """Tokenize all new scenes."""
-        for chunk in self._new.take(len(self._scenes.drawn)):
-            self.ensure(chunk)
+    def start(self) -> None:
+        """Tokenize scenes as they are drawn, in a thread, until the drawing ends."""
+        threading.Thread(target=self._follow_drawing, daemon=True).start()
 
-    def ensure(self, chunk: int) -> None:
-        """Tokenize the scenes of a chunk if they aren't yet."""
-        if self._is_tokenized[chunk]:
-            return
+    def tokenize_drawn(self) -> None:
+        """Tokenize all scenes that are drawn by now."""
+        for chunk in np.flatnonzero(self._scenes.drawn):
+            self.of_chunk(int(chunk))
+
+    def of_chunk(self, chunk: int) -> npt.NDArray[np.int16]:
+        """Return the tokens of a chunk's captions, (scenes, 4, 32)."""
         rows = self._scenes.rows(chunk)
-        captions = [caption.decode() for caption in self._scenes.captions[rows].ravel()]
-        tokens = self._tokenize(captions).view(self._scenes.layout.chunk, CAPTIONS, TOKENS)
-        self.tokens[rows] = tokens.to(self._device)
-        self._is_tokenized[chunk] = True
+        with self._lock:
+            if not self._is_tokenized[chunk]:
+                captions = [caption.decode() for caption in self._scenes.captions[rows].ravel()]
+                self._tokens[rows] = self._tokenize(captions).reshape(-1, CAPTIONS, TOKENS)
+                self._is_tokenized[chunk] = True
+        return self._tokens[rows]
 
-    def sample(self, num: int) -> CaptionBatch:
+    def sample(self, num: int, device: torch.device) -> CaptionBatch:
         """Draw one of the captions of each of so many scenes."""
         size = self._scenes.layout.chunk
         known = torch.from_numpy(np.flatnonzero(self._is_tokenized))
-        rows = known[torch.randint(len(known), (num,))] * size + torch.randint(size, (num,))
-        which = torch.randint(CAPTIONS, (num,))
-        kinds, colours = (torch.from_numpy(facts[rows.numpy()]) for facts in (self._scenes.kinds, self._scenes.colours))
-        return CaptionBatch(
-            tokens=self.tokens[rows.to(self._device), which.to(self._device)].long(),
-            kinds=kinds.long().to(self._device),
-            colours=colours.long().to(self._device),
-        )
+        rows = (known[torch.randint(len(known), (num,))] * size + torch.randint(size, (num,))).numpy()
+        which = torch.randint(CAPTIONS, (num,)).numpy()
+        facts = (self._tokens[rows, which], self._scenes.kinds[rows], self._scenes.colours[rows])
+        tokens, kinds, colours = (torch.from_numpy(fact).to(device).long() for fact in facts)
+        return CaptionBatch(tokens=tokens, kinds=kinds, colours=colours)
 
     def empty_prompt(self) -> torch.Tensor:
         """Return the tokens of no prompt, (32,) int64."""
-        return self._tokenize([""])[0].long().to(self._device)
+        with self._lock:
+            return torch.from_numpy(self._tokenize([""])[0]).long()
 
-    def _tokenize(self, captions: list[str]) -> torch.Tensor:
+    def _follow_drawing(self) -> None:
+        new = NewChunks(self._scenes.drawn)
+        is_last = False
+        while not is_last:
+            is_last = self._scenes.is_ended("drawing")
+            for chunk in new.take(len(self._scenes.drawn)):
+                self.of_chunk(chunk)
+            time.sleep(POLL_S)
+
+    def _tokenize(self, captions: list[str]) -> npt.NDArray[np.int16]:
         encoded = self._tokenizer(
-            captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
+            captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="np"
         )
-        tokens: torch.Tensor = encoded.input_ids.to(torch.int16)
+        tokens: npt.NDArray[np.int16] = encoded.input_ids.astype(np.int16)
         return tokens

@@ -127,11 +127,12 @@ def main() -> None:
     context.wait_for_start()
     device = prepare_torch(context)
     denoiser = Denoiser(context, tokenizer, device)
+    captions = TokenizedScenes(context, tokenizer)
+    captions.start()
     if context.recipe.scale.compile and device.type == "cuda":
         denoiser.compile()
     context.wait_for_scenes()
-    captions = TokenizedScenes(context, tokenizer, device)
-    captions.pull()
+    captions.tokenize_drawn()
     if context.recipe.fine_tune:
         denoiser.add_text_encoder(load_text_encoder(context).to(device))
     else:
@@ -146,7 +147,7 @@ def train(context: PartContext, denoiser: Denoiser, captions: TokenizedScenes, d
     pool = LatentPool(context, captions, device)
     pool.pull()
     context.log(f"latents by number of things: {pool.nums}")
-    empty_prompt = captions.empty_prompt()
+    empty_prompt = captions.empty_prompt().to(device)
     schedule = context.schedule(1.0)
     rate = RATE * recipe.rate_share
     log = StageLog(context, "diffusion", "Denoiser", rate, schedule)

@@ -11,6 +11,7 @@ from training.dataset import CAPTIONS, MAX_THINGS
 from training.timed.caption_tokens import TokenizedScenes
 from training.timed.part import PartContext
 from training.timed.shared_scenes import NewChunks
+from training.train_diffusion import TOKENS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class LatentPool:
         self._new = NewChunks(self._scenes.encoded)
         self._latents = torch.empty(self._scenes.latents.shape, dtype=torch.float16, device=device)
         num = self._scenes.layout.num
+        self._tokens = torch.zeros((num, CAPTIONS, TOKENS), dtype=torch.int16, device=device)
         self._rows = {n: torch.empty(num, dtype=torch.int64, device=device) for n in range(1, MAX_THINGS + 1)}
         self.nums = dict.fromkeys(self._rows, 0)  # scenes by their number of things
 
@@ -36,8 +38,8 @@ class LatentPool:
         """Take at most so many new chunks; None for all."""
         size = self._scenes.layout.chunk
         for chunk in self._new.take(most or len(self._scenes.encoded)):
-            self._captions.ensure(chunk)
             rows = self._scenes.rows(chunk)
+            self._tokens[rows] = torch.from_numpy(np.array(self._captions.of_chunk(chunk))).to(self._device)
             self._latents[rows] = torch.from_numpy(np.array(self._scenes.latents[rows])).to(self._device)
             number = int(self._scenes.num_things[chunk])
             start = self.nums[number]
@@ -57,7 +59,7 @@ class LatentPool:
             for number, count in self._divide(num, pairs, triples).items()
         ])  # fmt: skip
         which = torch.randint(CAPTIONS, (num,), device=self._device)
-        return LatentBatch(latents=self._latents[index].float(), tokens=self._captions.tokens[index, which].long())
+        return LatentBatch(latents=self._latents[index].float(), tokens=self._tokens[index, which].long())
 
     def _divide(self, num: int, pairs: float, triples: float) -> dict[int, int]:
         counts = {2: round(num * pairs), 3: round(num * triples)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,10 @@ from training.timed.results import StageResult, write_result
 from training.timed.shared_scenes import Layout, SharedScenes
 
 POLL_S = 0.1
+
+
+class MissingSupervisor(Exception):
+    """The process that started the part has ended."""
 
 
 class MissingScenes(Exception):
@@ -34,6 +39,7 @@ class PartContext:
         self.recipe = recipe
         self.scenes = scenes
         self.now = now
+        self._parent = os.getppid()
 
     def log(self, message: str) -> None:
         """Print a line; the supervisor puts the time and the part's name before it."""
@@ -71,8 +77,14 @@ class PartContext:
         return scaling
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition holds."""
+        """Wait until a condition holds.
+
+        Raises:
+            MissingSupervisor: it won't, as the process that could tell has ended.
+        """
         while not condition():
+            if os.getppid() != self._parent:
+                raise MissingSupervisor("the supervisor has ended")
             time.sleep(POLL_S)
 
     def time_of(self, share: float) -> float:

@@ -217,6 +217,12 @@ class TimedRecipe(_Record):
         return ("drawing", *(part for part in PARTS if part in needed))
 
 
+def count_scenes(scale: Scale, minutes: float) -> int:
+    """Return how many scenes are drawn in so many minutes, or how many the free memory holds."""
+    held = int(MEMORY_SHARE * psutil.virtual_memory().available / (4 * scale.side**2))
+    return min(held, max(scale.start_scenes, round(scale.scenes_per_minute * minutes)))
+
+
 FIRST_SCENE, SCENE_RANGE = 200_000_000, 500_000_000  # apart from the seeds of all other scenes
 FINE_TUNE_RATE = 0.5
 
@@ -243,11 +249,7 @@ def plan_recipe(
         start_checksum: of the weights in `out`, to start from them, with scenes and a seed that follow from it; None
             to start from nothing.
     """
-    if num_scenes is None:
-        wanted = max(scale.start_scenes, round(scale.scenes_per_minute * minutes))
-        held = int(MEMORY_SHARE * psutil.virtual_memory().available / (4 * scale.side**2))
-        num_scenes = min(wanted, held)
-    chunks = max(1, num_scenes // scale.chunk)
+    chunks = max(1, (num_scenes or count_scenes(scale, minutes)) // scale.chunk)
     fine_tune = start_checksum is not None
     return TimedRecipe(
         minutes=minutes,

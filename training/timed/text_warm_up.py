@@ -31,7 +31,7 @@ def warm_up_text(context: PartContext, captions: TokenizedScenes, tokenizer: Any
     schedule = Schedule(end_s, min(scale.min_steps, scale.text_steps), context.now)
     log = StageLog(context, "diffusion", "Text encoder", RATE, schedule)
     while not schedule.is_over and schedule.steps < scale.text_steps:
-        batch = captions.sample(scale.text_batch)
+        batch = captions.sample(scale.text_batch, device)
         kind_logits, colour_logits = reader(batch.tokens)
         loss = loss_of_reading(kind_logits, colour_logits, batch.kinds, batch.colours)
         optimizer.zero_grad(set_to_none=True)
