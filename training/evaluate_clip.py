@@ -120,7 +120,7 @@ def measure_abstention(
     """How often CLIP says that it knows none of what it is shown, where that is so and where it isn't."""
 
     def abstains(said: Descriptions) -> list[bool]:
-        return (said.unknown > labelling.max_unknown).tolist()
+        return [bool(share > labelling.max_unknown) for share in said.unknown]
 
     rng = np.random.default_rng(0)
     scenes = load_scenes(Choice(num=CROPPED, side=side, split="test"), work)

@@ -22,7 +22,7 @@ from training.dataset import COLOUR_NAMES, KIND_NAMES, NONE, Choice, Scenes, loa
 from training.loop import Recipe, Run
 from training.precision import mixed_precision
 
-SIDE = 96  # pixels of the judge's input
+SIDE = 64  # pixels of the judge's input
 DRAWN_SIDE = 128  # pixels of its scenes, whatever the size of the images that it judges
 BATCH = 64
 SCENES = 24_000
@@ -43,9 +43,9 @@ class Judge(nn.Module):
     def __init__(self, num_kinds: int) -> None:
         super().__init__()
         self.near = nn.Sequential(
-            *layer(3, 24, stride=2), *layer(24, 48, stride=2), Block(48), *layer(48, 96, stride=2), Block(96), Block(96)
+            *layer(3, 32, stride=2), *layer(32, 64, stride=2), Block(64), *layer(64, 96, stride=2), Block(96)
         )
-        self.far = nn.Sequential(*layer(96, 160, stride=2), Block(160), Block(160), nn.Upsample(scale_factor=2))
+        self.far = nn.Sequential(*layer(96, 160, stride=2), Block(160), nn.Upsample(scale_factor=2))
         self.both = nn.Sequential(*layer(96 + 160, 128, size=1), *layer(128, 128))
         self.kinds = nn.Conv2d(128, num_kinds, 1)
         self.background = nn.Conv2d(128, 1, 1)

@@ -48,7 +48,8 @@ def find_scale(models: Path, work: Path, side: int, profile: Profile) -> float:
         likely = scaled[np.arange(len(true)), true] - np.logaddexp.reduce(scaled, 1)
         return float(-likely.mean())
 
-    return float(round(min(SCALES, key=loss), 1))
+    losses = [loss(float(scale)) for scale in SCALES]
+    return round(float(SCALES[int(np.argmin(losses))]), 1)
 
 
 def main() -> None:

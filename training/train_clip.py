@@ -240,7 +240,8 @@ def judge(
 
 def judge_nothing(nothing: npt.NDArray[np.int64], which: int) -> npt.NDArray[np.int8]:
     """Which pictures, (n,), show that class of nothing."""
-    return (nothing == which).astype(np.int8)
+    shown: npt.NDArray[np.int8] = (nothing == which).astype(np.int8)
+    return shown
 
 
 def judge_captions(kinds: npt.NDArray[np.int64], num_captions: int) -> Truth:
@@ -256,7 +257,7 @@ def judge_captions(kinds: npt.NDArray[np.int64], num_captions: int) -> Truth:
 
 def show_whole(scenes: Scenes, rng: np.random.Generator) -> Shown:
     """A whole scene with one of its captions."""
-    i = rng.integers(len(scenes))
+    i = int(rng.integers(len(scenes)))
     captions = scenes.captions[i]
     return Shown(
         pixels=np.asarray(scenes.pixels[i]),
@@ -269,11 +270,11 @@ def show_whole(scenes: Scenes, rng: np.random.Generator) -> Shown:
 
 def show_thing(scenes: Scenes, rng: np.random.Generator) -> Shown:
     """One thing of a scene, cut out; the background where the scene's things weren't found."""
-    i = rng.integers(len(scenes))
+    i = int(rng.integers(len(scenes)))
     visible = [number for number in np.flatnonzero(scenes.kinds[i] != NONE) + 1 if (scenes.owners[i] == number).any()]
     if not visible:
         return show_background(scenes, rng)
-    number = rng.choice(visible)
+    number = int(rng.choice(visible))
     kinds, colours = np.full((2, scenes.kinds.shape[1]), NONE)
     kinds[0], colours[0] = scenes.kinds[i, number - 1], scenes.colours[i, number - 1]
     return Shown(
@@ -283,7 +284,7 @@ def show_thing(scenes: Scenes, rng: np.random.Generator) -> Shown:
 
 def show_background(scenes: Scenes, rng: np.random.Generator) -> Shown:
     """A scene's background, whole or a part of it, with its things cut out."""
-    i = rng.integers(len(scenes))
+    i = int(rng.integers(len(scenes)))
     pixels = crop(scenes, i, 0, rng)
     if rng.random() < PART_OF_BACKGROUND:  # sky and ground may be regions of their own
         height, width = pixels.shape[:2]

@@ -76,7 +76,8 @@ def draw_palette(rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Some colours, more or less gray, (n, 3)."""
     colours = rng.integers(0, 256, (rng.integers(3, 12), 3))
     grays = colours.mean(1, keepdims=True)
-    return (grays + rng.uniform(0.2, 1.0) * (colours - grays)).astype(np.int64)
+    palette: npt.NDArray[np.int64] = (grays + rng.uniform(0.2, 1.0) * (colours - grays)).astype(np.int64)
+    return palette
 
 
 def cut_part(scenes: Scenes, rng: np.random.Generator) -> Pixels:
