@@ -9,7 +9,7 @@ import torch
 
 from training.dataset import Scenes
 from training.timed.device import prepare_torch
-from training.timed.part import PartContext, open_part
+from training.timed.part import MissingScenes, PartContext, open_part
 from training.timed.recipe import Timetable
 from training.timed.results import StageResult, average_ends
 from training.timed.saving import staged
@@ -59,8 +59,14 @@ def main() -> None:
 
 
 def collect_material(context: PartContext, device: torch.device) -> list[Material]:
-    """All scenes, and some of them through the autoencoder if it is trained by now."""
+    """All scenes, and some of them through the autoencoder if it is trained by now.
+
+    Raises:
+        MissingScenes: the first ones were never drawn.
+    """
     drawn = context.scenes.view_drawn()
+    if not len(drawn):
+        raise MissingScenes("the first scenes weren't drawn")
     vae = load_trained_autoencoder(context, device)
     if vae is None:
         return [Material(scenes=drawn, share=1.0)]
@@ -83,9 +89,15 @@ def collect_material(context: PartContext, device: torch.device) -> list[Materia
 
 
 def wait_for_most_scenes(context: PartContext, timetable: Timetable) -> None:
-    """Wait until drawing has ended, but for no longer than the text encoder's share of the time."""
+    """Wait for the end of the drawing and for the autoencoder, but no longer than the text encoder has time."""
     end_s, scenes = context.time_of(timetable.text), context.scenes
-    context.wait_until(lambda: scenes.is_ended("drawing") or (context.now() >= end_s and bool(scenes.drawn[0])))
+    has_autoencoder = "autoencoder" in context.recipe.parts and not context.recipe.fine_tune
+
+    def is_ready() -> bool:
+        is_settled = not has_autoencoder or scenes.scaling is not None or scenes.is_ended("autoencoder")
+        return (scenes.is_ended("drawing") and is_settled) or context.now() >= end_s
+
+    context.wait_until(is_ready)
 
 
 if __name__ == "__main__":

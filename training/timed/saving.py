@@ -49,6 +49,6 @@ class BackgroundWriter:
             return
         try:
             self._last.result()
-        except OSError:
+        except Exception:  # the last writing isn't done here: where that fails, the part does
             self._context.log(f"weights weren't written: {traceback.format_exc()}")
         self._last = None

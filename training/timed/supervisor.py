@@ -30,6 +30,9 @@ MODULES: Mapping[Part, str] = {
     "sam2": "training.timed.segmenter",
     "clip": "training.timed.classifier",
 }
+HOST_THREADS = "2"  # of a part, where the environment doesn't say: the cores draw
+# No downloads, and lines that suit a log.
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "DIFFUSERS_VERBOSITY": "error", "TQDM_DISABLE": "1", "COLUMNS": "120"}
 POLL_S = 0.2
 LOADING_S = 180.0  # at most, before the clock starts without the parts that still load
 RESTART_UNTIL = 0.5  # of the time; later, a new start would come to nothing
@@ -136,13 +139,7 @@ class Supervisor:
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={
-                **os.environ,
-                "PYTHONPATH": paths,
-                "HF_HUB_OFFLINE": "1",
-                "DIFFUSERS_VERBOSITY": "error",
-                "COLUMNS": "120",
-            },
+            env={"OMP_NUM_THREADS": HOST_THREADS, **os.environ, **ENVIRONMENT, "PYTHONPATH": paths},
             pass_fds=[self._scenes.descriptor],
             text=True,
             errors="replace",
