@@ -156,9 +156,10 @@ def describe_stage(result: StageResult) -> StageFacts:
 
 def make_clip(order: Order) -> None:
     """Train CLIP and save it."""
-    from training.train_clip import FULL_RECIPE, PICTURES, Material, save_clip, train_clip
+    from training.clip_material import load_material
+    from training.train_clip import FULL_RECIPE, PICTURES, save_clip, train_clip
 
-    materials = [Material(scenes=order.load_scenes(), share=1.0)]
+    materials = load_material(order.load_scenes(), order.folder.parent, order.work)
     run = train_clip(materials, order.adapt(FULL_RECIPE), order.checkpoints / "clip.pt", order.start)
     save_clip(run, order.folder)
     order.note({"CLIP": (run, PICTURES)})
