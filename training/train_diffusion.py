@@ -25,14 +25,13 @@ from transformers import CLIPTextModel
 
 from pipeline.engines.device import pick_device
 from training import train_text, train_vae
-from training.dataset import KIND_NAMES, SIDE, Choice, Scenes, load_scenes
+from training.dataset import SIDE, Choice, Scenes, load_scenes
 from training.diffusion_parts import MODEL_INDEX, build_scheduler, build_unet, write_tokenizer
 from training.loop import Recipe, Run
 from training.precision import mixed_precision
 from training.train_text import draw_captions, tokenize
 from training.train_vae import Latents, load_latents
 
-KNOWN_KINDS = KIND_NAMES  # an alias until the evaluation no longer asks for it
 TOKENS = 32  # the longest captions; 77, mostly padding, would take a quarter of the time
 BATCH = 128
 NO_PROMPT = 0.1  # share of pictures without their caption, for guidance

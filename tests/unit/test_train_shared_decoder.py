@@ -71,6 +71,15 @@ def test_answers_and_gradients_are_those_of_the_plain_forward(model, prompts, wi
         assert difference < 1e-3 * float(gradient.norm()) + 1e-6 * largest, name
 
 
+def test_heads_can_learn_without_teaching_the_encoder(model, prompts):
+    given = prepare(prompts.images.permute(0, 2, 3, 1).byte().numpy(), torch.device("cpu"))
+    model.zero_grad()
+    answers = answer_prompts(model, given, prompts.points, teach_encoder=False)
+    (answers.kin.sum() + answers.dense.sum()).backward()
+    taught = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert taught == {"aloofness", "kinship.weight", "kinship.bias", "dense.weight", "dense.bias"}
+
+
 def test_points_lie_on_what_they_ask_for(scenes):
     torch.manual_seed(1)
     pixels, owners = (torch.from_numpy(np.array(maps)) for maps in (scenes.pixels, scenes.owners))

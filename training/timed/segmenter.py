@@ -82,10 +82,20 @@ class Segmenter:
         self.weights.add([(n, p) for n, p in named.items() if n not in exact], dtype=self._dtype)
         self._mean, self._std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD))
 
-    def loss_of(self, images: torch.Tensor, prompts: ImagePrompts, use_boxes: bool) -> torch.Tensor:
-        """Return the loss of prompts whose images, (n, 3, s, s) from 0 to 255, may have been changed."""
+    def loss_of(
+        self, images: torch.Tensor, prompts: ImagePrompts, use_boxes: bool, teach_encoder: bool = True
+    ) -> torch.Tensor:
+        """Return the loss of prompts.
+
+        Args:
+            images: (n, 3, s, s) from 0 to 255, those of the prompts, perhaps changed.
+            prompts: with what is true.
+            use_boxes: ask with boxes instead of points.
+            teach_encoder: whether the heads that are there for that teach it, or only learn themselves.
+        """
         given = ((images - self._mean) / self._std).to(self._dtype)
-        answers = answer_prompts(self._model, given, prompts.points, prompts.boxes if use_boxes else None)
+        boxes = prompts.boxes if use_boxes else None
+        answers = answer_prompts(self._model, given, prompts.points, boxes, teach_encoder=teach_encoder)
         return loss_of_all(answers, prompts)
 
     def save(self, averaged: dict[str, torch.Tensor]) -> None:
@@ -113,7 +123,9 @@ def main() -> None:
     while not schedule.is_over:
         prompts = pool.draw_prompts(scale.segmenter_images, scale.segmenter_prompts)
         images = softener.soften(prompts.images, int(rng.integers(scale.segmenter_images)))
-        loss = segmenter.loss_of(images, prompts, bool(rng.random() < BOXES))
+        # The heads that teach the encoder aren't kept with the weights: where those are trained, they learn first.
+        teach_encoder = not recipe.fine_tune or schedule.steps >= warmup
+        loss = segmenter.loss_of(images, prompts, bool(rng.random() < BOXES), teach_encoder)
         loss.backward()  # type: ignore[no-untyped-call]
         segmenter.weights.step(schedule.rate(rate, warmup, FINAL_RATE))
         log.add(loss, scale.segmenter_images)

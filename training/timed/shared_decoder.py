@@ -38,7 +38,12 @@ class DecoderState:
 
 
 def answer_prompts(
-    model: TrainableSam2, images: torch.Tensor, points: torch.Tensor, boxes: torch.Tensor | None = None
+    model: TrainableSam2,
+    images: torch.Tensor,
+    points: torch.Tensor,
+    boxes: torch.Tensor | None = None,
+    *,
+    teach_encoder: bool = True,
 ) -> Answers:
     """Answer prompts as `TrainableSam2.forward` does.
 
@@ -47,6 +52,7 @@ def answer_prompts(
         images: (n, 3, s, s), normalised, in the encoder's type; s as in the model's last `set_imgsz`.
         points: (n, p, 2) in pixels.
         boxes: (n, p, 4) in pixels, asked instead of the points if given.
+        teach_encoder: whether gradients of `kin` and `dense` reach the encoder, or end at the heads.
     """
     encoded = encode(model.sam2, images)
     each, side = points.shape[1], images.shape[-1]
@@ -54,14 +60,15 @@ def answer_prompts(
     with torch.autocast(images.device.type, enabled=False):  # half precision would misplace the points
         prompts = embed_prompts(model.sam2.sam_prompt_encoder, corners, side)
     logits, quality = decode(model.sam2, encoded, prompts, each)
-    kinship = model.kinship(encoded.embedding).float()  # (n, d, h, w)
+    shown = encoded.embedding if teach_encoder else encoded.embedding.detach()
+    kinship = model.kinship(shown).float()  # (n, d, h, w)
     here = functional.grid_sample(kinship, 2 * points[:, None] / side - 1, align_corners=False)
     kin = torch.einsum("ndop,ndhw->nphw", here, kinship) / KINSHIP**0.5 + model.aloofness
     return Answers(
         logits=logits.float(),
         quality=quality.float(),
         kin=kin.flatten(0, 1)[:, None],
-        dense=model.dense(encoded.embedding).float(),
+        dense=model.dense(shown).float(),
         power=encoded.embedding.float().square().mean(),
     )
 
