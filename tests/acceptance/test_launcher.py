@@ -35,7 +35,7 @@ def test_a_prompt_makes_one_image_and_its_parts_while_another_copy_serves(servic
     spotlights = sorted((folder / "spotlights").iterdir())
     assert len(spotlights) == len(result["segmented_regions"]) > 0
     for picture in (folder / "image.png", folder / "overlay.png", *spotlights):
-        assert cv2.imread(str(picture)).shape == (128, 128, 3)
+        assert cv2.imread(str(picture)).shape == (256, 256, 3)
     with service.client() as client:
         assert client.get("/healthz").status_code == 200
 

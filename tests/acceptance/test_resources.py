@@ -19,7 +19,7 @@ from tests.service_process import RunningService
 from training.scenes import draw_scene
 from training.things import KINDS
 
-SIDE = 128
+SIDE = 256
 SCENES = 12  # `python -m training.evaluate` measures 300
 FIRST = 900_000  # seed of scenes that nothing was trained or calibrated on
 FOUND_IOU = 0.5

@@ -75,7 +75,7 @@ async def test_images_come_with_every_step_s_preview_in_the_order_of_their_seeds
         assert [progress.step for progress in steps] == [1, 2, 3, 4]
         assert {progress.num_steps for progress in steps} == {4}
         assert len({progress.job_id for progress in steps}) == 1
-        assert all(opened(progress.preview).size == (32, 32) for progress in steps)
+        assert all(opened(progress.preview).size == (64, 64) for progress in steps)
 
 
 async def test_a_single_image_s_steps_are_told_as_well(client, bench):

@@ -71,7 +71,7 @@ async def test_an_image_is_made_elsewhere_with_previews_on_the_way(url, bench, t
     assert len(result["clip_analysis"]) == 5
     assert [region["clip_analysis"][0]["class"] for region in result["segmented_regions"]] == ["apple", "plate"]
     for picture in ("image.png", "overlay.png", "spotlights/0.png", "spotlights/1.png"):
-        assert size_of(folder / picture) == (128, 128)
+        assert size_of(folder / picture) == (256, 256)
     assert "apple" in said
     assert f"Seed 3. Results in {folder}" in said
 
@@ -181,7 +181,7 @@ async def test_the_example_does_what_it_says(url, tmp_path):
     assert "step 0 of 15" in said
     assert "It shows: " in said
     assert "  apple: " in said
-    assert size_of(tmp_path / "out" / "image.png") == size_of(tmp_path / "out" / "edited.png") == (128, 128)
+    assert size_of(tmp_path / "out" / "image.png") == size_of(tmp_path / "out" / "edited.png") == (256, 256)
 
 
 async def test_the_readme_s_example_does_what_it_says(url, tmp_path):

@@ -58,7 +58,7 @@ async def test_steps_carry_previews(bench: Bench):
     assert [(step["step"], step["num_steps"]) for step in steps] == [(1, 3), (2, 3), (3, 3)]
     for step in steps:
         preview = cv2.imdecode(np.frombuffer(base64.b64decode(step["preview"]), np.uint8), cv2.IMREAD_COLOR)
-        assert preview.shape == (32, 32, 3)
+        assert preview.shape == (64, 64, 3)
 
 
 async def test_a_stream_makes_a_last_image_as_any_call_does(bench: Bench):

@@ -62,7 +62,7 @@ async def test_the_five_calls_in_order(client: httpx.AsyncClient):
     pictures = (await client.post("/visualize")).json()
 
     assert uuid.UUID(generated["request_id"])
-    assert png_size(generated["generated_image"]) == (128, 128)
+    assert png_size(generated["generated_image"]) == (256, 256)
     assert len(generated["clip_analysis"]) == 5
     assert all(PERCENT.fullmatch(score["confidence"]) for score in analysis["clip_scores"])
     assert analysis["segmentation"]["masks"] == ["region_0", "region_1"]
@@ -74,7 +74,7 @@ async def test_the_five_calls_in_order(client: httpx.AsyncClient):
     assert all(len(contour) >= 3 for region in segments["segmented_regions"] for contour in region["polygon"])
     assert pictures["status"] == "success"
     assert pictures["total_regions"] == 2
-    assert png_size(pictures["master_overlay"]) == (128, 128)
+    assert png_size(pictures["master_overlay"]) == (256, 256)
     assert [s["top_class"] for s in pictures["individual_spotlights"]] == ["apple", "plate"]
 
 

@@ -25,8 +25,8 @@ def test_the_profiles_defaults_fill_what_was_left_out():
     assert request == GenerationRequest(
         prompt="pear",
         negative_prompt="",
-        width=128,
-        height=128,
+        width=256,
+        height=256,
         steps=15,
         guidance=3.0,
         seed=7,
@@ -44,7 +44,7 @@ def test_without_a_seed_each_request_has_its_own():
     assert len({resolved().seed for _ in range(20)}) > 1
 
 
-@pytest.mark.parametrize("sent", [{"width": 64, "height": 256}, {"steps": 100}, {"guidance": 30}, {"seed": 2**32 - 1}])
+@pytest.mark.parametrize("sent", [{"width": 64, "height": 384}, {"steps": 100}, {"guidance": 30}, {"seed": 2**32 - 1}])
 def test_the_limits_themselves_may_be_asked_for(sent):
     assert resolved(**sent)
 
@@ -52,9 +52,9 @@ def test_the_limits_themselves_may_be_asked_for(sent):
 @pytest.mark.parametrize(
     ("sent", "advice"),
     [
-        ({"width": 32}, "width is 32: send a multiple of 32 from 64 to 256"),
-        ({"height": 288}, "height is 288: send a multiple of 32 from 64 to 256"),
-        ({"width": 65}, "width is 65: send a multiple of 32 from 64 to 256"),
+        ({"width": 32}, "width is 32: send a multiple of 32 from 64 to 384"),
+        ({"height": 416}, "height is 416: send a multiple of 32 from 64 to 384"),
+        ({"width": 65}, "width is 65: send a multiple of 32 from 64 to 384"),
         ({"steps": 101}, "steps is 101: send 1 to 100"),
         ({"guidance": 30.5}, "guidance is 30.5: send 0 to 30"),
     ],
