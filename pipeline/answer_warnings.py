@@ -33,11 +33,16 @@ def _of_request(profile: Profile, request: GenerationRequest | None) -> Iterator
 
 
 def _of_description(profile: Profile, description: Description | None) -> Iterator[AnswerWarning]:
-    if description is None or description.unknown <= profile.clip.labelling.max_unknown:
+    if description is None:
+        return
+    labelling = profile.clip.labelling
+    behind = sum(score.confidence for score in description.top if score.label == labelling.background)
+    unknown = description.unknown + behind
+    if unknown <= labelling.max_unknown:
         return
     yield AnswerWarning(
         code=WarningCode.UNKNOWN_PICTURE,
-        detail=f"The image resembles nothing that the models were trained on ({description.unknown:.0%} unknown): "
+        detail=f"The image resembles nothing that the models were trained on ({unknown:.0%} unknown): "
         "its classes and regions may mean nothing.",
     )
 

@@ -102,6 +102,8 @@ class Labelling(_Settings):
     """A text, such as `a photo of something unknown`, for pictures that show none of the labels: it takes part in the
     softmax and is not listed; where its share is above `max_unknown` the answer carries a warning."""
     max_unknown: Fraction = 0.5
+    background: str | None = None
+    """The label of what is behind things; its share of a whole image counts as unknown as well."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.answer_warnings import warnings_of
 from pipeline.engines.clip import ClipEngine
 from pipeline.records import Descriptions, Pixels
 from pipeline.settings import ClipSettings, Labelling, ModelSource, Profile
@@ -80,7 +81,7 @@ def evaluate_clip(models: Path, work: Path, side: int, profile: Profile) -> list
                 smaller_is_better=True,
             )
         )
-    figures += measure_abstention(engine, labelling, drawn, generated, work, side)
+    figures += measure_abstention(engine, profile, drawn, generated, work, side)
     pairs = load_scenes(Choice(num=PAIR_SCENES, side=side, split="test", num_things=2), work)
     figures.append(Figure.share("CLIP: the named colour's region scores highest", probe_colours(engine, pairs), 0.95))
     return figures
@@ -115,13 +116,17 @@ def name_regions(engine: ClipEngine, scenes: Scenes, labelling: Labelling) -> Na
 
 
 def measure_abstention(
-    engine: ClipEngine, labelling: Labelling, drawn: Named, generated: Named, work: Path, side: int
+    engine: ClipEngine, profile: Profile, drawn: Named, generated: Named, work: Path, side: int
 ) -> list[Figure]:
     """How often CLIP says that it knows none of what it is shown, where that is so and where it isn't."""
 
     def abstains(said: Descriptions) -> list[bool]:
         return [bool(share > labelling.max_unknown) for share in said.unknown]
 
+    def warns(said: Descriptions) -> list[bool]:
+        return [any(warnings_of(profile, None, description)) for description in said]
+
+    labelling = profile.clip.labelling
     rng = np.random.default_rng(0)
     scenes = load_scenes(Choice(num=CROPPED, side=side, split="test"), work)
     fill = np.array(engine.fill, np.uint8)
@@ -131,7 +136,12 @@ def measure_abstention(
         Figure.share(
             "CLIP: abstains from held-out pictures of nothing", abstains(engine.describe(nothing, labelling)), 0.9
         ),
-        Figure.share("CLIP: abstains from photographs", abstains(engine.describe(photographs, labelling)), 0.9),
+        Figure.share("CLIP: warns of photographs", warns(engine.describe(photographs, labelling)), 0.9),
+        Figure.share(
+            "CLIP: does not warn of scenes",
+            [not it for it in warns(engine.describe(list(scenes.pixels), labelling))],
+            0.98,
+        ),
         Figure.share("CLIP: does not abstain from drawn regions", [not it for it in abstains(drawn.said)], 0.98),
         Figure.share(
             "CLIP: does not abstain from generated regions", [not it for it in abstains(generated.said)], 0.95

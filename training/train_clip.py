@@ -49,7 +49,7 @@ PREPROCESSING: dict[str, Any] = {
 }
 FILL = np.array(PREPROCESSING["fill_color"], np.uint8)
 
-WHOLE, CROPS, BACKGROUNDS, UNKNOWN = 36, 64, 14, 14  # pictures in a batch
+WHOLE, CROPS, BACKGROUNDS, UNKNOWN = 34, 56, 14, 24  # pictures in a batch
 PICTURES = WHOLE + CROPS + BACKGROUNDS + UNKNOWN
 CLASSES = (*KIND_NAMES, "background", "unknown")
 BACKGROUND, UNKNOWN_CLASS = len(KIND_NAMES), len(KIND_NAMES) + 1

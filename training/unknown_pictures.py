@@ -16,8 +16,9 @@ from training.dataset import Scenes
 SIDE = 96  # pixels of what is made from nothing
 SPECTRUM = (0.6, 2.0)  # exponents of amplitude over frequency; photographs have about 1
 COLOURFULNESS = (0.05, 0.6)  # of the noise, from gray to independent channels
-LEAVES = (20, 120)  # shapes of a clutter
+LEAVES = (1.5, 6.5)  # shapes of a clutter, as powers of 2
 PART = (0.12, 0.3)  # side of a part, as a share of its thing's
+LEAST_CONTRAST = 12  # standard deviation of a part's levels
 TILES = (5, 10)  # each way, of a shuffled scene
 PARTS = 0.25  # share of small parts of things; a larger one, cut out round, would look like a fruit
 MASKED = 0.4  # share of the rest that is cut out along a blob, as regions are
@@ -34,7 +35,7 @@ def draw_unknown(scenes: Scenes, fill: npt.NDArray[np.uint8], rng: np.random.Gen
     if rng.random() < PARTS:
         return cut_part(scenes, rng)
     chosen = rng.random()
-    picture = draw_noise(rng) if chosen < 0.3 else draw_clutter(rng) if chosen < 0.8 else shuffle_tiles(scenes, rng)
+    picture = draw_noise(rng) if chosen < 0.15 else draw_clutter(rng) if chosen < 0.9 else shuffle_tiles(scenes, rng)
     if rng.random() < MASKED:
         picture = np.where(draw_blob(picture.shape[:2], rng)[..., None], picture, fill)
     return picture
@@ -55,28 +56,40 @@ def draw_noise(rng: np.random.Generator) -> Pixels:
 
 
 def draw_clutter(rng: np.random.Generator) -> Pixels:
-    """Shapes that hide each other, textured and shaded (the dead leaves model), (SIDE, SIDE, 3)."""
-    canvas = draw_noise(rng)
+    """Shapes of all sizes that hide each other, textured and shaded (the dead leaves model), (SIDE, SIDE, 3)."""
+    canvas = draw_noise(rng).astype(np.float32)
+    texture = canvas.mean(2, keepdims=True) - 128
     palette = draw_palette(rng)
-    for _ in range(rng.integers(*LEAVES)):
-        size = SIDE * 0.5 / rng.uniform(1, 6) ** 1.5
-        centre = rng.uniform(0, SIDE, 2)
-        corners = rng.integers(3, 12)
-        angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
-        reach = size * rng.uniform(0.4, 1.0, corners)
-        outline = centre + np.stack([np.cos(angles), np.sin(angles)], 1) * reach[:, None]
-        colour = palette[rng.integers(len(palette))] + rng.integers(-20, 21, 3)
-        cv2.fillPoly(canvas, [outline.astype(np.int32)], colour.clip(0, 255).tolist(), cv2.LINE_AA)
-    shade = draw_noise(rng).astype(np.float32).mean(2, keepdims=True) / 255 + 0.4
-    shaded = (canvas * shade).clip(0, 255).astype(np.uint8)
-    return np.asarray(cv2.GaussianBlur(shaded, (0, 0), rng.uniform(0.3, 1.5)), np.uint8)
+    slope = np.linspace(-1, 1, SIDE, dtype=np.float32)
+    for _ in range(int(2 ** rng.uniform(*LEAVES))):
+        mask = np.zeros((SIDE, SIDE), np.uint8)
+        cv2.fillPoly(mask, [draw_leaf(rng)], 255, cv2.LINE_AA)
+        share = (mask / np.float32(255))[..., None]
+        tilt = rng.uniform(-40, 40) * slope[:, None, None] + rng.uniform(-40, 40) * slope[None, :, None]
+        leaf = palette[rng.integers(len(palette))] + tilt + rng.uniform(0, 0.6) * texture
+        canvas += share * (leaf - canvas)
+    blurred = cv2.GaussianBlur(canvas, (0, 0), rng.choice((0.4, 1.0, 2.5)))
+    rough = blurred + rng.normal(0, rng.uniform(0, 8), blurred.shape)
+    return np.asarray(rough.clip(0, 255), np.uint8)
+
+
+def draw_leaf(rng: np.random.Generator) -> npt.NDArray[np.int32]:
+    """The outline of a shape somewhere in a clutter, round or angular, (n, 2)."""
+    size = SIDE * 0.9 / rng.uniform(1, 5) ** 1.5
+    corners = int(rng.choice((3, 4, 5, 7, 24)))
+    angles = np.sort(rng.uniform(0, 2 * np.pi, corners)) if corners < 24 else np.linspace(0, 2 * np.pi, corners)
+    reach = size * (rng.uniform(0.5, 1.0, corners) if corners < 24 else 0.75 + 0.2 * np.cos(2 * angles))
+    outline = rng.uniform(0, SIDE, 2) + np.stack([np.cos(angles), np.sin(angles)], 1) * reach[:, None] * rng.uniform(
+        0.4, 1, 2
+    )
+    return np.asarray(outline, np.int32)
 
 
 def draw_palette(rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Some colours, more or less gray, (n, 3)."""
     colours = rng.integers(0, 256, (rng.integers(3, 12), 3))
     grays = colours.mean(1, keepdims=True)
-    palette: npt.NDArray[np.int64] = (grays + rng.uniform(0.2, 1.0) * (colours - grays)).astype(np.int64)
+    palette: npt.NDArray[np.int64] = (grays + rng.uniform(0.1, 0.8) * (colours - grays)).astype(np.int64)
     return palette
 
 
@@ -90,7 +103,8 @@ def cut_part(scenes: Scenes, rng: np.random.Generator) -> Pixels:
     k = rng.integers(len(rows))
     height, width = scenes.owners[index].shape
     y, x = min(int(rows[k]), height - side), min(int(columns[k]), width - side)
-    return np.array(scenes.pixels[index][y : y + side, x : x + side])
+    part = np.array(scenes.pixels[index][y : y + side, x : x + side])
+    return part if part.std() >= LEAST_CONTRAST else draw_clutter(rng)  # a plain part might be of a background
 
 
 def shuffle_tiles(scenes: Scenes, rng: np.random.Generator) -> Pixels:

@@ -30,6 +30,17 @@ def showing(unknown: float) -> Description:
     return Description(vector=np.ones(1, np.float32), top=top, unknown=unknown)
 
 
+def test_an_image_of_a_background_alone_is_unknown_as_well():
+    def showing_background(share: float) -> Description:
+        top = (LabelScore(label="background", confidence=share), LabelScore(label="apple", confidence=0.8 - share))
+        return Description(vector=np.ones(1, np.float32), top=top, unknown=0.2)
+
+    assert [warning.code for warning in warnings_of(MINI, None, showing_background(0.4))] == [
+        WarningCode.UNKNOWN_PICTURE
+    ]
+    assert warnings_of(MINI, None, showing_background(0.2)) == ()
+
+
 @pytest.mark.parametrize(
     ("prompt", "negative_prompt", "words"),
     [
