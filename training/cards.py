@@ -82,23 +82,24 @@ SCENES = (
 TEXTS = {
     "clip": Text(
         title="A miniature CLIP for drawn scenes",
-        what="Says which of 49 kinds of things, and of 11 colours, a picture or a region of it shows.",
-        data=SCENES,
-        limits="knows drawn things only. A photograph gets an answer too, and it means nothing.",
+        what="Says which of 49 kinds of things and of 11 colours an image or a region shows, or that it shows none.",
+        data=f"{SCENES} Whole, and cut out as the service cuts out regions and backgrounds; some went through the "
+        "autoencoder, some are generated. Noise, clutter and parts of things stand for what has no name.",
+        limits="knows drawn things only. Most photographs it calls unknown; what it says of the others means nothing.",
         form="an open_clip folder for `local-dir:`, half precision, 80 px pictures, open_clip's own tokenizer",
         credit=" The tokenizer's byte-pair merges are CLIP's, from open_clip (MIT).",
     ),
     "diffusion": Text(
         title="A miniature Stable Diffusion for drawn scenes",
-        what='Paints pictures of 128 × 128 pixels after prompts like "red apple in white plate".',
-        data=f"{SCENES} Of the kinds it is shown 20: those in `training/train_diffusion.py`.",
-        limits="knows 20 kinds of drawn things, alone or in twos; of everything else it makes something of these.",
+        what='Makes images of 256 × 256 pixels from prompts like "red apple in white plate".',
+        data=SCENES,
+        limits="knows 49 kinds of drawn things, alone or in twos; of everything else it makes something of these.",
         form="a diffusers `StableDiffusionPipeline` folder, half precision, v-prediction, zero SNR, trailing DDIM",
         credit=" The tokenizer's byte-pair merges are CLIP's, from open_clip (MIT).",
     ),
     "sam2": Text(
         title="A miniature SAM2 for drawn scenes",
-        what="Takes a picture apart: the visible part of whatever lies under a point, and how well it is cut out.",
+        what="Segments an image: the visible part of whatever lies under a point, and how well it is cut out.",
         data=SCENES,
         limits="trained on drawn things, and on whole things: parts of things and photographs it cuts by colour.",
         form="`config.json` with the arguments of ultralytics' `_build_sam2`, half precision, no memory for videos",
