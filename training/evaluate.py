@@ -82,7 +82,7 @@ def measure_cost(models: Path, _work: Path) -> list[Figure]:
     """Size and speed."""
     from training.evaluate_cost import evaluate_cost
 
-    return evaluate_cost(models, SIDE)
+    return evaluate_cost(models, SIDE, ServiceSettings().load_profile())
 
 
 MEASURES: dict[str, Callable[[Path, Path], list[Figure]]] = {

@@ -55,7 +55,7 @@ def evaluate_clip(models: Path, work: Path, side: int, profile: Profile) -> list
         side: of the images, in pixels.
         profile: whose labels and thresholds are measured.
     """
-    engine = open_clip(models)
+    engine = load_clip(models)
     labelling = profile.clip.labelling
     figures = []
     for combination, goal in (("seen", 0.97), ("unseen", 0.93)):
@@ -87,7 +87,7 @@ def evaluate_clip(models: Path, work: Path, side: int, profile: Profile) -> list
     return figures
 
 
-def open_clip(models: Path) -> ClipEngine:
+def load_clip(models: Path) -> ClipEngine:
     """CLIP on the CPU."""
     return ClipEngine(ClipSettings(model=ModelSource(source=str((models / "clip").resolve()))), "cpu")
 

@@ -9,25 +9,34 @@ from statistics import median
 
 import numpy as np
 
-from pipeline.engines.clip import ClipEngine
-from pipeline.settings import ClipSettings, Labelling, ModelSource
+from pipeline.settings import Profile
+from training.evaluate_clip import load_clip
+from training.evaluate_sam2 import open_engine, segment
 from training.generated_images import STEPS, generate, load_engine
 from training.measures import Figure
 
 ROUNDS = 15
 
 
-def evaluate_cost(models: Path, side: int) -> list[Figure]:
-    """Measure the weights' size, and the median time of an image and of naming what it shows."""
+def evaluate_cost(models: Path, side: int, profile: Profile) -> list[Figure]:
+    """Measure the weights' size, and the median times of making an image, of segmenting it, and of naming it."""
     size_mb = sum(file.stat().st_size for file in models.rglob("*.safetensors")) / 1e6
     diffusion = load_engine(models / "diffusion", side)
-    clip = ClipEngine(ClipSettings(model=ModelSource(source=str((models / "clip").resolve()))), "cpu")
+    clip = load_clip(models)
     picture = np.asarray(generate(diffusion, "red apple", 0, side))
     painting_s = time_median(lambda: generate(diffusion, "red apple", 0, side))
-    naming_s = time_median(lambda: clip.describe([picture], Labelling()))
+    segmenter = open_engine(models / "sam2")
+
+    def segment_anew() -> None:
+        segmenter.forget()
+        segment(segmenter, picture, profile.sam2.everything)
+
+    segmenting_s = time_median(segment_anew)
+    naming_s = time_median(lambda: clip.describe([picture], profile.clip.labelling))
     return [
-        lesser("All: size of the weights", size_mb, 45, "MB", 1),
-        lesser(f"Diffusion: {STEPS} steps at {side} px", painting_s, 2.5, "s", ROUNDS),
+        lesser("All: size of the weights", size_mb, 70, "MB", 1),
+        lesser(f"Diffusion: {STEPS} steps at {side} px", painting_s, 1.2, "s", ROUNDS),
+        lesser("SAM2: everything", 1000 * segmenting_s, 300, "ms", ROUNDS),
         lesser("CLIP: one image", 1000 * naming_s, 20, "ms", ROUNDS),
     ]
 

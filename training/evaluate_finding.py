@@ -17,8 +17,9 @@ from pipeline.engines.clip import ClipEngine
 from pipeline.finding import Vector, rank
 from pipeline.records import Vectors
 from pipeline.regions import masked_crops
-from pipeline.settings import ClipSettings, Finding, ModelSource, Profile
+from pipeline.settings import Finding, Profile
 from training.dataset import COLOUR_NAMES, KIND_NAMES, NONE, Choice, Scenes, load_scenes
+from training.evaluate_clip import load_clip
 from training.evaluate_sam2 import VISIBLE, Masks, masks_of, open_engine, pairwise_iou, segment
 from training.measures import Figure
 from training.things import KINDS
@@ -57,7 +58,7 @@ def evaluate_finding(models: Path, scenes: Path, side: int, profile: Profile) ->
         profile: whose settings are measured.
     """
     shown = load_scenes(Choice(num=NUM, side=side, split="test", num_things=2), scenes)
-    engine = open_clip(models)
+    engine = load_clip(models)
     sights = look_at(shown, models, engine, profile)
     inside = [iou >= ALIKE for sight in sights for iou in sight.iou.max(1, initial=0)]
     figures = [Figure.share("Finding: the named thing is one of the regions at all, IoU ≥ 0.5", inside, 0.9)]
@@ -71,11 +72,6 @@ def evaluate_finding(models: Path, scenes: Path, side: int, profile: Profile) ->
             Figure.share(f"Finding: nothing for an absent thing by {what}", (num_found[~named] == 0).tolist(), 0.8),
         ]
     return figures
-
-
-def open_clip(models: Path) -> ClipEngine:
-    """CLIP on the CPU."""
-    return ClipEngine(ClipSettings(model=ModelSource(source=str((models / "clip").resolve()))), "cpu")
 
 
 def look_at(shown: Scenes, models: Path, engine: ClipEngine, profile: Profile) -> list[Sight]:

@@ -16,11 +16,11 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from pipeline.engines.clip import ClipEngine
 from pipeline.records import Pixels
 from pipeline.regions import masked_crops
-from pipeline.settings import ClipSettings, ModelSource, Profile
+from pipeline.settings import Profile
 from training.contact_sheet import caption_cell, lay_out
+from training.evaluate_clip import load_clip
 from training.evaluate_diffusion import COLOURS_EACH, PAIRS, UNSEEN_EACH
 from training.evaluate_sam2 import Masks, masks_of, open_engine, segment, tint
 from training.generated_images import covers_border, load_images
@@ -101,7 +101,7 @@ def run_pipeline(prompts: Sequence[Prompt], models: Path, work: Path, side: int,
     """Generate, segment, and name regions as the service does."""
     images = load_images(prompts, models / "diffusion", work, side)
     segmenter = open_engine(models / "sam2")
-    clip = ClipEngine(ClipSettings(model=ModelSource(source=str((models / "clip").resolve()))), "cpu")
+    clip = load_clip(models)
     outcomes = []
     for image, prompt in zip(track(images, f"Understanding {len(images)} images"), prompts, strict=True):
         segmentation = segment(segmenter, image, profile.sam2.everything)

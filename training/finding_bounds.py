@@ -17,7 +17,8 @@ from pipeline.finding import evidence, score
 from pipeline.records import Vectors
 from pipeline.settings import Finding, Profile, ServiceSettings
 from training.dataset import SIDE, WORK, Choice, load_scenes
-from training.evaluate_finding import ALIKE, Sight, look_at, name, open_clip
+from training.evaluate_clip import load_clip
+from training.evaluate_finding import ALIKE, Sight, look_at, name
 
 NUM = 300  # scenes
 FIRST = 1_000_000  # seed; the evaluation's are below
@@ -29,7 +30,7 @@ Values = npt.NDArray[np.float32]
 
 def find_bounds(models: Path, scenes: Path, side: int, profile: Profile) -> Finding:
     """Find the profile's bound and scale for its models, from the names of kinds and scenes of two things."""
-    engine = open_clip(models)
+    engine = load_clip(models)
     shown = load_scenes(Choice(num=NUM, side=side, split="test", num_things=2, first=FIRST), scenes)
     sights = look_at(shown, models, engine, profile)
     template = profile.clip.finding.template

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.settings import Profile, ServiceSettings
 from training.dataset import SIDE, WORK, Choice, load_scenes
-from training.evaluate_clip import name_regions, open_clip
+from training.evaluate_clip import load_clip, name_regions
 from training.generated_images import load_generated, load_reconstructed
 from training.prompt_sets import training_prompts
 
@@ -25,7 +25,7 @@ SCALES = np.geomspace(10, 200, 61)
 
 def find_scale(models: Path, work: Path, side: int, profile: Profile) -> float:
     """Find the scale for a model under a profile's labels."""
-    engine = open_clip(models)
+    engine = load_clip(models)
     drawn = Choice(num=DRAWN, side=side, split="test", first=FIRST)
     prompts = training_prompts(GENERATED, FIRST_PROMPT)
     sets = (

@@ -35,7 +35,7 @@ EVERY = 4  # each way: pixels at which masks are compared with each other
 POINTS_PER_SIDE = (8, 12)
 MIN_PREDICTED_IOU = (0.5, 0.6, 0.7)
 MIN_STABILITY = (0.6, 0.7, 0.8, 0.9)
-MAX_BOX_IOU = (0.7, 0.8)
+MAX_BOX_IOU = (0.7, 1.0)
 MAX_MASK_IOU = (0.3, 0.4, 0.5, 1.0)
 MIN_AREA = (0.001, 0.003)
 
