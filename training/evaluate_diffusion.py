@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
@@ -59,11 +60,14 @@ def judge_singles(verdicts: Verdicts, prompts: Sequence[Prompt]) -> tuple[list[b
 
 
 def judge_pairs(verdicts: Verdicts, prompts: Sequence[Prompt]) -> list[bool]:
-    """For each prompt of several things: whether the judge says yes to the kind of each."""
-    return [
-        all(row[KIND_NAMES.index(kind)] > 0 for kind, _ in prompt.things)
-        for row, prompt in zip(verdicts.presence, prompts, strict=True)
-    ]
+    """For each prompt of several things: whether their kinds are the likeliest to the judge."""
+    wanted = [{KIND_NAMES.index(kind) for kind, _ in prompt.things} for prompt in prompts]
+    return [likeliest(row, len(kinds)) == kinds for row, kinds in zip(verdicts.presence, wanted, strict=True)]
+
+
+def likeliest(presence: npt.NDArray[np.float32], num: int) -> set[int]:
+    """The kinds of the highest logits, (k,)."""
+    return set(np.argsort(-presence)[:num].tolist())
 
 
 def judge_the_judge(judge: Any, work: Path) -> list[Figure]:
@@ -75,8 +79,8 @@ def judge_the_judge(judge: Any, work: Path) -> list[Figure]:
     colours = (verdicts.colours[np.arange(REAL), seen] == single.colours[:, 0]).tolist()
     pairs = load_scenes(Choice(num=REAL, side=DRAWN_SIDE, split="test", num_things=2), work)
     shown = [{int(k) for k in row if k != NONE} for row in pairs.kinds]
-    said = judge_pictures(judge, pairs.pixels).presence > 0
-    both = [set(np.flatnonzero(row).tolist()) == true for row, true in zip(said, shown, strict=True)]
+    said = judge_pictures(judge, pairs.pixels).presence
+    both = [likeliest(row, len(kinds)) == kinds for row, kinds in zip(said, shown, strict=True)]
     return [
         Figure.share("Judge on drawn scenes: one thing, right object", kinds, 0.98),
         Figure.share("Judge on drawn scenes: one thing, right colour", colours, 0.98),

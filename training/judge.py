@@ -27,7 +27,7 @@ DRAWN_SIDE = 128  # pixels of its scenes, whatever the size of the images that i
 BATCH = 64
 SCENES = 24_000
 FIRST = 50_000_000  # seed of its scenes
-RECIPE = Recipe(steps=1200, learning_rate=2e-3, ema=0.995)
+RECIPE = Recipe(steps=3000, learning_rate=2e-3, ema=0.995)
 KINDS_WEIGHT = 5.0  # against the colours: most kinds aren't there, and their losses are small
 PLACES_WEIGHT = 1.0  # of what each place of the map shows
 BACKGROUND_WEIGHT = 0.3  # of places that show no thing: they are many
