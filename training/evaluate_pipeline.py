@@ -149,5 +149,5 @@ def draw_sheet(outcomes: Sequence[Outcome]) -> Image.Image:
     for each in outcomes:
         both = np.hstack([each.image, tint(each.image, each.masks)])
         verdict = "" if each.is_right else "WRONG: "
-        cells.append(caption_cell(both, f"{verdict}{each.prompt.text} → {', '.join(each.names)}", lines=2))
+        cells.append(caption_cell(both, f"{verdict}{each.prompt.text} : {', '.join(each.names)}", lines=2))
     return lay_out(cells, COLUMNS)

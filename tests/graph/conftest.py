@@ -16,10 +16,20 @@ from graphs.image_orders import ImageOrder
 from graphs.models import Models
 from pipeline.events import Event
 from pipeline.records import GenerationRequest, Scheduler
-from pipeline.settings import Admission, CacheSettings, OwnerLimits, ServiceSettings, WebhookSettings
+from pipeline.settings import (
+    Admission,
+    CacheSettings,
+    OwnerLimits,
+    Probing,
+    Profile,
+    ServiceSettings,
+    WebhookSettings,
+)
 from pipeline.store import Store, open_store
 from pipeline.traces import Traces
 from tests.graph.fakes import FakeCache, FakeWorkers
+
+PROBING = Probing(floor=0.0, ceiling=0.45)
 
 
 @pytest.fixture
@@ -87,7 +97,7 @@ def make_bench(
     events: list[Event] = []
     flow = Flow(
         settings=settings,
-        profile=settings.load_profile(),
+        profile=with_probing(settings.load_profile(), PROBING),
         workers=workers,
         models=Models(workers, lambda: {"Diffusion": 1, "Clip": 1, "Segmenter": 1}),
         cache=cache,
@@ -98,6 +108,11 @@ def make_bench(
         traces=traces,
     )
     return Bench(flow=flow, workers=workers, cache=cache, settings=settings, store=store, events=events)
+
+
+def with_probing(profile: Profile, probing: Probing) -> Profile:
+    """The profile with other bounds of probes: those of its own CLIP are measured anew whenever that is trained."""
+    return profile.model_copy(update={"clip": profile.clip.model_copy(update={"probing": probing})})
 
 
 def with_admission(bench: Bench, admission: Admission) -> ServiceSettings:
