@@ -38,7 +38,7 @@ def _follow(service: Service, request: GenerationRequest, console: Console) -> t
                     case GenerationStepped():
                         progress.update(steps, completed=item.step, total=item.num_steps)
                     case ImageCreated():
-                        progress.update(steps, completed=progress.tasks[steps].total)  # not every step is told
+                        progress.update(steps, completed=progress.tasks[steps].total)  # progress events are throttled
                         progress.advance(stages)
                     case StageFinished():
                         progress.advance(stages)

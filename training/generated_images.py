@@ -40,7 +40,7 @@ from training.train_vae import to_tensor
 STEPS, GUIDANCE = 15, 3.0  # as `configs/mini.yaml` has them
 BORDER = 0.24  # of the image's border, about a side: a region that covers so much of it is the background
 LEAST = 0.006  # of the image: smaller regions are no thing
-UNASSIGNED = 255  # owner of pixels of which nobody knows what they show
+UNASSIGNED = 255  # owner of pixels whose content is unknown
 ENCODED_AT_ONCE = 8
 
 Images = npt.NDArray[np.uint8]  # (n, h, w, 3)

@@ -1,4 +1,4 @@
-"""Warnings over HTTP with fakes: whoever asks for what the models don't know is answered, and told."""
+"""Warnings over HTTP with fakes: what the models don't know is answered, with a warning."""
 
 from __future__ import annotations
 

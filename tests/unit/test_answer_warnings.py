@@ -1,4 +1,4 @@
-"""What callers are told of an answer that they get nevertheless."""
+"""The warnings of answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which build of torch `scripts/setup` installs, with an installer that only notes what it is told."""
+"""Which build of torch `scripts/setup` installs, with an installer that only records its arguments."""
 
 from __future__ import annotations
 
@@ -43,8 +43,10 @@ class Checkout:
         """Run the setup; returns how the packages were installed, empty if they were not, and what was said."""
         log = self.folder / "installer.log"
         log.unlink(missing_ok=True)
-        told = {"PATH": f"{self.folder / 'tools'}:{os.defpath}", "PIPELINE_TORCH": torch, "INDEX": index}
-        done = subprocess.run([self.folder / "scripts/setup"], env=told, capture_output=True, text=True, check=True)
+        environment = {"PATH": f"{self.folder / 'tools'}:{os.defpath}", "PIPELINE_TORCH": torch, "INDEX": index}
+        done = subprocess.run(
+            [self.folder / "scripts/setup"], env=environment, capture_output=True, text=True, check=True
+        )
         lines = log.read_text().splitlines() if log.exists() else []
         installed = [line for line in lines if " install " in line and "--editable" not in line]
         return "\n".join(installed), done.stderr

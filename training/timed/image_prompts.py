@@ -117,7 +117,7 @@ def find_ends(flags: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def draw_boxes(bounds: Bounds, chosen: torch.Tensor, side: int) -> torch.Tensor:
-    """Draw boxes around the chosen masks, (n, p, 4), as somebody would with a mouse."""
+    """Draw boxes around the chosen masks, (n, p, 4), with sides that are not quite exact."""
     x0, x1 = bounds.left.gather(1, chosen).float(), bounds.right.gather(1, chosen).float() + 1
     y0, y1 = bounds.top.gather(1, chosen).float(), bounds.bottom.gather(1, chosen).float() + 1
     lengths = torch.stack([x1 - x0, y1 - y0, x1 - x0, y1 - y0], -1)

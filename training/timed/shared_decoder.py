@@ -147,8 +147,8 @@ def attend_first(
     queries = queries[:, None].expand(-1, each, -1, -1, -1).flatten(0, 1)
     keys = split_heads(attention, attention.k_proj(tokens + initial))
     values = split_heads(attention, attention.v_proj(tokens))
-    told = attention.out_proj(merge_heads(functional.scaled_dot_product_attention(queries, keys, values)))
-    keys = layer.norm4((image[:, None] + told.view(n, each, *image.shape[1:])).flatten(0, 1))
+    attended = attention.out_proj(merge_heads(functional.scaled_dot_product_attention(queries, keys, values)))
+    keys = layer.norm4((image[:, None] + attended.view(n, each, *image.shape[1:])).flatten(0, 1))
     return DecoderState(tokens=tokens, keys=keys)
 
 
@@ -164,8 +164,8 @@ def attend_second(layer: Any, initial: torch.Tensor, state: DecoderState, positi
     )
     tokens = layer.norm2(tokens + attend(to_image, to_image.q_proj(tokens + initial), keys, values))
     tokens = layer.norm3(tokens + layer.mlp(tokens))
-    told = attend(to_tokens, queries, to_tokens.k_proj(tokens + initial), to_tokens.v_proj(tokens))
-    return DecoderState(tokens=tokens, keys=layer.norm4(state.keys + told))
+    attended = attend(to_tokens, queries, to_tokens.k_proj(tokens + initial), to_tokens.v_proj(tokens))
+    return DecoderState(tokens=tokens, keys=layer.norm4(state.keys + attended))
 
 
 def attend_last(transformer: Any, initial: torch.Tensor, state: DecoderState, positions: torch.Tensor) -> torch.Tensor:
