@@ -64,8 +64,15 @@ def evaluate_clip(models: Path, work: Path, side: int, profile: Profile) -> list
         named = name_all(engine, list(shown.pixels), [KIND_NAMES[k] for k in shown.kinds[:, 0]], labelling)
         figures.append(Figure.share(f"CLIP: top-1 object, {combination} colour × object", named.right, goal))
     drawn = name_regions(engine, load_scenes(Choice(num=CROPPED, side=side, split="test"), work), labelling)
-    prompts = [*single_prompts(COLOURS_EACH), *unseen_prompts(UNSEEN_EACH), *pair_prompts(PAIRS)]
-    generated = name_regions(engine, load_generated(prompts, models, work, profile.sam2.everything, side), labelling)
+    sets = (
+        single_prompts(COLOURS_EACH),
+        unseen_prompts(UNSEEN_EACH),
+        pair_prompts(PAIRS),
+    )  # as other measures have them
+    everything = profile.sam2.everything
+    generated = join(
+        [name_regions(engine, load_generated(prompts, models, work, everything, side), labelling) for prompts in sets]
+    )
     figures += [
         Figure.share("CLIP: held-out crops of regions, named right", drawn.right, 0.97),
         Figure.share("CLIP: the same on generated images", generated.right, 0.93),
@@ -94,14 +101,27 @@ def load_clip(models: Path) -> ClipEngine:
 
 def name_all(engine: ClipEngine, pictures: Sequence[Pixels], true: Sequence[str], labelling: Labelling) -> Named:
     """Name pictures."""
-    parts = [engine.describe(pictures[start : start + BATCH], labelling) for start in range(0, len(pictures), BATCH)]
-    said = Descriptions(
-        vectors=np.concatenate([part.vectors for part in parts]),
-        labels=tuple(labels for part in parts for labels in part.labels),
-        confidences=np.concatenate([part.confidences for part in parts]),
-        unknown=np.concatenate([part.unknown for part in parts]),
+    starts = range(0, len(pictures), BATCH)
+    return join(
+        [
+            Named(said=engine.describe(pictures[i : i + BATCH], labelling), true=tuple(true[i : i + BATCH]))
+            for i in starts
+        ]
     )
-    return Named(said=said, true=tuple(true))
+
+
+def join(parts: Sequence[Named]) -> Named:
+    """All pictures of several parts."""
+    said = [part.said for part in parts]
+    return Named(
+        said=Descriptions(
+            vectors=np.concatenate([each.vectors for each in said]),
+            labels=tuple(labels for each in said for labels in each.labels),
+            confidences=np.concatenate([each.confidences for each in said]),
+            unknown=np.concatenate([each.unknown for each in said]),
+        ),
+        true=tuple(true for part in parts for true in part.true),
+    )
 
 
 def name_regions(engine: ClipEngine, scenes: Scenes, labelling: Labelling) -> Named:
