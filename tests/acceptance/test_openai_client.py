@@ -61,7 +61,7 @@ def test_a_stream_of_previews_that_differ_and_the_image_at_last(client: openai.O
     assert distances == sorted(distances, reverse=True)  # nearer and nearer to the image
     assert distances[0] > distances[-1] > 0
     assert completed.type == "image_generation.completed"
-    assert completed.usage.output_tokens == 64
+    assert completed.usage.output_tokens == 256
     assert again.data
     assert np.array_equal(pictures[-1], np.array(opened(again.data[0].b64_json)))
 
@@ -70,8 +70,8 @@ def test_an_edit_changes_what_the_mask_leaves_open_and_nothing_else(client: open
     made = client.images.generate(prompt=PROMPT, extra_body=STEPS)
     assert made.data
     before = np.array(opened(made.data[0].b64_json))
-    mask = np.full((128, 128, 4), 255, np.uint8)
-    mask[30:100, 30:100, 3] = 0
+    mask = np.full((256, 256, 4), 255, np.uint8)
+    mask[60:200, 60:200, 3] = 0
     edited = client.images.edit(
         image=("apple.png", as_png(before), "image/png"),
         mask=("mask.png", as_png(mask), "image/png"),
