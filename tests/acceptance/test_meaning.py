@@ -1,6 +1,6 @@
 """What the service says about its images is true: the miniature models understand each other.
 
-These prompts were chosen among those that are right; how many are is what `python -m training.evaluate pipeline` measures.
+These prompts were chosen among those that are right: `python -m training.evaluate pipeline` measures how many are.
 """
 
 from __future__ import annotations
