@@ -19,6 +19,7 @@ from pipeline.records import GenerationRequest, Scheduler
 from pipeline.settings import (
     Admission,
     CacheSettings,
+    Finding,
     OwnerLimits,
     Probing,
     Profile,
@@ -30,6 +31,7 @@ from pipeline.traces import Traces
 from tests.graph.fakes import FakeCache, FakeWorkers
 
 PROBING = Probing(floor=0.0, ceiling=0.45)
+FINDING = Finding(min_cosine=0.12, logit_scale=14.0)
 
 
 @pytest.fixture
@@ -97,7 +99,7 @@ def make_bench(
     events: list[Event] = []
     flow = Flow(
         settings=settings,
-        profile=with_probing(settings.load_profile(), PROBING),
+        profile=with_own_bounds(settings.load_profile()),
         workers=workers,
         models=Models(workers, lambda: {"Diffusion": 1, "Clip": 1, "Segmenter": 1}),
         cache=cache,
@@ -110,9 +112,9 @@ def make_bench(
     return Bench(flow=flow, workers=workers, cache=cache, settings=settings, store=store, events=events)
 
 
-def with_probing(profile: Profile, probing: Probing) -> Profile:
-    """The profile with other bounds of probes: those of its own CLIP are measured anew whenever that is trained."""
-    return profile.model_copy(update={"clip": profile.clip.model_copy(update={"probing": probing})})
+def with_own_bounds(profile: Profile) -> Profile:
+    """The profile with bounds for the fakes' cosines: those of its CLIP are measured anew whenever that is trained."""
+    return profile.model_copy(update={"clip": profile.clip.model_copy(update={"probing": PROBING, "finding": FINDING})})
 
 
 def with_admission(bench: Bench, admission: Admission) -> ServiceSettings:
