@@ -19,7 +19,7 @@ from pipeline.events import RequestFinished
 from pipeline.settings import Admission, OwnerLimits
 from tests.graph.conftest import Bench, make_bench, with_admission, working
 from tests.graph.test_http import is_problem
-from tests.graph.waiting import until
+from tests.graph.waiting import cancel, until
 
 pytestmark = pytest.mark.anyio
 
@@ -267,7 +267,7 @@ async def test_an_owner_has_so_many_unfinished_jobs(tmp_path: Path):
         assert (await other.post("/generate", json=PEAR, headers=later)).status_code == 202
 
         url = first.json()["url"]
-        assert (await client.post(f"{url}/cancel")).json()["state"] == "cancelled"
+        assert (await cancel(client, url))["state"] == "cancelled"
         second = (await client.post("/generate", json=PEAR, headers=later)).json()["url"]
         assert is_problem(await client.post(f"{url}/retry"), 429, "too_many_unfinished")
         bench.workers.gate.set()

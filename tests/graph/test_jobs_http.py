@@ -14,7 +14,7 @@ from pipeline.errors import ModelNotReady
 from pipeline.jobs import MAX_ATTEMPTS
 from tests.graph.conftest import Bench
 from tests.graph.test_http import client_of, is_problem
-from tests.graph.waiting import until
+from tests.graph.waiting import cancel, until
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +63,7 @@ async def test_every_image_is_a_job_s(client):
 async def test_a_job_that_is_cancelled_stops(client, bench):
     bench.workers.gate.clear()
     url = (await client.post("/generate", json=PEAR, headers=ASYNC)).json()["url"]
-    cancelled = (await client.post(f"{url}/cancel")).json()
+    cancelled = await cancel(client, url)
     bench.workers.gate.set()
     assert cancelled["state"] == "cancelled"
     assert bench.workers.steps < PEAR["steps"]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
+
+import httpx
 
 PATIENCE_S = 60.0
 
@@ -12,3 +15,12 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110  # what is waited for sets no event
             await asyncio.sleep(0)
+
+
+async def cancel(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
+    """Cancel a job and return its status, once it has stopped if it had begun."""
+    job = (await client.post(f"{url}/cancel")).json()
+    async with asyncio.timeout(PATIENCE_S):
+        while job["state"] == "running":
+            job = (await client.get(url)).json()
+    return job
