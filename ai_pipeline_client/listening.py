@@ -17,6 +17,7 @@ RESUME_WITHIN_S = 120.0  # of a stream that broke off
 RESUME_PAUSE_S = 0.5
 EVENT_STREAM = "text/event-stream"
 PROBLEM = "error"  # the event that says why nothing more comes
+STREAM_FINISHED = "stream.finished"  # the last event of a stream that isn't followed
 
 
 class Listening:
@@ -27,6 +28,7 @@ class Listening:
         after: the last event that is known; from now on if None.
         types: of the events that are wanted; all if empty.
         quiet_s: after which, if nothing is heard, the stream has ended; never if None.
+        follow: whether to go on after what has happened so far.
         was_heard: whether the service is known to be there, so that a while is waited for the stream's begin as well.
     """
 
@@ -37,11 +39,12 @@ class Listening:
         after: int | None,
         types: Sequence[str] = (),
         quiet_s: float | None = None,
+        follow: bool = True,
         was_heard: bool = False,
     ) -> None:
         self._path = path
         self._last_id = None if after is None else str(after)
-        self._params = {"type": ",".join(types)} if types else {}
+        self._params = ({"type": ",".join(types)} if types else {}) | ({} if follow else {"follow": "false"})
         self._quiet_s = quiet_s
         self._heard_at = time.monotonic() if was_heard else None
         self._is_open = False
@@ -70,6 +73,8 @@ class Listening:
                     yield Pause(seconds=RESUME_PAUSE_S)
                 elif said.event == PROBLEM:
                     raise error_from(said.json())
+                elif said.event == STREAM_FINISHED:
+                    return None
                 elif said.data:  # else a heartbeat
                     return _event(said)
 
@@ -107,7 +112,9 @@ class Listening:
         )
 
 
-def events(*, after: int | None = None, types: Sequence[str] = (), quiet_s: float | None = None) -> Items[Event]:
+def events(
+    *, after: int | None = None, types: Sequence[str] = (), quiet_s: float | None = None, follow: bool = True
+) -> Items[Event]:
     """Iterate over what happens to one's images and jobs, for ever; a stream that breaks off is resumed.
 
     Args:
@@ -115,8 +122,9 @@ def events(*, after: int | None = None, types: Sequence[str] = (), quiet_s: floa
         types: only these, such as "image.created"; all if left out.
         quiet_s: end once nothing was heard for so long: what has happened was told. The service says something
             every 10 s at least.
+        follow: False ends with what has happened so far; `after` is then 0 if left out.
     """
-    return Items(_emitting(Listening("/v1/events", after=after, types=types, quiet_s=quiet_s)))
+    return Items(_emitting(Listening("/v1/events", after=after, types=types, quiet_s=quiet_s, follow=follow)))
 
 
 def follow(job_id: str, *, after: int = 0) -> Items[Event]:

@@ -22,8 +22,6 @@ from cli.results import Part, Result, Scores, present, progress_bars
 
 jobs = typer.Typer(no_args_is_help=True, help="The jobs of a running service: list, show, follow, cancel, retry.")
 
-QUIET_S = 2.0  # after which everything that has happened so far was told
-
 Server = Annotated[str, typer.Option(envvar="PIPELINE_SERVER", help="The service's URL.")]
 ApiKey = Annotated[str, typer.Option(envvar="PIPELINE_API_KEY", help="Where the service wants one.")]
 JobId = Annotated[str, typer.Argument(help="As `jobs list` shows it.")]
@@ -97,12 +95,10 @@ def events(
     follow: Annotated[bool, typer.Option("--follow", help="Go on until Ctrl-C.")] = False,
 ) -> None:
     """Print what happens, one JSON object on each line; without --follow what has happened so far."""
-    if after is None and not follow:
-        after = 0
     wanted = [kind.strip() for kind in types.split(",") if kind.strip()]
     with connected(server, api_key) as client:
         try:
-            for event in client.events(after=after, types=wanted, quiet_s=None if follow else QUIET_S):
+            for event in client.events(after=after, types=wanted, follow=follow):
                 print(json.dumps({"type": event.type, **event.facts}), flush=True)
         except KeyboardInterrupt:
             return

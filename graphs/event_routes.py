@@ -45,6 +45,9 @@ def event_routes(flow: Flow) -> APIRouter:
         caller: AnyCaller,
         after: Resume,
         types: Annotated[str, Query(alias="type", description="Only these, such as `image.created,job.failed`.")] = "",
+        follow: Annotated[
+            bool, Query(description="`false`: only what has happened so far, and `stream.finished` as the last event.")
+        ] = True,
     ) -> Response:
         """Stream what happens to one's images and jobs, from now on or from `Last-Event-ID` on; 0 is the beginning.
 
@@ -55,6 +58,9 @@ def event_routes(flow: Flow) -> APIRouter:
         if unknown := wanted.difference(TYPES, [STEPPED]):
             there_are = ", ".join((*TYPES, STEPPED))
             raise InvalidRequest(problem=f"No event is a {' or '.join(sorted(unknown))}. Send types of {there_are}.")
+        if not follow:
+            past = flow.feed.past(caller.owner, after=after or 0, types=wanted)
+            return endless_stream(request.scope, past, after or 0, says_end=True)
         begin = await flow.feed.newest() if after is None else after
         return endless_stream(request.scope, flow.feed.follow(caller.owner, after=begin, types=wanted), begin)
 

@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 FINISHED = "generation.finished"
 FAILED = "error"
+STREAM_FINISHED = "stream.finished"  # of a stream that ends by itself
 LAST_WORDS_S = 5.0  # after the request's deadline, for the work to stop and the stream to say so
 HEARTBEAT_S = 10.0
 
@@ -67,14 +68,17 @@ async def stream(scope: Scope, items: AsyncGenerator[T, None], encode: Callable[
     return EventSourceResponse(_with_first(scope, first, items, encode, ends_at), headers={"Cache-Control": "no-store"})
 
 
-def endless_stream(scope: Scope, items: AsyncGenerator[Notice | Response, None], after: int) -> Response:
+def endless_stream(
+    scope: Scope, items: AsyncGenerator[Notice | Response, None], after: int, *, says_end: bool = False
+) -> Response:
     """Send notices as `stream` does, but without a deadline, and with a heartbeat when it is quiet.
 
     Args:
         after: the sequence number they follow, for a reader who is cut off before the first.
+        says_end: whether `stream.finished` follows the last of them, so that a reader knows that nothing was cut off.
     """
     scope["state"]["deadline"].reschedule(None)
-    return EventSourceResponse(_with_heartbeat(scope, items, after), headers={"Cache-Control": "no-store"})
+    return EventSourceResponse(_with_heartbeat(scope, items, after, says_end), headers={"Cache-Control": "no-store"})
 
 
 async def _with_first(
@@ -95,7 +99,7 @@ async def _with_first(
 
 
 async def _with_heartbeat(
-    scope: Scope, items: AsyncGenerator[Notice | Response, None], after: int
+    scope: Scope, items: AsyncGenerator[Notice | Response, None], after: int, says_end: bool
 ) -> AsyncIterator[bytes]:
     yield format_sse_event(comment="ready", id=str(after))
     following: asyncio.Future[Notice | Response] | None = None
@@ -113,7 +117,8 @@ async def _with_heartbeat(
             item, following = await following, None
             yield as_event(item)
     except StopAsyncIteration:
-        return
+        if says_end:
+            yield format_sse_event(event=STREAM_FINISHED, data_str="{}")
     except Exception as error:
         yield _encode_error(scope, error)
         if not isinstance(error, PipelineError):

@@ -28,7 +28,11 @@ PAUSE_S = 1.0  # after the hub gave no answer
 PAGE = 500  # notices read from the log at a time
 MAX_OUTGOING = 100  # notices that the hub hasn't taken yet; older ones are dropped
 MAX_NEWEST = 100  # jobs
+MAX_ENDED = 1000  # jobs whose steps may still be on their way from another process
 MAX_WAITING = 1000  # notices of one stream; steps pass it by from half of that on
+
+STARTED = "job.started"
+AFTER_STEPS = ENDED | {"image.created"}  # types of notices that follow the last step of their job
 
 logger = logging.getLogger("ai_pipeline")
 
@@ -105,6 +109,7 @@ class Feed:
         self._streams: set[Stream] = set()
         self._followed: set[Stream] = set()  # those of them that only their readers would end
         self._newest: OrderedDict[str, Notice] = OrderedDict()  # what passed last, by job, for those who come later
+        self._ended: OrderedDict[str, None] = OrderedDict()  # ids of jobs that have made their image or have ended
         self._started: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.consumers: list[Callable[[Notice], None]] = []  # told everything that is logged
@@ -187,6 +192,16 @@ class Feed:
             finally:
                 self._followed.discard(stream)
 
+    async def past(self, owner: str, *, after: int, types: Collection[str] = ()) -> AsyncGenerator[Notice, None]:
+        """Yield what was logged after a sequence number until now, and end."""
+        newest = await asyncio.to_thread(self._log.newest)
+        while page := await asyncio.to_thread(self._log.read, owner=owner, after=after, limit=PAGE, types=types):
+            for notice in page:
+                after = notice.sequence or after
+                if after > newest:
+                    return
+                yield notice
+
     def _tell_of_growth(self) -> None:
         self._grown.set()
         self._has_outgoing.set()
@@ -198,6 +213,8 @@ class Feed:
             self._deliver(passing)
 
     def _deliver(self, notice: Notice) -> None:
+        if notice.sequence is None and notice.job_id in self._ended:
+            return  # its image overtook it on the way from another process
         if notice.sequence is None and notice.job_id:
             self._newest[notice.job_id] = notice
             self._newest.move_to_end(notice.job_id)
@@ -225,10 +242,10 @@ class Feed:
             page = await self._page()
             while page:
                 for notice in page:
-                    self._at = notice.sequence or self._at
-                    self._deliver(notice)
-                    for consume in self.consumers:
-                        consume(notice)
+                    if notice.type in AFTER_STEPS:
+                        due = self._deliver_steps(notice.job_id, due)
+                        self._passing = self._deliver_steps(notice.job_id, self._passing)
+                    self._deliver_logged(notice)
                 page = await self._page() if len(page) == PAGE else ()
             for notice in due:
                 self._deliver(notice)
@@ -237,6 +254,27 @@ class Feed:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_S):
                         await self._grown.wait()
+
+    def _deliver_steps(self, job_id: str | None, passing: Sequence[Notice]) -> list[Notice]:
+        """Deliver what passes of a job, and return the rest."""
+        for notice in passing:
+            if notice.job_id == job_id:
+                self._deliver(notice)
+        return [notice for notice in passing if notice.job_id != job_id]
+
+    def _deliver_logged(self, notice: Notice) -> None:
+        """Deliver what is logged to streams and consumers; a job that begins again has steps again."""
+        job_id = str(notice.job_id)
+        if notice.type in AFTER_STEPS:
+            self._ended[job_id] = None
+            if len(self._ended) > MAX_ENDED:
+                self._ended.popitem(last=False)
+        elif notice.type == STARTED:
+            self._ended.pop(job_id, None)
+        self._at = notice.sequence or self._at
+        self._deliver(notice)
+        for consume in self.consumers:
+            consume(notice)
 
     async def _page(self) -> Sequence[Notice]:
         return await self._patiently(lambda: self._log.read(after=self._at, limit=PAGE))

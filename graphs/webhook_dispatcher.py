@@ -25,7 +25,7 @@ from pipeline.jobs import IdempotencyKey
 from pipeline.notices import Notice
 from pipeline.settings import WebhookSettings
 from pipeline.store import WebhookStore
-from pipeline.webhooks import Claim, Delivery, Webhook, new_secret, retry_after_s
+from pipeline.webhooks import Claim, Delivery, Webhook, backoff_s, new_secret
 
 POLL_S = 2.0  # for what other replicas know of, or have left behind
 STOP_WITHIN_S = 2.0
@@ -252,7 +252,7 @@ class WebhookDispatcher:
             self._store.put_off(delivery, None, status=status, error=error)
             self._store.disable(delivery.webhook_id, "The receiver answered 410: it wants no more.")
         else:
-            after_s = retry_after_s(delivery.attempts, self._random.random())
+            after_s = backoff_s(self._settings.retry_after_s, delivery.attempts, self._random.random())
             self._store.put_off(delivery, after_s, status=status, error=error)
 
 

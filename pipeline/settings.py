@@ -300,6 +300,9 @@ class WebhookSettings(_Settings):
     can reach."""
     timeout_s: Annotated[float, Field(gt=0)] = 15.0
     """For the whole of a request."""
+    retry_after_s: tuple[Annotated[float, Field(ge=0)], ...] = (5, 30, 120, 600, 3600, 3 * 3600, 8 * 3600)
+    """Seconds to wait after the first failed attempt, the second and so on, after the last of which none follows. By
+    default exponential over half a day, as Standard Webhooks recommends: a receiver's night is survived."""
     max_per_owner: int = 20
 
 

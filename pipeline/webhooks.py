@@ -15,14 +15,13 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from pipeline.notices import Notice
 
-# Exponential over half a day, as Standard Webhooks recommends: a receiver's night is survived, and it isn't flooded.
-RETRY_AFTER_S = (5.0, 30.0, 120.0, 600.0, 3600.0, 3 * 3600.0, 8 * 3600.0)
 SECRET_PREFIX = "whsec_"
 MIN_SECRET_BYTES, NEW_SECRET_BYTES, MAX_SECRET_BYTES = 24, 32, 64  # before base64; the bounds are Standard Webhooks'
 JITTER = 0.2  # of the wait, either way: what failed together is not to come back together
@@ -92,13 +91,14 @@ def is_secret(text: str) -> bool:
     return text.startswith(SECRET_PREFIX) and MIN_SECRET_BYTES <= len(key) <= MAX_SECRET_BYTES
 
 
-def retry_after_s(attempt: int, jitter: float) -> float | None:
+def backoff_s(schedule_s: Sequence[float], attempt: int, jitter: float) -> float | None:
     """How long to wait after an attempt that failed, in seconds; None if it was the last.
 
     Args:
+        schedule_s: the waits after the first attempt, the second and so on, in seconds.
         attempt: its number, from 1.
         jitter: a random number from 0 to 1.
     """
-    if attempt > len(RETRY_AFTER_S):
+    if attempt > len(schedule_s):
         return None
-    return RETRY_AFTER_S[attempt - 1] * (1 + JITTER * (2 * jitter - 1))
+    return schedule_s[attempt - 1] * (1 + JITTER * (2 * jitter - 1))

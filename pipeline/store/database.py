@@ -13,7 +13,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, text
 
-BUSY_TIMEOUT_MS = 5000
+BUSY_TIMEOUT_MS = 60_000  # of a writer whose turn others take, on a machine that has other work as well
 WAL_RETRY_S = 0.02
 WRITE_LOCK = 0x61695F70  # the advisory lock of all writers on PostgreSQL
 MIGRATION_LOCK = 0x61695F6D

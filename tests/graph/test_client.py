@@ -246,7 +246,9 @@ async def test_what_happened_is_told_in_order_from_any_point_on(client):
     assert [event.type for event in await client.first("events", 4, after=0)] == types[:4]
     (created,) = await client.first("events", 1, after=0, types=["image.created"])
     assert created.sequence == events[2].sequence
-    assert await client.first("events", after=events[3].sequence, quiet_s=1.0) == []
+    assert await client.first("events", after=events[3].sequence, follow=False) == []
+    told = await client.first("events", follow=False)
+    assert [event.type for event in told] == types[:4]
 
 
 async def test_a_failure_of_one_image_is_raised_and_stops_the_others(client, bench):

@@ -14,12 +14,12 @@ import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse
 
 from graphs.event_stream import Followers, stream
-from pipeline.events import ImageDeleted
+from pipeline.events import GenerationStarted, ImageDeleted
 from pipeline.jobs import MAX_ATTEMPTS
 from pipeline.settings import Admission
 from tests.graph.conftest import Bench
 from tests.graph.test_http import client_of, is_problem
-from tests.graph.waiting import until
+from tests.graph.waiting import PATIENCE_S, pass_time, until
 
 pytestmark = pytest.mark.anyio
 
@@ -95,34 +95,40 @@ async def test_what_fails_later_is_the_last_event(bench: Bench):
     assert problem["request_id"] == bench.events[0].request_id
 
 
-async def test_the_deadline_ends_a_stream_with_an_error_and_the_job_with_it(bench: Bench):
-    async with client_of(bench, Admission(deadline_s=6)) as client:
+async def test_the_deadline_ends_a_stream_with_an_error_and_the_job_with_it(bench: Bench, monkeypatch):
+    async with client_of(bench, Admission(deadline_s=600)) as client:
         bench.workers.gate.clear()  # nothing ever comes
-        events = await events_of(client, PROMPT)
+        making = asyncio.create_task(events_of(client, PROMPT))
+        await until(lambda: bench.of(GenerationStarted))
+        pass_time(monkeypatch, seconds=601)
+        events = await making
         (job,) = (await client.get("/v1/jobs")).json()["jobs"]
 
     assert events[-1].event == "error"
-    assert "6 s" in events[-1].json()["detail"]
+    assert "600 s" in events[-1].json()["detail"]
     assert job["state"] == "cancelled"
 
 
-async def test_the_deadline_is_said_however_long_the_work_takes_to_stop():
+async def test_the_deadline_is_said_however_long_the_work_takes_to_stop(monkeypatch):
     async def work() -> AsyncGenerator[bytes, None]:
         try:
             yield b"begun"
             await asyncio.Event().wait()
         finally:
-            await asyncio.sleep(0.3)
+            pass_time(monkeypatch, seconds=4)
+            await asyncio.sleep(0)
 
-    async with asyncio.timeout(0.1) as deadline:
+    async with asyncio.timeout(600) as deadline:
         scope = {
             "path": "/generate",
             "headers": [],
-            "state": {"deadline": deadline, "deadline_s": 0.1, "request_id": "r"},
+            "state": {"deadline": deadline, "deadline_s": 600, "request_id": "r"},
         }
         response = await stream(scope, work(), bytes)
-        begun, told = [chunk async for chunk in response.body_iterator]
-    assert begun == b"begun"
+        chunks = response.body_iterator
+        assert await anext(chunks) == b"begun"
+        pass_time(monkeypatch, seconds=601)
+        (told,) = [chunk async for chunk in chunks]
     assert b"deadline_exceeded" in told
 
 
@@ -142,5 +148,5 @@ async def test_closing_the_iterator_stops_the_work():
     assert await anext(items) == ImageDeleted(request_id="mine", image_id="y")
     await items.aclose()
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         await stopped.wait()

@@ -30,13 +30,9 @@ from pipeline.regions import decode_mask
 from pipeline.settings import Admission
 from tests.graph.conftest import Bench, a_request, make_bench
 from tests.graph.fakes import FakeCache, FakeWorkers
+from tests.graph.waiting import until
 
 pytestmark = pytest.mark.anyio
-
-
-async def until(condition) -> None:
-    while not condition():  # noqa: ASYNC110  # the fakes set no events
-        await asyncio.sleep(0)
 
 
 def an_order(steps: int = 3) -> ImageOrder:

@@ -18,6 +18,7 @@ from graphs.routes import build_http_app
 from pipeline.events import RequestFinished
 from pipeline.settings import Admission
 from tests.graph.conftest import Bench, make_bench, with_admission
+from tests.graph.waiting import pass_time, until
 
 pytestmark = pytest.mark.anyio
 
@@ -225,20 +226,28 @@ async def test_every_request_is_finished_in_the_events_by_its_template(bench: Be
     assert finished == [("unmatched", 404, "route_not_found"), ("/generate", 422, "invalid_request")]
 
 
-async def test_a_request_that_takes_too_long_is_stopped(bench: Bench):
+async def test_a_request_that_takes_too_long_is_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     bench.workers.gate.clear()
-    async with client_of(bench, Admission(deadline_s=0.05)) as client:
-        response = await client.post("/generate", json={"prompt": "pear"})
+    async with client_of(bench, Admission(deadline_s=600)) as client:
+        calling = asyncio.create_task(client.post("/generate", json={"prompt": "pear"}))
+        await until(lambda: len(bench.flow.generations.gate) == 1)
+        pass_time(monkeypatch, seconds=601)
+        response = await calling
 
     assert is_problem(response, 504, "deadline_exceeded")
     assert len(bench.flow.generations.gate) == 0
 
 
-async def test_one_request_id_for_many_requests_at_once_opens_no_gate(tmp_path: Path):
+async def test_one_request_id_for_many_requests_at_once_opens_no_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     bench = make_bench(tmp_path, Admission(max_generations=1))
     bench.workers.gate.clear()
-    async with client_of(bench, Admission(deadline_s=1.5)) as client:
-        calls = [client.post("/generate", json={"prompt": "pear"}, headers={"X-Request-ID": "one"}) for _ in range(4)]
+    async with client_of(bench, Admission(deadline_s=600)) as client:
+        calls = [
+            asyncio.create_task(client.post("/generate", json={"prompt": "pear"}, headers={"X-Request-ID": "one"}))
+            for _ in range(4)
+        ]
+        await until(lambda: sum(call.done() for call in calls) == 3)
+        pass_time(monkeypatch, seconds=601)
         answers = await asyncio.gather(*calls)
 
     assert sorted(answer.status_code for answer in answers) == [429, 429, 429, 504]

@@ -19,20 +19,28 @@ from pipeline.notices import CANCEL_REQUESTED
 from pipeline.store import EventLog, new_id, open_database
 from pipeline.store.jobs import JobStore
 from pipeline.store.tables import jobs
+from tests.graph.waiting import PATIENCE_S, until
+from tests.unit.conftest import Clock
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
-    for name, seconds in (("LEASE_S", 0.5), ("RENEW_S", 0.05), ("POLL_S", 0.05)):
-        monkeypatch.setattr(job_runner, name, seconds)
+    for name in ("RENEW_S", "POLL_S"):
+        monkeypatch.setattr(job_runner, name, 0.05)
 
 
 @pytest.fixture
-def store(tmp_path):
+def clock() -> Clock:
+    """What leases run out by: only a test moves it."""
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path, clock):
     engine = open_database(f"sqlite:///{tmp_path / 'truth.sqlite'}")
-    yield JobStore(EventLog(engine))
+    yield JobStore(EventLog(engine), clock)
     engine.dispose()
 
 
@@ -74,11 +82,6 @@ async def running(store, worker, capacity=2) -> AsyncIterator[JobRunner]:
 
 def order(number: int) -> JobOrder:
     return JobOrder(job_id=new_id(), kind="test", owner="public", request_id=f"r{number}", request={"number": number})
-
-
-async def until(condition) -> None:
-    while not condition():  # noqa: ASYNC110  # what is waited for sets no event
-        await asyncio.sleep(0.01)
 
 
 async def test_a_job_begins_at_once_and_is_waited_for(store):
@@ -124,8 +127,7 @@ async def test_a_job_in_hand_is_cancelled_at_once(store):
     assert worker.stopped == [1]
 
 
-async def test_a_job_whose_cancellation_is_heard_of_twice_ends_at_once(store, monkeypatch):
-    monkeypatch.setattr(job_runner, "LEASE_S", 600.0)
+async def test_a_job_whose_cancellation_is_heard_of_twice_ends_at_once(store):
     worker = Worker(store)
     busy = threading.Event()
     async with running(store, worker) as runner:
@@ -142,7 +144,7 @@ async def test_a_job_whose_cancellation_is_heard_of_twice_ends_at_once(store, mo
             settling = asyncio.create_task(runner.settled(job.job_id, "public"))
             await asyncio.sleep(0)
             busy.set()
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 assert (await settling).state is JobState.CANCELLED
 
 
@@ -156,12 +158,13 @@ async def test_a_job_in_another_s_hand_is_cancelled_at_its_renewal(store):
     assert worker.stopped == [1]
 
 
-async def test_a_long_job_keeps_its_lease(store):
+async def test_a_long_job_keeps_its_lease(store, clock):
     worker, other = Worker(store), Worker(store)
     async with running(store, worker) as runner, running(store, other):
         job = (await runner.submit(order(1))).job
-        first = lease_until(store)
-        await until(lambda: lease_until(store) > first + 2 * job_runner.LEASE_S)
+        for _ in range(3):
+            clock.now += job_runner.LEASE_S / 2
+            await until(lambda: lease_until(store) == clock.now + job_runner.LEASE_S)
         worker.gate.set()
         assert (await runner.settled(job.job_id, "public")).attempts == 1
     assert other.begun == []
@@ -173,11 +176,12 @@ def lease_until(store: JobStore) -> float:
         return connection.execute(select(jobs.c.lease_until)).scalar_one()
 
 
-async def test_jobs_of_a_dead_holder_are_taken_over(store):
-    dead = store.submit(order(1), holder="dead", lease_s=0.2).job
+async def test_jobs_of_a_dead_holder_are_taken_over(store, clock):
+    dead = store.submit(order(1), holder="dead", lease_s=20).job
     worker = Worker(store)
     worker.gate.set()
     async with running(store, worker) as runner:
+        clock.now += 21
         settled = await runner.settled(dead.job_id, "public")
     assert (settled.state, settled.attempts) == (JobState.SUCCEEDED, 2)
 
@@ -198,7 +202,7 @@ async def test_what_is_taken_while_a_runner_ends_is_given_back(store, monkeypatc
 
     def slowly(*args, **kwargs):
         looking.set()
-        go_on.wait(60)
+        go_on.wait(PATIENCE_S)
         try:
             return lease(*args, **kwargs)
         finally:
@@ -210,10 +214,18 @@ async def test_what_is_taken_while_a_runner_ends_is_given_back(store, monkeypatc
         monkeypatch.setattr(store, "lease", slowly)
         runner.wake()
         await until(looking.is_set)
-        threading.Timer(0.3, go_on.set).start()
+        releasing = asyncio.create_task(set_after_turns(go_on))
+    await releasing
     await until(has_looked.is_set)
     given_back = store.get(job.job_id, "public")
     assert (given_back.state, given_back.attempts) == (JobState.QUEUED, 0)
+
+
+async def set_after_turns(event: threading.Event, turns: int = 20) -> None:
+    """Set an event once a cancellation that comes now has reached every task."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    event.set()
 
 
 async def test_an_early_result_of_a_lost_lease_is_dropped(store):

@@ -13,7 +13,7 @@ from graphs.workers import ModelName, WorkerDied
 from pipeline.errors import ModelNotReady
 from pipeline.records import ModelStatus
 from tests.graph.fakes import FakeWorkers
-from tests.graph.waiting import until
+from tests.graph.waiting import PATIENCE_S, pass_time, until
 
 pytestmark = pytest.mark.anyio
 
@@ -48,9 +48,14 @@ class Replicas(FakeWorkers):
 def clock(monkeypatch) -> SimpleNamespace:
     clock = SimpleNamespace(now_s=100.0)
     monkeypatch.setattr("graphs.models.time", SimpleNamespace(monotonic=lambda: clock.now_s))
-    for patience in ("ANSWER_S", "FIRST_ANSWER_S"):
-        monkeypatch.setattr(f"graphs.models.{patience}", 0.01)
+    be_patient(monkeypatch, PATIENCE_S)
     return clock
+
+
+def be_patient(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """How long an answer is waited for: in a test where none comes, not long."""
+    for patience in ("ANSWER_S", "FIRST_ANSWER_S"):
+        monkeypatch.setattr(f"graphs.models.{patience}", seconds)
 
 
 @pytest.fixture
@@ -108,13 +113,17 @@ async def test_an_update_that_is_being_built_makes_nothing_unready(models, repli
 
 
 @pytest.mark.parametrize("trouble", ["busy", "dying"])
-async def test_a_replica_that_never_answered_is_still_starting(models, replicas, trouble):
+async def test_a_replica_that_never_answered_is_still_starting(models, replicas, trouble, monkeypatch):
     getattr(replicas, trouble).add("Clip")
 
-    statuses = await models.statuses()
+    asking = asyncio.create_task(models.statuses())
+    await until(lambda: models.knows("Diffusion") and models.knows("Segmenter"))
+    pass_time(monkeypatch, PATIENCE_S + 1)
+    statuses = await asking
 
     assert (statuses["Clip"].ready, statuses["Clip"].reason) == (False, "its replica is still starting, or busy")
     assert statuses["Segmenter"].ready
+    be_patient(monkeypatch, 0)
     with pytest.raises(ModelNotReady, match="still starting"):
         await models.fingerprint("Clip")
 
@@ -148,7 +157,8 @@ async def test_answers_are_refreshed_when_they_are_old(models, replicas, clock):
     assert replicas.asked["Clip"] == 2
 
 
-async def test_a_question_under_way_is_not_asked_again(models, replicas, clock):
+async def test_a_question_under_way_is_not_asked_again(models, replicas, clock, monkeypatch):
+    be_patient(monkeypatch, 0)
     replicas.busy.add("Clip")
     for _ in range(3):
         with pytest.raises(ModelNotReady):

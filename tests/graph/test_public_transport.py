@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from ipaddress import ip_address
 
@@ -10,11 +11,12 @@ import pytest
 
 from graphs import public_transport, webhook_dispatcher
 from graphs.public_transport import PublicTransport, check_url, is_public
-from pipeline import webhooks
 from pipeline.errors import AddressRefused
+from pipeline.settings import WebhookSettings
 from tests.graph.conftest import make_bench, working
 from tests.graph.receiver import Receiver
 from tests.graph.test_http import client_of, is_problem
+from tests.graph.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -128,10 +130,9 @@ async def test_the_next_address_is_tried_where_one_can_not_be_reached(monkeypatc
 
 async def test_a_webhook_reaches_nothing_private_by_any_name(tmp_path, monkeypatch):
     monkeypatch.setattr(webhook_dispatcher, "POLL_S", 0.05)
-    monkeypatch.setattr(webhooks, "RETRY_AFTER_S", ())
     receiver = Receiver()
     receiver.up()
-    bench = make_bench(tmp_path)
+    bench = make_bench(tmp_path, webhooks=WebhookSettings(retry_after_s=()))
     async with client_of(bench) as client, working(bench):
         refused = await client.post("/v1/webhooks", json={"url": receiver.url})
         assert is_problem(refused, 422, "address_refused")
@@ -142,8 +143,9 @@ async def test_a_webhook_reaches_nothing_private_by_any_name(tmp_path, monkeypat
         Names(monkeypatch).answers = [["127.0.0.1"]]
         await client.post(f"/v1/webhooks/{webhook['webhook_id']}/test")
         path = f"/v1/webhooks/{webhook['webhook_id']}/deliveries"
-        while (told := (await client.get(path)).json()["deliveries"][0])["state"] == "pending":
-            pass
+        async with asyncio.timeout(PATIENCE_S):
+            while (told := (await client.get(path)).json()["deliveries"][0])["state"] == "pending":
+                pass
     receiver.down()
     assert (told["state"], told["last_status"]) == ("failed", None)
     assert "receiver.example is not at a public address" in told["last_error"]

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from deployments.turns import Turns
-from tests.graph.waiting import until
+from tests.graph.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.anyio
 
@@ -98,7 +98,7 @@ async def test_a_turn_that_was_given_to_somebody_who_leaves_is_passed_on():
         await asyncio.sleep(0)
     leaving.cancel()  # after the turn was given, before it was taken up
     await asyncio.gather(leaving, return_exceptions=True)
-    async with asyncio.timeout(60), turns.taken(background=True):
+    async with asyncio.timeout(PATIENCE_S), turns.taken(background=True):
         pass
 
 
@@ -116,7 +116,8 @@ async def test_background_work_that_waited_long_enough_is_as_good_as_anybody():
     calls = [asyncio.create_task(call("first", False))]
     await until(lambda: order)
     calls.append(asyncio.create_task(call("background", True)))
-    await asyncio.sleep(0.01)
+    for _ in range(3):  # it waits, and its patience ends
+        await asyncio.sleep(0)
     calls.append(asyncio.create_task(call("second", False)))
     await asyncio.sleep(0)
     leave.set()

@@ -25,7 +25,7 @@ from tests.graph.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.anyio
 
-HERE = WebhookSettings(allow_private_addresses=True)
+HERE = WebhookSettings(allow_private_addresses=True, retry_after_s=(0.02,) * 1000)
 NOWHERE = "0198a3c0-0000-7000-8000-000000000000"
 AN_IMAGE = ["job.submitted", "job.started", "image.created", "job.succeeded"]
 
@@ -33,7 +33,6 @@ AN_IMAGE = ["job.submitted", "job.started", "image.created", "job.succeeded"]
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch) -> None:
     monkeypatch.setattr(webhook_dispatcher, "POLL_S", 0.05)
-    monkeypatch.setattr(webhooks, "RETRY_AFTER_S", (0.02,) * 1000)
 
 
 @pytest.fixture
@@ -152,8 +151,9 @@ async def test_what_happens_while_the_receiver_and_then_the_service_is_away_come
         webhook = await registered(client, receiver.url)
         record = await before.image(1)
         await client.delete(f"/v1/images/{record.image_id}")
-        while not any(each["attempts"] > 1 for each in await deliveries(client, webhook)):
-            pass
+        async with asyncio.timeout(PATIENCE_S):
+            while not any(each["attempts"] > 1 for each in await deliveries(client, webhook)):
+                pass
     assert receiver.messages == []
 
     after = make_bench(tmp_path, webhooks=quick)
@@ -167,11 +167,12 @@ async def test_what_happens_while_the_receiver_and_then_the_service_is_away_come
     assert all(numbers == sorted(numbers) for numbers in in_order(receiver, webhook["secret"]).values())
 
 
-async def test_a_receiver_that_hangs_holds_up_no_other(client, bench, receiver):
+async def test_a_receiver_that_hangs_holds_up_no_other(tmp_path, receiver):
     slow, go_on = Receiver(), threading.Event()
-    slow.answer = lambda message: 204 if go_on.wait(20) else 500
+    slow.answer = lambda message: 204 if go_on.wait(PATIENCE_S) else 500
     slow.up()
-    try:
+    bench = make_bench(tmp_path, webhooks=HERE.model_copy(update={"timeout_s": 2 * PATIENCE_S}))
+    async with client_of(bench) as client, working(bench):
         await registered(client, slow.url)
         webhook = await registered(client, receiver.url)
         for seed in range(4):
@@ -179,16 +180,14 @@ async def test_a_receiver_that_hangs_holds_up_no_other(client, bench, receiver):
         await until(lambda: len(receiver.messages) == 4 * len(AN_IMAGE))
         await settled(client, webhook, 4 * len(AN_IMAGE))
         assert len(slow.messages) <= webhook_dispatcher.PER_WEBHOOK
-    finally:
         go_on.set()
-        slow.down()
+    slow.down()
 
 
-async def test_a_receiver_that_takes_too_long_has_not_taken_it(tmp_path, receiver, monkeypatch):
-    monkeypatch.setattr(webhooks, "RETRY_AFTER_S", ())
+async def test_a_receiver_that_takes_too_long_has_not_taken_it(tmp_path, receiver):
     go_on = threading.Event()
-    receiver.answer = lambda message: 204 if go_on.wait(20) else 500
-    bench = make_bench(tmp_path, webhooks=HERE.model_copy(update={"timeout_s": 0.2}))
+    receiver.answer = lambda message: 204 if go_on.wait(PATIENCE_S) else 500
+    bench = make_bench(tmp_path, webhooks=HERE.model_copy(update={"timeout_s": 0.2, "retry_after_s": ()}))
     async with client_of(bench) as client, working(bench):
         webhook = await registered(client, receiver.url)
         await client.post(f"/v1/webhooks/{webhook['webhook_id']}/test")
@@ -198,12 +197,13 @@ async def test_a_receiver_that_takes_too_long_has_not_taken_it(tmp_path, receive
     assert "within 0.2 s" in told["last_error"]
 
 
-async def test_a_redirect_is_a_failure_and_not_followed(client, receiver, monkeypatch):
-    monkeypatch.setattr(webhooks, "RETRY_AFTER_S", (0.02,))
+async def test_a_redirect_is_a_failure_and_not_followed(tmp_path, receiver):
     receiver.answer = lambda message: 307
-    webhook = await registered(client, receiver.url)
-    await client.post(f"/v1/webhooks/{webhook['webhook_id']}/test")
-    (told,) = await settled(client, webhook)
+    bench = make_bench(tmp_path, webhooks=HERE.model_copy(update={"retry_after_s": (0.02,)}))
+    async with client_of(bench) as client, working(bench):
+        webhook = await registered(client, receiver.url)
+        await client.post(f"/v1/webhooks/{webhook['webhook_id']}/test")
+        (told,) = await settled(client, webhook)
     assert (told["state"], told["attempts"], told["last_status"]) == ("failed", 2, 307)
     assert "answered 307" in told["last_error"]
     assert {each.path for each in receiver.messages} == {"/hook"}

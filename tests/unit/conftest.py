@@ -14,12 +14,17 @@ from pipeline.store import open_database
 from tests.servers import postgres, s3
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Let torch compute in one thread: small models gain nothing from more, and test runs side by side share cores."""
+    from pipeline.engines.device import use_cpu  # imports torch
+
+    use_cpu(1)
+
+
 @pytest.fixture(scope="session")
 def mini_models() -> Path:
     """The folder with `diffusion`, `clip` and `sam2`."""
-    from pipeline.engines.device import use_cpu  # imports torch
-
-    use_cpu(1)  # small models gain nothing from more, and two test runs side by side would fight for the cores
     return PROJECT_ROOT / "models" / "mini"
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -73,7 +73,6 @@ def unit_vectors(rows: int) -> st.SearchStrategy[np.ndarray]:
     )
 
 
-@settings(deadline=None)
 @given(st.integers(0, 8).flatmap(lambda n: unit_vectors(n + 2)), st.floats(-1, 1), st.floats(1, 1000))
 def test_what_is_found_is_always_the_best_and_a_stricter_bound_finds_no_more(vectors, bound, scale):
     picture, text, regions = vectors[0], vectors[1], vectors[2:]

@@ -184,7 +184,6 @@ TestJobs = Jobs.TestCase
 TestJobs.settings = settings(
     max_examples=60,
     stateful_step_count=50,
-    deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 
@@ -10,7 +9,6 @@ from pipeline.engines.step_scheduler import Entry, StepScheduler
 
 BUCKETS = (1, 2, 4, 8)
 SMALL, LARGE = (8, 8), (16, 16)
-SEED = int(os.environ.get("PIPELINE_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 
 
 def entry(key, shape=SMALL, rows=2, owner="", background=False, pinned=None):
@@ -118,9 +116,8 @@ def test_what_can_never_be_served_is_refused():
 
 
 @pytest.mark.parametrize("round_", range(60))
-def test_over_random_arrivals_nobody_starves_and_everybody_gets_each_step_once(round_):
-    rng = random.Random(f"{SEED} {round_}")
-    print(f"PIPELINE_SEED={SEED}")
+def test_over_random_arrivals_nobody_starves_and_everybody_gets_each_step_once(seed, round_):
+    rng = random.Random(f"{seed} {round_}")
     buckets = rng.choice([BUCKETS, (2, 4, 8, 16), (4,), (2, 8)])
     scheduler = StepScheduler(buckets, patience=rng.choice([0, 5, 40]))
     some_background = rng.random() < 0.5

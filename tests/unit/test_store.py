@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from types import SimpleNamespace
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Engine, select, text
+from sqlalchemy.event import listens_for
 
 from pipeline.cache import CacheKey
 from pipeline.errors import ImageNotFound, LeaseLost
@@ -347,6 +348,28 @@ def test_facts_tell_how_many_jobs_and_deliveries_wait_and_how_long(store: TruthS
     assert facts.newest_event == facts.events == 4  # three were submitted, one has begun
 
 
+class Lock:
+    """The lock of all writers, as one engine's connections ask for it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._is_wanted = Event()
+
+        @listens_for(engine, "before_cursor_execute")
+        def look(_connection, _cursor, statement, *_):
+            if statement == "BEGIN IMMEDIATE" or "pg_advisory_xact_lock" in statement:
+                self._is_wanted.set()
+
+    def wait_for_a_writer(self) -> None:
+        """Wait until a connection waits for it."""
+        assert self._is_wanted.wait(300)
+        if self._engine.dialect.name == "postgresql":
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                while not connection.execute(text(waiting)).scalar_one():
+                    pass
+
+
 def test_event_numbers_follow_the_order_of_commits(open_store: OpenStore):
     """A writer who holds a lower number keeps the next one waiting."""
     store, other = open_store(), open_store()
@@ -362,7 +385,9 @@ def test_event_numbers_follow_the_order_of_commits(open_store: OpenStore):
             )
         )
         follower = Thread(target=add, args=(other, second))
+        lock = Lock(other.log.engine)
         follower.start()
+        lock.wait_for_a_writer()
         with other.log.engine.connect() as reader:
             assert reader.execute(select(events.c.image_id)).scalars().all() == []
     follower.join()

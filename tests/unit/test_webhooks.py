@@ -12,9 +12,10 @@ import pytest
 from pipeline.errors import DeliveryNotFound, IdempotencyMismatch, TooManyWebhooks, WebhookNotFound
 from pipeline.jobs import IdempotencyKey, JobState
 from pipeline.notices import TYPES
+from pipeline.settings import WebhookSettings
 from pipeline.store import EventLog, WebhookStore, open_database
 from pipeline.store.log import log
-from pipeline.webhooks import JITTER, RETRY_AFTER_S, Claim, DeliveryState, Webhook, retry_after_s
+from pipeline.webhooks import JITTER, Claim, DeliveryState, Webhook, backoff_s
 
 LEASE_S = 30.0
 SECRET = "whsec_c2VjcmV0"
@@ -327,12 +328,13 @@ def test_deliveries_are_forgotten_with_their_events(store):
 
 
 def test_the_waits_grow_over_hours_and_end():
-    assert [retry_after_s(attempt, 0.5) for attempt in range(1, 8)] == list(RETRY_AFTER_S)
-    assert retry_after_s(8, 0.5) is None
-    for attempt, wait in enumerate(RETRY_AFTER_S, 1):
-        assert retry_after_s(attempt, 0) == pytest.approx(wait * (1 - JITTER))
-        assert retry_after_s(attempt, 1) == pytest.approx(wait * (1 + JITTER))
-    assert sorted(RETRY_AFTER_S) == list(RETRY_AFTER_S)
+    schedule = WebhookSettings().retry_after_s
+    assert [backoff_s(schedule, attempt, 0.5) for attempt in range(1, 8)] == list(schedule)
+    assert backoff_s(schedule, 8, 0.5) is None
+    for attempt, wait in enumerate(schedule, 1):
+        assert backoff_s(schedule, attempt, 0) == pytest.approx(wait * (1 - JITTER))
+        assert backoff_s(schedule, attempt, 1) == pytest.approx(wait * (1 + JITTER))
+    assert sorted(schedule) == list(schedule)
 
 
 def test_every_end_of_a_job_is_a_type_of_its_own():
