@@ -149,8 +149,8 @@ def compare_p99(prometheus: Prometheus, load: Load, since: float) -> None:
     whole = f"{int(time.time() - since)}s"
     for route in P99_OF:
         (query,) = quantiles("ray_pipeline_request_seconds", where='route=~"$route"', only=(0.99,))
-        asked = Prometheus(prometheus.url, whole, route)
-        (series,) = asked.over_time(query.expression, start=time.time(), end=time.time(), step_s=1)
+        with Prometheus(prometheus.url, whole, route) as asked:
+            (series,) = asked.over_time(query.expression, start=time.time(), end=time.time(), step_s=1)
         theirs, ours = float(np.quantile(load.waited[route], 0.99)), float(series.values[-1])
         apart = abs(bisect_left(SECONDS, theirs) - bisect_left(SECONDS, ours))
         calls = len(load.waited[route])

@@ -62,7 +62,7 @@ REAL = Size(
     compiled=True,
 )
 TINY = Size(
-    side=128,
+    side=64,
     steps=2,
     channels=(32, 32, 32, 32),
     vae_channels=(32, 32, 32, 32),

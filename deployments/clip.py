@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ray import serve
 
+from deployments import HEALTH_INTERVAL_S
 from deployments.engine_host import EngineHost
 from deployments.traced_calls import traced
 from pipeline.records import Computed, Descriptions, ModelStatus, Pixels, Segmentation, Vectors
@@ -39,6 +40,7 @@ class _Asked:
 @serve.deployment(
     max_ongoing_requests=CALLS_TOGETHER,
     max_queued_requests=64,
+    health_check_period_s=HEALTH_INTERVAL_S,
     graceful_shutdown_wait_loop_s=0.2,
     ray_actor_options={"num_cpus": 0.25},
 )

@@ -14,6 +14,7 @@ from uuid import uuid4
 from ray import serve
 from ray.serve.metrics import Counter
 
+from deployments import HEALTH_INTERVAL_S
 from deployments.engine_host import EngineHost
 from deployments.traced_calls import traced
 from pipeline.records import Computed, GenerationRequest, ModelStatus, Pixels, StepProgress
@@ -60,6 +61,7 @@ class _Stream:
 @serve.deployment(
     max_ongoing_requests=16,
     max_queued_requests=64,
+    health_check_period_s=HEALTH_INTERVAL_S,
     graceful_shutdown_wait_loop_s=0.2,
     ray_actor_options={"num_cpus": 0.25},
 )

@@ -6,6 +6,7 @@ import asyncio
 
 from ray import serve
 
+from deployments import HEALTH_INTERVAL_S
 from deployments.traced_calls import traced
 from pipeline import drawing, images, uploads
 from pipeline.records import Computed, Drawings, Encoding, Pixels, Segmentation, Upload
@@ -16,6 +17,7 @@ from pipeline.traces import open_traces
 @serve.deployment(
     max_ongoing_requests=8,
     max_queued_requests=256,
+    health_check_period_s=HEALTH_INTERVAL_S,
     graceful_shutdown_wait_loop_s=0.2,
     ray_actor_options={"num_cpus": 0.1},
 )

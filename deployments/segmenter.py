@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 
+from deployments import HEALTH_INTERVAL_S
 from deployments.engine_host import EngineHost
 from deployments.traced_calls import traced
 from pipeline.errors import ModelNotReady
@@ -25,6 +26,7 @@ ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 @serve.deployment(
     max_ongoing_requests=4,
     max_queued_requests=64,
+    health_check_period_s=HEALTH_INTERVAL_S,
     graceful_shutdown_wait_loop_s=0.2,
     ray_actor_options={"num_cpus": 0.25},
     request_router_config=RequestRouterConfig(request_router_class=ROUTER),

@@ -15,6 +15,7 @@ from ray import serve
 from ray.serve import metrics as serve_metrics
 from ray.serve.handle import DeploymentHandle
 
+from deployments import HEALTH_INTERVAL_S
 from deployments.event_hub import RemoteHub
 from deployments.segmentation_cache import RemoteCache
 from graphs.caller import EVERYONE
@@ -35,7 +36,6 @@ from pipeline.traces import open_traces
 
 SWEEP_INTERVAL_S = 600.0
 THREADS = 16
-HEALTH_INTERVAL_S = 2.0
 UNASKED_S = 10.0  # after which Serve asks for this replica's health no more: it is to end
 GAUGE_INTERVAL_S = 2.0  # a gauge that is not set again and again vanishes from the exporter
 

@@ -104,11 +104,11 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     end = time.time()
-    for board in BOARDS:
-        path = options.out / f"{board.uid}.png"
-        prometheus = Prometheus(options.prometheus, options.rate_interval)
-        draw(board, prometheus, path, start=end - 60 * options.minutes, end=end)
-        print(path)
+    with Prometheus(options.prometheus, options.rate_interval) as prometheus:
+        for board in BOARDS:
+            path = options.out / f"{board.uid}.png"
+            draw(board, prometheus, path, start=end - 60 * options.minutes, end=end)
+            print(path)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import numpy as np
@@ -30,7 +30,7 @@ class Series:
 
 
 class Prometheus:
-    """A running one.
+    """A running one; leaving its block closes the connections.
 
     Args:
         url: its address.
@@ -40,8 +40,15 @@ class Prometheus:
 
     def __init__(self, url: str, rate_interval: str, route: str = ".*") -> None:
         self.url = url
+        self._http = httpx.Client(base_url=f"{url}/api/v1/", timeout=60)
         self._rate_interval = rate_interval
         self._route = route
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
 
     def over_time(self, expression: str, *, start: float, end: float, step_s: float) -> list[Series]:
         """Evaluate an expression again and again.
@@ -54,13 +61,23 @@ class Prometheus:
         Raises:
             PrometheusError: Prometheus doesn't understand it.
         """
-        filled = expression.replace("$__rate_interval", self._rate_interval).replace("$route", self._route)
-        found = self.get("query_range", query=filled, start=start, end=end, step=step_s)["result"]
+        found = self.get("query_range", query=self._filled(expression), start=start, end=end, step=step_s)["result"]
         return [
             Series(labels=one["metric"], times=table[:, 0], values=table[:, 1])
             for one in found
             for table in [np.array(one["values"], dtype=float)]
         ]
+
+    def has_data(self, expression: str) -> bool:
+        """Whether an expression has a value now.
+
+        Raises:
+            PrometheusError: Prometheus doesn't understand it.
+        """
+        return bool(self.get("query", query=self._filled(expression))["result"])
+
+    def _filled(self, expression: str) -> str:
+        return expression.replace("$__rate_interval", self._rate_interval).replace("$route", self._route)
 
     def get(self, what: str, **parameters: Any) -> Any:
         """Ask for something of its API.
@@ -68,7 +85,7 @@ class Prometheus:
         Raises:
             PrometheusError: it says no, or isn't ready yet, or isn't a Prometheus.
         """
-        response = httpx.get(f"{self.url}/api/v1/{what}", params=parameters, timeout=30)
+        response = self._http.get(what, params=parameters)
         if not response.headers.get("Content-Type", "").startswith("application/json"):
             raise PrometheusError(f"{response.status_code} {response.text[:200]}")
         answer = response.json()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests.ports import quiet_port
 from tests.report import Recorder
+from tests.service_process import RunningService, changed_config, serving, tracing
 
 pytest_plugins = ["pytester"]
 
@@ -55,6 +58,59 @@ def rest_garbage_collector() -> None:
     """Exempt the millions of objects that imports leave from collections, which else stop the process for seconds."""
     gc.collect()
     gc.freeze()
+
+
+class SharedService:
+    """A service that is started for the first test that wants it, and ended after the last one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = ExitStack()
+        self._service: RunningService | None = None
+
+    def get(self) -> RunningService:
+        if self._service is None:
+            # Without reactions, what an engine is called for is what a test asked for.
+            config = changed_config(self._folder, lambda args: args["args"].update(reactions={"enabled": False}))
+            options = ("--serve-config", str(config), "--allow-private-webhooks", *tracing(self._folder))
+            self._service = self._stack.enter_context(serving(self._folder, *options, ui_port=quiet_port()))
+        return self._service
+
+    def end(self) -> None:
+        self._stack.close()
+
+
+SHARED = pytest.StashKey[SharedService]()
+LAST_USER = pytest.StashKey[str]()
+
+
+@pytest.fixture(scope="session")
+def shared_service(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> RunningService:
+    """A real service with its dashboard, traced, for all tests that kill nothing they don't wait for to come back."""
+    shared = pytestconfig.stash.setdefault(SHARED, SharedService(tmp_path_factory.mktemp("service")))
+    return shared.get()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    users = [item.nodeid for item in items if "shared_service" in getattr(item, "fixturenames", ())]
+    config.stash[LAST_USER] = users[-1] if users else ""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """End the shared service with its last test: the later ones have services of their own, and two cores."""
+    if item.nodeid == item.config.stash[LAST_USER]:
+        end_shared_service(item.config)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    end_shared_service(session.config)
+
+
+def end_shared_service(config: pytest.Config) -> None:
+    if (shared := config.stash.get(SHARED, None)) is not None:
+        shared.end()
 
 
 @pytest.fixture(scope="session")

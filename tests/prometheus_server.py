@@ -13,11 +13,11 @@ from pathlib import Path
 import httpx
 import yaml
 
-from cli.ports import free_port
 from cli.targets import FILE_NAME
 from monitoring.panels import Board
 from monitoring.prometheus import Prometheus, PrometheusError
 from tests.debian import ensure
+from tests.ports import quiet_port
 from tests.service_process import ROOT, RunningService, wait_until
 
 CONFIGS = ROOT / "configs" / "prometheus"
@@ -42,16 +42,16 @@ def scraping(service: RunningService, folder: Path, *, every_s: int, rate_over: 
     (files,) = config["scrape_configs"]
     files["file_sd_configs"][0]["files"] = [str(service.data_dir / FILE_NAME)]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    port = free_port()
+    port = quiet_port()
     command = [tool("prometheus"), f"--config.file={folder / 'prometheus.yml'}"]
     command += [f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address=127.0.0.1:{port}"]
     with (folder / "prometheus.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    prometheus = Prometheus(f"http://127.0.0.1:{port}", rate_over)
     try:
-        wait_until(lambda: process.poll() is not None or _scraped(prometheus) == {"ray", "ai-pipeline"})
-        assert process.poll() is None, (folder / "prometheus.log").read_text()
-        yield prometheus
+        with Prometheus(f"http://127.0.0.1:{port}", rate_over) as prometheus:
+            wait_until(lambda: process.poll() is not None or _scraped(prometheus) == {"ray", "ai-pipeline"})
+            assert process.poll() is None, (folder / "prometheus.log").read_text()
+            yield prometheus
     finally:
         process.terminate()
         process.wait(30)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cli.ports import free_port
 from tests.debian import ensure
+from tests.ports import quiet_port
 
 POSTGRES_BINARIES = "/usr/lib/postgresql/*/bin"
 
@@ -28,7 +28,7 @@ def postgres(*, fsync: bool = False) -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     if as_postgres:
         shutil.chown(folder, "postgres")
-    port = free_port()
+    port = quiet_port()
     data, log = folder / "data", folder / "log"
     run = lambda *command: subprocess.run([*as_postgres, *map(str, command)], check=True, capture_output=True)  # noqa: E731
     run(binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync")

@@ -20,14 +20,15 @@ import httpx
 import psutil
 import yaml
 
-from cli.ports import BLOCKS, port_problem
+from tests.ports import quiet_port
+from tests.tracing import spans_in
 
 ROOT = Path(__file__).parents[1]
 START_WITHIN_S = 300
-SETTLE_WITHIN_S = 60
+SETTLE_WITHIN_S = 300  # ends a test that hangs; nothing that passes waits for it
+GONE_WITHIN_S = 120  # of processes whose service has ended
 POLL_S = 0.1
 SPANS = "spans.jsonl"
-STEADY_S = 4.0  # several of the exporter's intervals
 QUICK_SCALING = {"upscale_delay_s": 1, "downscale_delay_s": 3, "metrics_interval_s": 1, "look_back_period_s": 2}
 
 
@@ -40,6 +41,7 @@ class RunningService:
     data_dir: Path
     process: psutil.Process
     console: Path
+    ui_url: str = ""  # where it has a dashboard
 
     @property
     def spans(self) -> Path:
@@ -47,12 +49,16 @@ class RunningService:
         return self.data_dir / SPANS
 
     def client(self, **options: Any) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=120, **options)
+        return httpx.Client(base_url=self.url, timeout=300, **options)
 
-    def post(self, path: str) -> httpx.Response:
+    def post(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """Post nothing from a client of its own, as another user would."""
         with self.client() as client:
-            return client.post(path)
+            return client.post(path, headers=headers)
+
+    def new_trace(self) -> RequestTrace:
+        """Begin a trace that requests may belong to, where the service is `tracing`."""
+        return RequestTrace(self.data_dir / SPANS)
 
     def kill_everything(self) -> None:
         """End every process of the service at once, as a power cut would."""
@@ -60,7 +66,7 @@ class RunningService:
         for process in family:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(family, timeout=30)
+        psutil.wait_procs(family, timeout=SETTLE_WITHIN_S)
 
     def processes(self, title: str) -> list[psutil.Process]:
         """The service's processes whose title holds these words, such as `ray::SegmentationCache`."""
@@ -94,35 +100,41 @@ class RunningService:
                 total += float(matched[2])
         return total
 
-    def settled_metric(self, name: str, expected: float, **labels: str) -> float:
-        """A metric's value once the exporter has caught up with `expected`, or what it is after all."""
-        wait_until(lambda: self.metric(name, **labels) >= expected, give_up=False)
-        return self.metric(name, **labels)
 
-    def steady_metric(self, name: str, **labels: str) -> float:
-        """A metric's value once the exporter has nothing more to report of what was done before."""
-        since, value = time.monotonic(), self.metric(name, **labels)
+class RequestTrace:
+    """What a traced service writes of the requests that are sent with `headers`."""
 
-        def is_steady() -> bool:
-            nonlocal since, value
-            before, value = value, self.metric(name, **labels)
-            if value != before:
-                since = time.monotonic()
-            return time.monotonic() - since > STEADY_S
+    def __init__(self, spans: Path) -> None:
+        self._spans = spans
+        self._trace_id = secrets.token_hex(16)
+        self.headers = {"traceparent": f"00-{self._trace_id}-{secrets.token_hex(8)}-01"}
 
-        wait_until(is_steady)
-        return value
+    def named(self, name: str) -> list[dict[str, Any]]:
+        """The spans of this name that have ended, after those they are made of."""
+        spans = spans_in(self._spans)
+        return [span for span in spans if span["name"] == name and span["context"]["trace_id"] == f"0x{self._trace_id}"]
+
+    def wait_for(self, name: str, number: int = 1) -> list[dict[str, Any]]:
+        """Wait until so many spans of this name have ended."""
+        wait_until(lambda: len(self.named(name)) >= number)
+        return self.named(name)
 
 
-def wait_until(condition: Callable[[], bool], within_s: float = SETTLE_WITHIN_S, give_up: bool = True) -> bool:
+def wait_until(
+    condition: Callable[[], object],
+    within_s: float = SETTLE_WITHIN_S,
+    problem: Callable[[], object] = lambda: "it never came true",
+) -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        AssertionError: it doesn't hold in time; says what `problem` tells then.
+    """
     deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within_s} s: {problem()}")
         threading.Event().wait(POLL_S)
-    if give_up:
-        raise AssertionError(f"not within {within_s} s")
-    return False
 
 
 def quick_scaling(folder: Path, deployment: str) -> Path:
@@ -145,14 +157,6 @@ def changed_config(folder: Path, change: Callable[[dict[str, Any]], None]) -> Pa
     return path
 
 
-def quiet_port() -> int:
-    """Find a free port below those that Linux, or the service itself, gives away before they are used."""
-    while True:
-        port = secrets.choice(range(20_000, BLOCKS.start))
-        if port_problem("127.0.0.1", port) is None:
-            return port
-
-
 def tracing(folder: Path) -> tuple[str, str]:
     """The option by which the service in this folder is traced."""
     return "--traces", f"file:{folder / 'data' / SPANS}"
@@ -164,7 +168,7 @@ def serving(
     *arguments: str,
     ui_port: int | None = None,
     environment: Mapping[str, str] | None = None,
-    end_within_s: float = 60,
+    end_within_s: float = GONE_WITHIN_S,
 ) -> Iterator[RunningService]:
     """Run the service until the block ends, and check that it leaves no process behind."""
     port, metrics_port = quiet_port(), quiet_port()
@@ -182,6 +186,8 @@ def serving(
         )
     url = f"http://127.0.0.1:{port}"
     service = RunningService(url, f"http://127.0.0.1:{metrics_port}/metrics", folder / "data", process, console)
+    if ui_port is not None:
+        service.ui_url = f"http://127.0.0.1:{ui_port}"
     family: list[psutil.Process] = []
     try:
         wait_until(lambda: up in console.read_text() or process.poll() is not None, START_WITHIN_S)
@@ -193,5 +199,5 @@ def serving(
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGTERM)
             process.wait(end_within_s)
-        _, alive = psutil.wait_procs(family, timeout=30)
+        _, alive = psutil.wait_procs(family, timeout=GONE_WITHIN_S)
     assert alive == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -33,9 +32,8 @@ def follow(service: RunningService, url: str, after: str = "0") -> list[ServerSe
 
 
 def cli(*arguments: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
-    ).stdout
+    command = [sys.executable, "-m", "cli.main", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
 def test_a_job_s_steps_and_facts_reach_readers_at_every_replica(service: RunningService):
@@ -93,21 +91,6 @@ def test_many_posts_with_one_key_make_one_image(service: RunningService):
         images = client.get("/v1/images", params={"limit": 100}).json()["images"]
     made = [image["image_id"] for image in images if image["request"] and image["request"]["seed"] == SEED]
     assert made == [answers[0].json()["image_id"]]
-
-
-def test_the_command_line_follows_jobs_and_events(service: RunningService):
-    url = submit(service, steps=3, seed=4)
-    job_id = url.rpartition("/")[2]
-    server = ("--server", service.url)
-    assert "Image " in cli("jobs", "follow", job_id, *server)
-    job = json.loads(cli("jobs", "show", job_id, *server))
-    assert job["state"] == "succeeded"
-    assert job_id[:8] in cli("jobs", "list", *server)
-    told = [json.loads(line) for line in cli("events", "--type", "job.succeeded,image.created", *server).splitlines()]
-    assert {event["type"] for event in told} == {"job.succeeded", "image.created"}
-    assert [event["result"] for event in told if event["type"] == "job.succeeded" and event["job_id"] == job_id] == [
-        job["result"]
-    ]
 
 
 def test_the_command_line_makes_images_on_a_running_service(service: RunningService, tmp_path: Path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -14,7 +13,7 @@ import ray
 import yaml
 
 from cli import launcher
-from tests.service_process import ROOT, RunningService, quick_scaling, serving, wait_until
+from tests.service_process import ROOT, RunningService
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -61,40 +60,6 @@ def test_the_doctor_tells_what_is_missing(tmp_path: Path):
     assert healthy.returncode == 0, healthy.stdout
     assert lame.returncode == 1
     assert "/nowhere/sam2" in lame.stdout
-
-
-def test_a_logical_gpu_missing_weights_and_autoscaling(tmp_path: Path):
-    """One start for three questions: it takes half a minute."""
-    profile = yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text())
-    profile["clip"]["model"]["source"] = "/nowhere/clip"
-    (tmp_path / "lame.yaml").write_text(yaml.safe_dump(profile))
-    arguments = (
-        "--num-gpus",
-        "1",
-        "--profile",
-        str(tmp_path / "lame.yaml"),
-        "--serve-config",
-        str(quick_scaling(tmp_path, "Diffusion")),
-    )
-    with serving(tmp_path, *arguments) as service, service.client() as client:
-        readiness = client.get("/readyz")
-        assert readiness.status_code == 503
-        models = readiness.json()["models"]
-        assert {name: model["ready"] for name, model in models.items()} == {
-            "Diffusion": True,
-            "Clip": False,
-            "Segmenter": True,
-        }
-        assert "/nowhere/clip" in models["Clip"]["reason"]
-
-        def replicas() -> int:
-            return len(service.processes("ray::ServeReplica:pipeline:Diffusion"))
-
-        with ThreadPoolExecutor(8) as pool:
-            for i in range(8):
-                pool.submit(client.post, "/generate", json={"prompt": "pear", "seed": i, "steps": 100})
-            wait_until(lambda: replicas() == 2)
-        wait_until(lambda: replicas() == 1)
 
 
 def test_the_fractions_fit_one_card():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from cli.ports import free_port
+from tests.ports import quiet_port
 from tests.service_process import ROOT, RunningService, wait_until
 
 TOLD = r"(?:job\.succeeded|job\.cancelled|image\.created) [0-9a-f-]{36} {"  # as the receiver prints it
@@ -20,7 +20,7 @@ TOLD = r"(?:job\.succeeded|job\.cancelled|image\.created) [0-9a-f-]{36} {"  # as
 def test_the_walk_through_does_what_it_says(service: RunningService, tmp_path: Path):
     assert shutil.which("curl"), "the README's walk-through needs curl"
     script = script_of("## Jobs, events and webhooks")
-    receiver = f"127.0.0.1:{free_port()}"
+    receiver = f"127.0.0.1:{quiet_port()}"
     for said, meant in (
         (".venv/bin/python", str(ROOT / ".venv/bin/python")),
         ("examples/", f"{ROOT}/examples/"),
@@ -57,7 +57,7 @@ def test_the_walk_through_does_what_it_says(service: RunningService, tmp_path: P
 
 def test_the_resources_do_what_the_readme_says(service: RunningService, tmp_path: Path):
     script = script_of("## Images as resources").replace("localhost:8000", service.url.removeprefix("http://"))
-    subprocess.run(["bash", "-euc", script], cwd=tmp_path, check=True, timeout=120)
+    subprocess.run(["bash", "-euc", script], cwd=tmp_path, check=True, timeout=300)
 
     said = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
     assert len(said["made"]["images"]) == 2
@@ -76,7 +76,7 @@ def test_the_example_with_openai_s_client_runs(service: RunningService, tmp_path
     subprocess.run(
         [sys.executable, ROOT / "examples" / "openai_images.py", "--server", service.url, "--out", tmp_path],
         check=True,
-        timeout=120,
+        timeout=300,
     )
     made = {path.name for path in tmp_path.iterdir()}
     assert made == {"apple-0.png", "apple-1.png", "cup-0.webp", "cup-1.webp", "cup-2.webp", "cup.webp", "green.png"}

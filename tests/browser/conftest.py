@@ -1,4 +1,4 @@
-"""One service with its dashboard and one Chromium for all of these tests; a fresh browser profile for each visitor."""
+"""One Chromium for all of these tests, and a fresh browser profile for each visitor of the service that others test."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from cli.ports import free_port
 from tests.debian import ensure
-from tests.service_process import RunningService, serving
+from tests.service_process import RunningService
 
 VIEW = {"width": 1360, "height": 1000}  # pixels
-PATIENCE_MS = 60_000  # of a browser that shares its cores with the models
+PATIENCE_MS = 300_000  # of a browser that shares its cores with the models
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -28,10 +27,8 @@ class RunningDashboard:
 
 
 @pytest.fixture(scope="package")
-def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDashboard]:
-    port = free_port()
-    with serving(tmp_path_factory.mktemp("dashboard"), ui_port=port) as service:
-        yield RunningDashboard(f"http://127.0.0.1:{port}", service)
+def dashboard(shared_service: RunningService) -> RunningDashboard:
+    return RunningDashboard(shared_service.ui_url, shared_service)
 
 
 @pytest.fixture(scope="package")

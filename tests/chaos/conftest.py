@@ -8,6 +8,6 @@ ROUNDS = 1
 LONG_ROUNDS = 20
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rounds(request: pytest.FixtureRequest) -> int:
     return LONG_ROUNDS if request.config.getoption("chaos") else ROUNDS

@@ -10,9 +10,9 @@ import psutil
 
 from cli.proxies import find_haproxy
 from tests.debian import ensure
-from tests.service_process import quiet_port
+from tests.ports import quiet_port
 
-END_WITHIN_S = 30
+END_WITHIN_S = 120
 CONFIGURATION = """
 defaults
   mode http

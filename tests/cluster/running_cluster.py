@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import select
 import shutil
 import subprocess
 import sys
@@ -23,14 +24,17 @@ import yaml
 from ai_pipeline_client import Client, Retries
 from cli.environment import RAY_ENVIRONMENT, inherited
 from tests.cluster.balancer import balancing
+from tests.ports import quiet_port
 from tests.servers import postgres, s3
-from tests.service_process import ROOT, quiet_port
+from tests.service_process import ROOT
 
 APPLICATION = "pipeline"
 NODES = 12  # at most, one after the other, for which the load balancer knows a port each
 PATIENCE = Retries(attempts=20, within_s=240)
 DEPLOYED_WITHIN_S = 900
-GONE_WITHIN_S = 30
+ANSWER_WITHIN_S = 300
+GONE_WITHIN_S = 120
+LOST_NODES_ARE_NOTICED_SOON = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
 OBJECT_STORE_BYTES = 200 << 20
 
 
@@ -109,7 +113,7 @@ class RunningCluster:
         order += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "a test takes it away"]
         ray = Path(sys.executable).with_name("ray")
         subprocess.run(
-            [ray, *order, "--deadline-remaining-seconds", str(within_s)], check=True, capture_output=True, timeout=120
+            [ray, *order, "--deadline-remaining-seconds", str(within_s)], check=True, capture_output=True, timeout=300
         )
 
     def deploy(self, application: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
@@ -159,6 +163,8 @@ class RunningCluster:
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({what: order}) + "\n")
         self.process.stdin.flush()
+        answered, _, _ = select.select([self.process.stdout], [], [], ANSWER_WITHIN_S)
+        assert answered, f"no answer to {what} within {ANSWER_WITHIN_S} s"
         answer = self.process.stdout.readline()
         assert answer, (self.folder / "nodes.txt").read_text()
         return json.loads(answer)
@@ -226,7 +232,7 @@ def _environment(folder: Path, endpoint: str) -> dict[str, str]:
         "AWS_REGION": "us-east-1",
     }
     own = {"RAY_TMPDIR": str(folder), "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "RAY_SERVE_ENABLE_HA_PROXY": "0"}
-    return RAY_ENVIRONMENT | cloud | own
+    return RAY_ENVIRONMENT | LOST_NODES_ARE_NOTICED_SOON | cloud | own
 
 
 def _bucket(endpoint: str) -> str:

@@ -62,7 +62,7 @@ async def test_a_person_who_leaves_the_queue_holds_nobody_up():
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-    async with turns.taken(background=True) as give_way:
+    async with asyncio.timeout(PATIENCE_S), turns.taken(background=True) as give_way:
         await give_way()
 
 

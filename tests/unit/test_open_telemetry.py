@@ -40,7 +40,7 @@ def collector() -> Iterator[tuple[str, list[tuple[str, ExportTraceServiceRequest
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    serving = threading.Thread(target=server.serve_forever)
+    serving = threading.Thread(target=server.serve_forever, args=(0.02,))
     serving.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", received

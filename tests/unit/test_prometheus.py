@@ -33,8 +33,9 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def prometheus() -> Iterator[Prometheus]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield Prometheus(f"http://127.0.0.1:{server.server_port}", "1m")
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        with Prometheus(f"http://127.0.0.1:{server.server_port}", "1m") as prometheus:
+            yield prometheus
         server.shutdown()
 
 

@@ -1,0 +1,92 @@
+"""Jobs that are accepted, and the end of random processes that work on them."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from contextlib import suppress
+from random import Random
+from typing import Any
+
+import httpx
+import psutil
+
+from tests.service_process import RunningService, wait_until
+
+VICTIMS = {
+    "model replica": tuple(
+        f"ray::ServeReplica:pipeline:{name}" for name in ("Diffusion", "Clip", "Segmenter", "Renderer")
+    ),
+    "ingress replica": ("ray::ServeReplica:pipeline:Ingress",),
+    "cache": ("ray::SegmentationCache",),
+    "event hub": ("ray::EventHub",),
+    "controller": ("ray::ServeController",),
+}
+PROMPT = "red apple"
+PAGE = 100
+
+
+class Killer(threading.Thread):
+    """Ends a random process of the service with `kill -9` every few seconds."""
+
+    def __init__(self, service: RunningService, random: Random, every_s: float) -> None:
+        super().__init__(daemon=True)
+        self._every_s = every_s
+        self.killed: Counter[str] = Counter()
+        self.over = threading.Event()
+        self._service = service
+        self._random = random
+
+    def run(self) -> None:
+        while not self.over.wait(self._every_s):
+            what = self._random.choice([*VICTIMS])
+            processes = [process for title in VICTIMS[what] for process in self._service.processes(title)]
+            if processes:
+                with suppress(psutil.NoSuchProcess):
+                    self._random.choice(processes).kill()
+                    self.killed[what] += 1
+
+
+def submit(service: RunningService, image_seed: int, steps: int) -> str:
+    """Submit a job until the service accepts it, and return its id; the key makes sure that it is accepted once."""
+    body = {"prompt": PROMPT, "seed": image_seed, "steps": steps, "width": 64, "height": 64}
+    headers = {"Prefer": "respond-async", "Idempotency-Key": f"image-{image_seed}"}
+    found: list[str] = []
+
+    def attempt() -> bool:
+        with suppress(httpx.TransportError), service.client() as client:
+            answer = client.post("/generate", json=body, headers=headers)
+            if answer.status_code == httpx.codes.ACCEPTED:
+                found.append(answer.json()["job_id"])
+            else:
+                assert answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR, answer.text
+        return bool(found)
+
+    wait_until(attempt)
+    return found[0]
+
+
+def num_unfinished(service: RunningService) -> int:
+    """How many jobs wait or are worked on, up to a page of them, once the service answers."""
+    found: list[int] = []
+
+    def attempt() -> bool:
+        with suppress(httpx.HTTPError, KeyError, ValueError), service.client() as client:
+            answer = client.get("/v1/jobs", params={"state": ["queued", "running"], "limit": PAGE})
+            found.append(len(answer.raise_for_status().json()["jobs"]))
+        return bool(found)
+
+    wait_until(attempt)
+    return found[0]
+
+
+def made_images(client: httpx.Client) -> list[dict[str, Any]]:
+    """The images that jobs of this module have made."""
+    found: list[dict[str, Any]] = []
+    before: dict[str, str] = {}
+    while True:
+        page = client.get("/v1/images", params={"limit": str(PAGE), **before}).raise_for_status().json()
+        found += [image for image in page["images"] if image["request"] and image["request"]["prompt"] == PROMPT]
+        if page["next"] is None:
+            return found
+        before = {"before": page["next"]}

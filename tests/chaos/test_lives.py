@@ -1,0 +1,273 @@
+"""Several lives of one data folder: what was acknowledged outlives kills of everything, kills of parts, and plain ends.
+
+A start takes half a minute, so that one story is told for all questions, and each question is a test of its own:
+
+1. Two sessions make an image, a receiver is told of changes and misses more, and clients are busy with all sorts of
+   work until `kill -9` ends every process in the middle of it. `./scripts/test --chaos` does the latter 20 times.
+2. Everything is compared. The receiver comes back. Jobs are accepted while random processes are killed every few
+   seconds, and in the end all of them. `--chaos` does it with 200 jobs.
+3. The jobs have ended. What killed writes left is swept. Three jobs are in hand when the service ends as it should.
+
+`--chaos-seed` gives the clients the work of an earlier run again, though how their calls interleave, and so what a kill
+hits, is up to the machine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+from httpx_sse import connect_sse
+
+from pipeline import images
+from pipeline.jobs import MAX_ATTEMPTS, Job, JobState
+from pipeline.store import EventLog, JobStore, open_database
+from tests.chaos.clients import BusyClient, Countdown
+from tests.chaos.killer import Killer, made_images, num_unfinished, submit
+from tests.chaos.ledger import Image, Session
+from tests.chaos.litter import leave_halves, litter, make_old
+from tests.chaos.receiver import Receiver
+from tests.chaos.verification import losses, unfinished
+from tests.service_process import RunningService, changed_config, serving, wait_until
+
+BUSY = ("ada", "bob", "cleo", "dan")
+MIN_ANSWERS, MAX_ANSWERS = 4, 16  # to /generate before a kill
+RETRIES_S = [1.0] * 1000  # between the attempts to reach a receiver
+KILL_EVERY_S, LONG_KILL_EVERY_S = 3.0, 5.0
+JOBS, LONG_JOBS = 24, 200
+LAST_JOBS = 4  # that are left when everything is killed
+STEPS, LONG_STEPS = 100, 15  # the profile's own in the long run; more in the short one, or it would be over too soon
+FEWEST_KILLS, KILLS = 2, 4  # in the short run
+IN_HAND = 16  # jobs of two ingress replicas, which may all end at once
+
+
+@dataclass
+class Lives:
+    """What was seen."""
+
+    seed: int
+    is_long: bool
+    twins: list[Session] = field(default_factory=list)  # made the same image
+    segments: list[Any] = field(default_factory=list)  # of the twins' images, in the first life and after it
+    twins_log: list[str] = field(default_factory=list)  # up to the end of the first life, and of the comparison
+    busy: list[Session] = field(default_factory=lambda: [Session(name) for name in BUSY])
+    acknowledged: list[Counter[str]] = field(default_factory=list)  # calls of the busy, in each life
+    receiver: Receiver = field(init=False)
+    lost: dict[str, list[str]] = field(default_factory=dict)  # by when it was looked for
+    killed: Counter[str] = field(default_factory=Counter)
+    accepted: dict[int, str] = field(default_factory=dict)  # ids of jobs by their image's seed
+    unfinished: int = 0  # jobs, when everything was killed
+    dead: list[str] = field(default_factory=list)  # URLs of jobs that were quarantined and begun again
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)  # by id, in the end
+    made: list[dict[str, Any]] = field(default_factory=list)  # images of those jobs
+    events: list[dict[str, Any]] = field(default_factory=list)  # the whole log
+    given_back: Sequence[Job] = ()
+
+    def __post_init__(self) -> None:
+        self.receiver = Receiver(Random(self.seed))
+
+    def sessions(self) -> list[Session]:
+        """Of all images that may be there."""
+        by_jobs = Session("jobs", images={image["image_id"]: Image(digest=image["digest"]) for image in self.made})
+        return [*self.twins, *self.busy, self.receiver.session, by_jobs]
+
+
+@pytest.fixture(scope="module")
+def lives(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config, seed: int, rounds: int) -> Lives:
+    folder = tmp_path_factory.mktemp("lives")
+    seen = Lives(seed, bool(pytestconfig.getoption("chaos")))
+    with living(folder) as (service, client):
+        make_twins(seen, service)
+        receive_and_miss(seen, client)
+        work_until_killed(seen, service)
+    for _ in range(1, rounds):
+        leave_halves(folder / "data")
+        with living(folder) as (service, _client):
+            seen.lost[f"before round {len(seen.acknowledged) + 1}"] = losses(service, seen.sessions())
+            work_until_killed(seen, service)
+    leave_halves(folder / "data")
+
+    with living(folder) as (service, client):
+        compare_twins(seen, service)
+        seen.lost["after kills of everything"] = losses(service, seen.sessions())
+        receive_the_rest(seen, client)
+        work_under_kills(seen, service)
+    make_old(folder / "data")
+
+    with living(folder) as (service, client):
+        finish_jobs(seen, client)
+        wait_until(lambda: not litter(folder / "data", seen.sessions()), problem=lambda: "not swept")
+        seen.lost["after kills of parts and the sweep"] = losses(service, seen.sessions())
+        for _ in range(3):
+            body = {"prompt": "pear", "steps": 100, "width": 256, "height": 256}
+            client.post("/generate", json=body, headers={"Prefer": "respond-async"}).raise_for_status()
+
+    log = EventLog(open_database(f"sqlite:///{folder / 'data' / 'truth.sqlite'}"))
+    seen.given_back = JobStore(log).list("public", limit=10, states=[JobState.QUEUED, JobState.RUNNING])
+    log.engine.dispose()
+    return seen
+
+
+@contextmanager
+def living(folder: Path) -> Iterator[tuple[RunningService, httpx.Client]]:
+    """One life of the service."""
+    retries = {"retry_after_s": RETRIES_S}
+    quick = changed_config(folder, lambda application: application["args"].update(webhooks=retries))
+    with (
+        serving(folder, "--allow-private-webhooks", "--serve-config", str(quick)) as service,
+        service.client() as client,
+    ):
+        yield service, client
+
+
+def make_twins(seen: Lives, service: RunningService) -> None:
+    """Have two sessions make the same pixels, and wait until reactions have taken them apart."""
+    for name in ("a", "b"):
+        session = Session(name)
+        with service.client(headers={"X-Session-ID": name}) as client:
+            made = client.post("/generate", json={"prompt": "pear", "seed": 3, "steps": 2}).json()
+            png = client.get(f"/v1/images/{made['image_id']}/content").content
+            session.keep(made["image_id"], Image(digest=images.digest(images.decode_png(png)), png=png))
+            seen.segments.append(client.post("/segment").json()["segmented_regions"])
+        seen.twins.append(session)
+    log = service.data_dir / "app.log"
+    wait_until(lambda: any(f"Regions rendered of {session.last}" in log.read_text() for session in seen.twins))
+    seen.twins_log.append(log.read_text())
+
+
+def compare_twins(seen: Lives, service: RunningService) -> None:
+    for session in seen.twins:
+        with service.client(headers={"X-Session-ID": session.name}) as client:
+            seen.segments.append(client.post("/segment").json()["segmented_regions"])
+    seen.twins_log.append((service.data_dir / "app.log").read_text())
+
+
+def receive_and_miss(seen: Lives, client: httpx.Client) -> None:
+    """Have a receiver told of some changes, and go away while others are made."""
+    seen.receiver.register(client)
+    with seen.receiver.listening():
+        for _ in range(5):
+            seen.receiver.change(client)
+        wait_until(lambda: len(seen.receiver.received) >= 3)
+    for _ in range(10):
+        seen.receiver.change(client)
+
+
+def receive_the_rest(seen: Lives, client: httpx.Client) -> None:
+    for _ in range(5):
+        seen.receiver.change(client)
+    with seen.receiver.listening():
+        wait_until(lambda: seen.receiver.has_everything)
+
+
+def work_until_killed(seen: Lives, service: RunningService) -> None:
+    """Keep the service busy until it is killed at a random answer."""
+    random = Random(f"{seen.seed} {len(seen.acknowledged)}")
+    countdown = Countdown(service, random.randint(MIN_ANSWERS, MAX_ANSWERS))
+    clients = [BusyClient(service, session, countdown, Random(random.random())) for session in seen.busy]
+    with ThreadPoolExecutor(len(clients)) as pool:
+        for working in [pool.submit(client.work) for client in clients]:
+            working.result()
+    seen.acknowledged.append(sum((client.acknowledged for client in clients), Counter()))
+
+
+def work_under_kills(seen: Lives, service: RunningService) -> None:
+    """Accept jobs while random processes are killed; kill all of them while some jobs are left."""
+    number, steps = (LONG_JOBS, LONG_STEPS) if seen.is_long else (JOBS, STEPS)
+    killer = Killer(service, Random(seen.seed), LONG_KILL_EVERY_S if seen.is_long else KILL_EVERY_S)
+    killer.start()
+    for image_seed in range(number):
+        seen.accepted[image_seed] = submit(service, image_seed, steps)
+
+    def is_over() -> bool:
+        killed = killer.killed.total()
+        enough = number if seen.is_long else KILLS
+        return killed >= enough or (killed >= FEWEST_KILLS and num_unfinished(service) <= IN_HAND)
+
+    wait_until(is_over, within_s=1200)
+    killer.over.set()
+    killer.join()
+    seen.killed = killer.killed
+    with service.client() as client:
+        wait_until(lambda: client.get("/readyz").status_code == httpx.codes.OK)
+    with service.paused("ray::ServeReplica:pipeline:Diffusion"):
+        for image_seed in range(number, number + LAST_JOBS):
+            seen.accepted[image_seed] = submit(service, image_seed, steps)
+        seen.unfinished = num_unfinished(service)
+        service.kill_everything()
+
+
+def finish_jobs(seen: Lives, client: httpx.Client) -> None:
+    """Wait for all jobs, and begin those again that lost a worker three times."""
+    wait_until(lambda: not unfinished(client), within_s=1200)
+    states = {job_id: client.get(f"/v1/jobs/{job_id}").json() for job_id in seen.accepted.values()}
+    seen.dead = [job["url"] for job in states.values() if job["state"] == "dead"]
+    for url in seen.dead:
+        client.post(f"{url}/retry").raise_for_status()
+    wait_until(lambda: not unfinished(client), within_s=1200)
+    seen.jobs = {job_id: client.get(f"/v1/jobs/{job_id}").json() for job_id in seen.accepted.values()}
+    seen.made = made_images(client)
+    with connect_sse(client, "GET", "/v1/events", params={"after": 0, "follow": False}) as source:
+        seen.events = [event.json() | {"type": event.event} for event in source.iter_sse() if event.id and event.data]
+
+
+def test_the_same_pixels_are_segmented_once_in_all_lives(lives: Lives):
+    first, then = ([log.count(f"Image segmented of {twin.last}") for twin in lives.twins] for log in lives.twins_log)
+    assert sum(first) == 1
+    assert then == first
+    assert all(segments == lives.segments[0] for segments in lives.segments)
+    assert len(lives.segments) == 4
+    assert any(f"Reused segment of {twin.last} from store" in lives.twins_log[1] for twin in lives.twins)
+
+
+def test_what_was_acknowledged_survives_kills_of_everything_and_nothing_else_is_there(
+    lives: Lives, capsys: pytest.CaptureFixture[str]
+):
+    with capsys.disabled():
+        for number, acknowledged in enumerate(lives.acknowledged, 1):
+            print(f"\nseed {lives.seed}, kill {number}: {dict(acknowledged)} acknowledged", end="")
+    assert all(acknowledged.total() >= MIN_ANSWERS for acknowledged in lives.acknowledged)
+    assert {when: lost for when, lost in lives.lost.items() if lost} == {}, f"seed {lives.seed}"
+
+
+def test_a_receiver_that_was_away_is_told_everything_in_order(lives: Lives, capsys: pytest.CaptureFixture[str]):
+    number = sum(map(len, lives.receiver.expected.values()))
+    with capsys.disabled():
+        print(f"\nseed {lives.seed}: {number} events for a receiver, {len(lives.receiver.received)} sent", end="")
+    assert lives.receiver.in_order() == lives.receiver.expected, f"seed {lives.seed}"
+
+
+def test_accepted_jobs_survive_kills(lives: Lives, capsys: pytest.CaptureFixture[str]):
+    attempts = Counter(job["attempts"] for job in lives.jobs.values())
+    about = (
+        f"seed {lives.seed}: {len(lives.accepted)} jobs accepted, killed {dict(lives.killed)}, {lives.unfinished} left"
+        f" when everything was killed; jobs by attempts {dict(sorted(attempts.items()))}, {len(lives.dead)} quarantined"
+    )
+    with capsys.disabled():
+        print(f"\n{about}", end="")
+    assert lives.killed.total() >= FEWEST_KILLS, about
+    assert lives.unfinished >= LAST_JOBS, about
+    # It takes three kills to lose one: the last of all, and two before, which in the short run may meet the same jobs.
+    met = lives.killed["ingress replica"] + lives.killed["model replica"]
+    few = max(3, len(lives.accepted) // 8)
+    assert len(lives.dead) <= few or (not lives.is_long and met >= MAX_ATTEMPTS - 1), about
+    assert {job["state"] for job in lives.jobs.values()} == {"succeeded"}, about
+    assert Counter(image["request"]["seed"] for image in lives.made) == Counter(lives.accepted), about
+    accepted = set(lives.accepted.values())
+    events = [event for event in lives.events if event.get("job_id") in accepted]
+    succeeded = Counter(event["job_id"] for event in events if event["type"] == "job.succeeded")
+    assert succeeded == Counter(accepted), about
+    created = {event["job_id"]: event["image_id"] for event in events if event["type"] == "image.created"}
+    assert created == {job_id: job["result"]["image_id"] for job_id, job in lives.jobs.items()}, about
+
+
+def test_a_plain_end_gives_jobs_back(lives: Lives):
+    assert [(job.state, job.attempts) for job in lives.given_back] == [(JobState.QUEUED, 0)] * 3
