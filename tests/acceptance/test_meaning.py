@@ -110,22 +110,25 @@ def images(client: httpx.Client) -> dict[Case, str]:
 def test_what_a_prompt_asks_for_is_named_cut_out_and_found_by_its_colour(
     case: Case, client: httpx.Client, images: dict[Case, str]
 ):
-    check_meaning(client, images[case], case)
+    assert misses(client, images[case], case) == {}
 
 
 @pytest.mark.parametrize(("case", "other"), list(pairwise(CASES)), ids=lambda case: case.prompt)
 def test_the_image_of_another_prompt_is_no_match(
     case: Case, other: Case, client: httpx.Client, images: dict[Case, str]
 ):
-    with pytest.raises(AssertionError):
-        check_meaning(client, images[other], case)
+    found = misses(client, images[other], case)
+    assert found.keys() >= ({"mask"} if kinds(case) == kinds(other) else {"names"})
 
 
-def check_meaning(client: httpx.Client, image_id: str, case: Case) -> None:
-    """Assert that the image shows the case's things in their colours and nothing else, by all that the service says."""
+def kinds(case: Case) -> list[str]:
+    return sorted(thing.kind for thing in case.things)
+
+
+def misses(client: httpx.Client, image_id: str, case: Case) -> dict[str, object]:
+    """What an image lacks of a case's things in their colours and nothing else, by all that the service says."""
 
     def call(path: str, **parameters: str) -> dict:
-        # No assertion: with another prompt's image what must fail is the meaning, not the service.
         return client.post(path, json={"image_id": image_id, **parameters}).raise_for_status().json()
 
     labels = [score["class"] for score in call("/analyze")["clip_scores"]]
@@ -133,22 +136,25 @@ def check_meaning(client: httpx.Client, image_id: str, case: Case) -> None:
     pixels = np.array(Image.open(io.BytesIO(content)))
     regions = call("/segment")["segmented_regions"]
     names = [region["clip_analysis"][0]["class"] for region in regions]
-    wanted = sorted(thing.kind for thing in case.things)
-    assert sorted(name for name in names if name != "background") == wanted
-    assert set(wanted) <= set(labels), f"the five best classes are {labels}"
+    assert len(call("/visualize")["individual_spotlights"]) == len(regions)
 
-    for thing in case.things:
+    found: dict[str, object] = {}
+    if sorted(name for name in names if name != "background") != kinds(case):
+        found["names"] = names
+    if not set(kinds(case)) <= set(labels):
+        found["classes"] = labels
+    for thing in [thing for thing in case.things if thing.kind in names]:
         painted = thing.find(pixels)
         own = regions[names.index(thing.kind)]
-        assert iou(inside(own["polygon"], painted.shape), painted) >= MIN_IOU, thing
-
+        if (overlap := iou(inside(own["polygon"], painted.shape), painted)) < MIN_IOU:
+            found["mask"] = (thing, overlap)
         matches = call("/probe", prompt=thing.colour)["regional_matches"]
         scores = {match["region_id"]: float(match["similarity_to_prompt"].rstrip("%")) for match in matches}
         assert len(scores) == len(regions)
         others = [score for region, score in scores.items() if region != own["region_id"]]
-        assert scores[own["region_id"]] > max(others, default=-1.0), f"{thing}: {scores}"
-
-    assert len(call("/visualize")["individual_spotlights"]) == len(regions)
+        if scores[own["region_id"]] <= max(others, default=-1.0):
+            found["colour"] = (thing, scores)
+    return found
 
 
 def unlike_white(pixels: Pixels) -> Mask:
