@@ -58,13 +58,15 @@ class Receiver:
 
     @property
     def has_everything(self) -> bool:
-        return len({delivery for delivery, _, _ in self.received}) >= sum(map(len, self.expected.values()))
+        own = {delivery for delivery, image_id, _ in self.received if image_id in self.expected}
+        return len(own) >= sum(map(len, self.expected.values()))
 
     def in_order(self) -> dict[str, list[str]]:
-        """By image, the types that came, each delivery once: its id says that it comes again."""
+        """By image that was changed here, the types that came, each delivery once: its id says that it comes again."""
         order: defaultdict[str, list[str]] = defaultdict(list)
         for _, image_id, kind in dict.fromkeys(self.received):
-            order[image_id].append(kind)
+            if image_id in self.expected:
+                order[image_id].append(kind)
         return dict(order)
 
     @contextmanager

@@ -260,7 +260,7 @@ def test_accepted_jobs_survive_kills(lives: Lives, capsys: pytest.CaptureFixture
     few = max(3, len(lives.accepted) // 8)
     assert len(lives.dead) <= few or (not lives.is_long and met >= MAX_ATTEMPTS - 1), about
     assert {job["state"] for job in lives.jobs.values()} == {"succeeded"}, about
-    assert Counter(image["request"]["seed"] for image in lives.made) == Counter(lives.accepted), about
+    assert Counter(image["request"]["seed"] for image in lives.made) == Counter(list(lives.accepted)), about
     accepted = set(lives.accepted.values())
     events = [event for event in lives.events if event.get("job_id") in accepted]
     succeeded = Counter(event["job_id"] for event in events if event["type"] == "job.succeeded")
