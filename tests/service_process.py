@@ -42,6 +42,7 @@ class RunningService:
     process: psutil.Process
     console: Path
     ui_url: str = ""  # where it has a dashboard
+    api_key: str = ""  # that its clients send
 
     @property
     def spans(self) -> Path:
@@ -49,7 +50,8 @@ class RunningService:
         return self.data_dir / SPANS
 
     def client(self, **options: Any) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=300, **options)
+        key = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        return httpx.Client(base_url=self.url, timeout=300, headers=key | dict(options.pop("headers", {})), **options)
 
     def post(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """Post nothing from a client of its own, as another user would."""
@@ -149,9 +151,11 @@ def quick_scaling(folder: Path, deployment: str) -> Path:
     return changed_config(folder, hurry)
 
 
-def changed_config(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """Write a copy of `serve_config.yaml` with its application changed."""
-    config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+def changed_config(
+    folder: Path, change: Callable[[dict[str, Any]], None], original: Path = ROOT / "serve_config.yaml"
+) -> Path:
+    """Write a copy of `serve_config.yaml`, or of another such file, with its application changed."""
+    config = yaml.safe_load(original.read_text())
     change(config["applications"][0])
     path = folder / "serve_config.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -169,6 +173,7 @@ def serving(
     *arguments: str,
     ui_port: int | None = None,
     environment: Mapping[str, str] | None = None,
+    api_key: str = "",
     end_within_s: float = GONE_WITHIN_S,
 ) -> Iterator[RunningService]:
     """Run the service until the block ends, and check that it leaves no process behind."""
@@ -187,6 +192,7 @@ def serving(
         )
     url = f"http://127.0.0.1:{port}"
     service = RunningService(url, f"http://127.0.0.1:{metrics_port}/metrics", folder / "data", process, console)
+    service.api_key = api_key
     if ui_port is not None:
         service.ui_url = f"http://127.0.0.1:{ui_port}"
     family: list[psutil.Process] = []

@@ -7,7 +7,8 @@ import io
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,6 +21,8 @@ from httpx_sse import connect_sse
 from PIL import Image
 
 from cli.proxies import find_haproxy
+from pipeline.settings import ServiceSettings
+from pipeline.store import KeyStore, open_store
 from tests.acceptance.test_service import (
     test_a_client_written_for_the_origin_works_unchanged,
     test_a_dropped_connection_stops_the_denoising,
@@ -43,12 +46,13 @@ __all__ = [  # asked of the service below
 ]
 
 READERS = 6
+PLENTY = 1_000_000  # requests a minute
 MB = 1 << 20
 
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningService, RunningService]]:
-    """A service, and one on a logical GPU that lacks a model, and lets go of streams a second after a reload."""
+    """A service, and one on a logical GPU that lacks a model, wants a key, and lets go of streams after a reload."""
     ensure("haproxy", find_haproxy)
     profile = yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text())
     profile["clip"]["model"]["source"] = "/nowhere/clip"
@@ -57,13 +61,26 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSe
     lame.write_text(yaml.safe_dump(profile))
     quiet = changed_config(folders[0], lambda application: application["args"].update(reactions={"enabled": False}))
     haproxy = ("--ingress", "haproxy")
-    lacking = ("--profile", str(lame), "--num-gpus", "1", "--serve-config", str(quick_scaling(folders[1], "Diffusion")))
+    limits = {"requests_per_minute": PLENTY}
+    quick = quick_scaling(folders[1], "Diffusion")
+    limited = changed_config(folders[1], lambda application: application["args"].update(limits=limits), quick)
+    lacking = ("--profile", str(lame), "--num-gpus", "1", "--serve-config", str(limited), "--keys", "required")
+    with keys_in(folders[1] / "data") as keys:
+        _, token = keys.create("ann")
     impatient = {"RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "1"}
     with (
         serving(folders[0], *haproxy, "--serve-config", str(quiet), *tracing(folders[0])) as first,
-        serving(folders[1], *haproxy, *lacking, environment=impatient) as second,
+        serving(folders[1], *haproxy, *lacking, environment=impatient, api_key=token) as second,
     ):
         yield first, second
+
+
+@contextmanager
+def keys_in(data_dir: Path) -> Iterator[KeyStore]:
+    """The API keys of a data folder, as the command line opens them."""
+    store = open_store(ServiceSettings(data_dir=data_dir))
+    yield store.keys
+    store.log.engine.dispose()
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +165,31 @@ def test_a_logical_gpu_missing_weights_and_autoscaling(neighbour: RunningService
 
         with ThreadPoolExecutor(8) as pool:
             for i in range(8):
-                pool.submit(client.post, "/generate", json={"prompt": "pear", "seed": i, "steps": 100})
+                body = {"prompt": "pear", "seed": i, "steps": 100, "width": 128, "height": 128}
+                pool.submit(client.post, "/generate", json=body)
             wait_until(lambda: replicas() == 2)
         wait_until(lambda: replicas() == 1)
+
+
+def test_a_key_is_wanted_counted_and_revoked_at_every_replica(neighbour: RunningService):
+    with keys_in(neighbour.data_dir) as keys:
+        key, token = keys.create("ann", "to be revoked")
+
+    def answers(**headers: str) -> list[httpx.Response]:
+        """From connections of their own, which either replica may serve."""
+        return [httpx.get(f"{neighbour.url}/v1/images", headers=headers, timeout=300) for _ in range(8)]
+
+    strangers, guests = answers(), answers(Authorization=f"Bearer {token}")
+    assert {(answer.status_code, answer.json()["code"]) for answer in strangers} == {(401, "unauthorized")}
+    assert httpx.get(f"{neighbour.url}/healthz", timeout=300).status_code == 200
+    assert {answer.status_code for answer in guests} == {200}
+    assert all(f"q={PLENTY};" in answer.headers["RateLimit-Policy"] for answer in guests)
+    assert all(answer.headers["RateLimit"].startswith('"default";r=') for answer in guests)
+    with keys_in(neighbour.data_dir) as keys:
+        keys.revoke(key.key_id)
+    wait_until(lambda: {answer.status_code for answer in answers(Authorization=f"Bearer {token}")} == {401})
+    with neighbour.client() as client:
+        assert client.get("/v1/images").status_code == 200
 
 
 def test_the_api_can_be_reached_through_the_loopback_address_alone(service: RunningService):

@@ -13,7 +13,8 @@ import ray
 import yaml
 
 from cli import launcher
-from tests.service_process import ROOT, RunningService
+from tests.ports import quiet_port
+from tests.service_process import GONE_WITHIN_S, ROOT, RunningService, wait_until
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,6 +49,22 @@ def test_a_taken_port_and_a_taken_data_folder_are_said(service: RunningService, 
     assert taken_port.returncode == taken_folder.returncode == 1
     assert "--port" in taken_port.stdout
     assert "--data-dir" in taken_folder.stdout
+
+
+def test_a_service_that_is_ended_while_it_starts_leaves_no_process(tmp_path: Path):
+    console = tmp_path / "console.txt"
+    arguments = ("serve", "--port", str(quiet_port()), "--no-ui", "--data-dir", str(tmp_path / "data"))
+    with console.open("w") as output:
+        process = psutil.Popen(
+            [sys.executable, "-m", "cli.main", *arguments], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
+        )
+    wait_until(lambda: "Starting the deployments" in console.read_text())
+    family = [process, *process.children(recursive=True)]
+    process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=GONE_WITHIN_S)
+
+    assert alive == []
+    assert "Ready" not in console.read_text()
 
 
 def test_the_doctor_tells_what_is_missing(tmp_path: Path):

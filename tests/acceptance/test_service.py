@@ -20,11 +20,13 @@ from httpx_sse import connect_sse
 from pipeline.notices import STEPPED
 from tests.service_process import RunningService, wait_until
 
+SMALL = {"width": 128, "height": 128}
+
 
 def new_image(client: httpx.Client, seed: int, session: str = "test", **parameters) -> str:
     answer = client.post(
         "/generate",
-        json={"prompt": f"pear {seed}", "seed": seed, "steps": 2} | parameters,
+        json={"prompt": f"pear {seed}", "seed": seed, "steps": 2} | SMALL | parameters,
         headers={"X-Session-ID": session},
     )
     assert answer.status_code == 200, answer.text
@@ -48,7 +50,7 @@ def test_twenty_interleaved_sessions_keep_to_themselves(service: RunningService)
         with service.client(headers=headers) as client:
             for _ in range(5):
                 if own is None or moves.random() < 0.3:
-                    made = client.post("/generate", json={"prompt": "pear", "steps": 1, "seed": session})
+                    made = client.post("/generate", json={"prompt": "pear", "steps": 1, "seed": session} | SMALL)
                     if made.status_code == 429:
                         continue
                     own = made.json()["image_id"]
@@ -65,12 +67,12 @@ def test_twenty_interleaved_sessions_keep_to_themselves(service: RunningService)
 
 
 def test_the_same_seed_makes_the_same_image(service: RunningService):
-    with service.client() as client:
-        first, again, other = (
-            client.post("/generate", json={"prompt": "pear", "seed": seed, "steps": 3}).json()["generated_image"]
-            for seed in (5, 5, 6)
-        )
+    def make(seed: int) -> str:
+        with service.client() as client:
+            made = client.post("/generate", json={"prompt": "pear", "seed": seed, "steps": 3} | SMALL)
+            return made.json()["generated_image"]
 
+    first, again, other = make(5), make(5), make(6)
     assert first == again != other
 
 
@@ -128,7 +130,7 @@ def test_a_killed_model_replica_costs_time_but_no_answer(service: RunningService
     with service.client() as client, ThreadPoolExecutor(1) as pool:
         image_id = new_image(client, seed=130)
         if "Diffusion" in title:
-            pending = pool.submit(client.post, "/generate", json={"prompt": "pear", "seed": 131, "steps": 100})
+            pending = pool.submit(client.post, "/generate", json={"prompt": "pear", "seed": 131, "steps": 100} | SMALL)
         else:
             pending = pool.submit(client.post, "/segment", params={"image_id": image_id})
         for replica in service.processes(title):
@@ -173,7 +175,7 @@ def test_events_come_while_the_image_is_made_and_leaving_the_stream_stops_the_de
 def test_overload_refuses_at_once_and_loses_nothing(service: RunningService):
     def call(i: int) -> httpx.Response:
         with service.client(headers={"X-Session-ID": f"crowd-{i}"}) as client:
-            return client.post("/generate", json={"prompt": "pear", "seed": i, "steps": 5})
+            return client.post("/generate", json={"prompt": "pear", "seed": i, "steps": 5} | SMALL)
 
     with ThreadPoolExecutor(100) as pool:
         answers = list(pool.map(call, range(100)))

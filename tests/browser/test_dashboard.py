@@ -181,6 +181,17 @@ def test_browsers_keep_to_themselves_and_a_reload_changes_nothing(visitor: Calla
     expect(other.locator(".facts")).to_contain_text("50 × 100")
 
 
+def test_two_browsers_make_images_at_once_and_each_sees_its_own(visitor: Callable[[], Page]):
+    pages = {prompt: visitor() for prompt in ("green pear", "blue cup")}
+    for prompt, page in pages.items():
+        page.get_by_label("Prompt", exact=True).fill(prompt)
+        page.get_by_role("button", name="Generate").click()
+
+    for prompt, page in pages.items():
+        expect(page.locator(".facts b")).to_have_text(prompt)
+        page.locator("#regions .mask").first.wait_for(state="attached")
+
+
 def test_stop_stops_the_denoising(page: Page, dashboard: RunningDashboard):
     page.get_by_text("Parameters", exact=True).click()
     expect(page.get_by_label("number input for Steps")).to_have_value("15")  # the profile's, which come after the page

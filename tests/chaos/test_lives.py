@@ -1,4 +1,4 @@
-"""Several lives of one data folder: what was acknowledged outlives kills of everything, kills of parts, and plain ends.
+"""Several lives of one data folder: what was acknowledged outlives kills of everything, kills of parts, and Ctrl-C.
 
 A start takes half a minute, so that one story is told for all questions, and each question is a test of its own:
 
@@ -6,7 +6,7 @@ A start takes half a minute, so that one story is told for all questions, and ea
    work until `kill -9` ends every process in the middle of it. `./scripts/test --chaos` does the latter 20 times.
 2. Everything is compared. The receiver comes back. Jobs are accepted while random processes are killed every few
    seconds, and in the end all of them. `--chaos` does it with 200 jobs.
-3. The jobs have ended. What killed writes left is swept. Three jobs are in hand when the service ends as it should.
+3. The jobs have ended. What killed writes left is swept. Three jobs are in hand when Ctrl-C ends it.
 
 `--chaos-seed` gives the clients the work of an earlier run again, though how their calls interleave, and so what a kill
 hits, is up to the machine.
@@ -14,6 +14,7 @@ hits, is up to the machine.
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from random import Random
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from httpx_sse import connect_sse
 
@@ -36,7 +38,7 @@ from tests.chaos.ledger import Image, Session
 from tests.chaos.litter import leave_halves, litter, make_old
 from tests.chaos.receiver import Receiver
 from tests.chaos.verification import losses, unfinished
-from tests.service_process import RunningService, changed_config, serving, wait_until
+from tests.service_process import GONE_WITHIN_S, RunningService, changed_config, serving, wait_until
 
 BUSY = ("ada", "bob", "cleo", "dan")
 MIN_ANSWERS, MAX_ANSWERS = 4, 16  # to /generate before a kill
@@ -69,6 +71,7 @@ class Lives:
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)  # by id, in the end
     made: list[dict[str, Any]] = field(default_factory=list)  # images of those jobs
     events: list[dict[str, Any]] = field(default_factory=list)  # the whole log
+    left_over: Sequence[psutil.Process] = ()  # after Ctrl-C, pressed twice
     given_back: Sequence[Job] = ()
 
     def __post_init__(self) -> None:
@@ -109,6 +112,7 @@ def lives(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config,
         for _ in range(3):
             body = {"prompt": "pear", "steps": 100, "width": 256, "height": 256}
             client.post("/generate", json=body, headers={"Prefer": "respond-async"}).raise_for_status()
+        seen.left_over = interrupt(service)
 
     log = EventLog(open_database(f"sqlite:///{folder / 'data' / 'truth.sqlite'}"))
     seen.given_back = JobStore(log).list("public", limit=10, states=[JobState.QUEUED, JobState.RUNNING])
@@ -269,5 +273,15 @@ def test_accepted_jobs_survive_kills(lives: Lives, capsys: pytest.CaptureFixture
     assert created == {job_id: job["result"]["image_id"] for job_id, job in lives.jobs.items()}, about
 
 
-def test_a_plain_end_gives_jobs_back(lives: Lives):
+def interrupt(service: RunningService) -> Sequence[psutil.Process]:
+    """Press Ctrl-C twice, and return the processes that are still there in the end."""
+    family = [service.process, *service.process.children(recursive=True)]
+    service.process.send_signal(signal.SIGINT)
+    service.process.send_signal(signal.SIGINT)
+    left: Sequence[psutil.Process] = psutil.wait_procs(family, timeout=GONE_WITHIN_S)[1]
+    return left
+
+
+def test_ctrl_c_twice_leaves_no_process_and_gives_jobs_back(lives: Lives):
+    assert lives.left_over == []
     assert [(job.state, job.attempts) for job in lives.given_back] == [(JobState.QUEUED, 0)] * 3
