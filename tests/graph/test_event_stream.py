@@ -12,12 +12,17 @@ import httpx
 import numpy as np
 import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse
+from sqlalchemy import delete
 
+from graphs import event_stream
 from graphs.event_stream import Followers, stream
-from pipeline.events import GenerationStarted, ImageDeleted
+from graphs.routes import build_http_app
+from pipeline.events import ImageDeleted
 from pipeline.jobs import MAX_ATTEMPTS
 from pipeline.settings import Admission
-from tests.graph.conftest import Bench
+from pipeline.store.tables import events
+from tests.graph.clients import served
+from tests.graph.conftest import Bench, with_admission
 from tests.graph.test_http import client_of, is_problem
 from tests.graph.waiting import PATIENCE_S, pass_time, until
 
@@ -96,16 +101,21 @@ async def test_what_fails_later_is_the_last_event(bench: Bench):
 
 
 async def test_the_deadline_ends_a_stream_with_an_error_and_the_job_with_it(bench: Bench, monkeypatch):
-    async with client_of(bench, Admission(deadline_s=600)) as client:
-        bench.workers.gate.clear()  # nothing ever comes
-        making = asyncio.create_task(events_of(client, PROMPT))
-        await until(lambda: bench.of(GenerationStarted))
+    bench.workers.gate.clear()  # nothing ever comes
+    app = build_http_app(bench.flow, with_admission(bench, Admission(deadline_s=600)))
+    async with (
+        served(app) as url,
+        httpx.AsyncClient(base_url=url, timeout=None) as client,
+        aconnect_sse(client, "POST", "/generate", json=PROMPT) as source,
+    ):
+        told = source.aiter_sse()
+        await anext(told)
         pass_time(monkeypatch, seconds=601)
-        events = await making
+        *_, last = [event async for event in told]
         (job,) = (await client.get("/v1/jobs")).json()["jobs"]
 
-    assert events[-1].event == "error"
-    assert "600 s" in events[-1].json()["detail"]
+    assert last.event == "error"
+    assert "600 s" in last.json()["detail"]
     assert job["state"] == "cancelled"
 
 
@@ -130,6 +140,38 @@ async def test_the_deadline_is_said_however_long_the_work_takes_to_stop(monkeypa
         pass_time(monkeypatch, seconds=601)
         (told,) = [chunk async for chunk in chunks]
     assert b"deadline_exceeded" in told
+
+
+async def test_a_quiet_stream_has_heartbeats_over_a_real_connection(bench: Bench, monkeypatch):
+    monkeypatch.setattr(event_stream, "HEARTBEAT_S", 0.02)
+    lines = []
+    async with (
+        served(build_http_app(bench.flow, bench.settings)) as url,
+        httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as client,
+        client.stream("GET", "/v1/events", params={"after": 0}) as answer,
+    ):
+        async for line in answer.aiter_lines():
+            lines.append(line)
+            if lines.count(": heartbeat") == 3:
+                break
+    assert lines[:2] == [": ready", "id: 0"]
+    await until(lambda: bench.flow.feed.num_streams == 0)
+
+
+async def test_what_was_forgotten_is_passed_over_by_who_comes_back_for_it(bench: Bench):
+    await bench.image(1)
+    last = bench.store.log.newest()
+    with bench.store.log.writing() as connection:
+        connection.execute(delete(events))  # as retention does
+    await bench.image(2)
+    async with (
+        client_of(bench) as client,
+        aconnect_sse(client, "GET", "/v1/events", params={"follow": False}, headers={"Last-Event-ID": "1"}) as source,
+    ):
+        told = [event async for event in source.aiter_sse() if event.data]
+    assert told[-1].event == "stream.finished"
+    assert [event.event for event in told[:-1]] == ["job.submitted", "job.started", "image.created", "job.succeeded"]
+    assert [int(event.id) for event in told[:-1]] == [last + number for number in range(1, 5)]
 
 
 async def test_closing_the_iterator_stops_the_work():
