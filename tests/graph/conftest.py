@@ -83,6 +83,7 @@ def make_bench(
     traces: Traces | None = None,
     *,
     embed_parameters: bool = True,
+    reacting: bool = False,
 ) -> Bench:
     settings = ServiceSettings(
         data_dir=folder,
@@ -97,6 +98,12 @@ def make_bench(
     workers = workers or FakeWorkers()
     cache = cache or FakeCache()
     events: list[Event] = []
+
+    def emit(event: Event) -> None:
+        events.append(event)
+        if reacting:
+            flow.reactions.react(event)
+
     flow = Flow(
         settings=settings,
         profile=with_own_bounds(settings.load_profile()),
@@ -106,7 +113,7 @@ def make_bench(
         store=store,
         hub=hub,
         put=lambda pixels: pixels,
-        emit=events.append,
+        emit=emit,
         traces=traces,
     )
     return Bench(flow=flow, workers=workers, cache=cache, settings=settings, store=store, events=events)

@@ -117,7 +117,7 @@ async def test_what_is_stopped_is_cancelled(dashboard, bench):
     await dashboard.stop(Page())
     assert "Stopped" in (await last)[1]
     assert [item async for item in shown] == []
-    (job,) = await dashboard._client.jobs()
+    (job,) = bench.store.jobs.list("public", limit=9)
     assert job.state == "cancelled"
 
 

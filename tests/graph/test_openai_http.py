@@ -6,6 +6,7 @@ import base64
 import io
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -15,7 +16,8 @@ from PIL import Image
 
 from graphs.routes import build_http_app
 from pipeline.images import encode_png
-from tests.graph.conftest import Bench
+from pipeline.settings import Admission
+from tests.graph.conftest import Bench, make_bench, working
 from tests.graph.test_http import client_of
 
 pytestmark = pytest.mark.anyio
@@ -208,15 +210,17 @@ async def test_forms_that_cannot_be_used_are_refused(client: httpx.AsyncClient, 
     assert is_refused(answer, 400, param if files else None)
 
 
-async def test_of_a_refused_edit_nothing_is_kept(bench: Bench, client: httpx.AsyncClient):
+async def test_of_a_refused_edit_nothing_is_kept(client: httpx.AsyncClient, tmp_path: Path):
     files = {"image": ("a.png", a_picture(), "image/png")}
     small = {"mask": ("m.png", encode_png(np.zeros((32, 32, 3), np.uint8)), "image/png")}
     for sent, data in ((files, {"steps": "99999"}), (files, {"strength": "0.001"}), (files | small, {})):
         assert (await client.post(EDITS, files=sent, data={"prompt": "pear"} | data)).status_code == 400
-    for number in range(8):
-        bench.flow.generations.gate._inside[f"other-{number}"] += 1
-    assert (await client.post(EDITS, files=files, data={"prompt": "pear"})).status_code == 429
     assert (await client.get("/v1/images")).json()["images"] == []
+
+    full = make_bench(tmp_path / "full", Admission(max_generations=0))
+    async with working(full), client_of(full) as client:
+        assert (await client.post(EDITS, files=files, data={"prompt": "pear"})).status_code == 429
+        assert (await client.get("/v1/images")).json()["images"] == []
 
 
 async def test_more_images_than_one_are_refused(client: httpx.AsyncClient):

@@ -15,23 +15,8 @@ from tests.graph.waiting import until
 pytestmark = pytest.mark.anyio
 
 
-def reacting(folder: Path) -> Bench:
-    bench = make_bench(folder)
-    emit = bench.events.append
-
-    def emit_and_react(event) -> None:
-        emit(event)
-        bench.flow.reactions.react(event)
-
-    for part in (bench.flow, bench.flow.gallery, bench.flow._stages):
-        for name in ("emit", "_emit"):
-            if name in vars(part):
-                setattr(part, name, emit_and_react)
-    return bench
-
-
 async def test_everything_is_there_before_it_is_asked_for(tmp_path: Path):
-    bench = reacting(tmp_path)
+    bench = make_bench(tmp_path, reacting=True)
     image = await bench.image()
     await until(lambda: bench.of(RegionsRendered))
     before = dict(bench.workers.calls)
@@ -44,7 +29,7 @@ async def test_everything_is_there_before_it_is_asked_for(tmp_path: Path):
 
 
 async def test_a_call_joins_the_reaction_that_is_under_way(tmp_path: Path):
-    bench = reacting(tmp_path)
+    bench = make_bench(tmp_path, reacting=True)
     image = await bench.image()
     bench.workers.gate.clear()
     await until(lambda: bench.workers.calls["segment"])
@@ -58,7 +43,7 @@ async def test_a_call_joins_the_reaction_that_is_under_way(tmp_path: Path):
 
 
 async def test_reactions_need_no_admission_and_take_none(tmp_path: Path):
-    bench = reacting(tmp_path)
+    bench = make_bench(tmp_path, reacting=True)
     bench.flow.stage_runs.limit = 0
 
     await bench.image()
@@ -67,7 +52,7 @@ async def test_reactions_need_no_admission_and_take_none(tmp_path: Path):
 
 
 async def test_a_failing_reaction_is_made_up_for_and_the_next_one_runs(tmp_path: Path):
-    bench = reacting(tmp_path)
+    bench = make_bench(tmp_path, reacting=True)
     bench.workers.deaths["segment"] = 2
     first = await bench.image(seed=1)
     second = await bench.image(seed=2)

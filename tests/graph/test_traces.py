@@ -203,9 +203,7 @@ async def test_who_joins_a_run_is_linked_to_it(tmp_path: Path, traces: KeptTrace
 
 
 async def test_what_follows_an_image_belongs_to_the_request_that_made_it(tmp_path: Path, traces: KeptTraces):
-    async with serving(tmp_path, traces) as (bench, client):
-        emit = bench.flow._emit
-        bench.flow._emit = lambda event: (emit(event), bench.flow.reactions.react(event))
+    async with serving(tmp_path, traces, reacting=True) as (_, client):
         await client.post("/generate", json=PEAR, headers=SENT)
         await until(lambda: traces.named("reaction"))
     assert ends_of_ways(traces.spans) == {"POST /generate"}

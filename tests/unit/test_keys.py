@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 
 from pipeline.errors import InvalidOwner, KeyNotFound
 from pipeline.keys import TOKEN_PREFIX, check_owner, token_digest
@@ -48,9 +48,9 @@ def test_any_other_token_is_nobody_s(keys: KeyStore, token: str):
     assert keys.owner_of(token) is None
 
 
-def test_nothing_that_is_kept_can_be_sent_as_a_token(keys: KeyStore):
+def test_nothing_that_is_kept_can_be_sent_as_a_token(keys: KeyStore, engine: Engine):
     _, token = keys.create("ann")
-    with keys._log.engine.connect() as connection:
+    with engine.connect() as connection:
         row = connection.execute(select(api_keys)).one()
     assert row.digest == token_digest(token)
     assert token not in map(str, row)

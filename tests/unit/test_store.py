@@ -264,7 +264,7 @@ def test_results_of_equal_pixels_are_each_owner_s_own(store: TruthStore):
 
 
 def test_results_that_belong_to_no_image_of_their_owner_are_swept(
-    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    open_store: OpenStore, blobs_location: Path | str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("pipeline.store.truth.ORPHAN_AGE", timedelta(days=-1))
     store = open_store()
@@ -273,14 +273,15 @@ def test_results_that_belong_to_no_image_of_their_owner_are_swept(
     for key in (kept, foreign):
         store.keep_artifact(key, b"result")
     without_owner = f"artifacts/{str(kept).removeprefix('public/')}"
-    store._blobs.put(without_owner, b"of an earlier version")
+    blobs = Blobs(blobs_location)
+    blobs.put(without_owner, b"of an earlier version")
 
     store.sweep()
 
     assert store.artifact(kept) == b"result"
     assert store.png(record.image_id) == b"png"
     assert store.artifact(foreign) is None
-    assert store._blobs.get(without_owner) is None
+    assert blobs.get(without_owner) is None
 
 
 def test_retention_by_age(open_store: OpenStore):
