@@ -64,7 +64,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSe
     limits = {"requests_per_minute": PLENTY}
     quick = quick_scaling(folders[1], "Diffusion")
     limited = changed_config(folders[1], lambda application: application["args"].update(limits=limits), quick)
-    lacking = ("--profile", str(lame), "--num-gpus", "1", "--serve-config", str(limited), "--keys", "required")
+    lacking = ("--profile", str(lame), "--num-gpus", "1", "--serve-config", str(limited), "--keys")
     with keys_in(folders[1] / "data") as keys:
         _, token = keys.create("ann")
     impatient = {"RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "1"}
