@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -58,13 +59,22 @@ def test_a_service_that_is_ended_while_it_starts_leaves_no_process(tmp_path: Pat
         process = psutil.Popen(
             [sys.executable, "-m", "cli.main", *arguments], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
         )
-    wait_until(lambda: "Starting the deployments" in console.read_text())
-    family = [process, *process.children(recursive=True)]
-    process.terminate()
-    _, alive = psutil.wait_procs(family, timeout=GONE_WITHIN_S)
+    family: list[psutil.Process] = []
 
-    assert alive == []
-    assert "Ready" not in console.read_text()
+    def is_starting() -> bool:
+        family[:] = [process, *process.children(recursive=True)]
+        return any("ray::ServeController" in " ".join(child.cmdline()) for child in family if child.is_running())
+
+    try:
+        wait_until(is_starting)
+        process.terminate()
+        _, alive = psutil.wait_procs(family, timeout=GONE_WITHIN_S)
+        assert alive == []
+        assert "Ready" not in console.read_text()
+    finally:
+        for left in family:
+            with suppress(psutil.NoSuchProcess):
+                left.kill()
 
 
 def test_the_doctor_tells_what_is_missing(tmp_path: Path):
