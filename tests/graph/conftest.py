@@ -29,6 +29,7 @@ from pipeline.settings import (
 from pipeline.store import Store, open_store
 from pipeline.traces import Traces
 from tests.graph.fakes import FakeCache, FakeWorkers
+from tests.graph.waiting import PATIENCE_S
 
 PROBING = Probing(floor=0.0, ceiling=0.45)
 FINDING = Finding(min_cosine=0.12, logit_scale=14.0)
@@ -88,7 +89,7 @@ def make_bench(
     settings = ServiceSettings(
         data_dir=folder,
         admission=admission or Admission(),
-        cache=CacheSettings(call_deadline_s=0.5),
+        cache=CacheSettings(call_deadline_s=PATIENCE_S),
         webhooks=webhooks or WebhookSettings(),
         limits=limits or OwnerLimits(),
         accelerator="cpu",

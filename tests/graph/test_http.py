@@ -23,7 +23,7 @@ from tests.graph.waiting import pass_time, until
 pytestmark = pytest.mark.anyio
 
 PERCENT = re.compile(r"\d{1,3}\.\d\d%")
-ADMISSION = Admission(max_body_bytes=10_000, deadline_s=60)
+ADMISSION = Admission(max_body_bytes=10_000, deadline_s=600)
 
 
 def client_of(bench: Bench, admission: Admission = ADMISSION) -> httpx.AsyncClient:

@@ -25,7 +25,7 @@ NUM_CALLS, LONG_NUM_CALLS = 1500, 5000  # more than a hundred of each kind; with
 NUM_CALLERS = 16
 SEEDS = 4  # so few that both owners have images of the same pixels
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-ROOMY = Admission(max_generations=64, max_stages=64, deadline_s=60)
+ROOMY = Admission(max_generations=64, max_stages=64, deadline_s=600)
 LATER = {"Prefer": "respond-async"}
 
 
