@@ -12,8 +12,9 @@ import cv2
 import psutil
 import ray
 import yaml
+from typer.testing import CliRunner
 
-from cli import launcher
+from cli import launcher, main
 from tests.ports import quiet_port
 from tests.service_process import GONE_WITHIN_S, ROOT, RunningService, wait_until
 
@@ -78,14 +79,15 @@ def test_a_service_that_is_ended_while_it_starts_leaves_no_process(tmp_path: Pat
 
 
 def test_the_doctor_tells_what_is_missing(tmp_path: Path):
-    healthy = command("doctor", "--port", "0", "--data-dir", str(tmp_path))
+    here = CliRunner()
+    healthy = here.invoke(main.app, ["doctor", "--port", "0", "--data-dir", str(tmp_path)])
     profile = yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text())
     profile["sam2"]["model"]["source"] = "/nowhere/sam2"
     (tmp_path / "lame.yaml").write_text(yaml.safe_dump(profile))
-    lame = command("doctor", "--port", "0", "--profile", str(tmp_path / "lame.yaml"))
+    lame = here.invoke(main.app, ["doctor", "--port", "0", "--profile", str(tmp_path / "lame.yaml")])
 
-    assert healthy.returncode == 0, healthy.stdout
-    assert lame.returncode == 1
+    assert healthy.exit_code == 0, healthy.stdout
+    assert lame.exit_code == 1
     assert "/nowhere/sam2" in lame.stdout
 
 
