@@ -64,12 +64,14 @@ def summarize(phases: Sequence[Phase]) -> str:
     by_test: defaultdict[str, float] = defaultdict(float)
     for phase in phases:
         seconds[phase.group] += phase.seconds
-        tests[phase.group].add(phase.test)
+        if phase.outcome != "skipped":
+            tests[phase.group].add(phase.test)
         by_test[phase.test] += phase.seconds
     slowest = sorted(by_test.items(), key=lambda entry: -entry[1])
     lines = ["", "group         tests  seconds"]
-    lines += [f"{group:<12} {len(tests[group]):>6} {seconds[group]:>8.1f}" for group in sorted(tests)]
-    lines += [f"{'all':<12} {len(by_test):>6} {sum(seconds.values()):>8.1f}", "", f"the {NUM_SLOWEST} slowest"]
+    lines += [f"{group:<12} {len(tests[group]):>6} {seconds[group]:>8.1f}" for group in sorted(seconds)]
+    lines += [f"{'all':<12} {sum(map(len, tests.values())):>6} {sum(seconds.values()):>8.1f}"]
+    lines += ["", f"the {NUM_SLOWEST} slowest"]
     lines += [f"{took:>8.1f} s  {test}" for test, took in slowest[:NUM_SLOWEST]]
     if skipped := [phase for phase in phases if phase.outcome == "skipped"]:
         lines += ["", "skipped"]
