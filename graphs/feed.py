@@ -242,7 +242,7 @@ class Feed:
             page = await self._page()
             while page:
                 for notice in page:
-                    if notice.type in AFTER_STEPS:
+                    if notice.job_id and notice.type in AFTER_STEPS:
                         due = self._deliver_steps(notice.job_id, due)
                         self._passing = self._deliver_steps(notice.job_id, self._passing)
                     self._deliver_logged(notice)
@@ -255,7 +255,7 @@ class Feed:
                     async with asyncio.timeout(POLL_S):
                         await self._grown.wait()
 
-    def _deliver_steps(self, job_id: str | None, passing: Sequence[Notice]) -> list[Notice]:
+    def _deliver_steps(self, job_id: str, passing: Sequence[Notice]) -> list[Notice]:
         """Deliver what passes of a job, and return the rest."""
         for notice in passing:
             if notice.job_id == job_id:
@@ -264,13 +264,12 @@ class Feed:
 
     def _deliver_logged(self, notice: Notice) -> None:
         """Deliver what is logged to streams and consumers; a job that begins again has steps again."""
-        job_id = str(notice.job_id)
-        if notice.type in AFTER_STEPS:
-            self._ended[job_id] = None
+        if notice.job_id and notice.type in AFTER_STEPS:
+            self._ended[notice.job_id] = None
             if len(self._ended) > MAX_ENDED:
                 self._ended.popitem(last=False)
-        elif notice.type == STARTED:
-            self._ended.pop(job_id, None)
+        elif notice.job_id and notice.type == STARTED:
+            self._ended.pop(notice.job_id, None)
         self._at = notice.sequence or self._at
         self._deliver(notice)
         for consume in self.consumers:
