@@ -60,7 +60,7 @@ class RunningService:
 
     def new_trace(self) -> RequestTrace:
         """Begin a trace that requests may belong to, where the service is `tracing`."""
-        return RequestTrace(self.data_dir / SPANS)
+        return RequestTrace(self.spans)
 
     def kill_everything(self) -> None:
         """End every process of the service at once, as a power cut would."""
@@ -107,15 +107,23 @@ class RunningService:
 class RequestTrace:
     """What a traced service writes of the requests that are sent with `headers`."""
 
-    def __init__(self, spans: Path) -> None:
-        self._spans = spans
-        self._trace_id = secrets.token_hex(16)
-        self.headers = {"traceparent": f"00-{self._trace_id}-{secrets.token_hex(8)}-01"}
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.trace_id = secrets.token_hex(16)
+        self.caller_id = secrets.token_hex(8)
+        self.headers = {"traceparent": f"00-{self.trace_id}-{self.caller_id}-01"}
+
+    def spans(self) -> list[dict[str, Any]]:
+        """The spans that have ended; of one process, each after those it is made of."""
+        return [span for span in spans_in(self._file) if span["context"]["trace_id"] == f"0x{self.trace_id}"]
+
+    def requests(self) -> list[dict[str, Any]]:
+        """The spans right under the caller's own."""
+        return [span for span in self.spans() if span["parent_id"] == f"0x{self.caller_id}"]
 
     def named(self, name: str) -> list[dict[str, Any]]:
-        """The spans of this name that have ended, after those they are made of."""
-        spans = spans_in(self._spans)
-        return [span for span in spans if span["name"] == name and span["context"]["trace_id"] == f"0x{self._trace_id}"]
+        """The spans of this name."""
+        return [span for span in self.spans() if span["name"] == name]
 
     def wait_for(self, name: str, number: int = 1) -> list[dict[str, Any]]:
         """Wait until so many spans of this name have ended."""

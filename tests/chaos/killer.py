@@ -6,11 +6,12 @@ import threading
 from collections import Counter
 from contextlib import suppress
 from random import Random
-from typing import Any
 
 import httpx
 import psutil
 
+from tests.chaos.ledger import Listed
+from tests.chaos.verification import listed_images
 from tests.service_process import RunningService, wait_until
 
 VICTIMS = {
@@ -80,13 +81,7 @@ def num_unfinished(service: RunningService) -> int:
     return found[0]
 
 
-def made_images(client: httpx.Client) -> list[dict[str, Any]]:
+def made_images(client: httpx.Client) -> list[Listed]:
     """The images that jobs of this module have made."""
-    found: list[dict[str, Any]] = []
-    before: dict[str, str] = {}
-    while True:
-        page = client.get("/v1/images", params={"limit": str(PAGE), **before}).raise_for_status().json()
-        found += [image for image in page["images"] if image["request"] and image["request"]["prompt"] == PROMPT]
-        if page["next"] is None:
-            return found
-        before = {"before": page["next"]}
+    listed = listed_images(client).values()
+    return [image for image in listed if image["request"] and image["request"]["prompt"] == PROMPT]

@@ -68,5 +68,5 @@ def test_readers_see_every_fact_once_and_in_order(
 def newest_sequence(service: RunningService) -> int:
     """The number of the last event that was logged."""
     with service.client() as client, connect_sse(client, "GET", "/v1/events", params={"follow": False}) as source:
-        told = [event.json() for event in source.iter_sse() if event.data]
-    return max((event["sequence"] for event in told if "sequence" in event), default=0)
+        events = [event.json() for event in source.iter_sse() if event.data]
+    return max((event["sequence"] for event in events if "sequence" in event), default=0)

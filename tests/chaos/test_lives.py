@@ -1,9 +1,10 @@
 """Several lives of one data folder: what was acknowledged outlives kills of everything, kills of parts, and Ctrl-C.
 
-A start takes half a minute, so that one story is told for all questions, and each question is a test of its own:
+A start takes half a minute, so one run answers all questions, and each question is a test of its own:
 
-1. Two sessions make an image, a receiver is told of changes and misses more, and clients are busy with all sorts of
-   work until `kill -9` ends every process in the middle of it. `./scripts/test --chaos` does the latter 20 times.
+1. Two sessions make an image, a receiver gets the events of some changes and misses more, and clients are busy with
+   all sorts of work until `kill -9` ends every process in the middle of it. `./scripts/test --chaos` does the latter 20
+   times.
 2. Everything is compared. The receiver comes back. Jobs are accepted while random processes are killed every few
    seconds, and in the end all of them. `--chaos` does it with 200 jobs.
 3. The jobs have ended. What killed writes left is swept. Three jobs are in hand when Ctrl-C ends it.
@@ -36,7 +37,7 @@ from tests.chaos.clients import BusyClient, Countdown
 from tests.chaos.killer import Killer, made_images, num_unfinished, submit
 from tests.chaos.ledger import Image, Session
 from tests.chaos.litter import leave_halves, litter, make_old
-from tests.chaos.receiver import Receiver
+from tests.chaos.receiver import Changes
 from tests.chaos.verification import losses, unfinished
 from tests.service_process import GONE_WITHIN_S, RunningService, changed_config, serving, wait_until
 
@@ -62,7 +63,7 @@ class Lives:
     twins_log: list[str] = field(default_factory=list)  # up to the end of the first life, and of the comparison
     busy: list[Session] = field(default_factory=lambda: [Session(name) for name in BUSY])
     acknowledged: list[Counter[str]] = field(default_factory=list)  # calls of the busy, in each life
-    receiver: Receiver = field(init=False)
+    changes: Changes = field(init=False)
     lost: dict[str, list[str]] = field(default_factory=dict)  # by when it was looked for
     killed: Counter[str] = field(default_factory=Counter)
     accepted: dict[int, str] = field(default_factory=dict)  # ids of jobs by their image's seed
@@ -75,12 +76,12 @@ class Lives:
     given_back: Sequence[Job] = ()
 
     def __post_init__(self) -> None:
-        self.receiver = Receiver(Random(self.seed))
+        self.changes = Changes(Random(self.seed))
 
     def sessions(self) -> list[Session]:
         """Of all images that may be there."""
         by_jobs = Session("jobs", images={image["image_id"]: Image(digest=image["digest"]) for image in self.made})
-        return [*self.twins, *self.busy, self.receiver.session, by_jobs]
+        return [*self.twins, *self.busy, self.changes.session, by_jobs]
 
 
 @pytest.fixture(scope="module")
@@ -155,21 +156,21 @@ def compare_twins(seen: Lives, service: RunningService) -> None:
 
 
 def receive_and_miss(seen: Lives, client: httpx.Client) -> None:
-    """Have a receiver told of some changes, and go away while others are made."""
-    seen.receiver.register(client)
-    with seen.receiver.listening():
+    """Have a receiver get the events of some changes, and go away while others are made."""
+    seen.changes.register(client)
+    with seen.changes.received():
         for _ in range(5):
-            seen.receiver.change(client)
-        wait_until(lambda: len(seen.receiver.received) >= 3)
+            seen.changes.change(client)
+        wait_until(lambda: len(seen.changes.receiver.messages) >= 3)
     for _ in range(10):
-        seen.receiver.change(client)
+        seen.changes.change(client)
 
 
 def receive_the_rest(seen: Lives, client: httpx.Client) -> None:
     for _ in range(5):
-        seen.receiver.change(client)
-    with seen.receiver.listening():
-        wait_until(lambda: seen.receiver.has_everything)
+        seen.changes.change(client)
+    with seen.changes.received():
+        wait_until(lambda: not seen.changes.num_missing)
 
 
 def work_until_killed(seen: Lives, service: RunningService) -> None:
@@ -243,10 +244,12 @@ def test_what_was_acknowledged_survives_kills_of_everything_and_nothing_else_is_
 
 
 def test_a_receiver_that_was_away_is_told_everything_in_order(lives: Lives, capsys: pytest.CaptureFixture[str]):
-    number = sum(map(len, lives.receiver.expected.values()))
+    number = sum(map(len, lives.changes.expected.values()))
     with capsys.disabled():
-        print(f"\nseed {lives.seed}: {number} events for a receiver, {len(lives.receiver.received)} sent", end="")
-    assert lives.receiver.in_order() == lives.receiver.expected, f"seed {lives.seed}"
+        print(
+            f"\nseed {lives.seed}: {number} events for a receiver, {len(lives.changes.receiver.messages)} sent", end=""
+        )
+    assert lives.changes.in_order() == lives.changes.expected, f"seed {lives.seed}"
 
 
 def test_accepted_jobs_survive_kills(lives: Lives, capsys: pytest.CaptureFixture[str]):

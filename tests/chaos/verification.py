@@ -20,7 +20,7 @@ def losses(service: RunningService, sessions: Sequence[Session]) -> list[str]:
     """Settle what was in hand when the service was killed, compare everything, and tell all that is wrong."""
     with service.client() as client:
         wait_until(lambda: not unfinished(client))
-        listed = _listed(client)
+        listed = listed_images(client)
         unclaimed = set(listed).difference(*(session.images for session in sessions))
         for session in sessions:
             session.settle(listed, unclaimed)
@@ -42,7 +42,8 @@ def unfinished(client: httpx.Client) -> list[Listed]:
     return jobs
 
 
-def _listed(client: httpx.Client) -> dict[str, Listed]:
+def listed_images(client: httpx.Client) -> dict[str, Listed]:
+    """All images by id, from page after page."""
     listed: dict[str, Listed] = {}
     before: dict[str, str] = {}
     while True:

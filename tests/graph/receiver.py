@@ -34,16 +34,23 @@ class Receiver:
 
     answer: Callable[[Message], int] = lambda message: 204
     messages: list[Message] = field(default_factory=list)
+    port: int = 0  # any if 0; the same one whenever it is up
     _server: ThreadingHTTPServer | None = None
-    _port: int = 0
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/hook"
+        return f"http://127.0.0.1:{self.port}/hook"
 
     def ids(self) -> list[str]:
         """Of the deliveries, each once, in the order in which they came first."""
-        return list(dict.fromkeys(message.id for message in list(self.messages)))
+        return [message.id for message in self.first_messages()]
+
+    def first_messages(self) -> list[Message]:
+        """Each delivery as it came first, in that order."""
+        first: dict[str, Message] = {}
+        for message in list(self.messages):
+            first.setdefault(message.id, message)
+        return list(first.values())
 
     def up(self) -> None:
         receiver = self
@@ -65,8 +72,8 @@ class Receiver:
             def log_message(self, *args: object) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
-        self._port = self._server.server_address[1]
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def down(self) -> None:

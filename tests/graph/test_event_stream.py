@@ -20,7 +20,7 @@ from graphs.routes import build_http_app
 from pipeline.events import ImageDeleted
 from pipeline.jobs import MAX_ATTEMPTS
 from pipeline.settings import Admission
-from pipeline.store.tables import events
+from pipeline.store import tables
 from tests.graph.clients import served
 from tests.graph.conftest import Bench, with_admission
 from tests.graph.test_http import client_of, is_problem
@@ -108,10 +108,10 @@ async def test_the_deadline_ends_a_stream_with_an_error_and_the_job_with_it(benc
         httpx.AsyncClient(base_url=url, timeout=None) as client,
         aconnect_sse(client, "POST", "/generate", json=PROMPT) as source,
     ):
-        told = source.aiter_sse()
-        await anext(told)
+        events = source.aiter_sse()
+        await anext(events)
         pass_time(monkeypatch, seconds=601)
-        *_, last = [event async for event in told]
+        *_, last = [event async for event in events]
         (job,) = (await client.get("/v1/jobs")).json()["jobs"]
 
     assert last.event == "error"
@@ -138,8 +138,8 @@ async def test_the_deadline_is_said_however_long_the_work_takes_to_stop(monkeypa
         chunks = response.body_iterator
         assert await anext(chunks) == b"begun"
         pass_time(monkeypatch, seconds=601)
-        (told,) = [chunk async for chunk in chunks]
-    assert b"deadline_exceeded" in told
+        (last,) = [chunk async for chunk in chunks]
+    assert b"deadline_exceeded" in last
 
 
 async def test_a_quiet_stream_has_heartbeats_over_a_real_connection(bench: Bench, monkeypatch):
@@ -162,16 +162,16 @@ async def test_what_was_forgotten_is_passed_over_by_who_comes_back_for_it(bench:
     await bench.image(1)
     last = bench.store.log.newest()
     with bench.store.log.writing() as connection:
-        connection.execute(delete(events))  # as retention does
+        connection.execute(delete(tables.events))  # as retention does
     await bench.image(2)
     async with (
         client_of(bench) as client,
         aconnect_sse(client, "GET", "/v1/events", params={"follow": False}, headers={"Last-Event-ID": "1"}) as source,
     ):
-        told = [event async for event in source.aiter_sse() if event.data]
-    assert told[-1].event == "stream.finished"
-    assert [event.event for event in told[:-1]] == ["job.submitted", "job.started", "image.created", "job.succeeded"]
-    assert [int(event.id) for event in told[:-1]] == [last + number for number in range(1, 5)]
+        events = [event async for event in source.aiter_sse() if event.data]
+    assert events[-1].event == "stream.finished"
+    assert [event.event for event in events[:-1]] == ["job.submitted", "job.started", "image.created", "job.succeeded"]
+    assert [int(event.id) for event in events[:-1]] == [last + number for number in range(1, 5)]
 
 
 async def test_closing_the_iterator_stops_the_work():

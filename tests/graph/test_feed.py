@@ -154,8 +154,8 @@ async def test_steps_come_before_the_end_of_their_job_however_late_the_log_is_re
     await asyncio.to_thread(write, log_, "image.created", "job.succeeded", job_id="j")
     log_.may_read.set()
 
-    told = [notice.payload.get("step", notice.type) for notice in await following]
-    assert told == ["job.started", 0, 1, 2, "image.created", "job.succeeded", 9]
+    seen = [notice.payload.get("step", notice.type) for notice in await following]
+    assert seen == ["job.started", 0, 1, 2, "image.created", "job.succeeded", 9]
     feed.stop()
 
 
@@ -164,22 +164,22 @@ async def test_a_step_that_arrives_after_its_job_s_end_is_dropped_unless_the_job
     log_ = open_log()
     ear = hub.ear()
     feed = Feed(log_, ear)
-    told: list[str | int] = []
+    seen: list[str | int] = []
 
     async def follow() -> None:
         async for notice in feed.follow("public"):
-            told.append(notice.payload.get("step", notice.type))  # noqa: PERF401  # it is looked at meanwhile
+            seen.append(notice.payload.get("step", notice.type))  # noqa: PERF401  # it is looked at meanwhile
 
     following = asyncio.create_task(follow())
     await until(lambda: feed.num_streams == 1)
     await asyncio.to_thread(write, log_, "job.failed", job_id="j")
-    await until(lambda: told == ["job.failed"])
+    await until(lambda: seen == ["job.failed"])
     ear.heard.put_nowait([step(1), step(8, job_id="k")])
-    await until(lambda: told == ["job.failed", 8])
+    await until(lambda: seen == ["job.failed", 8])
     await asyncio.to_thread(write, log_, "job.retried", "job.started", job_id="j")
-    await until(lambda: told[2:] == ["job.retried", "job.started"])
+    await until(lambda: seen[2:] == ["job.retried", "job.started"])
     ear.heard.put_nowait([step(2)])
-    await until(lambda: told[4:] == [2])
+    await until(lambda: seen[4:] == [2])
     following.cancel()
     feed.stop()
 
