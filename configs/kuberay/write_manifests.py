@@ -25,6 +25,7 @@ OVERLAYS: dict[str, dict[str, Any]] = {
     "gpu": {"profile": "sd14", "accelerator": "cuda"},  # GPUs may come only when a replica asks for one
 }
 RULES = ("recording_rules.yml", "alerts.yml")
+SHIM = {"RAY_SERVE_HAPROXY_BINARY_PATH": "/app/.venv/bin/ai-pipeline-haproxy"}  # in our image
 BY_KUBERAY = ("RAY_AUTH_MODE",)  # `authOptions` sets it, with the token
 
 
@@ -37,7 +38,7 @@ def files() -> dict[Path, str]:
 def environment_file() -> str:
     """The environment of every Ray node, HAProxy's part included."""
     request_within_s = ServiceSettings().admission.deadline_s
-    variables = RAY_ENVIRONMENT | WORKER_ENVIRONMENT | node_environment(request_within_s)
+    variables = RAY_ENVIRONMENT | WORKER_ENVIRONMENT | node_environment(request_within_s) | SHIM
     lines = [f"{name}={value}\n" for name, value in sorted(variables.items()) if name not in BY_KUBERAY]
     return HEAD.format(origin="cli/environment.py and cli/proxies.py") + "".join(lines)
 

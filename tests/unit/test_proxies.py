@@ -170,6 +170,26 @@ def test_haproxy_listens_where_it_is_meant_to_and_else_on_this_machine(folder: P
     assert sorted(bound) == sorted([address, "127.0.0.1:8404", "127.0.0.1:9101"])
 
 
+@pytest.mark.parametrize("address", [{}, {haproxy_shim.ADDRESS: "127.0.0.1:8000"}], ids=["cluster", "one machine"])
+def test_haproxy_splices_nothing_since_it_would_miss_clients_that_hang_up(folder: Path, address: dict[str, str]):
+    path = ray_s_configuration(folder, "127.0.0.1", 8000)
+    assert "option splice-request" in path.read_text()  # else the shim has nothing to mend
+    binary = folder / "haproxy"
+    binary.write_text('#!/bin/sh\necho "$@"\n')
+    binary.chmod(0o700)
+    environment = os.environ | PORTS | address | {haproxy_shim.BINARY: str(binary)}
+
+    said = subprocess.run([proxies.SHIM, "-db", "-f", path], env=environment, capture_output=True, text=True).stdout
+
+    assert said.split() == ["-db", "-f", str(path), "-dS"]
+
+
+def test_on_a_cluster_the_haproxy_behind_ray_s_is_the_one_that_comes_with_it():
+    environment = os.environ | {"RAY_SERVE_HAPROXY_BINARY_PATH": str(proxies.SHIM)}
+    said = subprocess.run([proxies.SHIM, "-v"], env=environment, capture_output=True, text=True)
+    assert said.stdout.startswith("HAProxy version")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells a process that its parent has died")
 def test_haproxy_ends_with_the_process_that_runs_it(folder: Path):
     path = ray_s_configuration(folder, "127.0.0.1", 8000)
