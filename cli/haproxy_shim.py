@@ -5,8 +5,8 @@ addresses), nor to have the replicas behind it listen elsewhere than HAProxy its
 is on the loopback address, and here, in the configuration that Ray has written, clients' way in gets the address they
 are meant to use and HAProxy's own pages the loopback address. Then this process becomes HAProxy.
 
-Ray's configuration has requests spliced, and with that HAProxy 2.8 misses clients that hang up: 1 to 19 % of those whose
-body comes in a packet of its own. The replica then works on for nobody. Without splicing, of 900 none was missed.
+Ray's configuration has requests spliced, and with that HAProxy 2.8 misses clients that hang up: 1 to 19 % of those
+whose body comes in a packet of its own. The replica then works on for nobody. Without splicing, of 900 none was missed.
 
 Little is imported: it runs at every reload.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import random
 import re
 import socket
@@ -140,6 +141,11 @@ def test_a_killed_model_replica_costs_time_but_no_answer(service: RunningService
 
         assert answer.status_code == 200, answer.text
         wait_until(lambda: client.get("/readyz").status_code == 200)
+
+
+def test_replicas_run_at_the_priority_of_what_started_them(service: RunningService):
+    replicas = service.processes("ray::ServeReplica")
+    assert {replica.nice() for replica in replicas} == {os.nice(0)}
 
 
 def test_a_dropped_connection_stops_the_denoising(service: RunningService):
