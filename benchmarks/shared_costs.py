@@ -52,11 +52,11 @@ def transactions_s(folder: Path) -> dict[str, float]:
     """Seconds for which all transactions of one image keep out others, by database."""
     folder.mkdir(exist_ok=True)
     sqlite = image_transactions_s(f"sqlite:///{folder / 'truth.sqlite'}", folder)
-    with postgres(fsync=True) as url:
-        with psycopg.connect(url, autocommit=True) as connection:
+    with postgres(fsync=True) as server:
+        with psycopg.connect(server.url, autocommit=True) as connection:
             connection.execute("CREATE DATABASE planning")
         postgresql = image_transactions_s(
-            url.replace("postgresql:", "postgresql+psycopg:").removesuffix("postgres") + "planning", folder
+            server.url.replace("postgresql:", "postgresql+psycopg:").removesuffix("postgres") + "planning", folder
         )
     return {"sqlite": sqlite, "postgresql": postgresql}
 

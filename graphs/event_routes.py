@@ -38,7 +38,7 @@ def event_routes(flow: Flow) -> APIRouter:
     @router.get(
         "/events",
         response_class=Response,
-        responses=problems(401, 422, 429) | {200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
+        responses=problems(401, 422, 429, 503) | {200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
     )
     async def events(
         request: Request,

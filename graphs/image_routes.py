@@ -103,7 +103,7 @@ def image_routes(flow: Flow) -> APIRouter:
         caller.greet(kept)
         return kept
 
-    @router.get("", response_model=History, responses=problems(401, 422, 429))
+    @router.get("", response_model=History, responses=problems(401, 422, 429, 503))
     async def history(
         caller: AnyCaller,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
@@ -123,7 +123,7 @@ def image_routes(flow: Flow) -> APIRouter:
         last = page[-1].image_id if len(records) > limit else None
         return answer(History(images=[StoredImage.of(record, flow.warnings(record)) for record in page], next=last))
 
-    @router.get("/{image_id}", response_model=StoredImage, responses=problems(401, 404, 422, 429))
+    @router.get("/{image_id}", response_model=StoredImage, responses=problems(401, 404, 422, 429, 503))
     async def image(image_id: UUID, caller: AnyCaller) -> Response:
         """Tell how an image was made."""
         record = await flow.gallery.find(str(image_id), owner=caller.owner, session="")
@@ -157,7 +157,7 @@ def image_routes(flow: Flow) -> APIRouter:
         body = await flow.encoded(record, encoding, caller.request_id)
         return content(request, body, format_.media_type, etag)
 
-    @router.delete("/{image_id}", status_code=204, responses=problems(401, 404, 422, 429))
+    @router.delete("/{image_id}", status_code=204, responses=problems(401, 404, 422, 429, 503))
     async def delete(image_id: UUID, caller: AnyCaller) -> Response:
         """Remove an image and all that was computed of it."""
         await flow.gallery.delete(str(image_id), owner=caller.owner, request_id=caller.request_id)

@@ -31,7 +31,7 @@ def job_routes(flow: Flow) -> APIRouter:
     def written(job: Job) -> schemas.JobStatus:
         return schemas.JobStatus.of(job, flow.job_warnings(job))
 
-    @router.get("", response_model=schemas.Jobs, responses=problems(401, 422, 429))
+    @router.get("", response_model=schemas.Jobs, responses=problems(401, 422, 429, 503))
     async def jobs(
         caller: AnyCaller,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
@@ -46,7 +46,7 @@ def job_routes(flow: Flow) -> APIRouter:
         last = page[-1].job_id if len(found) > limit else None
         return answer(schemas.Jobs(jobs=[written(job) for job in page], next=last))
 
-    @router.get("/{job_id}", response_model=schemas.JobStatus, responses=problems(401, 404, 422, 429))
+    @router.get("/{job_id}", response_model=schemas.JobStatus, responses=problems(401, 404, 422, 429, 503))
     async def job(job_id: UUID, caller: AnyCaller) -> Response:
         """Tell where a job stands."""
         return answer(written(await flow.jobs.get(str(job_id), caller.owner)))
@@ -54,7 +54,8 @@ def job_routes(flow: Flow) -> APIRouter:
     @router.get(
         "/{job_id}/events",
         response_class=Response,
-        responses=problems(401, 404, 422, 429) | {200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
+        responses=problems(401, 404, 422, 429, 503)
+        | {200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
     )
     async def events(job_id: UUID, request: Request, caller: AnyCaller, after: Resume) -> Response:
         """Follow a job: what has happened to it, what happens, and what it made as the last, `generation.finished`.
@@ -65,7 +66,7 @@ def job_routes(flow: Flow) -> APIRouter:
         following = flow.generations.following(str(job_id), caller.owner, after or 0)
         return endless_stream(request.scope, generated(following), after or 0)
 
-    @router.post("/{job_id}/cancel", response_model=schemas.JobStatus, responses=problems(401, 404, 422, 429))
+    @router.post("/{job_id}/cancel", response_model=schemas.JobStatus, responses=problems(401, 404, 422, 429, 503))
     async def cancel(job_id: UUID, caller: AnyCaller) -> Response:
         """Stop a job; one that has ended stays as it is."""
         return answer(written(await flow.jobs.cancel(str(job_id), caller.owner)))
@@ -74,7 +75,7 @@ def job_routes(flow: Flow) -> APIRouter:
         "/{job_id}/retry",
         response_model=schemas.JobStatus,
         status_code=202,
-        responses=problems(401, 404, 409, 422, 429),
+        responses=problems(401, 404, 409, 422, 429, 503),
     )
     async def retry(job_id: UUID, caller: AnyCaller) -> Response:
         """Begin a job again that failed, was cancelled or is dead."""

@@ -9,7 +9,15 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from uuid import uuid4
 
-from pipeline.errors import LeaseLost, ModelNotReady, Overloaded, PipelineError, WorkerLost, to_problem
+from pipeline.errors import (
+    LeaseLost,
+    ModelNotReady,
+    Overloaded,
+    PipelineError,
+    StorageUnavailable,
+    WorkerLost,
+    to_problem,
+)
 from pipeline.jobs import ENDED, IdempotencyKey, Job, JobOrder, JobState, Lease, Submitted
 from pipeline.notices import CANCEL_REQUESTED, Notice
 from pipeline.store.jobs import JobStore
@@ -122,10 +130,14 @@ class JobRunner:
 
         Raises:
             JobNotFound: the owner has no such job.
+            StorageUnavailable: how it ended could not be written down.
         """
         while True:
             if job_id in self._in_hand:
-                await asyncio.wait({self._in_hand[job_id][0]})
+                task, _ = self._in_hand[job_id]
+                await asyncio.wait({task})
+                if not task.cancelled() and (failure := task.exception()) is not None:
+                    raise failure  # how it ended could not be written down: when its lease runs out it begins again
             ended = self._waiters.setdefault(job_id, asyncio.Event())
             try:
                 job = await asyncio.to_thread(self._store.get, job_id, owner)
@@ -263,9 +275,11 @@ class JobRunner:
         # In a context of its own: this one may be a request's, and would be cancelled with it.
         task = asyncio.get_running_loop().create_task(self._do(job, lease), context=contextvars.Context())
         self._in_hand[job.job_id] = task, lease
-        task.add_done_callback(lambda _: self._end(lease))
+        task.add_done_callback(lambda task: self._end(task, lease))
 
-    def _end(self, lease: Lease) -> None:
+    def _end(self, task: asyncio.Task[None], lease: Lease) -> None:
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            logger.error("How job %s ended could not be written down: %s", lease.job_id, failure)
         if self._in_hand.get(lease.job_id, (None, None))[1] == lease:  # else begun again already, by this same process
             del self._in_hand[lease.job_id]
         if self._may_wait:
@@ -280,7 +294,7 @@ class JobRunner:
             logger.info("Job %s went on elsewhere", job.job_id)
         except WorkerLost as error:
             await self._settle(self._store.lose, lease, to_problem(error))
-        except (ModelNotReady, Overloaded) as error:
+        except (ModelNotReady, Overloaded, StorageUnavailable) as error:
             if job.order.is_waited_for:
                 await self._settle(self._store.fail, lease, to_problem(error))
             else:  # nobody is told to come back later: it is kept until it can be done

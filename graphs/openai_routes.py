@@ -87,12 +87,12 @@ def openai_routes(flow: Flow, images: OpenAIImages, models: Sequence[str], embed
         vectors = await flow.questions.embed(inputs, caller.request_id)
         return answer(embeddings(vectors, body.encoding_format, model=embedding_model, tokens=tokens))
 
-    @router.get(MODELS, response_model=Models, responses=openai_problems(401, 429))
+    @router.get(MODELS, response_model=Models, responses=openai_problems(401, 429, 503))
     async def list_models(_: AnyCaller) -> Response:
         """List the models: those that make images, and the one that makes vectors."""
         return answer(Models(data=[*known.values()]))
 
-    @router.get(f"{MODELS}/{{model}}", response_model=Model, responses=openai_problems(401, 404, 429))
+    @router.get(f"{MODELS}/{{model}}", response_model=Model, responses=openai_problems(401, 404, 429, 503))
     async def model(model: str, _: AnyCaller) -> Response:
         """Tell of one model."""
         if model not in known:

@@ -122,6 +122,7 @@ class StageRunner:
                 await asyncio.to_thread(self._store.label, record.owner, record.digest, shown_by(result))
             except Exception:
                 logger.exception("The labels of image %s could not be stored", record.image_id)
+                return result
             self._known[record.image_id] = None
             if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)

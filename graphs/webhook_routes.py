@@ -21,7 +21,9 @@ def webhook_routes(flow: Flow) -> APIRouter:
     """Routes of the webhooks a caller owns."""
     router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=JsonRoute)
 
-    @router.post("", response_model=WebhookMade, status_code=201, responses=problems(400, 401, 404, 409, 413, 422, 429))
+    @router.post(
+        "", response_model=WebhookMade, status_code=201, responses=problems(400, 401, 404, 409, 413, 422, 429, 503)
+    )
     async def register(body: WebhookBody, caller: AnyCaller, key: Key) -> Response:
         """Be told by HTTP what happens to one's images and jobs from now on.
 
@@ -34,24 +36,24 @@ def webhook_routes(flow: Flow) -> APIRouter:
         created.headers.update({"Location": f"/v1/webhooks/{made.webhook_id}", "Cache-Control": "no-store"})
         return created
 
-    @router.get("", response_model=Webhooks, responses=problems(401, 429))
+    @router.get("", response_model=Webhooks, responses=problems(401, 429, 503))
     async def webhooks(caller: AnyCaller) -> Response:
         """List the webhooks one has, newest first."""
         found = await flow.webhooks.list(caller.owner)
         return answer(Webhooks(webhooks=[WebhookStatus.of(webhook) for webhook in found]))
 
-    @router.get("/{webhook_id}", response_model=WebhookStatus, responses=problems(401, 404, 422, 429))
+    @router.get("/{webhook_id}", response_model=WebhookStatus, responses=problems(401, 404, 422, 429, 503))
     async def webhook(webhook_id: UUID, caller: AnyCaller) -> Response:
         """Tell where a webhook leads, and whether it is enabled."""
         return answer(WebhookStatus.of(await flow.webhooks.get(str(webhook_id), caller.owner)))
 
-    @router.delete("/{webhook_id}", status_code=204, responses=problems(401, 404, 422, 429))
+    @router.delete("/{webhook_id}", status_code=204, responses=problems(401, 404, 422, 429, 503))
     async def delete(webhook_id: UUID, caller: AnyCaller) -> Response:
         """Remove a webhook and its deliveries."""
         await flow.webhooks.delete(str(webhook_id), caller.owner)
         return Response(status_code=204)
 
-    @router.post("/{webhook_id}/enable", response_model=WebhookStatus, responses=problems(401, 404, 422, 429))
+    @router.post("/{webhook_id}/enable", response_model=WebhookStatus, responses=problems(401, 404, 422, 429, 503))
     async def enable(webhook_id: UUID, caller: AnyCaller) -> Response:
         """Be told again, what happens from now on, after a 410 has disabled the webhook.
 
@@ -60,14 +62,17 @@ def webhook_routes(flow: Flow) -> APIRouter:
         return answer(WebhookStatus.of(await flow.webhooks.enable(str(webhook_id), caller.owner)))
 
     @router.post(
-        "/{webhook_id}/test", response_model=DeliveryStatus, status_code=202, responses=problems(401, 404, 422, 429)
+        "/{webhook_id}/test",
+        response_model=DeliveryStatus,
+        status_code=202,
+        responses=problems(401, 404, 422, 429, 503),
     )
     async def test(webhook_id: UUID, caller: AnyCaller) -> Response:
         """Send `webhook.tested` to this webhook alone, whatever its types."""
         sent = await flow.webhooks.test(str(webhook_id), caller.owner)
         return answer(DeliveryStatus.of(sent), status_code=202)
 
-    @router.get("/{webhook_id}/deliveries", response_model=Deliveries, responses=problems(401, 404, 422, 429))
+    @router.get("/{webhook_id}/deliveries", response_model=Deliveries, responses=problems(401, 404, 422, 429, 503))
     async def deliveries(
         webhook_id: UUID,
         caller: AnyCaller,
@@ -86,7 +91,7 @@ def webhook_routes(flow: Flow) -> APIRouter:
         "/{webhook_id}/deliveries/{delivery_id}/redeliver",
         response_model=DeliveryStatus,
         status_code=202,
-        responses=problems(401, 404, 422, 429),
+        responses=problems(401, 404, 422, 429, 503),
     )
     async def redeliver(webhook_id: UUID, delivery_id: UUID, caller: AnyCaller) -> Response:
         """Send a delivery again now, whatever became of it."""

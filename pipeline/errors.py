@@ -33,6 +33,7 @@ PipelineError
 ├── TooManyUnfinished           429
 ├── ModelNotReady               503
 ├── WorkerLost                  503
+├── StorageUnavailable          503
 ├── DeadlineExceeded            504
 └── StageFailed                 500
 """
@@ -285,6 +286,13 @@ class ModelNotReady(PipelineError):
 
 class WorkerLost(PipelineError):
     """The worker for {stage!r} was lost again and again while working on this request. Try again later."""
+
+    status = 503
+    retry_after_s = 5
+
+
+class StorageUnavailable(PipelineError):
+    """The storage can't be reached, or takes nothing more. Try again later; the service's log says what is wrong."""
 
     status = 503
     retry_after_s = 5

@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.debian import ensure
@@ -16,9 +17,18 @@ from tests.ports import quiet_port
 POSTGRES_BINARIES = "/usr/lib/postgresql/*/bin"
 
 
+@dataclass(frozen=True)
+class Postgres:
+    """A PostgreSQL of our own."""
+
+    url: str  # of its first database, `postgresql://…/postgres`
+    stop: Callable[[], None]  # as if its machine failed
+    start: Callable[[], None]
+
+
 @contextmanager
-def postgres(*, fsync: bool = False) -> Iterator[str]:
-    """Run a PostgreSQL of our own; yields the URL of its first database, as `postgresql://…/postgres`.
+def postgres(*, fsync: bool = False) -> Iterator[Postgres]:
+    """Run a PostgreSQL of our own.
 
     Args:
         fsync: whether commits wait for the disk, as where something is measured.
@@ -30,14 +40,22 @@ def postgres(*, fsync: bool = False) -> Iterator[str]:
         shutil.chown(folder, "postgres")
     port = quiet_port()
     data, log = folder / "data", folder / "log"
-    run = lambda *command: subprocess.run([*as_postgres, *map(str, command)], check=True, capture_output=True)  # noqa: E731
+
+    def run(*command: object) -> None:
+        subprocess.run([*as_postgres, *map(str, command)], check=True, capture_output=True)
+
     run(binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync={fsync:d}"
-    run(binaries / "pg_ctl", "-D", data, "-w", "-l", log, "-o", options, "start")
+    server = Postgres(
+        url=f"postgresql://postgres@127.0.0.1:{port}/postgres",
+        stop=lambda: run(binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"),
+        start=lambda: run(binaries / "pg_ctl", "-D", data, "-w", "-l", log, "-o", options, "start"),
+    )
+    server.start()
     try:
-        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        yield server
     finally:
-        run(binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+        server.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 

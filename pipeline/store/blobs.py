@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 import obstore
-from obstore.exceptions import NotFoundError
+from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
+
+from pipeline.errors import StorageUnavailable
+
+logger = logging.getLogger("ai_pipeline")
 
 _STAGED = re.compile(r".*#\d+")  # what a write leaves behind that was killed in the middle
 
 
 class Blobs:
     """Named bytes, each written whole or not at all.
+
+    All methods raise `StorageUnavailable` where the store can't be reached, refuses, or is full.
 
     Args:
         location: a folder, or a URL such as `s3://bucket/prefix`; credentials come from the environment, as the
@@ -34,28 +41,27 @@ class Blobs:
 
     def put(self, name: str, data: bytes) -> None:
         """Write bytes, in place of what had this name."""
-        obstore.put(self._store, name, data)
+        with _available():
+            obstore.put(self._store, name, data)
 
     def get(self, name: str) -> bytes | None:
         """Read bytes; None if there are none of this name."""
-        try:
+        with _available(), suppress(NotFoundError, FileNotFoundError):
             return obstore.get(self._store, name).bytes().to_bytes()
-        except (NotFoundError, FileNotFoundError):
-            return None
+        return None
 
     def delete(self, *names: str) -> None:
         """Remove bytes; names that aren't there are no error."""
         for name in names:
-            try:
+            with _available(), suppress(NotFoundError, FileNotFoundError):
                 obstore.delete(self._store, name)
-            except (NotFoundError, FileNotFoundError):
-                continue
 
     def list(self, prefix: str) -> Iterator[tuple[str, datetime]]:
         """Name everything below a prefix, with the time it was written."""
-        for page in obstore.list(self._store, prefix):
-            for entry in page:
-                yield entry["path"], entry["last_modified"]
+        with _available():
+            for page in obstore.list(self._store, prefix):
+                for entry in page:
+                    yield entry["path"], entry["last_modified"]
 
     def sweep_staged(self, older_than_s: float) -> int:
         """Remove what killed writes left in a local folder; an object store needs no such care. Returns how many."""
@@ -69,3 +75,12 @@ class Blobs:
                     path.unlink()
                     removed += 1
         return removed
+
+
+@contextmanager
+def _available() -> Iterator[None]:
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        logger.error("The object store failed: %s", error)
+        raise StorageUnavailable from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -11,19 +12,29 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, text
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from pipeline.errors import StorageUnavailable
 
 BUSY_TIMEOUT_MS = 60_000  # of a writer whose turn others take, on a machine that has other work as well
 WAL_RETRY_S = 0.02
 WRITE_LOCK = 0x61695F70  # the advisory lock of all writers on PostgreSQL
 MIGRATION_LOCK = 0x61695F6D
 
+logger = logging.getLogger("ai_pipeline")
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def open_database(url: str) -> Engine:
-    """Open a database by its SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`, and bring its schema up."""
+    """Open a database by its SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`, and bring its schema up.
+
+    What is not the fault of a statement, such as a full disk, a lock that is never let go or a server that is away, is
+    raised as `StorageUnavailable`, here and by all that is done with the engine.
+    """
     engine = create_engine(url, pool_pre_ping=True)
+    event.listen(engine, "handle_error", _translate)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -62,6 +73,12 @@ def migrate(engine: Engine) -> None:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _translate(context: ExceptionContext) -> None:
+    if not context.is_pre_ping and isinstance(context.sqlalchemy_exception, OperationalError | InterfaceError):
+        logger.error("The database failed: %s", context.original_exception)
+        raise StorageUnavailable from context.original_exception
 
 
 def _use_wal(cursor: Any) -> None:

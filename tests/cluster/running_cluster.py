@@ -185,7 +185,8 @@ def running_cluster() -> Iterator[RunningCluster]:
             inherited(_environment(folder, endpoint)),
             (folder / "nodes.txt").open("w") as log,
         ):
-            storage = {"database": database.replace("postgresql:", "postgresql+psycopg:"), "blobs": _bucket(endpoint)}
+            url_of_database = database.url.replace("postgresql:", "postgresql+psycopg:")
+            storage = {"database": url_of_database, "blobs": _bucket(endpoint)}
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.cluster.nodes"],
                 stdin=subprocess.PIPE,

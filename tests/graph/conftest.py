@@ -24,6 +24,7 @@ from pipeline.settings import (
     Probing,
     Profile,
     ServiceSettings,
+    StorageSettings,
     WebhookSettings,
 )
 from pipeline.store import Store, open_store
@@ -83,6 +84,7 @@ def make_bench(
     limits: OwnerLimits | None = None,
     traces: Traces | None = None,
     *,
+    storage: StorageSettings | None = None,
     embed_parameters: bool = True,
     reacting: bool = False,
 ) -> Bench:
@@ -92,6 +94,7 @@ def make_bench(
         cache=CacheSettings(call_deadline_s=PATIENCE_S),
         webhooks=webhooks or WebhookSettings(),
         limits=limits or OwnerLimits(),
+        storage=storage or StorageSettings(),
         accelerator="cpu",
         embed_parameters=embed_parameters,
     )

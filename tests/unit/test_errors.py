@@ -88,6 +88,7 @@ def test_those_worth_trying_again_say_when():
         "TooManyJobs": 60,
         "TooManyRequests": 3,
         "TooManyAtOnce": 1,
+        "StorageUnavailable": 5,
         "TooManyUnfinished": 5,
         "ModelNotReady": 10,
         "WorkerLost": 5,
