@@ -15,7 +15,7 @@ from pipeline.settings import ServiceSettings
 from pipeline.store import open_store
 
 PAGE = Path(__file__).with_name("api.md")
-TAGS = ("images", "analysis", "OpenAI", "jobs", "events", "webhooks", "origin", "service")
+TAGS = ("images", "analysis", "OpenAI", "jobs", "events", "webhooks", "legacy", "service")
 TITLES = {
     "images": "Images",
     "analysis": "What images show",
@@ -23,7 +23,7 @@ TITLES = {
     "jobs": "Jobs",
     "events": "Events",
     "webhooks": "Webhooks",
-    "origin": "The origin's calls",
+    "legacy": "The legacy API",
     "service": "The service itself",
 }
 HEAD = """# The HTTP API

@@ -1,4 +1,4 @@
-"""The log as a consumer of events: one line each, to the console and to `app.log`, in the origin's form or as JSON."""
+"""Log consumer of events: one line per event, to the console and `app.log`, in the legacy text format or as JSON."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def build_http_app(flow: Flow, settings: ServiceSettings, door: Door | None = No
         redoc_url=None,
         swagger_ui_parameters={"defaultModelsExpandDepth": -1},
     )
-    app.include_router(_origin_routes(flow))
+    app.include_router(_legacy_routes(flow))
     app.include_router(
         openai_routes(flow, OpenAIImages(flow, edits, models, settings.public_url), models, f"{models[0]}-clip")
     )
@@ -85,8 +85,8 @@ def build_http_app(flow: Flow, settings: ServiceSettings, door: Door | None = No
 _USUAL_PROBLEMS = problems(400, 401, 413, 422, 429, 500, 503, 504)
 
 
-def _origin_routes(flow: Flow) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute, tags=["origin"])
+def _legacy_routes(flow: Flow) -> APIRouter:
+    router = APIRouter(route_class=JsonRoute, tags=["legacy"])
     visualizations = Visualizations()
 
     ImageId = Annotated[UUID | None, Query(description="Instead of the session's last image.")]

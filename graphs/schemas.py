@@ -1,4 +1,4 @@
-"""What HTTP clients send and get. The origin's fields come first in each answer, ours after them."""
+"""What HTTP clients send and get. In the legacy calls' answers the legacy fields come first (docs/legacy-api.md)."""
 
 from __future__ import annotations
 
@@ -268,5 +268,5 @@ def base64_text(png: bytes) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share from 0 to 1 as the origin does: `60.64%`."""
+    """Write a share from 0 to 1 as the legacy API does: `60.64%`."""
     return f"{share * 100:.2f}%"

@@ -148,7 +148,7 @@ def caption(image: StoredImage) -> str:
 
 
 def name(region_id: int, label: str) -> str:
-    """Name a region as the origin does: `ID: 0 (apple)`."""
+    """Name a region as the legacy API does: `ID: 0 (apple)`."""
     return f"ID: {region_id} ({label})"
 
 

@@ -24,7 +24,7 @@ from cli.proxies import find_haproxy
 from pipeline.settings import ServiceSettings
 from pipeline.store import KeyStore, open_store
 from tests.acceptance.test_service import (
-    test_a_client_written_for_the_origin_works_unchanged,
+    test_a_client_written_for_the_legacy_api_works_unchanged,
     test_a_dropped_connection_stops_the_denoising,
     test_bad_input_through_the_proxy,
     test_every_answer_and_log_line_carries_its_request_id,
@@ -36,7 +36,7 @@ from tests.debian import ensure
 from tests.service_process import ROOT, RunningService, changed_config, quick_scaling, serving, tracing, wait_until
 
 __all__ = [  # asked of the service below
-    "test_a_client_written_for_the_origin_works_unchanged",
+    "test_a_client_written_for_the_legacy_api_works_unchanged",
     "test_a_dropped_connection_stops_the_denoising",
     "test_bad_input_through_the_proxy",
     "test_every_answer_and_log_line_carries_its_request_id",

@@ -34,8 +34,8 @@ def new_image(client: httpx.Client, seed: int, session: str = "test", **paramete
     return answer.json()["image_id"]
 
 
-def test_a_client_written_for_the_origin_works_unchanged(service: RunningService):
-    client = Path(__file__).with_name("origin_client.py")
+def test_a_client_written_for_the_legacy_api_works_unchanged(service: RunningService):
+    client = Path(__file__).with_name("legacy_client.py")
 
     finished = subprocess.run([sys.executable, str(client), service.url], capture_output=True, text=True, timeout=300)
 

@@ -103,7 +103,7 @@ async def test_generate_takes_every_parameter_and_answers_it(client: httpx.Async
     assert png_size(answer["generated_image"]) == (64, 96)
 
 
-async def test_unknown_fields_are_ignored_as_the_origin_did(client: httpx.AsyncClient):
+async def test_unknown_fields_are_ignored_as_in_the_legacy_api(client: httpx.AsyncClient):
     assert (await client.post("/generate", json={"prompt": "pear", "mood": "happy"})).status_code == 200
 
 

@@ -53,7 +53,7 @@ def answered(status: int, detail: str = "", route: str = "/generate") -> Request
     return example(RequestFinished, route=route, method="POST", status=status, detail=detail, code=detail and "code")
 
 
-def test_a_line_of_text_has_the_origins_form(log_lines):
+def test_a_line_of_text_has_the_legacy_format(log_lines):
     lines = log_lines("text")
     log_event(example(GenerationStarted, request_id="5ff0a2f4"))
     (line,) = lines()

@@ -106,7 +106,7 @@ def test_the_space_round_a_prompt_is_dropped():
 @pytest.mark.parametrize(
     ("share", "written"), [(0, "0.00%"), (1, "100.00%"), (0.60641, "60.64%"), (0.15649, "15.65%"), (1e-9, "0.00%")]
 )
-def test_a_share_is_written_as_the_origin_does(share, written):
+def test_a_share_is_formatted_as_in_the_legacy_api(share, written):
     assert percent(share) == written
 
 

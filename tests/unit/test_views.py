@@ -23,7 +23,7 @@ def a_match(match: float) -> tuple[ConceptMatch]:
     return (ConceptMatch(concept="metal", cosine=0.2, match=match, share=0.5),)
 
 
-def test_masks_cover_their_polygons_and_are_named_as_the_origin_does():
+def test_masks_cover_their_polygons_and_are_named_as_in_the_legacy_dashboard():
     ((mask, label),) = views.masks([Spotlight(region_id=0, label="apple", polygon=SQUARE, png=b"")], (10, 8))
 
     assert label == "ID: 0 (apple)"

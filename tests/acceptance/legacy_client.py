@@ -1,6 +1,6 @@
-"""A client that knows only the origin's API: standard library, five POSTs in order, every field checked.
+"""A client that knows only the legacy API: standard library, five POSTs in order, every field checked.
 
-python tests/acceptance/origin_client.py http://127.0.0.1:8000
+python tests/acceptance/legacy_client.py http://127.0.0.1:8000
 """
 
 from __future__ import annotations
