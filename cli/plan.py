@@ -14,12 +14,13 @@ from rich.table import Table
 
 from cli.console import console, explained
 from pipeline.records import Scheduler
-from pipeline.settings import Profile, ServiceSettings
+from pipeline.settings import PROJECT_ROOT, Profile, ServiceSettings
 from planning.costs import Costs, Database, costs_of, read_costs
 from planning.demand import Workload
 from planning.sizing import Plan, Wishes
 from planning.sizing import plan as make_plan
 
+COSTS = PROJECT_ROOT / "configs" / "costs"
 HEADROOM = 0.3
 
 Rate = Annotated[float, typer.Option(help="Images a second.")]
@@ -60,7 +61,7 @@ def plan(
     """Say how many replicas of what, and how many GPUs, a rate of images takes; nothing is started."""
     with explained():
         wanted = ServiceSettings(profile=profile).load_profile()
-        costs = read_costs(costs_file or costs_of(wanted.name))
+        costs = read_costs(costs_file or costs_of(wanted.name, COSTS))
         if costs.profile != wanted.name:
             raise ValueError(f"These are the costs of the profile {costs.profile!r}, not of {wanted.name!r}.")
         workload = Workload(

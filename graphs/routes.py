@@ -1,6 +1,7 @@
 """The HTTP routes. No logic: each asks the flow and writes down the answer."""
 
 import asyncio
+from importlib.metadata import version
 from typing import Annotated
 from uuid import UUID
 
@@ -59,7 +60,7 @@ def build_http_app(flow: Flow, settings: ServiceSettings, door: Door | None = No
     app: FastAPI = FastAPIOffline(
         title="ai-pipeline",
         description=DESCRIPTION,
-        version="0.1.0",
+        version=version("ai-pipeline"),
         redoc_url=None,
         swagger_ui_parameters={"defaultModelsExpandDepth": -1},
     )

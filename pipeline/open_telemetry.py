@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from pipeline.settings import PROJECT_ROOT
+from pipeline.settings import DATA_ROOT
 from pipeline.traces import NOTHING, Fact, Kind, Span, Traces
 
 NAMESPACE = "ai-pipeline"
@@ -140,7 +140,7 @@ def exporting_to(to: str) -> SpanProcessor:
 
 def _exporter(to: str) -> SpanExporter:
     if to.startswith(FILE):
-        path = PROJECT_ROOT / to.removeprefix(FILE)
+        path = DATA_ROOT / to.removeprefix(FILE)
         path.parent.mkdir(parents=True, exist_ok=True)
         return _File(out=path.open("a", buffering=FILE_BUFFER_BYTES), formatter=_line)
     return OTLPSpanExporter(endpoint=to if urlsplit(to).path.strip("/") else to.rstrip("/") + OTLP_PATH)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from importlib.metadata import version
 
 from pipeline.records import GenerationRequest, Scheduler
 
 PARAMETERS = "parameters"
 SOURCE = "Denoising strength"  # of an image that was made from another one
-VERSION = "ai-pipeline 0.1.0"
 MAX_CHARS = 2000  # of a prompt that is read
 MAX_TEXT_CHARS = 3 * MAX_CHARS
 MAX_STEPS = 1000
@@ -53,7 +53,7 @@ def write_parameters(request: GenerationRequest, model: str) -> str:
         fields["Model hash"] = model[:10]
     if request.source is not None:
         fields[SOURCE] = f"{request.source.strength:g}"
-    fields["Version"] = VERSION
+    fields["Version"] = f"ai-pipeline {version('ai-pipeline')}"
     negative = f"{_NEGATIVE}{request.negative_prompt}" if request.negative_prompt else ""
     return f"{request.prompt}{negative}\n" + ", ".join(f"{name}: {value}" for name, value in fields.items())
 

@@ -7,16 +7,24 @@ Engines never read settings: parameters are resolved at the ingress and travel w
 from __future__ import annotations
 
 import os
+import sysconfig
 from pathlib import Path
 from typing import Annotated, Literal
 
+import platformdirs
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.cifar100 import CIFAR100
 from pipeline.records import Scheduler
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_CODE = Path(__file__).resolve().parent.parent
+_IS_CHECKOUT = (_CODE / "pyproject.toml").is_file()
+
+PROJECT_ROOT = _CODE if _IS_CHECKOUT else Path(sysconfig.get_path("data")) / "share" / "ai-pipeline"
+"""Has `configs/`, `models/` and `serve_config.yaml`: the checkout, or what a wheel has installed."""
+DATA_ROOT = PROJECT_ROOT if _IS_CHECKOUT else platformdirs.user_data_path("ai-pipeline")
+"""What relative paths of written data start from."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -284,7 +292,7 @@ class TraceSettings(_Settings):
 
     to: Annotated[str, Field(pattern="^(off|(file:|https?://).+)$")] = "off"
     """A collector that speaks OTLP over HTTP, such as `http://127.0.0.1:4318`; `file:PATH` for a JSON line for each
-    span, where a relative path is in the project's root; or `off` (in YAML with quotes, or left out)."""
+    span, where a relative path starts where data folders do; or `off` (in YAML with quotes, or left out)."""
     ratio: Fraction = 1.0
     """Of the requests that come without a `traceparent`; with one they are recorded if it says so."""
 
@@ -312,7 +320,8 @@ class ServiceSettings(_Settings):
     profile: str = "mini"
     """A name in `configs/` or the path of a YAML file."""
     data_dir: Path = Path("data")
-    """`app.log`, and the storage where it is local; relative to the project's root."""
+    """`app.log`, and the storage where it is local. A relative path starts at the project's root, or, where a wheel was
+    installed, at the user's data folder for applications (`~/.local/share/ai-pipeline`)."""
     storage: StorageSettings = Field(default_factory=StorageSettings)
     accelerator: Accelerator = "auto"
     num_gpus: dict[str, Fraction] = {"Diffusion": 0.35, "Clip": 0.1, "Segmenter": 0.2}
@@ -336,7 +345,7 @@ class ServiceSettings(_Settings):
     @property
     def data_path(self) -> Path:
         """The data folder as an absolute path."""
-        return (PROJECT_ROOT / self.data_dir.expanduser()).resolve()
+        return (DATA_ROOT / self.data_dir.expanduser()).resolve()
 
     def load_profile(self) -> Profile:
         """Read the profile this names.

@@ -10,8 +10,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-FOLDER = Path(__file__).resolve().parent.parent / "configs" / "costs"
-
 Seconds = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Database = Literal["sqlite", "postgresql"]
@@ -158,16 +156,16 @@ def read_costs(path: Path) -> Costs:
         raise ValueError(f"{path} holds no costs: {where}: {first['msg']}.") from error
 
 
-def costs_of(profile: str) -> Path:
-    """The measured costs that the project carries for a profile.
+def costs_of(profile: str, folder: Path) -> Path:
+    """Return the file of measured costs for a profile in a folder.
 
     Raises:
         FileNotFoundError: it carries none; says how to get some.
     """
-    found = sorted(path for path in FOLDER.glob(f"{profile}-*.json") if not path.stem.endswith("-assumed"))
+    found = sorted(path for path in folder.glob(f"{profile}-*.json") if not path.stem.endswith("-assumed"))
     if found:
         return found[0]
-    assumed = FOLDER / f"{profile}-assumed.json"
+    assumed = folder / f"{profile}-assumed.json"
     advice = f", or plan with figures that nobody measured: --costs {assumed}" if assumed.is_file() else ""
     raise FileNotFoundError(
         f"No costs of the profile {profile!r} were measured. Measure them where it is to run "

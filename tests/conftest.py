@@ -14,6 +14,7 @@ from hypothesis import settings
 from tests.ports import quiet_port
 from tests.report import Recorder
 from tests.service_process import RunningService, changed_config, serving, tracing
+from tests.wheel import install_wheel
 
 pytest_plugins = ["pytester"]
 
@@ -61,7 +62,7 @@ def rest_garbage_collector() -> None:
 
 
 class SharedService:
-    """A service that is started for the first test that wants it, and ended after the last one."""
+    """A service, installed from a wheel, that is started for the first test that wants it and ended after the last."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -73,7 +74,9 @@ class SharedService:
             # Without reactions, what an engine is called for is what a test asked for.
             config = changed_config(self._folder, lambda args: args["args"].update(reactions={"enabled": False}))
             options = ("--serve-config", str(config), "--allow-private-webhooks", *tracing(self._folder))
-            self._service = self._stack.enter_context(serving(self._folder, *options, ui_port=quiet_port()))
+            program = [install_wheel(self._folder / "wheel")]
+            service = serving(self._folder, *options, program=program, ui_port=quiet_port())
+            self._service = self._stack.enter_context(service)
         return self._service
 
     def end(self) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +179,7 @@ def tracing(folder: Path) -> tuple[str, str]:
 def serving(
     folder: Path,
     *arguments: str,
+    program: Sequence[str | Path] = (sys.executable, "-m", "cli.main"),
     ui_port: int | None = None,
     environment: Mapping[str, str] | None = None,
     api_key: str = "",
@@ -187,7 +188,7 @@ def serving(
     """Run the service until the block ends, and check that it leaves no process behind."""
     port, metrics_port = quiet_port(), quiet_port()
     console = folder / "console.txt"
-    command = [sys.executable, "-m", "cli.main", "serve", "--port", str(port), "--metrics-port", str(metrics_port)]
+    command = [*program, "serve", "--port", str(port), "--metrics-port", str(metrics_port)]
     command += ["--no-ui"] if ui_port is None else ["--ui-port", str(ui_port)]
     up = "Ready" if ui_port is None else "Dashboard"
     with console.open("w") as output:
@@ -195,7 +196,7 @@ def serving(
             [*command, "--data-dir", str(folder / "data"), *arguments],
             stdout=output,
             stderr=subprocess.STDOUT,
-            cwd=ROOT,
+            cwd=ROOT if "-m" in program else folder,  # a wheel's program must not find the checkout
             env=os.environ | {"RAY_metrics_report_interval_ms": "1000"} | dict(environment or {}),
         )
     url = f"http://127.0.0.1:{port}"
