@@ -146,7 +146,7 @@ def launch(options: LaunchOptions, progress: Callable[[str], None]) -> Iterator[
 def join(address: str, options: LaunchOptions, progress: Callable[[str], None]) -> Service:
     """Deploy to the Ray cluster at `address` and leave the service running there.
 
-    Where it listens is the cluster's affair: a Serve that runs already keeps its host and port.
+    A Serve that runs already keeps its host and port; the URL of the returned service is that of a new one.
 
     Raises:
         LaunchError: a deployment can't start.
@@ -159,7 +159,9 @@ def join(address: str, options: LaunchOptions, progress: Callable[[str], None]) 
     progress(f"Joining {address}")
     ray.init(address=address, namespace=RAY_NAMESPACE, log_to_driver=False)
     progress("Starting the deployments")
-    service = Service(host="", url="", metrics_url="", app_log=Path(), app_name=_deploy(config))
+    host, _, _ = ray.get_runtime_context().gcs_address.rpartition(":")
+    url = f"http://{host}:{config['http_options']['port']}"
+    service = Service(host=host, url=url, metrics_url="", app_log=Path(), app_name=_deploy(config))
     _wait_until_running(service, progress)
     return service
 

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ai_pipeline_client import Parameters
+from ai_pipeline_client import Client, Parameters
 from cli import remote
 from cli.app_log import follow
 from cli.console import console, explained
@@ -187,7 +187,7 @@ def generate(
     )
     if server is not None:
         with remote.connected(server, api_key) as client:
-            remote.generate_there(client, prompt, n=n, out=out, preview=preview, **parameters)
+            remote.generate_remotely(client, prompt, n=n, out=out, preview=preview, **parameters)
         return
     with explained(), tempfile.TemporaryDirectory() as nothing_kept:
         if n != 1 or preview is not None:
@@ -200,11 +200,14 @@ def generate(
         )
         args = read_config(options)["applications"][0]["args"]
         body = GenerateBody.model_validate({"prompt": prompt, **parameters})
-        request = body.resolve(ServiceSettings.model_validate(args).load_profile().diffusion)
-        with _joined(address, options) if address else _launched(options) as service:
-            from cli.one_shot import make_one  # ray comes with it, and must not before the launch
-
-            make_one(service, request, out, console)
+        body.resolve(ServiceSettings.model_validate(args).load_profile().diffusion)  # refuse it before the launch
+        with (
+            _joined(address, options) if address else _launched(options) as service,
+            Client(service.url, api_key=api_key or None) as client,
+        ):
+            for model, reason in service.unready_models().items():
+                raise LaunchError(f"The {model} model is not ready: {reason}")
+            remote.generate_one(client, prompt, out, **parameters)
 
 
 @app.command()

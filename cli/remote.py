@@ -104,14 +104,14 @@ def events(
             return
 
 
-def generate_there(
+def generate_remotely(
     client: Client, prompt: str, *, n: int, out: Path, preview: Path | None, **parameters: Unpack[Parameters]
 ) -> None:
-    """Make and analyze images on a running service; print what they show and write `out`/<job id>/ of each.
+    """Generate and analyze images on a running service; print the results and write `out`/<job id>/ for each.
 
     Args:
-        n: how many images.
-        preview: where the picture of each step goes; into its job's folder if None.
+        n: number of images.
+        preview: file for the preview of each step; `preview.png` in the job's folder if None.
     """
     folders: list[Path] = []  # of the images
     tasks: list[TaskID] = []
@@ -126,12 +126,25 @@ def generate_there(
                 _overwrite(preview or folders[progress.number] / "preview.png", progress.preview)
 
         images = client.generate(prompt, n=n, on_progress=tell, **parameters)
-        results = [_understood(client, image) for image in bars.track(images, description="Understanding")]
+        results = [_analyze(client, image) for image in bars.track(images, description="Understanding")]
     for result, folder in zip(results, folders, strict=True):
         present(result, folder, console)
 
 
-def _understood(client: Client, image: Image) -> Result:
+def generate_one(client: Client, prompt: str, out: Path, **parameters: Unpack[Parameters]) -> None:
+    """Generate and analyze one image; print the result and write `out`/<image id>/."""
+    with progress_bars(console) as bars:
+        steps = bars.add_task("Denoising", total=None)
+
+        def show(progress: Progress) -> None:
+            bars.update(steps, completed=progress.step, total=progress.num_steps)
+
+        images = client.generate(prompt, on_progress=show, **parameters)
+        (result,) = [_analyze(client, image) for image in bars.track(images, description="Understanding")]
+    present(result, out / result.image_id, console)
+
+
+def _analyze(client: Client, image: Image) -> Result:
     pictures = client.visualize(image.image_id)
     analysis = client.analysis(image.image_id)
     spotlights = {spotlight.region_id: spotlight.png for spotlight in pictures.spotlights}

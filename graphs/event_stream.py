@@ -1,11 +1,10 @@
-"""What happens, as server-sent events; and a request's events for callers in this process."""
+"""Server-sent events: a request's progress, and streams of the event log."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -16,7 +15,6 @@ from starlette.types import Scope
 
 from graphs.edge import problem
 from pipeline.errors import DeadlineExceeded, PipelineError
-from pipeline.events import Event
 from pipeline.notices import Notice
 
 T = TypeVar("T")
@@ -26,34 +24,6 @@ FAILED = "error"
 STREAM_FINISHED = "stream.finished"  # of a stream that ends by itself
 LAST_WORDS_S = 5.0  # after the request's deadline, for the work to stop and the stream to say so
 HEARTBEAT_S = 10.0
-
-
-class Followers:
-    """A consumer of events that hands them on to whoever follows their request."""
-
-    def __init__(self) -> None:
-        self._queues: defaultdict[str, list[asyncio.Queue[Event | None]]] = defaultdict(list)
-
-    def notify(self, event: Event) -> None:
-        """Take note of an event."""
-        for queue in self._queues.get(event.request_id, ()):
-            queue.put_nowait(event)
-
-    async def follow(self, request_id: str, work: Coroutine[Any, Any, T]) -> AsyncGenerator[Event | T, None]:
-        """Do a request's work; yield its events on the way, the result last. Closing the iterator stops the work."""
-        queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._queues[request_id].append(queue)
-        task = asyncio.create_task(work)
-        task.add_done_callback(lambda _: queue.put_nowait(None))
-        try:
-            while (event := await queue.get()) is not None:
-                yield event
-            yield await task
-        finally:
-            task.cancel()
-            self._queues[request_id].remove(queue)
-            if not self._queues[request_id]:
-                del self._queues[request_id]
 
 
 async def stream(scope: Scope, items: AsyncGenerator[T, None], encode: Callable[[T], bytes]) -> Response:

@@ -12,7 +12,6 @@ from typing import Any, cast
 
 from graphs.admission import Gate
 from graphs.cache_client import CacheActor
-from graphs.event_stream import Followers
 from graphs.feed import Feed, Hub
 from graphs.gallery import Gallery
 from graphs.generations import Generations
@@ -92,7 +91,6 @@ class Flow:
         self.profile = profile
         self.models = models
         self.traces = traces or Traces()
-        self.followers = Followers()
         self._emit = emit
         self.gallery = Gallery(store, workers, put, self.emit, embeds_parameters=settings.embed_parameters)
         self._workers = workers
@@ -141,7 +139,6 @@ class Flow:
 
     def emit(self, event: Event) -> None:
         """Tell everybody who listens."""
-        self.followers.notify(event)
         if isinstance(event, StageRetried):
             here().remark("worker lost", stage=event.stage)
         self._emit(event)

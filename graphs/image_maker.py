@@ -7,7 +7,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from graphs.feed import Feed
@@ -113,7 +113,6 @@ class ImageMaker:
             request_id=job.order.request_id,
             step=progress.step,
             num_steps=progress.num_steps,
-            preview=progress.preview,
         )
         self._emit(stepped)
         if not self._feed.has_readers:
@@ -126,7 +125,7 @@ class ImageMaker:
                 owner=job.order.owner,
                 image_id=None,
                 job_id=job.job_id,
-                payload=asdict(replace(stepped, preview=None)) | {"preview": preview},
+                payload=asdict(stepped) | {"preview": preview},
                 created_at=datetime.now(UTC),
             )
         )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from typing import Any
 
 import ray
@@ -18,18 +17,14 @@ from ray.serve.handle import DeploymentHandle
 from deployments import HEALTH_INTERVAL_S
 from deployments.event_hub import RemoteHub
 from deployments.segmentation_cache import RemoteCache
-from graphs.caller import EVERYONE
 from graphs.door import Door
-from graphs.flow import Flow, ImageAnalysis
-from graphs.generations import GeneratedImage
-from graphs.image_orders import ImageOrder
+from graphs.flow import Flow
 from graphs.logs import configure_logging, log_event, logger
 from graphs.metrics import Metrics
 from graphs.models import Models
 from graphs.routes import build_http_app
 from graphs.workers import ServeWorkers
 from pipeline.events import Event
-from pipeline.records import GenerationRequest
 from pipeline.settings import ServiceSettings
 from pipeline.store import open_store
 from pipeline.traces import open_traces
@@ -111,20 +106,6 @@ class Ingress:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
         await asyncio.to_thread(self._flow.traces.close)
-
-    async def follow(
-        self, request: GenerationRequest, session: str, request_id: str
-    ) -> AsyncIterator[Event | tuple[GeneratedImage, ImageAnalysis]]:
-        """Make one image and all there is to know of it; yields the events on the way, the results last."""
-
-        async def make() -> tuple[GeneratedImage, ImageAnalysis]:
-            order = ImageOrder(request=request, owner=EVERYONE, sessions=[session], request_id=request_id)
-            made = await self._flow.generations.generate(order)
-            return made, await self._flow.analyze(made.record, request_id)
-
-        async with aclosing(self._flow.followers.follow(request_id, make())) as items:
-            async for item in items:
-                yield item
 
     def _emit(self, event: Event) -> None:
         for consume in self._consumers:

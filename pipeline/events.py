@@ -7,10 +7,8 @@ Prompts never stand in an event: events reach logs, and logs reach many eyes.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
-
-from pipeline.records import Pixels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +32,6 @@ class GenerationStepped(_Event):
 
     step: int  # from 1
     num_steps: int
-    preview: Pixels | None = field(default=None, compare=False, repr=False)  # of the image to come
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

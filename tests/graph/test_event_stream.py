@@ -15,9 +15,8 @@ from httpx_sse import ServerSentEvent, aconnect_sse
 from sqlalchemy import delete
 
 from graphs import event_stream
-from graphs.event_stream import Followers, stream
+from graphs.event_stream import stream
 from graphs.routes import build_http_app
-from pipeline.events import ImageDeleted
 from pipeline.jobs import MAX_ATTEMPTS
 from pipeline.settings import Admission
 from pipeline.store import tables
@@ -172,23 +171,3 @@ async def test_what_was_forgotten_is_passed_over_by_who_comes_back_for_it(bench:
     assert events[-1].event == "stream.finished"
     assert [event.event for event in events[:-1]] == ["job.submitted", "job.started", "image.created", "job.succeeded"]
     assert [int(event.id) for event in events[:-1]] == [last + number for number in range(1, 5)]
-
-
-async def test_closing_the_iterator_stops_the_work():
-    followers = Followers()
-    stopped = asyncio.Event()
-
-    async def work() -> None:
-        try:
-            followers.notify(ImageDeleted(request_id="other", image_id="x"))
-            followers.notify(ImageDeleted(request_id="mine", image_id="y"))
-            await asyncio.Event().wait()
-        finally:
-            stopped.set()
-
-    items = followers.follow("mine", work())
-    assert await anext(items) == ImageDeleted(request_id="mine", image_id="y")
-    await items.aclose()
-
-    async with asyncio.timeout(PATIENCE_S):
-        await stopped.wait()
