@@ -27,7 +27,7 @@ import matplotlib as mpl
 import numpy as np
 
 from benchmarks.service import show
-from graphs.metrics import SECONDS
+from graphs.observability.metrics import SECONDS
 from monitoring.grafana import BOARDS
 from monitoring.panels import quantiles
 from monitoring.plots import draw

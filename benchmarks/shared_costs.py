@@ -15,7 +15,7 @@ import psycopg
 from sqlalchemy import Connection, Engine
 
 from benchmarks.diffusion import request_for
-from graphs.feed import Feed
+from graphs.events.feed import Feed
 from pipeline.events import ImageCreated
 from pipeline.jobs import JobOrder
 from pipeline.notices import STEPPED, Notice

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.harness import Result, compare
-from graphs.visualizations import Found, Visualizations
+from graphs.http.routes.visualizations import Found, Visualizations
 from pipeline import drawing
 from pipeline.records import Descriptions, Pixels, Segmentation
 from pipeline.regions import Mask, decode_mask, encode_mask, outline

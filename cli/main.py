@@ -30,7 +30,7 @@ from cli.options import DataDir, ServeConfig, destination
 from cli.plan import plan
 from cli.ports import free_port
 from cli.proxies import ProxyKind
-from graphs.parameters import GenerateBody
+from graphs.http.schemas.generation import GenerateBody
 from pipeline.records import Scheduler
 from pipeline.settings import ServiceSettings
 

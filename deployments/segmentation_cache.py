@@ -1,7 +1,7 @@
 """The shared segmentation cache: one named, detached Ray actor round `pipeline.cache.LeasedLru`.
 
 Lossy by design. It is back within a second of a crash, empty, and nobody may depend on it: callers give every call a
-deadline (see `graphs.cache_client`) and compute without it when it doesn't answer.
+deadline (see `graphs.analysis.cache_client`) and compute without it when it doesn't answer.
 """
 
 from __future__ import annotations

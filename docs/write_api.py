@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from graphs.flow import Flow
-from graphs.routes import build_http_app
+from graphs.http.app import build_http_app
 from pipeline.settings import ServiceSettings
 from pipeline.store import open_store
 

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from graphs.admission import Gate
-from graphs.cache_client import CacheActor
-from graphs.feed import Feed, Hub
-from graphs.gallery import Gallery
-from graphs.generations import Generations
-from graphs.image_maker import GENERATE
-from graphs.models import Models
-from graphs.questions import Questions
-from graphs.reactions import Reactions
-from graphs.stage_runner import StageRunner
-from graphs.stages import DESCRIBE, DESCRIBE_REGIONS, RENDER, SEGMENT
-from graphs.together import together
-from graphs.webhook_dispatcher import WebhookDispatcher
-from graphs.workers import SharedImage, TextModelName, Workers, retried
+from graphs.analysis.cache_client import CacheActor
+from graphs.analysis.prefetch import Reactions
+from graphs.analysis.queries import Questions
+from graphs.analysis.runner import StageRunner
+from graphs.analysis.stages import DESCRIBE, DESCRIBE_REGIONS, RENDER, SEGMENT
+from graphs.concurrency import together
+from graphs.events.feed import Feed, Hub
+from graphs.events.webhooks import WebhookDispatcher
+from graphs.generation.generate_image import GENERATE
+from graphs.generation.service import Generations
+from graphs.images import Gallery
+from graphs.workers.handles import SharedImage, TextModelName, Workers, retried
+from graphs.workers.model_status import Models
 from pipeline.answer_warnings import warnings_of
 from pipeline.events import Event, StageRetried
 from pipeline.jobs import IdempotencyKey, Job

@@ -17,13 +17,13 @@ from ray.serve.handle import DeploymentHandle
 from deployments import HEALTH_INTERVAL_S
 from deployments.event_hub import RemoteHub
 from deployments.segmentation_cache import RemoteCache
-from graphs.door import Door
 from graphs.flow import Flow
-from graphs.logs import configure_logging, log_event, logger
-from graphs.metrics import Metrics
-from graphs.models import Models
-from graphs.routes import build_http_app
-from graphs.workers import ServeWorkers
+from graphs.http.app import build_http_app
+from graphs.http.auth import Door
+from graphs.observability.logs import configure_logging, log_event, logger
+from graphs.observability.metrics import Metrics
+from graphs.workers.handles import ServeWorkers
+from graphs.workers.model_status import Models
 from pipeline.events import Event
 from pipeline.settings import ServiceSettings
 from pipeline.store import open_store

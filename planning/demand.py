@@ -8,7 +8,7 @@ from planning.batching import BatchServer
 from planning.costs import Cost, Costs
 
 MAX_ONGOING = 16  # requests that one diffusion replica takes on, in deployments/diffusion.py
-STAGES_AFTER = 3  # of an image beyond its description, in graphs/stages.py: segment, describe regions, render
+STAGES_AFTER = 3  # of an image beyond its description, in graphs/analysis/stages.py: segment, describe regions, render
 CACHE_CALLS = 3  # for a stage that is run: acquire, put, release
 CACHE_CALLS_KNOWN = 1  # for one whose result is at hand
 CACHE_CALLS_CACHED = 2  # for a later call: `/segment` asks for two stages, which another replica may remember

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from graphs.caller import EVERYONE
+from graphs.http.context import EVERYONE
 from pipeline import images
 from pipeline.store import new_id
 from tests.chaos.ledger import Session

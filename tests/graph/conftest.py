@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from graphs.feed import Hub
+from graphs.events.feed import Hub
 from graphs.flow import Flow
-from graphs.image_orders import ImageOrder
-from graphs.models import Models
+from graphs.generation.orders import ImageOrder
+from graphs.workers.model_status import Models
 from pipeline.events import Event
 from pipeline.records import GenerationRequest, Scheduler
 from pipeline.settings import (

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 import numpy as np
 
-from graphs.workers import ModelName, SharedImage, TextModelName, WorkerDied
+from graphs.workers.handles import ModelName, SharedImage, TextModelName, WorkerDied
 from pipeline import drawing, images, uploads
 from pipeline.cache import Busy, Hit, Lease, LeasedLru
 from pipeline.engines.origins import origin_of

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from graphs.cache_client import PAUSE_S, CacheClient
+from graphs.analysis.cache_client import PAUSE_S, CacheClient
 from pipeline.cache import Busy, CacheKey, Hit, Lease, LeasedLru
 from pipeline.settings import CacheSettings
 from tests.graph.fakes import FakeCache
@@ -69,7 +69,7 @@ class CountingCache(FakeCache):
 def clock(monkeypatch) -> Clock:
     """The client's clock."""
     clock = Clock()
-    monkeypatch.setattr("graphs.cache_client.time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("graphs.analysis.cache_client.time", SimpleNamespace(monotonic=clock))
     return clock
 
 

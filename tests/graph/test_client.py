@@ -16,9 +16,9 @@ from pycocotools import mask as coco
 
 from ai_pipeline_client import Image, InvalidRequest, JobCancelled, NotFound, Progress, ServiceUnavailable, Unauthorized
 from ai_pipeline_client import making as client_making
-from graphs import job_runner
-from graphs.door import Door
-from graphs.routes import build_http_app
+from graphs.generation import job_worker as job_runner
+from graphs.http.app import build_http_app
+from graphs.http.auth import Door
 from pipeline.jobs import MAX_ATTEMPTS
 from tests.graph.clients import InStep, client_at, served, steps_into
 from tests.graph.conftest import Bench

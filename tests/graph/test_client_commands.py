@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import main
-from graphs import job_runner
-from graphs.door import Door
-from graphs.routes import build_http_app
+from graphs.generation import job_worker as job_runner
+from graphs.http.app import build_http_app
+from graphs.http.auth import Door
 from tests.graph.clients import InStep, served
 from tests.graph.conftest import Bench
 

@@ -17,8 +17,8 @@ from ai_pipeline_client import (
     UnexpectedAnswer,
     listening,
 )
-from graphs import job_runner
-from graphs.routes import build_http_app
+from graphs.generation import job_worker as job_runner
+from graphs.http.app import build_http_app
 from tests.graph.clients import Fault, InStep, client_at, served, steps_into
 from tests.graph.conftest import Bench
 from tests.graph.waiting import until

@@ -10,7 +10,7 @@ import pytest
 from ray import serve
 
 from deployments.clip import Clip
-from graphs.workers import ServeWorkers, SharedImage
+from graphs.workers.handles import ServeWorkers, SharedImage
 from pipeline.engines.clip import ClipEngine
 from pipeline.settings import Labelling, ServiceSettings, TraceSettings
 from pipeline.traces import within

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image as Picture
 
 from ai_pipeline_client import AsyncClient
-from graphs import job_runner
-from graphs.door import Door
-from graphs.routes import build_http_app
+from graphs.generation import job_worker as job_runner
+from graphs.http.app import build_http_app
+from graphs.http.auth import Door
 from pipeline.jobs import MAX_ATTEMPTS
 from tests.graph.clients import AT_ONCE, InStep, served
 from tests.graph.conftest import Bench

@@ -10,7 +10,7 @@ import pytest
 from ray import serve
 
 from deployments.diffusion import Diffusion
-from graphs.workers import ServeWorkers
+from graphs.workers.handles import ServeWorkers
 from pipeline.engines.continuous import ContinuousDiffusion
 from pipeline.engines.diffusion import DiffusionEngine
 from pipeline.records import GenerationRequest, Scheduler, StepProgress

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from graphs import door as doors
-from graphs.caller import EVERYONE
-from graphs.door import KNOWN_FOR_S, Door, Keyring
-from graphs.routes import build_http_app
+from graphs.http import auth as doors
+from graphs.http.app import build_http_app
+from graphs.http.auth import KNOWN_FOR_S, Door, Keyring
+from graphs.http.context import EVERYONE
 from pipeline.events import RequestFinished
 from pipeline.settings import Admission, OwnerLimits
 from tests.graph.conftest import Bench, make_bench, with_admission, working
@@ -59,7 +59,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ("limits.storage.memory", "limits.storage.base", "graphs.door"):
+    for module in ("limits.storage.memory", "limits.storage.base", "graphs.http.auth"):
         monkeypatch.setattr(f"{module}.time", SimpleNamespace(time=clock, monotonic=clock), raising=False)
     return clock
 

@@ -14,9 +14,9 @@ import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse
 from sqlalchemy import delete
 
-from graphs import event_stream
-from graphs.event_stream import stream
-from graphs.routes import build_http_app
+from graphs.http import sse as event_stream
+from graphs.http.app import build_http_app
+from graphs.http.sse import stream
 from pipeline.jobs import MAX_ATTEMPTS
 from pipeline.settings import Admission
 from pipeline.store import tables

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine
 
-from graphs import feed as feeds
-from graphs.feed import Feed
+from graphs.events import feed as feeds
+from graphs.events.feed import Feed
 from pipeline.notices import Notice
 from pipeline.store import EventLog, open_database
 from pipeline.store.log import log

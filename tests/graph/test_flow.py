@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphs.image_orders import ImageOrder
-from graphs.stages import STAGES
+from graphs.analysis.stages import STAGES
+from graphs.generation.orders import ImageOrder
 from pipeline.errors import ImageNotFound, ModelNotReady, NoImageYet, Overloaded, WorkerLost
 from pipeline.events import (
     CacheBypassed,

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from graphs.routes import build_http_app
+from graphs.http.app import build_http_app
 from pipeline.events import RequestFinished
 from pipeline.settings import Admission
 from tests.graph.conftest import Bench, make_bench, with_admission

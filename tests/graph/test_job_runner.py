@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from sqlalchemy import select
 
-from graphs import job_runner
-from graphs.job_runner import JobRunner
+from graphs.generation import job_worker as job_runner
+from graphs.generation.job_worker import JobRunner
 from pipeline.errors import StageFailed
 from pipeline.jobs import JobOrder, JobState
 from pipeline.notices import CANCEL_REQUESTED

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse
 
-from graphs import job_runner
+from graphs.generation import job_worker as job_runner
 from pipeline.errors import ModelNotReady
 from pipeline.jobs import MAX_ATTEMPTS
 from tests.graph.conftest import Bench

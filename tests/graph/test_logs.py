@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from graphs.logs import configure_logging, log_event, logger, sentence
-from graphs.paths import QUIET_ROUTES
-from graphs.routes import build_http_app
+from graphs.http.app import build_http_app
+from graphs.http.paths import QUIET_ROUTES
+from graphs.observability.logs import configure_logging, log_event, logger, sentence
 from pipeline.errors import ModelNotReady, Overloaded, RouteNotFound, StageFailed
 from pipeline.events import (
     CacheBypassed,

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from graphs.metrics import Metrics
+from graphs.observability.metrics import Metrics
 from pipeline.events import (
     CacheBypassed,
     GenerationStarted,

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from graphs.models import REFRESH_S, REPLICAS_S, Models
-from graphs.workers import ModelName, WorkerDied
+from graphs.workers.handles import ModelName, WorkerDied
+from graphs.workers.model_status import REFRESH_S, REPLICAS_S, Models
 from pipeline.errors import ModelNotReady
 from pipeline.records import ModelStatus
 from tests.graph.fakes import FakeWorkers
@@ -47,7 +47,7 @@ class Replicas(FakeWorkers):
 @pytest.fixture
 def clock(monkeypatch) -> SimpleNamespace:
     clock = SimpleNamespace(now_s=100.0)
-    monkeypatch.setattr("graphs.models.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    monkeypatch.setattr("graphs.workers.model_status.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     be_patient(monkeypatch, PATIENCE_S)
     return clock
 
@@ -55,7 +55,7 @@ def clock(monkeypatch) -> SimpleNamespace:
 def be_patient(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """How long an answer is waited for: in a test where none comes, not long."""
     for patience in ("ANSWER_S", "FIRST_ANSWER_S"):
-        monkeypatch.setattr(f"graphs.models.{patience}", seconds)
+        monkeypatch.setattr(f"graphs.workers.model_status.{patience}", seconds)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse
 from PIL import Image
 
-from graphs.routes import build_http_app
+from graphs.http.app import build_http_app
 from pipeline.images import encode_png
 from pipeline.settings import Admission
 from tests.graph.conftest import Bench, make_bench, working

@@ -12,8 +12,8 @@ from random import Random
 import httpx
 import pytest
 
-from graphs.door import Door
-from graphs.routes import build_http_app
+from graphs.http.app import build_http_app
+from graphs.http.auth import Door
 from pipeline.cache import CacheKey
 from pipeline.events import StageFinished
 from pipeline.settings import Admission

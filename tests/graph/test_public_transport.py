@@ -9,8 +9,9 @@ from ipaddress import ip_address
 import httpx
 import pytest
 
-from graphs import public_transport, webhook_dispatcher
-from graphs.public_transport import PublicTransport, check_url, is_public
+from graphs.events import ssrf_guard as public_transport
+from graphs.events import webhooks as webhook_dispatcher
+from graphs.events.ssrf_guard import PublicTransport, check_url, is_public
 from pipeline.errors import AddressRefused
 from pipeline.settings import WebhookSettings
 from tests.graph.conftest import make_bench, working

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from graphs.reactions import Reactions
+from graphs.analysis.prefetch import Reactions
 from pipeline.events import ImageCreated, RegionsRendered, ResultReused
 from tests.graph.conftest import Bench, make_bench
 from tests.graph.waiting import until

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, insert
 
-from graphs import feed, job_runner
+from graphs.events import feed
+from graphs.generation import job_worker as job_runner
 from pipeline.errors import StorageUnavailable
 from pipeline.settings import StorageSettings
 from pipeline.store import Store

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from graphs.door import Door
-from graphs.routes import build_http_app
+from graphs.http.app import build_http_app
+from graphs.http.auth import Door
 from pipeline.events import ResultReused
 from pipeline.settings import Admission, OwnerLimits
 from pipeline.traces import Traces

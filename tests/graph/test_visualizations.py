@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from graphs import schemas, visualizations
-from graphs.visualizations import Visualizations
+from graphs.http.routes import visualizations
+from graphs.http.routes.visualizations import Visualizations
+from graphs.http.schemas import common as schemas
 from pipeline.records import Descriptions, Drawings
 from tests.graph.fakes import segmentation_of
 

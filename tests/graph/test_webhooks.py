@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from graphs import webhook_dispatcher
-from graphs.webhook_messages import MAX_BODY_BYTES, message
+from graphs.events import webhooks as webhook_dispatcher
+from graphs.events.webhook_messages import MAX_BODY_BYTES, message
 from pipeline import webhooks
 from pipeline.errors import StageFailed, to_problem
 from pipeline.notices import TYPES, Notice

@@ -10,7 +10,7 @@ from ray import serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostError, OutOfMemoryError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
-from graphs.workers import ServeWorkers, SharedImage, WorkerDied
+from graphs.workers.handles import ServeWorkers, SharedImage, WorkerDied
 from pipeline.errors import ModelNotReady, Overloaded, StageFailed
 from pipeline.records import Computed, Drawings, Encoding, ModelStatus, Pixels, PointsAndBox, StepProgress
 from pipeline.settings import Drawing, Everything, Labelling

@@ -320,7 +320,7 @@ def test_a_plan_knows_the_service_s_own_limits():
     """`planning` imports nothing of the service, so what it has to know stands there again."""
     from deployments.diffusion import Diffusion
     from deployments.renderer import Renderer
-    from graphs.stages import STAGES
+    from graphs.analysis.stages import STAGES
     from pipeline.settings import Admission, DiffusionSettings
 
     assert Admission().max_generations == sizing.MAX_GENERATIONS

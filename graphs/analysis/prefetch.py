@@ -1,0 +1,65 @@
+"""What follows a new image by itself: every stage of the graph, in the background, so that results are there before
+they are asked for.
+
+Explicit calls go first: the segmenter looks for them between its batches of points. Reactions are a convenience: the
+oldest are dropped when too many wait, and one that fails or is lost with its process is made up for by the first call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections import deque
+
+from graphs.analysis.runner import StageRunner
+from graphs.analysis.stages import STAGES
+from graphs.images import Gallery
+from pipeline.errors import PipelineError
+from pipeline.events import Event, ImageCreated
+from pipeline.traces import Span, here, span, within
+
+logger = logging.getLogger("ai_pipeline")
+
+
+class Reactions:
+    """A bounded queue of new images and the task that works it off.
+
+    Args:
+        max_waiting: images that wait; the oldest makes room for one more.
+    """
+
+    def __init__(self, gallery: Gallery, stages: StageRunner, max_waiting: int) -> None:
+        self._gallery = gallery
+        self._stages = stages
+        self._waiting: deque[tuple[ImageCreated, Span]] = deque(maxlen=max_waiting)
+        self._more = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def react(self, event: Event) -> None:
+        """Take note of an event; begins the work if it is the first."""
+        if not isinstance(event, ImageCreated):
+            return
+        self._waiting.append((event, here()))
+        self._more.set()
+        if self._task is None:  # in a context of its own: this one is cancelled with the request
+            self._task = asyncio.get_running_loop().create_task(self._work(), context=contextvars.Context())
+
+    async def _work(self) -> None:
+        while True:
+            await self._more.wait()
+            while self._waiting:
+                created, around = self._waiting.popleft()
+                with within(around), span("reaction", request_id=created.request_id, image_id=created.image_id):
+                    await self._follow(created)
+            self._more.clear()
+
+    async def _follow(self, created: ImageCreated) -> None:
+        try:
+            record = await self._gallery.find(created.image_id, owner=created.owner, session="")
+            for stage in STAGES:  # each comes after what it builds on
+                await self._stages.result(stage, record, created.request_id, background=True)
+        except PipelineError as error:  # deleted meanwhile, or a model isn't ready
+            logger.info("No reaction to image %s: %s", created.image_id, error)
+        except Exception:
+            logger.exception("The reaction to image %s failed", created.image_id)

@@ -1,0 +1,223 @@
+"""Results of stages: from memory, a run in progress, the shared cache, the store, or by running the stage.
+
+An explicit call and the reaction to an event are the same stage with the same key, so nothing is computed twice,
+whoever asks first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar, cast
+
+from graphs.admission import Gate
+from graphs.analysis.cache_client import CacheActor, CacheClient
+from graphs.analysis.stages import DESCRIBE, Stage
+from graphs.images import Gallery
+from graphs.single_flight import SharedRuns
+from graphs.workers.handles import Workers, retried
+from graphs.workers.model_status import Models
+from pipeline import artifacts
+from pipeline.cache import CacheKey, Hit, Lease, SizedLru, parameter_digest
+from pipeline.events import CacheBypassed, Event, ResultReused, Source
+from pipeline.records import Artifact, Computed, Descriptions, ImageRecord
+from pipeline.settings import CacheSettings, Profile
+from pipeline.store import Store
+from pipeline.traces import here, span
+
+logger = logging.getLogger("ai_pipeline")
+
+A = TypeVar("A", bound=Artifact)
+
+MAX_KNOWN = 10_000
+MIN_SHARE = 0.1  # of the confidence: what a picture shows with less, it isn't found by
+
+
+class StageRunner:
+    """Runs stages, each once for all calls of an owner.
+
+    Args:
+        gate: bounds the requests that have stages run.
+        free: requests in it are admitted already: a new image's own request may have it described.
+    """
+
+    def __init__(
+        self,
+        *,
+        profile: Profile,
+        cache_settings: CacheSettings,
+        workers: Workers,
+        models: Models,
+        cache: CacheActor,
+        store: Store,
+        gallery: Gallery,
+        gate: Gate,
+        free: Gate,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._profile = profile
+        self._workers = workers
+        self._models = models
+        self._cache = CacheClient(
+            cache, cache_settings, lambda op, request_id: emit(CacheBypassed(operation=op, request_id=request_id))
+        )
+        self._store = store
+        self._gallery = gallery
+        self._gate = gate
+        self._free = free
+        self._emit = emit
+        self._recent: SizedLru[CacheKey, Artifact] = SizedLru(cache_settings.recent_bytes)
+        self._known: OrderedDict[str, None] = OrderedDict()  # ids of images whose labels are stored
+        self._runs: SharedRuns[CacheKey, Artifact] = SharedRuns()
+
+    async def result(
+        self, stage: Stage[Artifact], record: ImageRecord, request_id: str, *, background: bool = False
+    ) -> Artifact:
+        """Get a stage's result; work in the background needs no admission and lets explicit calls go first.
+
+        Raises:
+            Overloaded: it would have to be computed, and too many requests wait for that already.
+            ModelNotReady, StageFailed, WorkerLost: from the workers.
+        """
+        with span(f"stage {stage.name}", request_id=request_id, image_id=record.image_id, background=background):
+            key = await self._key(stage, record)
+            result = self._recent.get(key)
+            if result is not None:
+                self._reuse("memory", stage, record, request_id)
+            else:
+                if key in self._runs:
+                    self._reuse("run", stage, record, request_id)
+                result = await self._runs.join(key, lambda: self._run(stage, key, record, request_id, background))
+            return await self._labelled(stage, record, result)
+
+    async def kept(self, stage: Stage[Artifact], record: ImageRecord) -> Artifact | None:
+        """Return a stage's result from memory or the store; None where a worker would have to be asked."""
+        below: Stage[Artifact] | None = stage
+        while below is not None:
+            if below.model and not self._models.knows(below.model):
+                return None
+            below = below.builds_on
+        key = await self._key(stage, record)
+        result = self._recent.get(key)
+        if result is not None:
+            return result
+        kept = await asyncio.to_thread(self._kept, key)
+        if kept is None:
+            return None
+        encoded, artifact = kept
+        return self._remember(key, encoded, artifact)
+
+    def _reuse(self, source: Source, stage: Stage[Artifact], record: ImageRecord, request_id: str) -> None:
+        here().note(source=source)
+        self._emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source=source))
+
+    async def _labelled(self, stage: Stage[Artifact], record: ImageRecord, result: Artifact) -> Artifact:
+        """Let an image be found by what it shows, wherever the result came from."""
+        if stage is DESCRIBE and record.image_id not in self._known:
+            try:
+                await asyncio.to_thread(self._store.label, record.owner, record.digest, shown_by(result))
+            except Exception:
+                logger.exception("The labels of image %s could not be stored", record.image_id)
+                return result
+            self._known[record.image_id] = None
+            if len(self._known) > MAX_KNOWN:
+                self._known.popitem(last=False)
+        return result
+
+    async def _run(
+        self, stage: Stage[Artifact], key: CacheKey, record: ImageRecord, request_id: str, background: bool
+    ) -> Artifact:
+        reply = await self._cache.acquire(key, request_id)
+        if isinstance(reply, Hit):
+            self._reuse("cache", stage, record, request_id)
+            return self._remember(key, reply.value, artifacts.decode(reply.value))
+        async with self._cache.holding(key, reply, request_id):
+            with span("store read"):
+                kept = await asyncio.to_thread(self._kept, key)
+            if kept is not None:
+                encoded, artifact = kept
+                self._reuse("store", stage, record, request_id)
+                await self._offer(key, reply, encoded, request_id)
+                return self._remember(key, encoded, artifact)
+            with nullcontext() if background else self._admitted(request_id):
+                below = None
+                if stage.builds_on:
+                    below = await self.result(stage.builds_on, record, request_id, background=background)
+                computed = await self._work(stage, below, record, request_id, background)
+            if stage.model and computed.model != key.model:  # another version of the model answered
+                self._models.note(stage.model, computed.model)
+                key = await self._key(stage, record)
+            encoded = artifacts.encode(computed.value)
+            await self._offer(key, reply, encoded, request_id)
+        with span("store write", size_bytes=len(encoded)):
+            await asyncio.to_thread(self._keep, key, encoded)
+        return self._remember(key, encoded, computed.value)
+
+    def _kept(self, key: CacheKey) -> tuple[bytes, Artifact] | None:
+        """Read a result from the store; one that is damaged, or can't be had, is as good as none."""
+        try:
+            encoded = self._store.artifact(key)
+            return None if encoded is None else (encoded, artifacts.decode(encoded))
+        except Exception:
+            logger.exception("A kept result of the stage %s could not be read", key.stage)
+            return None
+
+    def _keep(self, key: CacheKey, encoded: bytes) -> None:
+        """Keep a result in the store; where that fails it is computed again after a restart."""
+        try:
+            self._store.keep_artifact(key, encoded)
+        except Exception:
+            logger.exception("A result of the stage %s could not be stored", key.stage)
+
+    async def _offer(self, key: CacheKey, reply: Lease | None, encoded: bytes, request_id: str) -> None:
+        """Put a result into the shared cache, unless that is away: asking it once was enough."""
+        if reply is not None:
+            await self._cache.put(key, encoded, request_id)
+
+    def _admitted(self, request_id: str) -> AbstractContextManager[None]:
+        """Take the request in, unless it is in already: a new image's own request may have it described."""
+        return nullcontext() if request_id in self._free else self._gate.entered(request_id)
+
+    def _remember(self, key: CacheKey, encoded: bytes, artifact: Artifact) -> Artifact:
+        self._recent.put(key, artifact, len(encoded))
+        return artifact
+
+    async def _work(
+        self, stage: Stage[A], below: Artifact | None, record: ImageRecord, request_id: str, background: bool
+    ) -> Computed[A]:
+        started = time.monotonic()
+        image = await self._gallery.lend(record)
+        parameters = stage.parameters(self._profile)
+        computed = await retried(
+            stage.name, request_id, lambda: stage.work(self._workers, image, below, parameters, background), self._emit
+        )
+        self._emit(
+            stage.emits(
+                request_id=request_id,
+                image_id=record.image_id,
+                stage=stage.name,
+                seconds=time.monotonic() - started,
+                num_regions=stage.num_regions(computed.value),
+            )
+        )
+        return computed
+
+    async def _key(self, stage: Stage[Artifact], record: ImageRecord) -> CacheKey:
+        below = str(await self._key(stage.builds_on, record)) if stage.builds_on else ""
+        return CacheKey(
+            owner=record.owner,
+            digest=record.digest,
+            stage=stage.name,
+            model=await self._models.fingerprint(stage.model) if stage.model else "-",
+            parameters=parameter_digest(stage.parameters(self._profile).model_dump_json(), below),
+        )
+
+
+def shown_by(described: Artifact) -> dict[str, float]:
+    """What the picture as a whole shows, and how surely."""
+    (description,) = cast(Descriptions, described)
+    return {score.label: score.confidence for score in description.top if score.confidence >= MIN_SHARE}

@@ -1,0 +1,165 @@
+"""Images made from others: variations of the whole, and edits of a part of it."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from graphs.http.schemas.generation import Parameters, nearest_size
+from pipeline.errors import ConceptNotFound, InvalidRequest, RegionNotFound
+from pipeline.records import GenerationRequest, ImageRecord, Pixels, Segmentation, Source
+from pipeline.regions import Mask, decode_mask, encode_mask
+
+if TYPE_CHECKING:
+    from graphs.flow import Flow
+
+WHITE = 128  # the least level of a mask that counts as white
+MARGIN = 1 / 64  # of the longer side: the rim of a region, where its colour fades into what is around, may change too
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Area:
+    """Where an image may change, said in one way; everywhere if in none."""
+
+    picture: str | None = None  # of the image's size, in base64, white where it may change
+    region: int | None = None
+    concept: str | None = None
+
+
+class Edits:
+    """Turns wishes into requests that a worker can do."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+
+    async def variation(
+        self, record: ImageRecord, parameters: Parameters, prompt: str | None, strength: float, request_id: str
+    ) -> GenerationRequest:
+        """A request for an image like this one.
+
+        Args:
+            prompt: the image's own if None, or what it shows.
+
+        Raises:
+            InvalidRequest: a parameter is outside of what the profile allows.
+        """
+        if prompt is None:
+            prompt = record.request.prompt if record.request else await self._shown(record, request_id)
+        return await self.of_picture(
+            (record.width, record.height), record.image_id, parameters, prompt, strength, mask=None
+        )
+
+    async def edit(
+        self,
+        record: ImageRecord,
+        parameters: Parameters,
+        prompt: str,
+        strength: float,
+        area: Area,
+        request_id: str,
+    ) -> GenerationRequest:
+        """A request for this image with something else in an area.
+
+        Raises:
+            InvalidRequest: a parameter is outside of what the profile allows, or the area can't be used.
+            ConceptNotFound: the image doesn't show it.
+            RegionNotFound: the image has no such region.
+        """
+        mask = await self._mask(record, area, request_id)
+        return await self.of_picture((record.width, record.height), record.image_id, parameters, prompt, strength, mask)
+
+    async def of_picture(
+        self,
+        picture: tuple[int, int],
+        image_id: str,
+        parameters: Parameters,
+        prompt: str,
+        strength: float,
+        mask: Mask | None,
+        size: tuple[int, int] | None = None,
+    ) -> GenerationRequest:
+        """A request for an image made from a picture.
+
+        Args:
+            picture: its width and height.
+            image_id: its id, as far as it has one yet.
+            mask: (h, w) of the picture, where it may change; everywhere if None.
+            size: width and height of the new image; nearest to the picture's own if None.
+
+        Raises:
+            InvalidRequest: a parameter is outside of what the profile allows, or the mask can't be used.
+        """
+        diffusion = self._flow.profile.diffusion
+        width, height = size or nearest_size(*picture, diffusion.limits)
+        rle = None if mask is None else await asyncio.to_thread(_written, mask, picture, (width, height))
+        source = Source(image_id=image_id, strength=strength, mask=rle)
+        return parameters.complete(diffusion, prompt, width, height, source)
+
+    async def _shown(self, record: ImageRecord, request_id: str) -> str:
+        description = await self._flow.describe(record, request_id)
+        label = description.top[0].label.replace("_", " ")
+        return self._flow.profile.clip.labelling.template.replace("{label}", label)
+
+    async def _mask(self, record: ImageRecord, area: Area, request_id: str) -> Mask | None:
+        if area.picture is not None:
+            upload = await self._flow.decode(_bytes_of(area.picture), request_id)
+            return await asyncio.to_thread(_bright, upload.pixels)
+        if area.region is None and area.concept is None:
+            return None
+        if area.region is not None:
+            segmentation = await self._flow.segment(record, request_id)
+            return await asyncio.to_thread(_union, segmentation, [existing_region(area.region, segmentation)])
+        found = await self._flow.find(record, str(area.concept), request_id)
+        if not found.chosen:
+            raise ConceptNotFound(concept=area.concept)
+        return await asyncio.to_thread(_union, found.segmentation, [number for number, _ in found.chosen])
+
+
+def existing_region(number: int, segmentation: Segmentation) -> int:
+    """The number of a region, if it is one.
+
+    Raises:
+        RegionNotFound: the image has no such region.
+    """
+    if not 0 <= number < len(segmentation):
+        raise RegionNotFound(region=number, regions=len(segmentation))
+    return number
+
+
+def _union(segmentation: Segmentation, numbers: Sequence[int]) -> Mask:
+    """All that is in one of these regions, and their rims."""
+    masks = [decode_mask(segmentation.rles[number], segmentation.size) for number in numbers]
+    margin = max(1, round(MARGIN * max(segmentation.size)))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
+    return cv2.dilate(np.logical_or.reduce(masks).astype(np.uint8), disc) > 0
+
+
+def _bright(pixels: Pixels) -> Mask:
+    return pixels.max(axis=2) >= WHITE  # type: ignore[no-any-return]
+
+
+def _written(mask: Mask, picture: tuple[int, int], size: tuple[int, int]) -> str:
+    """A mask of a picture, as run lengths at the size of the new image; sizes are width and height."""
+    height, width = mask.shape
+    if (width, height) != picture:
+        raise InvalidRequest(
+            problem=f"The mask is {width} x {height}: send one of the image's size, {picture[0]} x {picture[1]}."
+        )
+    if not mask.any():
+        raise InvalidRequest(problem="The mask lets nothing change: mark where the image is to change.")
+    scaled = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    return encode_mask(scaled).decode("ascii")
+
+
+def _bytes_of(picture: str) -> bytes:
+    try:
+        return b64decode(picture.removeprefix("data:image/png;base64,"), validate=True)
+    except (Base64Error, ValueError):
+        raise InvalidRequest(problem="The mask is no base64. Send a picture's bytes in base64.") from None

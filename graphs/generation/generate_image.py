@@ -1,0 +1,135 @@
+"""The work of a job that makes an image: denoise, tell of each step, keep the image together with the job's success."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from base64 import b64encode
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from graphs.events.feed import Feed
+from graphs.images import Gallery
+from graphs.workers.handles import SharedImage, WorkerDied, Workers
+from pipeline import images
+from pipeline.errors import StageFailed, WorkerLost
+from pipeline.events import Event, GenerationStarted, GenerationStepped, PreviewShown, StageRetried
+from pipeline.jobs import MAX_ATTEMPTS, PREVIEWS, TRACEPARENT, Job, Lease
+from pipeline.notices import STEPPED, Notice
+from pipeline.records import Computed, GenerationRequest, Pixels, StepProgress
+from pipeline.traces import Traces, within
+
+GENERATE = "generate"  # the kind of job that makes an image
+
+
+class ImageMaker:
+    """Does such jobs.
+
+    Args:
+        emit: takes every event.
+        traces: goes on with those of the requests that ordered the images, in whichever process they were.
+    """
+
+    def __init__(
+        self, workers: Workers, gallery: Gallery, feed: Feed, emit: Callable[[Event], None], traces: Traces
+    ) -> None:
+        self._workers = workers
+        self._gallery = gallery
+        self._feed = feed
+        self._emit = emit
+        self._traces = traces
+
+    async def make(self, job: Job, lease: Lease) -> None:
+        """Do a job; its image and its success are kept together.
+
+        Raises:
+            WorkerLost: the worker died.
+            ImageNotFound: the image it was to be made from is gone.
+            LeaseLost: the job is somebody else's by now.
+        """
+        part = self._traces.under(
+            job.order.request.get(TRACEPARENT, ""),
+            f"stage {GENERATE}",
+            request_id=job.order.request_id,
+            job_id=job.job_id,
+            attempt=lease.attempt,
+        )
+        with part, within(part):
+            await self._make(job, lease)
+
+    async def _make(self, job: Job, lease: Lease) -> None:
+        request, request_id = GenerationRequest.from_dict(job.order.request), job.order.request_id
+        started = time.monotonic()
+        self._emit(
+            GenerationStarted(
+                request_id=request_id,
+                width=request.width,
+                height=request.height,
+                num_steps=request.steps,
+                waited_s=job.age_s,
+            )
+        )
+        try:
+            image = await self._denoise(request, job)
+        except WorkerDied:
+            if lease.attempt < MAX_ATTEMPTS:
+                self._emit(StageRetried(request_id=request_id, stage=GENERATE))
+            raise WorkerLost(stage=GENERATE) from None
+        await self._gallery.keep(
+            image.value,
+            owner=job.order.owner,
+            sessions=job.order.sessions,
+            request_id=request_id,
+            started=started,
+            request=request,
+            model=image.model,
+            lease=lease,
+        )
+
+    async def _denoise(self, request: GenerationRequest, job: Job) -> Computed[Pixels]:
+        image: Computed[Pixels] | None = None
+        source: SharedImage | None = None
+        previews, seen = bool(job.order.request.get(PREVIEWS)), False
+        if request.source is not None:
+            record = await self._gallery.find(request.source.image_id, owner=job.order.owner, session="")
+            source = await self._gallery.lend(record)
+        async with aclosing(self._workers.generate(request, job.order.owner, source, previews)) as items:
+            async for item in items:
+                if isinstance(item, StepProgress):
+                    if item.preview is not None and not seen:
+                        self._emit(PreviewShown(request_id=job.order.request_id, seconds=job.age_s))
+                        seen = True
+                    await self._tell_step(item, job)
+                else:
+                    image = item
+        if image is None:
+            raise StageFailed(stage=GENERATE, reason="the stream ended without an image")
+        return image
+
+    async def _tell_step(self, progress: StepProgress, job: Job) -> None:
+        stepped = GenerationStepped(
+            request_id=job.order.request_id,
+            step=progress.step,
+            num_steps=progress.num_steps,
+        )
+        self._emit(stepped)
+        if not self._feed.has_readers:
+            return
+        preview = None if progress.preview is None else await asyncio.to_thread(_as_base64, progress.preview)
+        self._feed.publish(
+            Notice(
+                sequence=None,
+                type=STEPPED,
+                owner=job.order.owner,
+                image_id=None,
+                job_id=job.job_id,
+                payload=asdict(stepped) | {"preview": preview},
+                created_at=datetime.now(UTC),
+            )
+        )
+
+
+def _as_base64(preview: Pixels) -> str:
+    return b64encode(images.encode_png(preview)).decode()

@@ -1,0 +1,1 @@
+"""HTTP: bytes to calls and back. Nothing below imports it."""

@@ -1,0 +1,162 @@
+"""Who may come in: whose API key it is, and how much of the service one owner may take at a time.
+
+Everything is behind the door but what `OPEN` names, so that a new route is closed unless somebody opens it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from fastapi.security.utils import get_authorization_scheme_param
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from graphs.http.context import EVERYONE
+from graphs.http.paths import path_of
+from pipeline.errors import TooManyAtOnce, TooManyRequests, Unauthorized
+from pipeline.keys import token_digest
+from pipeline.settings import OwnerLimits
+from pipeline.store import KeyStore
+
+OPEN = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
+OPEN_ASSETS = "/static-offline-docs/"  # of /docs
+KNOWN_FOR_S = 10.0  # how long a revoked key lives at most
+MAX_KNOWN = 1024
+WINDOW_S = 60
+
+
+class Door:
+    """Lets requests in.
+
+    Args:
+        keys: all API keys; without them a request needs none, and is everyone's.
+        limits: of each owner.
+    """
+
+    def __init__(self, keys: KeyStore | None = None, limits: OwnerLimits | None = None) -> None:
+        self._keyring = None if keys is None else Keyring(keys)
+        limits = limits or OwnerLimits()
+        self._rate = None if limits.requests_per_minute is None else Rate(limits.requests_per_minute)
+        self._max_inside = limits.concurrent_requests
+        self._inside: Counter[str] = Counter()  # requests by owner
+
+    @asynccontextmanager
+    async def entered(self, scope: Scope) -> AsyncIterator[None]:
+        """Hold a place for a request while the block runs; note whose it is, and its answer's headers, in its state.
+
+        Raises:
+            Unauthorized: it has no key, or none the service knows.
+            TooManyRequests, TooManyAtOnce: its owner has had, or has, too many already.
+        """
+        path = path_of(scope)
+        if path in OPEN or path.startswith(OPEN_ASSETS):
+            yield
+            return
+        owner = scope["state"]["owner"] = await self._owner(scope)
+        scope["state"]["admit_again"] = partial(self._owner, scope)  # raises as this does
+        if self._rate is not None:
+            allowance = self._rate.hit(owner)
+            scope["state"]["headers"] = allowance.headers  # of whatever is answered, refusals as well
+            if not allowance.granted:
+                raise TooManyRequests(limit=allowance.limit, retry_after_s=allowance.reset_s)
+        with self._place(owner):
+            yield
+
+    async def _owner(self, scope: Scope) -> str:
+        if self._keyring is None:
+            return EVERYONE  # whatever the header says: OpenAI's client always sends one
+        scheme, token = get_authorization_scheme_param(Headers(scope=scope).get("authorization"))
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthorized(problem="This needs an API key.")
+        owner = await self._keyring.owner_of(token)
+        if owner is None:
+            raise Unauthorized(problem="The service does not know this API key, or it was revoked.")
+        return owner
+
+    @contextmanager
+    def _place(self, owner: str) -> Iterator[None]:
+        if self._max_inside is not None and self._inside[owner] >= self._max_inside:
+            raise TooManyAtOnce(limit=self._max_inside)
+        self._inside[owner] += 1
+        try:
+            yield
+        finally:
+            self._inside[owner] -= 1
+            if not self._inside[owner]:
+                del self._inside[owner]
+
+
+class Keyring:
+    """Remembers for a while whose a token is: the database is asked once in 10 s, not for each request.
+
+    Only of good tokens: a new key is good at once, and guesses take no room.
+    """
+
+    def __init__(self, keys: KeyStore) -> None:
+        self._keys = keys
+        self._known: OrderedDict[str, tuple[str, float]] = OrderedDict()  # owner and end, by digest, soonest end first
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    async def owner_of(self, token: str) -> str | None:
+        """Tell whose a token is; None if it is nobody's."""
+        digest, now = token_digest(token), time.monotonic()
+        known = self._known.get(digest)
+        if known is not None and known[1] > now:
+            return known[0]
+        self._known.pop(digest, None)
+        owner = await asyncio.to_thread(self._keys.owner_of, token)
+        if owner is not None:
+            self._known[digest] = owner, now + KNOWN_FOR_S  # from before it was looked up, when it was surely good
+            self._known.move_to_end(digest)
+            if len(self._known) > MAX_KNOWN:
+                self._known.popitem(last=False)
+        return owner
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Allowance:
+    """How many requests an owner may still send."""
+
+    granted: bool  # the one that was just counted
+    limit: int  # within a minute
+    remaining: int
+    reset_s: int  # until the oldest request that counts does so no more
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """As draft-ietf-httpapi-ratelimit-headers says it."""
+        return {
+            "RateLimit-Policy": f'"default";q={self.limit};w={WINDOW_S}',
+            "RateLimit": f'"default";r={self.remaining};t={self.reset_s}',
+        }
+
+
+class Rate:
+    """Counts each owner's requests of the last minute.
+
+    Args:
+        limit: of them.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = RateLimitItemPerMinute(limit)
+        self._windows = MovingWindowRateLimiter(MemoryStorage())
+
+    def hit(self, owner: str) -> Allowance:
+        """Count a request, if it is granted."""
+        granted = self._windows.hit(self._limit, owner)
+        window = self._windows.get_window_stats(self._limit, owner)
+        reset_s = min(WINDOW_S, max(1, math.ceil(window.reset_time - time.time())))
+        return Allowance(granted=granted, limit=self._limit.amount, remaining=window.remaining, reset_s=reset_s)

@@ -1,0 +1,74 @@
+"""Who is calling: the owner of what is made, and the session whose last image is meant."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.responses import Response
+
+from graphs.http.middleware import CLIENT_ID, CLIENT_ID_IS
+from pipeline.errors import InvalidRequest
+
+SESSION_HEADER = "X-Session-ID"
+SESSION_COOKIE = "session_id"
+SESSION_COOKIE_AGE_S = 30 * 24 * 3600
+EVERYONE = "public"  # the owner of everything as long as no API keys are wanted
+SHARED_SESSION = "default"  # of an owner
+
+# Only documents what the door does, which stands before every route that has a caller.
+BEARER = HTTPBearer(auto_error=False, description="An API key, if the service wants one; it ignores it otherwise.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """One request's caller."""
+
+    owner: str
+    session: str  # whose last image is meant
+    new_session: str | None  # for the cookie of a caller who has no session of its own yet
+    request_id: str
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """The sessions a new image becomes the last one of.
+
+        A caller without one shares `default` with others of its kind, and is given a cookie: its image is recorded
+        for both, so that it is found whether the cookie comes back or not.
+        """
+        return (self.session, self.new_session) if self.new_session else (self.session,)
+
+    def greet(self, response: Response) -> None:
+        """Give a caller without a session its cookie."""
+        if self.new_session:
+            response.set_cookie(
+                SESSION_COOKIE, self.new_session, max_age=SESSION_COOKIE_AGE_S, httponly=True, samesite="lax"
+            )
+
+
+async def find_caller(
+    request: Request,
+    _key: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+) -> Caller:
+    """Read whose request it is as the door found out, and the session in header or cookie; the header wins.
+
+    Raises:
+        InvalidRequest: the header can't be a session id.
+    """
+    given = request.headers.get(SESSION_HEADER)
+    if given is not None and not CLIENT_ID.fullmatch(given):
+        raise InvalidRequest(problem=f"{SESSION_HEADER} {CLIENT_ID_IS}.")
+    cookie = request.cookies.get(SESSION_COOKIE, "")
+    own = given or (cookie if CLIENT_ID.fullmatch(cookie) else None)
+    return Caller(
+        owner=request.state.owner,
+        session=own or SHARED_SESSION,
+        new_session=None if own else secrets.token_urlsafe(18),
+        request_id=request.state.request_id,
+    )
+
+
+AnyCaller = Annotated[Caller, Depends(find_caller)]

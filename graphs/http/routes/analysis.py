@@ -1,0 +1,181 @@
+"""What an image shows: classes, regions, concepts, pictures of them. No logic: each route asks the flow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from graphs.concurrency import together
+from graphs.flow import Flow
+from graphs.generation.edits import existing_region
+from graphs.http.conditional import content
+from graphs.http.context import AnyCaller, Caller
+from graphs.http.json_route import JsonRoute
+from graphs.http.responses import answer, problems
+from graphs.http.schemas.analysis import (
+    ConceptsBody,
+    ImageConcepts,
+    ImageLabels,
+    image_concepts,
+    image_labels,
+)
+from graphs.http.schemas.segments import CocoDocument, Segment, SegmentFormat, Segments, SegmentsBody, segments_of
+from pipeline.errors import InvalidRequest
+from pipeline.images import digest_of_bytes
+from pipeline.records import Descriptions, ImageRecord, PointsAndBox, Segmentation
+
+MAX_TEXTS = 256  # labels times templates
+MAX_LABEL_CHARS = 100
+PNG = "image/png"
+
+_PROBLEMS = problems(401, 404, 422, 429, 500, 503, 504)
+_PICTURE = _PROBLEMS | {
+    200: {"content": {PNG: {}}},
+    206: {"description": "Partial Content"},
+    304: {"description": "Not Modified"},
+    416: {"description": "Range Not Satisfiable"},
+}
+
+Labels = Annotated[str, Query(max_length=10_000, description="Your own labels, as in `cat,dog`; else the profile's.")]
+Templates = Annotated[
+    list[str] | None, Query(description="Prompts with `{label}` in them, whose vectors are averaged.", max_length=20)
+]
+
+
+def analysis_routes(flow: Flow) -> APIRouter:
+    """Routes of what the images a caller owns show."""
+    router = APIRouter(prefix="/v1/images/{image_id}", route_class=JsonRoute, tags=["analysis"])
+
+    async def find(image_id: UUID, caller: Caller) -> ImageRecord:
+        return await flow.gallery.find(str(image_id), owner=caller.owner, session="")
+
+    async def regions_of(record: ImageRecord, caller: Caller) -> tuple[Segmentation, Descriptions]:
+        async with together() as group:
+            segmenting = group.create_task(flow.segment(record, caller.request_id))
+            describing = group.create_task(flow.describe_regions(record, caller.request_id))
+        return segmenting.result(), describing.result()
+
+    @router.get("/analysis", response_model=ImageLabels, responses=_PROBLEMS)
+    async def analysis(image_id: UUID, caller: AnyCaller, labels: Labels = "", templates: Templates = None) -> Response:
+        """Say what an image and each of its regions show: of the profile's labels or of your own."""
+        record = await find(image_id, caller)
+        labelling, own = flow.profile.clip.labelling, _labels(labels)
+        names, unknown = (own, None) if own else (labelling.names, labelling.unknown)
+        prompts = templates or [labelling.template]
+        _check_prompts(names, prompts)
+        found = await flow.questions.classify(record, names, prompts, caller.request_id, unknown)
+        warnings = flow.warnings(record, await flow.describe(record, caller.request_id))
+
+        def write() -> ImageLabels:
+            return image_labels(found, request_id=caller.request_id, image_id=record.image_id, warnings=warnings)
+
+        return answer(await asyncio.to_thread(write))
+
+    @router.get("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS)
+    async def segments(
+        image_id: UUID,
+        caller: AnyCaller,
+        format_: Annotated[SegmentFormat, Query(alias="format")] = SegmentFormat.POLYGONS,
+    ) -> Response:
+        """Take an image apart: every region with its mask, as polygons, run lengths, PNG, or one COCO document."""
+        record = await find(image_id, caller)
+        return await _written(record, *await regions_of(record, caller), format_, caller)
+
+    @router.post("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS | problems(400, 413))
+    async def asked_segments(image_id: UUID, body: SegmentsBody, caller: AnyCaller) -> Response:
+        """Cut out what lies at points or in a box, or find what a text names; nothing, if it isn't there."""
+        record = await find(image_id, caller)
+        if body.text is None:
+            prompt = _prompt(body, record)
+            found = await flow.cut_out(record, [prompt], caller.request_id)
+            return await _written(record, *found, body.format, caller)
+        named = await flow.find(record, body.text, caller.request_id)
+        return await _written(record, named.segmentation, named.regions, body.format, caller, named.chosen)
+
+    @router.get("/regions/{region}", response_model=Segment, responses=_PROBLEMS)
+    async def region(image_id: UUID, region: int, caller: AnyCaller) -> Response:
+        """Tell all there is to know of one region."""
+        segmentation, descriptions = await regions_of(await find(image_id, caller), caller)
+        chosen = [(existing_region(region, segmentation), None)]
+        forms = (SegmentFormat.POLYGONS, SegmentFormat.RLE, SegmentFormat.PNG)
+        (found,) = segments_of(segmentation, descriptions, *forms, chosen=chosen)
+        return answer(found)
+
+    @router.post("/probe", response_model=ImageConcepts, responses=_PROBLEMS | problems(400, 413))
+    async def probe(image_id: UUID, body: ConceptsBody, caller: AnyCaller) -> Response:
+        """Say how well concepts match an image and each of its regions, by themselves and beside each other."""
+        record = await find(image_id, caller)
+        found = await flow.questions.match(record, body.concepts, caller.request_id)
+        return answer(image_concepts(found, request_id=caller.request_id, image_id=record.image_id))
+
+    @router.get("/overlay.png", response_class=Response, responses=_PICTURE)
+    async def overlay(image_id: UUID, request: Request, caller: AnyCaller) -> Response:
+        """Draw the outlines of all regions into the image."""
+        drawings = await flow.render(await find(image_id, caller), caller.request_id)
+        return _picture(request, drawings.overlay)
+
+    @router.get("/spotlights/{region}.png", response_class=Response, responses=_PICTURE)
+    async def spotlight(image_id: UUID, region: int, request: Request, caller: AnyCaller) -> Response:
+        """Draw the image with everything outside of a region dimmed."""
+        record = await find(image_id, caller)
+        number = existing_region(region, await flow.segment(record, caller.request_id))
+        drawings = await flow.render(record, caller.request_id)
+        return _picture(request, drawings.spotlights[number])
+
+    return router
+
+
+def _picture(request: Request, png: bytes) -> Response:
+    return content(request, png, PNG, digest_of_bytes(png), for_ever=False)  # another model draws another
+
+
+async def _written(
+    record: ImageRecord,
+    segmentation: Segmentation,
+    descriptions: Descriptions,
+    format_: SegmentFormat,
+    caller: Caller,
+    chosen: Sequence[tuple[int, float]] | None = None,
+) -> Response:
+    def write() -> BaseModel:
+        if format_ is SegmentFormat.COCO:
+            numbers = None if chosen is None else [number for number, _ in chosen]
+            return CocoDocument.of(record, segmentation, descriptions, numbers)
+        return Segments(
+            request_id=caller.request_id,
+            image_id=record.image_id,
+            width=record.width,
+            height=record.height,
+            segments=segments_of(segmentation, descriptions, format_, chosen=chosen),
+        )
+
+    return answer(await asyncio.to_thread(write))
+
+
+def _prompt(body: SegmentsBody, record: ImageRecord) -> PointsAndBox:
+    xs = [point.x for point in body.points] + list((body.box or ())[0::2])
+    ys = [point.y for point in body.points] + list((body.box or ())[1::2])
+    if max(xs) > record.width or max(ys) > record.height:
+        raise InvalidRequest(
+            problem=f"A point or the box is outside of the image: it is {record.width} x {record.height} pixels."
+        )
+    return PointsAndBox(points=tuple((p.x, p.y, p.inside) for p in body.points), box=body.box)
+
+
+def _labels(said: str) -> list[str]:
+    return list(dict.fromkeys(label.strip() for label in said.split(",") if label.strip()))
+
+
+def _check_prompts(labels: Sequence[str], templates: Sequence[str]) -> None:
+    if len(labels) * len(templates) > MAX_TEXTS:
+        raise InvalidRequest(problem=f"{len(labels)} labels in {len(templates)} templates: send {MAX_TEXTS} at most.")
+    if any("{label}" not in template for template in templates):
+        raise InvalidRequest(problem="A template lacks {label}. Send one such as 'a photo of a {label}'.")
+    if any(len(text) > MAX_LABEL_CHARS for text in (*labels, *templates)):
+        raise InvalidRequest(problem=f"A label or template is too long: send {MAX_LABEL_CHARS} characters at most.")

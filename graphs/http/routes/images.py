@@ -1,0 +1,237 @@
+"""Images as resources: made, uploaded, listed, looked at, removed. No logic: each asks the flow."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from graphs.flow import Flow
+from graphs.generation.orders import ImageOrder, orders_of
+from graphs.http.conditional import content, is_known, not_modified
+from graphs.http.context import AnyCaller, Caller
+from graphs.http.idempotency import Key, KeyHeader, key_of
+from graphs.http.json_route import JsonRoute
+from graphs.http.responses import answer, problems
+from graphs.http.routes.events import EVENT_STREAM
+from graphs.http.routes.jobs import MAX_PAGE, PAGE, RESPOND_ASYNC
+from graphs.http.schemas.common import JobStatus
+from graphs.http.schemas.generation import PlainText, repeated
+from graphs.http.schemas.images import AcceptedJobs, CreateBody, CreatedImages, History, StoredImage, Uploaded
+from graphs.http.sse import as_event, stream
+from pipeline.errors import InvalidRequest, InvalidUpload
+from pipeline.notices import Notice
+from pipeline.records import Encoding, ImageFormat, ImageRecord
+from pipeline.store import ImageFilter
+
+PICTURE_TYPES = ("image/png", "image/jpeg", "image/webp")
+
+MAKING_PROBLEMS = problems(400, 401, 404, 409, 413, 422, 429, 500, 503, 504)
+MAKING_ANSWERS: dict[int | str, dict[str, Any]] = MAKING_PROBLEMS | {
+    201: {
+        "model": CreatedImages,
+        "description": "Made. With `Accept: text/event-stream` the status is 200, and this the last event.",
+    },
+    200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}, "description": "Events, with that `Accept`"},
+    202: {"model": AcceptedJobs, "description": f"Accepted, with `Prefer: {RESPOND_ASYNC}`"},
+}
+
+_PICTURE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in PICTURE_TYPES}
+        | {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                    "required": ["file"],
+                }
+            }
+        },
+    }
+}
+
+Prefer = Annotated[str, Header(description=f"`{RESPOND_ASYNC}` answers at once, with the jobs.")]
+
+
+def image_routes(flow: Flow) -> APIRouter:
+    """Routes of the images a caller owns."""
+    router = APIRouter(prefix="/v1/images", route_class=JsonRoute, tags=["images"])
+
+    @router.post("", status_code=201, responses=MAKING_ANSWERS)
+    async def create(body: CreateBody, request: Request, caller: AnyCaller, key: Key, prefer: Prefer = "") -> Response:
+        """Make images of a text: each the next seed's, all at once.
+
+        With `Accept: text/event-stream` the events on the way come first, each with its `job_id`; with
+        `Prefer: respond-async` the answer is the jobs, at once.
+        """
+        wanted = await flow.generations.ordered(caller.owner, key) or body.resolve(flow.profile.diffusion)
+        return await made(flow, orders_of(repeated(wanted, body.n), caller, key), request, caller, prefer)
+
+    @router.post(
+        "/upload",
+        response_model=Uploaded,
+        status_code=201,
+        responses=problems(400, 401, 413, 422, 429, 500, 503, 504),
+        openapi_extra=_PICTURE_BODY,
+    )
+    async def upload(request: Request, caller: AnyCaller, key: KeyHeader = None) -> Response:
+        """Keep an image of one's own: PNG, JPEG or WebP, as the body or as a form's file."""
+        picture = await _picture(request)
+        uploaded = await flow.upload(
+            picture,
+            owner=caller.owner,
+            sessions=caller.sessions,
+            request_id=caller.request_id,
+            key=key_of(request, key, picture),
+        )
+        kept = answer(
+            Uploaded(
+                request_id=caller.request_id,
+                image_id=uploaded.image_id,
+                width=uploaded.width,
+                height=uploaded.height,
+            ),
+            status_code=201,
+        )
+        kept.headers["Location"] = f"/v1/images/{uploaded.image_id}"
+        caller.greet(kept)
+        return kept
+
+    @router.get("", response_model=History, responses=problems(401, 422, 429, 503))
+    async def history(
+        caller: AnyCaller,
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
+        before: Annotated[UUID | None, Query(description="The `next` of the page before.")] = None,
+        session: Annotated[PlainText | None, Query(max_length=128, description="Made in this session.")] = None,
+        label: Annotated[PlainText | None, Query(max_length=128, description="One of the classes it shows.")] = None,
+        prompt: Annotated[PlainText | None, Query(max_length=200, description="A part of its prompt.")] = None,
+        since: Annotated[datetime | None, Query(description="Made then or later.")] = None,
+        until: Annotated[datetime | None, Query(description="Made before.")] = None,
+    ) -> Response:
+        """List the images one owns, newest first."""
+        wanted = ImageFilter(session=session, label=label, prompt=prompt, since=_in_utc(since), until=_in_utc(until))
+        records = await flow.gallery.history(
+            caller.owner, limit=limit + 1, before=str(before) if before else None, wanted=wanted
+        )
+        page = records[:limit]
+        last = page[-1].image_id if len(records) > limit else None
+        return answer(History(images=[StoredImage.of(record, flow.warnings(record)) for record in page], next=last))
+
+    @router.get("/{image_id}", response_model=StoredImage, responses=problems(401, 404, 422, 429, 503))
+    async def image(image_id: UUID, caller: AnyCaller) -> Response:
+        """Tell how an image was made."""
+        record = await flow.gallery.find(str(image_id), owner=caller.owner, session="")
+        return answer(StoredImage.of(record, flow.warnings(record, await flow.described(record))))
+
+    @router.get(
+        "/{image_id}/content",
+        response_class=Response,
+        responses=problems(401, 404, 422, 429, 503)
+        | {
+            200: {"content": {kind: {} for kind in PICTURE_TYPES}},
+            206: {"description": "Partial Content"},
+            304: {"description": "Not Modified"},
+            416: {"description": "Range Not Satisfiable"},
+        },
+    )
+    async def picture(
+        image_id: UUID,
+        request: Request,
+        caller: AnyCaller,
+        format_: Annotated[ImageFormat, Query(alias="format")] = ImageFormat.PNG,
+        size: Annotated[int | None, Query(ge=1, le=4096, description="Of the longer side, in pixels.")] = None,
+        quality: Annotated[int, Query(ge=1, le=100, description="Of JPEG and WebP.")] = 90,
+    ) -> Response:
+        """Send an image, as PNG or otherwise. It never changes, so clients may keep it for ever."""
+        record = await flow.gallery.find(str(image_id), owner=caller.owner, session="")
+        encoding = _encoding(record, format_, size, quality)
+        etag = record.digest if encoding == Encoding() else f"{record.digest}-{format_}-{size or 0}-{quality}"
+        if is_known(request, etag):
+            return not_modified(etag)
+        body = await flow.encoded(record, encoding, caller.request_id)
+        return content(request, body, format_.media_type, etag)
+
+    @router.delete("/{image_id}", status_code=204, responses=problems(401, 404, 422, 429, 503))
+    async def delete(image_id: UUID, caller: AnyCaller) -> Response:
+        """Remove an image and all that was computed of it."""
+        await flow.gallery.delete(str(image_id), owner=caller.owner, request_id=caller.request_id)
+        return Response(status_code=204)
+
+    return router
+
+
+async def made(flow: Flow, orders: Sequence[ImageOrder], request: Request, caller: Caller, prefer: str) -> Response:
+    """Make images and answer them, their jobs at once, or the events on the way, as the caller prefers."""
+    if RESPOND_ASYNC in prefer:
+        jobs = [JobStatus.of(job, flow.job_warnings(job)) for job in await flow.generations.submit(orders)]
+        accepted = answer(AcceptedJobs(request_id=caller.request_id, jobs=jobs), status_code=202)
+        accepted.headers["Preference-Applied"] = RESPOND_ASYNC
+        if len(jobs) == 1:
+            accepted.headers["Location"] = jobs[0].url
+        caller.greet(accepted)
+        return accepted
+    if EVENT_STREAM in request.headers.get("accept", ""):
+        answered = await stream(request.scope, _told(flow, orders, caller), as_event)
+    else:
+        answered = _created(flow, await flow.generations.make(orders), caller)
+    caller.greet(answered)
+    return answered
+
+
+async def _told(flow: Flow, orders: Sequence[ImageOrder], caller: Caller) -> AsyncGenerator[Notice | Response, None]:
+    async with aclosing(flow.generations.making(orders)) as items:
+        async for item in items:
+            yield item if isinstance(item, Notice) else _created(flow, item, caller)
+
+
+def _created(flow: Flow, records: Sequence[ImageRecord], caller: Caller) -> Response:
+    images = [StoredImage.of(record, flow.warnings(record)) for record in records]
+    created = answer(CreatedImages(request_id=caller.request_id, images=images), status_code=201)
+    if len(records) == 1:
+        created.headers["Location"] = f"/v1/images/{records[0].image_id}"
+    return created
+
+
+def _encoding(record: ImageRecord, format_: ImageFormat, size: int | None, quality: int) -> Encoding:
+    longer = max(record.width, record.height)
+    scaled = None
+    if size is not None and size < longer:
+        scaled = max(1, round(record.width * size / longer)), max(1, round(record.height * size / longer))
+    return Encoding(format=format_, size=scaled, quality=Encoding().quality if format_ is ImageFormat.PNG else quality)
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    """A moment that names no zone is in UTC."""
+    if moment is None:
+        return None
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidRequest(
+            problem=f"{moment} is beyond all calendars. Send a moment such as 2026-11-26T12:00Z."
+        ) from None
+
+
+async def _picture(request: Request) -> bytes:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        try:
+            async with request.form(max_files=1, max_fields=10) as form:
+                for part in form.values():
+                    if not isinstance(part, str):
+                        return await part.read()
+        except (HTTPException, UnicodeError) as error:  # broken, or of a charset that decodes nothing
+            reason = error.detail if isinstance(error, HTTPException) else error
+            raise InvalidUpload(problem=f"The form can't be read ({reason}). Send the picture as its body.") from None
+        raise InvalidUpload(problem="The form holds no file. Send the picture as a field of type file.")
+    if kind in PICTURE_TYPES:
+        return await request.body()
+    raise InvalidUpload(
+        problem=f"Content-Type is {kind or 'missing'}. Send {', '.join(PICTURE_TYPES)} or multipart/form-data."
+    )

@@ -1,0 +1,170 @@
+"""What an image shows, as numbers: what clients of its analysis send and get."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Literal
+from uuid import UUID
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from graphs.analysis.queries import Matches, Shares
+from graphs.http.schemas.common import Answer, Warnings
+from graphs.http.schemas.generation import Prompt
+from graphs.http.schemas.segments import Label
+from pipeline.records import AnswerWarning, Vectors
+
+MAX_CONCEPTS = 50
+MAX_INPUTS = 256
+
+
+class RegionLabels(BaseModel):
+    region_id: int
+    labels: list[Label]
+
+
+class ImageLabels(Answer):
+    """What an image and each of its regions show, best first."""
+
+    labels: list[Label]
+    regions: list[RegionLabels]
+    warnings: Warnings
+
+
+def image_labels(found: Shares, *, request_id: str, image_id: str, warnings: Sequence[AnswerWarning]) -> ImageLabels:
+    """Write shares of labels down."""
+    rows = [
+        [Label(label=found.labels[i], confidence=float(row[i])) for i in np.argsort(-row, kind="stable")]
+        for row in found.shares
+    ]
+    regions = [RegionLabels(region_id=number, labels=labels) for number, labels in enumerate(rows[1:])]
+    return ImageLabels(
+        request_id=request_id, image_id=image_id, labels=rows[0], regions=regions, warnings=list(warnings)
+    )
+
+
+class ConceptsBody(BaseModel):
+    """Concepts to compare with an image and its regions."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"concepts": ["red", "metal"]}]})
+
+    concepts: list[Prompt] = Field(min_length=1, max_length=MAX_CONCEPTS)
+
+
+class ConceptMatch(BaseModel):
+    """How a concept matches a picture."""
+
+    concept: str
+    cosine: float = Field(description="Of CLIP's vectors, -1 to 1.")
+    match: float = Field(description="The cosine between the profile's bounds, 0 to 1.")
+    share: float = Field(description="Among all concepts and none of these, which together make 1.")
+
+
+class RegionConcepts(BaseModel):
+    region_id: int
+    label: str
+    matches: list[ConceptMatch]
+    none_of_these: float
+
+
+class ImageConcepts(Answer):
+    """How concepts match an image and each of its regions, in the order in which they were sent."""
+
+    matches: list[ConceptMatch]
+    none_of_these: float
+    regions: list[RegionConcepts]
+
+
+def image_concepts(found: Matches, *, request_id: str, image_id: str) -> ImageConcepts:
+    """Write matches down."""
+
+    def row(i: int) -> list[ConceptMatch]:
+        numbers = zip(found.concepts, found.cosines[i], found.matches[i], found.shares[i], strict=True)
+        return [
+            ConceptMatch(concept=concept, cosine=float(cosine), match=float(match), share=float(share))
+            for concept, cosine, match, share in numbers
+        ]
+
+    return ImageConcepts(
+        request_id=request_id,
+        image_id=image_id,
+        matches=row(0),
+        none_of_these=float(found.none[0]),
+        regions=[
+            RegionConcepts(region_id=i - 1, label=label, matches=row(i), none_of_these=float(found.none[i]))
+            for i, label in enumerate(found.region_labels, start=1)
+        ],
+    )
+
+
+class VectorFormat(StrEnum):
+    """How a vector is written."""
+
+    FLOAT = "float"
+    BASE64 = "base64"  # of float32, little endian
+
+
+class ImageReference(BaseModel):
+    """One of the caller's images."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image_id: UUID
+
+
+Input = Prompt | ImageReference
+
+
+class EmbeddingsBody(BaseModel):
+    """Texts and images to get vectors of."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"input": ["a red apple", "metal"]}]})
+
+    input: Input | Annotated[list[Input], Field(min_length=1, max_length=MAX_INPUTS)]
+    model: str | None = None
+    encoding_format: VectorFormat = VectorFormat.FLOAT
+    user: str | None = Field(None, description="Taken note of by nobody.")
+
+    @property
+    def inputs(self) -> list[str | ImageReference]:
+        """One or many, as a list."""
+        return self.input if isinstance(self.input, list) else [self.input]
+
+
+class Embedding(BaseModel):
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(BaseModel):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(BaseModel):
+    """Vectors of unit norm that texts and images share, in the order of the input."""
+
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+
+
+def embeddings(vectors: Vectors, format_: VectorFormat, *, model: str, tokens: int) -> Embeddings:
+    """Write vectors, (n, d), down as OpenAI does."""
+
+    def written(vector: Vectors) -> list[float] | str:
+        if format_ is VectorFormat.BASE64:
+            return b64encode(vector.astype("<f4").tobytes()).decode()
+        numbers: list[float] = vector.tolist()
+        return numbers
+
+    return Embeddings(
+        data=[Embedding(index=i, embedding=written(vector)) for i, vector in enumerate(vectors)],
+        model=model,
+        usage=EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
+    )

@@ -1,0 +1,124 @@
+"""Server-sent events: a request's progress, and streams of the event log."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import orjson
+from fastapi.sse import EventSourceResponse, format_sse_event
+from starlette.responses import Response
+from starlette.types import Scope
+
+from graphs.http.middleware import problem
+from pipeline.errors import DeadlineExceeded, PipelineError
+from pipeline.notices import Notice
+
+T = TypeVar("T")
+
+FINISHED = "generation.finished"
+FAILED = "error"
+STREAM_FINISHED = "stream.finished"  # of a stream that ends by itself
+LAST_WORDS_S = 5.0  # after the request's deadline, for the work to stop and the stream to say so
+HEARTBEAT_S = 10.0
+
+
+async def stream(scope: Scope, items: AsyncGenerator[T, None], encode: Callable[[T], bytes]) -> Response:
+    """Send what happens as server-sent events, the last one an `error` if it fails.
+
+    Raises:
+        PipelineError: what failed before the first item, such as a refusal, gets its own status.
+    """
+    first = await anext(items)
+    ends_at = scope["state"]["deadline"].when()
+    scope["state"]["deadline"].reschedule(ends_at + LAST_WORDS_S)
+    return EventSourceResponse(_with_first(scope, first, items, encode, ends_at), headers={"Cache-Control": "no-store"})
+
+
+def endless_stream(
+    scope: Scope, items: AsyncGenerator[Notice | Response, None], after: int, *, says_end: bool = False
+) -> Response:
+    """Send notices as `stream` does, but without a deadline, and with a heartbeat when it is quiet.
+
+    Args:
+        after: the sequence number they follow, for a reader who is cut off before the first.
+        says_end: whether `stream.finished` follows the last of them, so that a reader knows that nothing was cut off.
+    """
+    scope["state"]["deadline"].reschedule(None)
+    return EventSourceResponse(_with_heartbeat(scope, items, after, says_end), headers={"Cache-Control": "no-store"})
+
+
+async def _with_first(
+    scope: Scope, first: T, items: AsyncGenerator[T, None], encode: Callable[[T], bytes], ends_at: float
+) -> AsyncIterator[bytes]:
+    async with aclosing(items):
+        yield encode(first)
+        limit = asyncio.timeout_at(ends_at)
+        try:
+            async with limit:
+                async for item in items:
+                    yield encode(item)
+        except Exception as failure:
+            error = DeadlineExceeded(deadline_s=scope["state"]["deadline_s"]) if limit.expired() else failure
+            yield _encode_error(scope, error)
+            if not isinstance(error, PipelineError):
+                raise
+
+
+async def _with_heartbeat(
+    scope: Scope, items: AsyncGenerator[Notice | Response, None], after: int, says_end: bool
+) -> AsyncIterator[bytes]:
+    yield format_sse_event(comment="ready", id=str(after))
+    following: asyncio.Future[Notice | Response] | None = None
+    beat_at = time.monotonic() + HEARTBEAT_S
+    try:
+        while True:
+            following = following or asyncio.ensure_future(anext(items))
+            await asyncio.wait({following}, timeout=max(0.0, beat_at - time.monotonic()))
+            if time.monotonic() >= beat_at:
+                await scope["state"]["admit_again"]()  # its key may have been revoked
+                yield format_sse_event(comment="heartbeat")
+                beat_at = time.monotonic() + HEARTBEAT_S
+            if not following.done():
+                continue
+            item, following = await following, None
+            yield as_event(item)
+    except StopAsyncIteration:
+        if says_end:
+            yield format_sse_event(event=STREAM_FINISHED, data_str="{}")
+    except Exception as error:
+        yield _encode_error(scope, error)
+        if not isinstance(error, PipelineError):
+            raise
+    finally:
+        if following is not None:
+            following.cancel()
+            await asyncio.wait({following})
+        await items.aclose()
+
+
+def as_event(item: Notice | Response) -> bytes:
+    """A notice as an event; an answer as the last one, `generation.finished`."""
+    if isinstance(item, Response):
+        return format_sse_event(event=FINISHED, data_str=bytes(item.body).decode())
+    sequence = None if item.sequence is None else str(item.sequence)
+    return format_sse_event(event=item.type, data_str=orjson.dumps(facts(item)).decode(), id=sequence)
+
+
+def _encode_error(scope: Scope, error: Exception) -> bytes:
+    known = error if isinstance(error, PipelineError) else PipelineError()
+    return format_sse_event(event=FAILED, data_str=bytes(problem(scope, known).body).decode())
+
+
+def facts(notice: Notice) -> dict[str, Any]:
+    """A notice as clients get it."""
+    about = {
+        "sequence": notice.sequence,
+        "job_id": notice.job_id,
+        "image_id": notice.image_id,
+        "time": notice.created_at,
+    }
+    return {name: value for name, value in about.items() if value is not None} | dict(notice.payload)

@@ -1,0 +1,172 @@
+"""The images of everybody: kept, found, listed and removed; and lent to the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from graphs.shared_pixels import ImageShelf
+from graphs.single_flight import SharedRuns
+from graphs.workers.handles import SharedImage, Workers, retried
+from pipeline import images
+from pipeline.cache import SizedLru
+from pipeline.errors import NoImageYet
+from pipeline.events import Event, ImageCreated, ImageDeleted
+from pipeline.jobs import IdempotencyKey, Lease
+from pipeline.png_text import PARAMETERS, with_text, write_parameters
+from pipeline.records import Encoding, GenerationRequest, ImageRecord, Pixels
+from pipeline.store import ImageFilter, Store, StoreFacts, new_id
+from pipeline.traces import span
+
+MAX_ENCODED_BYTES = 32 << 20  # of images in other formats and sizes
+
+
+class Gallery:
+    """Stands between the flow and the store.
+
+    Args:
+        put: makes a reference of pixels that workers can be given.
+        embeds_parameters: whether a PNG says how its image was made.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        workers: Workers,
+        put: Callable[[Pixels], Any],
+        emit: Callable[[Event], None],
+        *,
+        embeds_parameters: bool,
+    ) -> None:
+        self._store = store
+        self._workers = workers
+        self._embeds_parameters = embeds_parameters
+        self._encoded: SizedLru[tuple[str, Encoding], bytes] = SizedLru(MAX_ENCODED_BYTES)
+        self._encoding: SharedRuns[tuple[str, Encoding], bytes] = SharedRuns()
+        self._shelf = ImageShelf(store, put)
+        self._emit = emit
+
+    async def keep(
+        self,
+        pixels: Pixels,
+        *,
+        owner: str,
+        sessions: Sequence[str],
+        request_id: str,
+        started: float,
+        request: GenerationRequest | None = None,
+        model: str = "",
+        lease: Lease | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> ImageRecord:
+        """Encode and store a new image, and make it the last one of these sessions.
+
+        Args:
+            started: when the work on it began, on the monotonic clock.
+            request: what it was made from; of an upload what its PNG says, if anything.
+            model: fingerprint of the diffusion model; empty for an upload.
+            lease: of the job whose result it is.
+            key: the client's name for the request that brought it.
+
+        Returns:
+            The image, or the one that the key was used for before.
+
+        Raises:
+            IdempotencyMismatch: the key was used for another request.
+            LeaseLost: the job is somebody else's by now; nothing is kept.
+        """
+        digest = images.digest(pixels)
+        image = self._shelf.keep(digest, pixels)
+        png = await self._encode(image, Encoding(), request_id)
+        if request is not None and self._embeds_parameters:
+            png = with_text(png, PARAMETERS, write_parameters(request, model))
+        record = ImageRecord(
+            image_id=new_id(),
+            digest=digest,
+            owner=owner,
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            request=request,
+            model=model,
+            created_at=datetime.now(UTC),
+        )
+        created = ImageCreated(
+            request_id=request_id,
+            image_id=record.image_id,
+            owner=owner,
+            digest=digest,
+            seconds=time.monotonic() - started,
+        )
+        with span("store image", image_id=record.image_id, size_bytes=len(png)):
+            kept = await asyncio.to_thread(self._store.add, record, png, sessions, created, lease, key)
+        if kept is record:
+            self._emit(created)
+        return kept
+
+    async def history(self, owner: str, *, limit: int, before: str | None, wanted: ImageFilter) -> list[ImageRecord]:
+        """List an owner's images, newest first."""
+        return await asyncio.to_thread(lambda: self._store.history(owner, limit=limit, before=before, wanted=wanted))
+
+    async def png(self, record: ImageRecord) -> bytes:
+        """Read an image's PNG."""
+        return await asyncio.to_thread(self._store.png, record.image_id)
+
+    async def encoded(self, record: ImageRecord, encoding: Encoding, request_id: str) -> bytes:
+        """An image in another format or size; the same is encoded once for all who ask meanwhile."""
+        key = record.digest, encoding
+
+        async def encode() -> bytes:
+            return await self._encode(await self.lend(record), encoding, request_id)
+
+        found = self._encoded.get(key)
+        if found is None:
+            found = await self._encoding.join(key, encode)
+            self._encoded.put(key, found, len(found))
+        return found
+
+    async def encode(self, pixels: Pixels, encoding: Encoding, request_id: str) -> bytes:
+        """Encode a small picture, (h, w, 3) uint8, that isn't kept."""
+        return await self._encode(SharedImage(digest="", pixels=pixels), encoding, request_id)
+
+    async def _encode(self, image: SharedImage, encoding: Encoding, request_id: str) -> bytes:
+        return await retried("encode", request_id, lambda: self._workers.encode(image, encoding), self._emit)
+
+    async def delete(self, image_id: str, *, owner: str, request_id: str) -> None:
+        """Remove an image and all that was computed of it.
+
+        Raises:
+            ImageNotFound: the owner has none with this id.
+        """
+        await asyncio.to_thread(self._store.delete, image_id, owner)
+        self._emit(ImageDeleted(request_id=request_id, image_id=image_id))
+
+    async def find(self, image_id: str | None, *, owner: str, session: str) -> ImageRecord:
+        """Look up an image by id, or the last one of a session.
+
+        Raises:
+            ImageNotFound: there is none with this id.
+            NoImageYet: the session has none.
+        """
+
+        def look_up() -> ImageRecord:
+            found = image_id or self._store.last_image_id(owner, session)
+            if found is None:
+                raise NoImageYet
+            return self._store.record(found, owner)
+
+        return await asyncio.to_thread(look_up)
+
+    def facts(self) -> StoreFacts:
+        """Count what is stored; blocks."""
+        return self._store.facts()
+
+    def sweep(self) -> None:
+        """Drop what retention doesn't allow, and what killed writes left behind; blocks."""
+        self._store.sweep()
+
+    async def lend(self, record: ImageRecord) -> SharedImage:
+        """Return an image as workers take it."""
+        return await self._shelf.get(record)

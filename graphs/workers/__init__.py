@@ -1,0 +1,1 @@
+"""Handles of the model deployments, and what is known of them."""
