@@ -1,11 +1,18 @@
-"""Several pieces of work at once: the first failure ends the others, and is raised as it is."""
+"""Task groups that raise plain errors, single flight, and bounded admission."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
-from typing import Any, TypeVar
+import math
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Hashable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pipeline.errors import Overloaded
+from pipeline.traces import Span, here, own_context
 
 T = TypeVar("T")
 
@@ -55,3 +62,102 @@ async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[t
     finally:
         passing.cancel()
         await asyncio.wait({passing})
+
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(slots=True)
+class _Run(Generic[T]):
+    task: asyncio.Task[T]
+    began_in: Span
+    waiters: int = 0
+
+
+class SharedRuns(Generic[K, T]):
+    """A table of runs in progress; whoever asks for a key's result joins its run."""
+
+    def __init__(self) -> None:
+        self._runs: dict[K, _Run[T]] = {}
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._runs
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    async def join(self, key: K, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Wait for the key's run, starting it with `start()` if there is none.
+
+        Raises:
+            Whatever the run raises, for every caller alike.
+        """
+        run = self._runs.get(key)
+        if run is None:
+            task = asyncio.get_running_loop().create_task(start(), context=own_context())
+            run = self._runs[key] = _Run(task, here())
+            task.add_done_callback(lambda _: self._forget(key, run))
+        else:
+            here().link(run.began_in)
+        run.waiters += 1
+        try:
+            return await asyncio.shield(run.task)
+        finally:
+            run.waiters -= 1
+            if run.waiters == 0 and not run.task.done():
+                self._forget(key, run)  # first, so that a newcomer starts afresh instead of joining a dying run
+                run.task.cancel()
+
+    def _forget(self, key: K, run: _Run[T]) -> None:
+        if self._runs.get(key) is run:
+            del self._runs[key]
+        if run.task.done() and not run.task.cancelled():
+            run.task.exception()  # every caller may be gone: mark it as seen
+
+
+SMOOTHING = 0.2  # weight of the newest duration in the running mean
+
+
+class Gate:
+    """Lets at most `limit` requests in at a time; one that is in may enter again and again.
+
+    Args:
+        what: the work's name in the refusal, in the plural.
+        limit: requests in hand, running or queued behind a worker.
+    """
+
+    def __init__(self, what: str, limit: int) -> None:
+        self.what = what
+        self.limit = limit
+        self._inside: Counter[str] = Counter()  # entries by request id
+        self._mean_s = 1.0
+
+    def __len__(self) -> int:
+        return len(self._inside)
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._inside
+
+    @contextmanager
+    def entered(self, request_id: str) -> Iterator[None]:
+        """Hold a place for a request while the block runs.
+
+        Raises:
+            Overloaded: every place is taken by others.
+        """
+        if request_id not in self and len(self) >= self.limit:
+            raise Overloaded(waiting=len(self), what=self.what, retry_after_s=self.retry_after_s)
+        self._inside[request_id] += 1
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._inside[request_id] -= 1
+            if not self._inside[request_id]:
+                del self._inside[request_id]
+            self._mean_s += SMOOTHING * ((time.monotonic() - started) - self._mean_s)
+
+    @property
+    def retry_after_s(self) -> int:
+        """Half of the mean time from entry to exit, as places free up all the while; 1 to 60 seconds."""
+        return min(60, max(1, math.ceil(self._mean_s / 2)))

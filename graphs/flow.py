@@ -10,13 +10,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from graphs.admission import Gate
 from graphs.analysis.cache_client import CacheActor
 from graphs.analysis.prefetch import Reactions
 from graphs.analysis.queries import Questions
 from graphs.analysis.runner import StageRunner
 from graphs.analysis.stages import DESCRIBE, DESCRIBE_REGIONS, RENDER, SEGMENT
-from graphs.concurrency import together
+from graphs.concurrency import Gate, together
 from graphs.events.feed import Feed, Hub
 from graphs.events.webhooks import WebhookDispatcher
 from graphs.generation.generate_image import GENERATE

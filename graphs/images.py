@@ -1,4 +1,4 @@
-"""The images of everybody: kept, found, listed and removed; and lent to the workers."""
+"""Image repository: adds, finds, lists and removes images, and shares their pixels with the workers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from graphs.shared_pixels import ImageShelf
-from graphs.single_flight import SharedRuns
+from graphs.concurrency import SharedRuns
 from graphs.workers.handles import SharedImage, Workers, retried
 from pipeline import images
 from pipeline.cache import SizedLru
@@ -170,3 +169,34 @@ class Gallery:
     async def lend(self, record: ImageRecord) -> SharedImage:
         """Return an image as workers take it."""
         return await self._shelf.get(record)
+
+
+MAX_BYTES = 256 << 20
+
+
+class ImageShelf:
+    """The images in use, least recently used dropped first.
+
+    Args:
+        store: where an image that is not on the shelf is read from.
+        put: makes a reference of pixels: `ray.put`, or the identity without a cluster.
+    """
+
+    def __init__(self, store: Store, put: Callable[[Pixels], Any], max_bytes: int = MAX_BYTES) -> None:
+        self._store = store
+        self._put = put
+        self._shared: SizedLru[str, SharedImage] = SizedLru(max_bytes)
+
+    def keep(self, digest: str, pixels: Pixels) -> SharedImage:
+        """Put an image on the shelf."""
+        shared = SharedImage(digest=digest, pixels=self._put(pixels))
+        self._shared.put(digest, shared, pixels.nbytes)
+        return shared
+
+    async def get(self, record: ImageRecord) -> SharedImage:
+        """Return an image, read from the store if need be."""
+        shared = self._shared.get(record.digest)
+        if shared is None:
+            pixels = await asyncio.to_thread(lambda: images.decode_png(self._store.png(record.image_id)))
+            shared = self.keep(record.digest, pixels)
+        return shared

@@ -14,11 +14,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar, cast
 
-from graphs.admission import Gate
 from graphs.analysis.cache_client import CacheActor, CacheClient
 from graphs.analysis.stages import DESCRIBE, Stage
+from graphs.concurrency import Gate, SharedRuns
 from graphs.images import Gallery
-from graphs.single_flight import SharedRuns
 from graphs.workers.handles import Workers, retried
 from graphs.workers.model_status import Models
 from pipeline import artifacts

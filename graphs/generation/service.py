@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from graphs.admission import Gate
-from graphs.concurrency import last_of, merged, together
+from graphs.concurrency import Gate, last_of, merged, together
 from graphs.events.feed import Feed
 from graphs.generation.generate_image import GENERATE, ImageMaker
 from graphs.generation.job_worker import JobRunner

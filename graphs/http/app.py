@@ -15,11 +15,9 @@ from graphs.flow import Flow
 from graphs.generation.edits import Edits
 from graphs.generation.orders import ImageOrder
 from graphs.http.auth import Door
-from graphs.http.context import AnyCaller, Caller
-from graphs.http.idempotency import Key
-from graphs.http.json_route import JsonRoute
+from graphs.http.context import AnyCaller, Caller, Key
 from graphs.http.middleware import Edge, answer_errors
-from graphs.http.responses import answer, document_proxy, problems
+from graphs.http.responses import JsonRoute, answer, document_proxy, problems
 from graphs.http.routes.analysis import analysis_routes
 from graphs.http.routes.edits import edit_routes
 from graphs.http.routes.events import EVENT_STREAM, event_routes

@@ -1,17 +1,19 @@
-"""Who is calling: the owner of what is made, and the session whose last image is meant."""
+"""A request's caller: owner, session, and the Idempotency-Key it sent."""
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.responses import Response
 
 from graphs.http.middleware import CLIENT_ID, CLIENT_ID_IS
 from pipeline.errors import InvalidRequest
+from pipeline.jobs import IdempotencyKey
 
 SESSION_HEADER = "X-Session-ID"
 SESSION_COOKIE = "session_id"
@@ -72,3 +74,33 @@ async def find_caller(
 
 
 AnyCaller = Annotated[Caller, Depends(find_caller)]
+
+
+KeyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="The same key and body again: the same answer, and nothing is done twice. Kept like images.",
+    ),
+]
+
+
+def key_of(request: Request, header: str | None, sent: bytes) -> IdempotencyKey | None:
+    """The client's name for its request, bound to what it sent.
+
+    Raises:
+        InvalidRequest: the header can't be a key.
+    """
+    if header is None:
+        return None
+    if not CLIENT_ID.fullmatch(header):
+        raise InvalidRequest(problem=f"Idempotency-Key {CLIENT_ID_IS}.")
+    said = f"{request.method} {request.url.path}\0".encode() + sent
+    return IdempotencyKey(key=header, fingerprint=hashlib.sha256(said).hexdigest())
+
+
+async def _find_key(request: Request, header: KeyHeader = None) -> IdempotencyKey | None:
+    return key_of(request, header, await request.body())
+
+
+Key = Annotated[IdempotencyKey | None, Depends(_find_key)]

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from graphs.admission import Gate
+from graphs.concurrency import Gate
 from pipeline.errors import Overloaded
 
 
 @pytest.fixture
 def clock(monkeypatch) -> SimpleNamespace:
     clock = SimpleNamespace(now_s=100.0)
-    monkeypatch.setattr("graphs.admission.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    monkeypatch.setattr("graphs.concurrency.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     return clock
 
 

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from graphs.single_flight import SharedRuns
+from graphs.concurrency import SharedRuns
 from tests.graph.waiting import until
 
 pytestmark = pytest.mark.anyio

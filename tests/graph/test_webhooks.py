@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from graphs.events import webhooks as webhook_dispatcher
-from graphs.events.webhook_messages import MAX_BODY_BYTES, message
+from graphs.events.webhooks import MAX_BODY_BYTES, message
 from pipeline import webhooks
 from pipeline.errors import StageFailed, to_problem
 from pipeline.notices import TYPES, Notice

@@ -14,10 +14,8 @@ from starlette.responses import Response
 from graphs.concurrency import together
 from graphs.flow import Flow
 from graphs.generation.edits import existing_region
-from graphs.http.conditional import content
 from graphs.http.context import AnyCaller, Caller
-from graphs.http.json_route import JsonRoute
-from graphs.http.responses import answer, problems
+from graphs.http.responses import JsonRoute, answer, content, problems
 from graphs.http.schemas.analysis import (
     ConceptsBody,
     ImageConcepts,

@@ -10,9 +10,8 @@ from starlette.responses import Response
 from graphs.flow import Flow
 from graphs.generation.edits import Area, Edits
 from graphs.generation.orders import orders_of
-from graphs.http.context import AnyCaller
-from graphs.http.idempotency import Key
-from graphs.http.json_route import JsonRoute
+from graphs.http.context import AnyCaller, Key
+from graphs.http.responses import JsonRoute
 from graphs.http.routes.images import MAKING_ANSWERS, Prefer, made
 from graphs.http.schemas.generation import repeated
 from graphs.http.schemas.images import EditsBody, VariationsBody

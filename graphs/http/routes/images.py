@@ -12,11 +12,8 @@ from starlette.responses import Response
 
 from graphs.flow import Flow
 from graphs.generation.orders import ImageOrder, orders_of
-from graphs.http.conditional import content, is_known, not_modified
-from graphs.http.context import AnyCaller, Caller
-from graphs.http.idempotency import Key, KeyHeader, key_of
-from graphs.http.json_route import JsonRoute
-from graphs.http.responses import answer, problems
+from graphs.http.context import AnyCaller, Caller, Key, KeyHeader, key_of
+from graphs.http.responses import JsonRoute, answer, content, is_known, not_modified, problems
 from graphs.http.routes.events import EVENT_STREAM
 from graphs.http.routes.jobs import MAX_PAGE, PAGE, RESPOND_ASYNC
 from graphs.http.schemas.common import JobStatus

@@ -17,11 +17,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from graphs.flow import Flow
-from graphs.http.context import AnyCaller
-from graphs.http.idempotency import Key, KeyHeader, key_of
-from graphs.http.json_route import JsonRoute
+from graphs.http.context import AnyCaller, Key, KeyHeader, key_of
 from graphs.http.openai_errors import EDITS, EMBEDDINGS, GENERATIONS, MODELS
-from graphs.http.responses import answer, openai_problems
+from graphs.http.responses import JsonRoute, answer, openai_problems
 from graphs.http.routes.events import EVENT_STREAM
 from graphs.http.routes.openai_images import OpenAIImages
 from graphs.http.schemas.analysis import Embeddings, EmbeddingsBody, ImageReference, embeddings

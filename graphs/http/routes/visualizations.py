@@ -6,8 +6,8 @@ import asyncio
 
 import orjson
 
+from graphs.concurrency import SharedRuns
 from graphs.http.schemas import common as schemas
-from graphs.single_flight import SharedRuns
 from pipeline.cache import SizedLru
 from pipeline.records import Descriptions, Drawings, Segmentation
 

@@ -9,10 +9,8 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from graphs.flow import Flow
-from graphs.http.context import AnyCaller
-from graphs.http.idempotency import Key
-from graphs.http.json_route import JsonRoute
-from graphs.http.responses import answer, problems
+from graphs.http.context import AnyCaller, Key
+from graphs.http.responses import JsonRoute, answer, problems
 from graphs.http.routes.jobs import MAX_PAGE, PAGE
 from graphs.http.schemas.webhooks import Deliveries, DeliveryStatus, WebhookBody, WebhookMade, Webhooks, WebhookStatus
 
