@@ -16,7 +16,7 @@ from pathlib import Path
 from httpx_sse import connect_sse
 
 from benchmarks.service import percentiles, show
-from graphs.generation.orders import ImageOrder
+from graphs.generation.orders import GenerationJobSpec
 from pipeline.records import Computed, GenerationRequest, Pixels
 from tests.graph.conftest import Bench, a_request, make_bench, working
 from tests.service_process import RunningService, serving
@@ -41,7 +41,7 @@ async def overhead(bench: Bench) -> None:
         for i in range(WARM_UP + ROUNDS):
             request = a_request(seed=i)
             started = time.perf_counter()
-            order = ImageOrder(request=request, owner="public", sessions=["s"], request_id=f"durable {i}")
+            order = GenerationJobSpec(request=request, owner="public", sessions=["s"], request_id=f"durable {i}")
             await bench.flow.generations.generate(order)
             between = time.perf_counter()
             await without_job(bench, request, f"direct {i}")

@@ -15,7 +15,7 @@ import psycopg
 from sqlalchemy import Connection, Engine
 
 from benchmarks.diffusion import request_for
-from graphs.events.feed import Feed
+from graphs.events.feed import EventFeed
 from pipeline.events import ImageCreated
 from pipeline.jobs import JobOrder
 from pipeline.notices import STEPPED, Notice
@@ -150,7 +150,7 @@ def notice_s() -> float:
         )
         for _ in range(NOTICES)
     ]
-    feed, sent = Feed(None, None), pickle.dumps(heard)  # type: ignore[arg-type]  # what passes isn't in the log
+    feed, sent = EventFeed(None, None), pickle.dumps(heard)  # type: ignore[arg-type]  # what passes isn't in the log
     times = []
     for _ in range(50):
         started = time.perf_counter()

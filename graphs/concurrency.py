@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 @asynccontextmanager
-async def together() -> AsyncIterator[asyncio.TaskGroup]:
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
     """A task group whose failure is its first error, not a group of them: handlers match on the error's class."""
     try:
         async with asyncio.TaskGroup() as group:
@@ -27,14 +27,14 @@ async def together() -> AsyncIterator[asyncio.TaskGroup]:
         raise failed.exceptions[0] from None
 
 
-async def last_of(items: AsyncGenerator[Any, None]) -> Any:
+async def last_item(items: AsyncGenerator[Any, None]) -> Any:
     """The last item of a stream that yields progress before its result."""
     async with aclosing(items):
         *_, last = [item async for item in items]
     return last
 
 
-async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[tuple[int, T], None]:
+async def merge(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[tuple[int, T], None]:
     """Yield what several streams do, as it comes, each item with the number of its stream.
 
     The first failure closes the others and is raised; so does leaving early.
@@ -48,7 +48,7 @@ async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[t
 
     async def pass_all_on() -> None:
         try:
-            async with together() as group:
+            async with task_group() as group:
                 for number, stream in enumerate(streams):
                     group.create_task(pass_on(number, stream))
         finally:
@@ -74,7 +74,7 @@ class _Run(Generic[T]):
     waiters: int = 0
 
 
-class SharedRuns(Generic[K, T]):
+class SingleFlight(Generic[K, T]):
     """A table of runs in progress; whoever asks for a key's result joins its run."""
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class SharedRuns(Generic[K, T]):
 SMOOTHING = 0.2  # weight of the newest duration in the running mean
 
 
-class Gate:
+class AdmissionLimiter:
     """Lets at most `limit` requests in at a time; one that is in may enter again and again.
 
     Args:

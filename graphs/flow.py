@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from graphs.analysis.cache_client import CacheActor
-from graphs.analysis.prefetch import Reactions
-from graphs.analysis.queries import Questions
+from graphs.analysis.prefetch import AnalysisPrefetcher
+from graphs.analysis.queries import EmbeddingQueries
 from graphs.analysis.runner import StageRunner
 from graphs.analysis.stages import DESCRIBE, DESCRIBE_REGIONS, RENDER, SEGMENT
-from graphs.concurrency import Gate, together
-from graphs.events.feed import Feed, Hub
+from graphs.concurrency import AdmissionLimiter, task_group
+from graphs.events.feed import EventBroker, EventFeed
 from graphs.events.webhooks import WebhookDispatcher
 from graphs.generation.generate_image import GENERATE
-from graphs.generation.service import Generations
-from graphs.images import Gallery
-from graphs.workers.handles import SharedImage, TextModelName, Workers, retried
-from graphs.workers.model_status import Models
+from graphs.generation.service import GenerationService
+from graphs.images import ImageRepository
+from graphs.workers.handles import SharedImage, TextModelName, Workers, retry_once
+from graphs.workers.model_status import ModelStatusTracker
 from pipeline.answer_warnings import warnings_of
 from pipeline.events import Event, StageRetried
 from pipeline.jobs import IdempotencyKey, Job
@@ -79,10 +79,10 @@ class Flow:
         settings: ServiceSettings,
         profile: Profile,
         workers: Workers,
-        models: Models,
+        models: ModelStatusTracker,
         cache: CacheActor,
         store: Store,
-        hub: Hub | None,
+        hub: EventBroker | None,
         put: Callable[[Pixels], Any],
         emit: Callable[[Event], None],
         traces: Traces | None = None,
@@ -91,10 +91,10 @@ class Flow:
         self.models = models
         self.traces = traces or Traces()
         self._emit = emit
-        self.gallery = Gallery(store, workers, put, self.emit, embeds_parameters=settings.embed_parameters)
+        self.gallery = ImageRepository(store, workers, put, self.emit, embeds_parameters=settings.embed_parameters)
         self._workers = workers
-        generations = Gate("images", settings.admission.max_generations)
-        self.stage_runs = Gate("analyses", settings.admission.max_stages)
+        generations = AdmissionLimiter("images", settings.admission.max_generations)
+        self.stage_runs = AdmissionLimiter("analyses", settings.admission.max_stages)
         self._stages = StageRunner(
             profile=profile,
             cache_settings=settings.cache,
@@ -107,9 +107,9 @@ class Flow:
             free=generations,
             emit=self.emit,
         )
-        self.feed = Feed(store.log, hub)
+        self.feed = EventFeed(store.log, hub)
         self.webhooks = WebhookDispatcher(store.webhooks, settings.webhooks, public_url=settings.public_url)
-        self.generations = Generations(
+        self.generations = GenerationService(
             settings=settings,
             profile=profile,
             workers=workers,
@@ -121,16 +121,16 @@ class Flow:
             emit=self.emit,
             traces=self.traces,
         )
-        self.questions = Questions(profile.clip, workers, self.describe, self.describe_regions, self.emit)
+        self.questions = EmbeddingQueries(profile.clip, workers, self.describe, self.describe_regions, self.emit)
         self.jobs = self.generations.jobs
         self.feed.consumers += [self.jobs.notice, self.webhooks.notice]
-        self.reactions = Reactions(self.gallery, self._stages, settings.reactions.max_waiting)
+        self.reactions = AnalysisPrefetcher(self.gallery, self._stages, settings.reactions.max_waiting)
 
     async def run(self) -> None:
         """Work on jobs and tell of what happens until cancelled."""
         await self.feed.start()
         try:
-            async with together() as group:
+            async with task_group() as group:
                 group.create_task(self.jobs.run())
                 group.create_task(self.webhooks.run())
         finally:
@@ -194,13 +194,15 @@ class Flow:
             Overloaded: too many analyses are running already.
         """
         with self.stage_runs.entered(request_id):
-            return await retried("decode_upload", request_id, lambda: self._workers.decode_upload(data), self.emit)
+            return await retry_once("decode_upload", request_id, lambda: self._workers.decode_upload(data), self.emit)
 
     async def count_tokens(self, model: TextModelName, texts: Sequence[str], request_id: str) -> int:
         """Count what a model makes of texts, all together."""
         if not texts:
             return 0
-        counts = await retried("count_tokens", request_id, lambda: self._workers.count_tokens(model, texts), self.emit)
+        counts = await retry_once(
+            "count_tokens", request_id, lambda: self._workers.count_tokens(model, texts), self.emit
+        )
         return sum(counts)
 
     async def encoded(self, record: ImageRecord, encoding: Encoding, request_id: str) -> bytes:
@@ -276,7 +278,7 @@ class Flow:
                 regions=regions,
                 chosen=tuple(enumerate(segmentation.predicted_iou.tolist())),
             )
-        async with together() as group:
+        async with task_group() as group:
             segmenting = group.create_task(self.segment(record, request_id))
             describing = group.create_task(self.describe_regions(record, request_id))
             finding = group.create_task(self.questions.find(record, text, request_id))
@@ -298,8 +300,8 @@ class Flow:
         with self.stage_runs.entered(request_id):
             image = await self.gallery.lend(record)
             labelling = self.profile.clip.labelling
-            regions = (await retried(stage, request_id, lambda: work(image), self.emit)).value
-            described = await retried(
+            regions = (await retry_once(stage, request_id, lambda: work(image), self.emit)).value
+            described = await retry_once(
                 f"describe_{stage}",
                 request_id,
                 lambda: self._workers.describe(image, regions, labelling),
@@ -317,7 +319,7 @@ class Flow:
 
     async def analyze(self, record: ImageRecord, request_id: str) -> ImageAnalysis:
         """Do everything there is to do with an image's regions."""
-        async with together() as group:
+        async with task_group() as group:
             segmentation = group.create_task(self.segment(record, request_id))
             regions = group.create_task(self.describe_regions(record, request_id))
             drawings = group.create_task(self.render(record, request_id))

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from graphs.concurrency import SharedRuns
-from graphs.workers.handles import SharedImage, Workers, retried
+from graphs.concurrency import SingleFlight
+from graphs.workers.handles import SharedImage, Workers, retry_once
 from pipeline import images
 from pipeline.cache import SizedLru
 from pipeline.errors import NoImageYet
@@ -23,7 +23,7 @@ from pipeline.traces import span
 MAX_ENCODED_BYTES = 32 << 20  # of images in other formats and sizes
 
 
-class Gallery:
+class ImageRepository:
     """Stands between the flow and the store.
 
     Args:
@@ -44,8 +44,8 @@ class Gallery:
         self._workers = workers
         self._embeds_parameters = embeds_parameters
         self._encoded: SizedLru[tuple[str, Encoding], bytes] = SizedLru(MAX_ENCODED_BYTES)
-        self._encoding: SharedRuns[tuple[str, Encoding], bytes] = SharedRuns()
-        self._shelf = ImageShelf(store, put)
+        self._encoding: SingleFlight[tuple[str, Encoding], bytes] = SingleFlight()
+        self._shelf = SharedPixelCache(store, put)
         self._emit = emit
 
     async def keep(
@@ -131,7 +131,7 @@ class Gallery:
         return await self._encode(SharedImage(digest="", pixels=pixels), encoding, request_id)
 
     async def _encode(self, image: SharedImage, encoding: Encoding, request_id: str) -> bytes:
-        return await retried("encode", request_id, lambda: self._workers.encode(image, encoding), self._emit)
+        return await retry_once("encode", request_id, lambda: self._workers.encode(image, encoding), self._emit)
 
     async def delete(self, image_id: str, *, owner: str, request_id: str) -> None:
         """Remove an image and all that was computed of it.
@@ -174,7 +174,7 @@ class Gallery:
 MAX_BYTES = 256 << 20
 
 
-class ImageShelf:
+class SharedPixelCache:
     """The images in use, least recently used dropped first.
 
     Args:

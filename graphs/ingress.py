@@ -19,11 +19,11 @@ from deployments.event_hub import RemoteHub
 from deployments.segmentation_cache import RemoteCache
 from graphs.flow import Flow
 from graphs.http.app import build_http_app
-from graphs.http.auth import Door
+from graphs.http.auth import AccessControl
 from graphs.observability.logs import configure_logging, log_event, logger
 from graphs.observability.metrics import Metrics
 from graphs.workers.handles import ServeWorkers
-from graphs.workers.model_status import Models
+from graphs.workers.model_status import ModelStatusTracker
 from pipeline.events import Event
 from pipeline.settings import ServiceSettings
 from pipeline.store import open_store
@@ -64,12 +64,12 @@ class Ingress:
         self._consumers: list[Callable[[Event], None]] = [log_event, self._metrics.count]
         workers = ServeWorkers(diffusion=diffusion, clip=clip, segmenter=segmenter, renderer=renderer)
         store = open_store(settings)
-        self._door = Door(store.keys if settings.keys == "required" else None, settings.limits)
+        self._door = AccessControl(store.keys if settings.keys == "required" else None, settings.limits)
         self._flow = Flow(
             settings=settings,
             profile=settings.load_profile(),
             workers=workers,
-            models=Models(workers, _running_replicas),
+            models=ModelStatusTracker(workers, _running_replicas),
             cache=RemoteCache(settings.cache),
             store=store,
             hub=RemoteHub(),

@@ -1,8 +1,7 @@
-"""What follows a new image by itself: every stage of the graph, in the background, so that results are there before
-they are asked for.
+"""Background analysis: runs every stage for each new image, so that results exist before they are asked for.
 
-Explicit calls go first: the segmenter looks for them between its batches of points. Reactions are a convenience: the
-oldest are dropped when too many wait, and one that fails or is lost with its process is made up for by the first call.
+Interactive calls go first: the segmenter looks for them between its batches of points. Prefetching is best effort: when
+too many images wait, the oldest are dropped, and the first interactive call computes what a failure left out.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections import deque
 
 from graphs.analysis.runner import StageRunner
 from graphs.analysis.stages import STAGES
-from graphs.images import Gallery
+from graphs.images import ImageRepository
 from pipeline.errors import PipelineError
 from pipeline.events import Event, ImageCreated
 from pipeline.traces import Span, here, span, within
@@ -22,14 +21,14 @@ from pipeline.traces import Span, here, span, within
 logger = logging.getLogger("ai_pipeline")
 
 
-class Reactions:
+class AnalysisPrefetcher:
     """A bounded queue of new images and the task that works it off.
 
     Args:
         max_waiting: images that wait; the oldest makes room for one more.
     """
 
-    def __init__(self, gallery: Gallery, stages: StageRunner, max_waiting: int) -> None:
+    def __init__(self, gallery: ImageRepository, stages: StageRunner, max_waiting: int) -> None:
         self._gallery = gallery
         self._stages = stages
         self._waiting: deque[tuple[ImageCreated, Span]] = deque(maxlen=max_waiting)

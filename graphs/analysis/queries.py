@@ -1,4 +1,4 @@
-"""Questions that the vectors of an image and its regions answer, without anything being looked at again."""
+"""Queries that the vectors of an image and its regions answer, without anything being looked at again."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from graphs.concurrency import together
-from graphs.workers.handles import Workers, retried
+from graphs.concurrency import task_group
+from graphs.workers.handles import Workers, retry_once
 from pipeline.clip_scores import Scores, contrasts, ensembled, label_shares, matches
 from pipeline.events import Event, ImageProbed
 from pipeline.finding import Found, rank
@@ -19,7 +19,7 @@ from pipeline.settings import ClipSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Probe:
+class ProbeResult:
     """How well a text matches an image and its regions, each from 0 to 1."""
 
     image_match: float
@@ -28,7 +28,7 @@ class Probe:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shares:
+class LabelProbabilities:
     """How labels share an image and each of its n regions: row 0 is the image's, the others the regions'."""
 
     labels: tuple[str, ...]
@@ -36,7 +36,7 @@ class Shares:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Matches:
+class ConceptScores:
     """How well concepts match an image and its n regions: row 0 is the image's, the others the regions'."""
 
     concepts: tuple[str, ...]
@@ -47,7 +47,7 @@ class Matches:
     region_labels: tuple[str, ...]  # (n,)
 
 
-class Questions:
+class EmbeddingQueries:
     """Answers them.
 
     Args:
@@ -70,13 +70,15 @@ class Questions:
         self._describe_regions = describe_regions
         self._emit = emit
 
-    async def probe(self, record: ImageRecord, text: str, request_id: str) -> Probe:
+    async def probe(self, record: ImageRecord, text: str, request_id: str) -> ProbeResult:
         """Compare a text with the image and each of its regions."""
         found = await self.match(record, [text], request_id)
         image_match, *region_matches = found.matches[:, 0].tolist()
-        return Probe(image_match=image_match, region_matches=tuple(region_matches), region_labels=found.region_labels)
+        return ProbeResult(
+            image_match=image_match, region_matches=tuple(region_matches), region_labels=found.region_labels
+        )
 
-    async def match(self, record: ImageRecord, concepts: Sequence[str], request_id: str) -> Matches:
+    async def match(self, record: ImageRecord, concepts: Sequence[str], request_id: str) -> ConceptScores:
         """Compare concepts with the image and each of its regions, and with each other."""
         started = time.monotonic()
         texts = [*concepts, *self._settings.probing.neutral]
@@ -85,7 +87,7 @@ class Questions:
         cosines = pictures @ wanted.T
         shares, none = contrasts(pictures, wanted, neutral, self._settings.labelling.logit_scale)
         self._emit(ImageProbed(request_id=request_id, image_id=record.image_id, seconds=time.monotonic() - started))
-        return Matches(
+        return ConceptScores(
             concepts=tuple(concepts),
             cosines=cosines,
             matches=matches(cosines, self._settings.probing),
@@ -101,7 +103,7 @@ class Questions:
         templates: Sequence[str],
         request_id: str,
         unknown: str | None = None,
-    ) -> Shares:
+    ) -> LabelProbabilities:
         """Classify the image and each of its regions by labels.
 
         Args:
@@ -115,7 +117,7 @@ class Questions:
         by_label = ensembled(vectors[: len(texts)].reshape(len(labels), len(templates), -1))
         everything = np.vstack([by_label, vectors[len(texts) :]])
         shares = label_shares(pictures, everything, self._settings.labelling.logit_scale)
-        return Shares(labels=tuple(labels), shares=shares[:, : len(labels)])
+        return LabelProbabilities(labels=tuple(labels), shares=shares[:, : len(labels)])
 
     async def find(self, record: ImageRecord, text: str, request_id: str) -> Found:
         """Find the regions that a text names; none if the image doesn't show it."""
@@ -125,12 +127,12 @@ class Questions:
 
     async def embed_texts(self, texts: Sequence[str], request_id: str) -> Vectors:
         """The vectors of texts, (n, d)."""
-        return await retried("encode_texts", request_id, lambda: self._workers.encode_texts(texts), self._emit)
+        return await retry_once("encode_texts", request_id, lambda: self._workers.encode_texts(texts), self._emit)
 
     async def embed(self, inputs: Sequence[str | ImageRecord], request_id: str) -> Vectors:
         """The vectors of texts and images, (n, d), in their order."""
         texts = [item for item in inputs if isinstance(item, str)]
-        async with together() as group:
+        async with task_group() as group:
             encoding = group.create_task(self.embed_texts(texts, request_id)) if texts else None
             describing = {
                 item.image_id: group.create_task(self._describe(item, request_id))
@@ -146,7 +148,7 @@ class Questions:
         self, record: ImageRecord, texts: Sequence[str], request_id: str
     ) -> tuple[Vectors, Descriptions, Vectors]:
         """The vectors of the image and its regions, (1 + n, d); what its regions show; the vectors of texts."""
-        async with together() as group:
+        async with task_group() as group:
             encoding = group.create_task(self.embed_texts(texts, request_id))
             describing = group.create_task(self._describe(record, request_id))
             describing_regions = group.create_task(self._describe_regions(record, request_id))

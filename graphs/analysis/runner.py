@@ -16,10 +16,10 @@ from typing import TypeVar, cast
 
 from graphs.analysis.cache_client import CacheActor, CacheClient
 from graphs.analysis.stages import DESCRIBE, Stage
-from graphs.concurrency import Gate, SharedRuns
-from graphs.images import Gallery
-from graphs.workers.handles import Workers, retried
-from graphs.workers.model_status import Models
+from graphs.concurrency import AdmissionLimiter, SingleFlight
+from graphs.images import ImageRepository
+from graphs.workers.handles import Workers, retry_once
+from graphs.workers.model_status import ModelStatusTracker
 from pipeline import artifacts
 from pipeline.cache import CacheKey, Hit, Lease, SizedLru, parameter_digest
 from pipeline.events import CacheBypassed, Event, ResultReused, Source
@@ -50,12 +50,12 @@ class StageRunner:
         profile: Profile,
         cache_settings: CacheSettings,
         workers: Workers,
-        models: Models,
+        models: ModelStatusTracker,
         cache: CacheActor,
         store: Store,
-        gallery: Gallery,
-        gate: Gate,
-        free: Gate,
+        gallery: ImageRepository,
+        gate: AdmissionLimiter,
+        free: AdmissionLimiter,
         emit: Callable[[Event], None],
     ) -> None:
         self._profile = profile
@@ -71,7 +71,7 @@ class StageRunner:
         self._emit = emit
         self._recent: SizedLru[CacheKey, Artifact] = SizedLru(cache_settings.recent_bytes)
         self._known: OrderedDict[str, None] = OrderedDict()  # ids of images whose labels are stored
-        self._runs: SharedRuns[CacheKey, Artifact] = SharedRuns()
+        self._runs: SingleFlight[CacheKey, Artifact] = SingleFlight()
 
     async def result(
         self, stage: Stage[Artifact], record: ImageRecord, request_id: str, *, background: bool = False
@@ -191,7 +191,7 @@ class StageRunner:
         started = time.monotonic()
         image = await self._gallery.lend(record)
         parameters = stage.parameters(self._profile)
-        computed = await retried(
+        computed = await retry_once(
             stage.name, request_id, lambda: stage.work(self._workers, image, below, parameters, background), self._emit
         )
         self._emit(

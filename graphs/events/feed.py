@@ -37,7 +37,7 @@ AFTER_STEPS = ENDED | {"image.created"}  # types of notices that follow the last
 logger = logging.getLogger("ai_pipeline")
 
 
-class Hub(Protocol):
+class EventBroker(Protocol):
     """What the feed asks of the event hub: `deployments.event_hub.RemoteHub`, or a test's own."""
 
     has_others: bool  # whether other processes listen
@@ -50,7 +50,7 @@ class Hub(Protocol):
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
-class Stream:
+class Subscription:
     """What one reader is told."""
 
     log: EventLog
@@ -89,7 +89,7 @@ class Stream:
         return self.log.read(owner=self.owner, after=after, limit=PAGE, types=self.types, job_id=self.job_id)
 
 
-class Feed:
+class EventFeed:
     """The notices of all owners, and the streams of those who follow them.
 
     Args:
@@ -97,7 +97,7 @@ class Feed:
         hub: carries word to and from other processes; None where there are no others.
     """
 
-    def __init__(self, log: EventLog, hub: Hub | None) -> None:
+    def __init__(self, log: EventLog, hub: EventBroker | None) -> None:
         self._log = log
         self._hub = hub
         self._at = 0  # sequence number up to which everything was told
@@ -106,8 +106,8 @@ class Feed:
         self._passing: list[Notice] = []  # to be told after what is logged already
         self._outgoing: list[Notice] = []
         self._has_outgoing = asyncio.Event()
-        self._streams: set[Stream] = set()
-        self._followed: set[Stream] = set()  # those of them that only their readers would end
+        self._streams: set[Subscription] = set()
+        self._followed: set[Subscription] = set()  # those of them that only their readers would end
         self._newest: OrderedDict[str, Notice] = OrderedDict()  # what passed last, by job, for those who come later
         self._ended: OrderedDict[str, None] = OrderedDict()  # ids of jobs that have made their image or have ended
         self._started: asyncio.Future[None] | None = None
@@ -167,10 +167,10 @@ class Feed:
     @asynccontextmanager
     async def stream(
         self, owner: str, *, types: Collection[str] = (), job_id: str | None = None
-    ) -> AsyncIterator[Stream]:
+    ) -> AsyncIterator[Subscription]:
         """Open a stream of what happens to an owner's things, only of these types, only of this job."""
         await self.start()
-        stream = Stream(log=self._log, owner=owner, types=types, job_id=job_id, opened_at=self._at)
+        stream = Subscription(log=self._log, owner=owner, types=types, job_id=job_id, opened_at=self._at)
         newest = self._newest.get(job_id or "")
         if newest is not None and stream.wants(newest):
             stream.waiting.put_nowait(newest)
@@ -183,7 +183,7 @@ class Feed:
     async def follow(
         self, owner: str, *, after: int | None = None, types: Collection[str] = (), job_id: str | None = None
     ) -> AsyncGenerator[Notice, None]:
-        """Yield the notices of a stream, which ends with the iterator; see `Stream.notices`."""
+        """Yield the notices of a stream, which ends with the iterator; see `Subscription.notices`."""
         async with self.stream(owner, types=types, job_id=job_id) as stream, aclosing(stream.notices(after)) as notices:
             self._followed.add(stream)
             try:

@@ -31,7 +31,7 @@ NOT_PUBLIC = tuple(map(ip_network, ("168.63.129.16/32", "192.0.0.8/32", "3fff::/
 Address = IPv4Address | IPv6Address
 
 
-class PublicTransport(httpx.AsyncBaseTransport):
+class PublicAddressTransport(httpx.AsyncBaseTransport):
     """Sends requests to public addresses alone.
 
     Args:

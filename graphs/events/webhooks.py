@@ -21,7 +21,7 @@ import httpx
 import orjson
 from standardwebhooks.webhooks import Webhook as Signer
 
-from graphs.events.ssrf_guard import PublicTransport, check_url
+from graphs.events.ssrf_guard import PublicAddressTransport, check_url
 from pipeline.errors import AddressRefused
 from pipeline.jobs import IdempotencyKey
 from pipeline.notices import Notice
@@ -263,7 +263,7 @@ def _client(settings: WebhookSettings) -> httpx.AsyncClient:
     limits = httpx.Limits(max_connections=CAPACITY, max_keepalive_connections=0)
     direct = httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
     return httpx.AsyncClient(
-        transport=direct if settings.allow_private_addresses else PublicTransport(direct),
+        transport=direct if settings.allow_private_addresses else PublicAddressTransport(direct),
         timeout=httpx.Timeout(settings.timeout_s, connect=min(CONNECT_WITHIN_S, settings.timeout_s)),
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,

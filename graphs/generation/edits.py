@@ -25,7 +25,7 @@ MARGIN = 1 / 64  # of the longer side: the rim of a region, where its colour fad
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Area:
+class EditArea:
     """Where an image may change, said in one way; everywhere if in none."""
 
     picture: str | None = None  # of the image's size, in base64, white where it may change
@@ -33,7 +33,7 @@ class Area:
     concept: str | None = None
 
 
-class Edits:
+class EditRequests:
     """Turns wishes into requests that a worker can do."""
 
     def __init__(self, flow: Flow) -> None:
@@ -62,7 +62,7 @@ class Edits:
         parameters: Parameters,
         prompt: str,
         strength: float,
-        area: Area,
+        area: EditArea,
         request_id: str,
     ) -> GenerationRequest:
         """A request for this image with something else in an area.
@@ -107,7 +107,7 @@ class Edits:
         label = description.top[0].label.replace("_", " ")
         return self._flow.profile.clip.labelling.template.replace("{label}", label)
 
-    async def _mask(self, record: ImageRecord, area: Area, request_id: str) -> Mask | None:
+    async def _mask(self, record: ImageRecord, area: EditArea, request_id: str) -> Mask | None:
         if area.picture is not None:
             upload = await self._flow.decode(_bytes_of(area.picture), request_id)
             return await asyncio.to_thread(_bright, upload.pixels)

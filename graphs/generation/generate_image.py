@@ -10,8 +10,8 @@ from contextlib import aclosing
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from graphs.events.feed import Feed
-from graphs.images import Gallery
+from graphs.events.feed import EventFeed
+from graphs.images import ImageRepository
 from graphs.workers.handles import SharedImage, WorkerDied, Workers
 from pipeline import images
 from pipeline.errors import StageFailed, WorkerLost
@@ -24,7 +24,7 @@ from pipeline.traces import Traces, within
 GENERATE = "generate"  # the kind of job that makes an image
 
 
-class ImageMaker:
+class GenerateImageJob:
     """Does such jobs.
 
     Args:
@@ -33,7 +33,7 @@ class ImageMaker:
     """
 
     def __init__(
-        self, workers: Workers, gallery: Gallery, feed: Feed, emit: Callable[[Event], None], traces: Traces
+        self, workers: Workers, gallery: ImageRepository, feed: EventFeed, emit: Callable[[Event], None], traces: Traces
     ) -> None:
         self._workers = workers
         self._gallery = gallery

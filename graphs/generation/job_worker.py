@@ -35,7 +35,7 @@ logger = logging.getLogger("ai_pipeline")
 Work = Callable[[Job, Lease], Awaitable[None]]
 
 
-class JobRunner:
+class JobWorker:
     """The jobs in hand of one process.
 
     Args:

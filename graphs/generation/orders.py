@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageOrder:
+class GenerationJobSpec:
     """A wanted image, and for whom."""
 
     request: GenerationRequest
@@ -24,10 +24,12 @@ class ImageOrder:
     key: IdempotencyKey | None = None
 
 
-def orders_of(requests: Sequence[GenerationRequest], caller: Caller, key: IdempotencyKey | None) -> list[ImageOrder]:
+def orders_of(
+    requests: Sequence[GenerationRequest], caller: Caller, key: IdempotencyKey | None
+) -> list[GenerationJobSpec]:
     """A caller's orders; where one call asks for several images, each has the call's key with its own number."""
     return [
-        ImageOrder(
+        GenerationJobSpec(
             request=request,
             owner=caller.owner,
             sessions=caller.sessions,

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from graphs.concurrency import Gate, last_of, merged, together
-from graphs.events.feed import Feed
-from graphs.generation.generate_image import GENERATE, ImageMaker
-from graphs.generation.job_worker import JobRunner
-from graphs.generation.orders import ImageOrder
-from graphs.images import Gallery
+from graphs.concurrency import AdmissionLimiter, last_item, merge, task_group
+from graphs.events.feed import EventFeed
+from graphs.generation.generate_image import GENERATE, GenerateImageJob
+from graphs.generation.job_worker import JobWorker
+from graphs.generation.orders import GenerationJobSpec
+from graphs.images import ImageRepository
 from graphs.workers.handles import Workers
 from pipeline.answer_warnings import warnings_of
 from pipeline.errors import JobEnded, JobRunning, from_problem
@@ -41,7 +41,7 @@ class GeneratedImage:
     request_id: str  # of the request it was made for
 
 
-class Generations:
+class GenerationService:
     """The images that are being made.
 
     Args:
@@ -57,17 +57,17 @@ class Generations:
         profile: Profile,
         workers: Workers,
         store: Store,
-        gallery: Gallery,
-        feed: Feed,
-        gate: Gate,
+        gallery: ImageRepository,
+        feed: EventFeed,
+        gate: AdmissionLimiter,
         describe: Callable[[ImageRecord, str, bool], Coroutine[Any, Any, Description]],
         emit: Callable[[Event], None],
         traces: Traces,
     ) -> None:
         self.gate = gate
-        self.jobs = JobRunner(
+        self.jobs = JobWorker(
             store.jobs,
-            ImageMaker(workers, gallery, feed, emit, traces).make,
+            GenerateImageJob(workers, gallery, feed, emit, traces).make,
             capacity=settings.admission.max_generations,
             max_waiting=settings.admission.max_waiting_jobs,
             max_unfinished=settings.limits.unfinished_jobs,
@@ -78,20 +78,20 @@ class Generations:
         self._feed = feed
         self._describe = describe
 
-    async def generate(self, order: ImageOrder) -> GeneratedImage:
+    async def generate(self, order: GenerationJobSpec) -> GeneratedImage:
         """Make an image as `make` does, and describe it."""
-        made: GeneratedImage = await last_of(self.generating(order, tell=False))
+        made: GeneratedImage = await last_item(self.generating(order, tell=False))
         return made
 
     async def generating(
-        self, order: ImageOrder, *, tell: bool = True
+        self, order: GenerationJobSpec, *, tell: bool = True
     ) -> AsyncGenerator[Notice | GeneratedImage, None]:
         """Make an image and describe it; yields what happens on the way, if one wants to be told, the image last."""
         async with aclosing(self._making(order, tell=tell, previews=tell)) as items:
             async for item in items:
                 yield await self._generated(item) if isinstance(item, Job) else item
 
-    async def make(self, orders: Sequence[ImageOrder]) -> list[ImageRecord]:
+    async def make(self, orders: Sequence[GenerationJobSpec]) -> list[ImageRecord]:
         """Make the images of one request, and keep each as the last one of its sessions.
 
         Each is a job. It stops with the caller, unless it has a key by which the caller may come back for it.
@@ -103,11 +103,11 @@ class Generations:
             JobEnded: somebody cancelled it.
             ModelNotReady, StageFailed, WorkerLost: from the workers.
         """
-        made: list[ImageRecord] = await last_of(self.making(orders, tell=False))
+        made: list[ImageRecord] = await last_item(self.making(orders, tell=False))
         return made
 
     async def making(
-        self, orders: Sequence[ImageOrder], *, tell: bool = True, previews: bool = True
+        self, orders: Sequence[GenerationJobSpec], *, tell: bool = True, previews: bool = True
     ) -> AsyncGenerator[Notice | list[ImageRecord], None]:
         """Make images as `make` does; yields what happens on the way, if one wants to be told, the images last.
 
@@ -117,7 +117,7 @@ class Generations:
         jobs: dict[str, Job] = {}
         numbers: dict[str, int] = {}
         streams = [self._making(order, tell=tell, previews=tell and previews) for order in orders]
-        async with aclosing(merged(streams)) as items:
+        async with aclosing(merge(streams)) as items:
             async for number, item in items:
                 if isinstance(item, Job):
                     jobs[item.job_id] = item
@@ -127,7 +127,9 @@ class Generations:
         in_turn = sorted(jobs.values(), key=lambda job: numbers[job.job_id])
         yield [await self._record(job) for job in in_turn]
 
-    async def _making(self, order: ImageOrder, *, tell: bool, previews: bool) -> AsyncGenerator[Notice | Job, None]:
+    async def _making(
+        self, order: GenerationJobSpec, *, tell: bool, previews: bool
+    ) -> AsyncGenerator[Notice | Job, None]:
         owner = order.owner
         if order.key is not None and (made := await self._made_before(owner, order.key)):
             yield made
@@ -165,7 +167,7 @@ class Generations:
         job = None if key is None else await self.jobs.known(owner, key)
         return None if job is None else GenerationRequest.from_dict(job.order.request)
 
-    async def submit(self, orders: Sequence[ImageOrder]) -> list[Job]:
+    async def submit(self, orders: Sequence[GenerationJobSpec]) -> list[Job]:
         """Accept the making of a request's images as jobs, and don't wait for them; all or none, but for a key's.
 
         Raises:
@@ -232,7 +234,7 @@ class Generations:
         return job
 
     async def _submit(
-        self, order: ImageOrder, job_id: str, *, previews: bool, is_waited_for: bool = False
+        self, order: GenerationJobSpec, job_id: str, *, previews: bool, is_waited_for: bool = False
     ) -> Submitted:
         job = JobOrder(
             job_id=job_id,
@@ -249,7 +251,7 @@ class Generations:
     async def _generated(self, job: Job, *, background: bool = False) -> GeneratedImage:
         """What a settled job made, described; in the background, that needs no admission. Raises as `_record` does."""
         record = await self._record(job)
-        async with together() as group:
+        async with task_group() as group:
             reading = group.create_task(self._gallery.png(record))
             describing = group.create_task(self._describe(record, job.order.request_id, background))
         request, description = GenerationRequest.from_dict(job.order.request), describing.result()

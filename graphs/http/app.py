@@ -10,14 +10,14 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
-from graphs.concurrency import together
+from graphs.concurrency import task_group
 from graphs.flow import Flow
-from graphs.generation.edits import Edits
-from graphs.generation.orders import ImageOrder
-from graphs.http.auth import Door
+from graphs.generation.edits import EditRequests
+from graphs.generation.orders import GenerationJobSpec
+from graphs.http.auth import AccessControl
 from graphs.http.context import AnyCaller, Caller, Key
-from graphs.http.middleware import Edge, answer_errors
-from graphs.http.responses import JsonRoute, answer, document_proxy, problems
+from graphs.http.middleware import RequestMiddleware, answer_errors
+from graphs.http.responses import JsonRoute, document_proxy_errors, error_responses, json_response
 from graphs.http.routes.analysis import analysis_routes
 from graphs.http.routes.edits import edit_routes
 from graphs.http.routes.events import EVENT_STREAM, event_routes
@@ -30,8 +30,8 @@ from graphs.http.routes.webhooks import webhook_routes
 from graphs.http.schemas import common as schemas
 from graphs.http.schemas.common import class_scores, percent
 from graphs.http.schemas.generation import GenerateBody
-from graphs.http.sse import as_event, stream
-from graphs.observability.store_metrics import exposition
+from graphs.http.sse import as_event, sse_response
+from graphs.observability.store_metrics import render_metrics
 from pipeline.records import ImageRecord
 from pipeline.settings import ServiceSettings
 
@@ -46,14 +46,14 @@ Where an owner's requests are limited, `RateLimit` tells how many are left, and 
 """
 
 
-def build_http_app(flow: Flow, settings: ServiceSettings, door: Door | None = None) -> FastAPI:
+def build_http_app(flow: Flow, settings: ServiceSettings, door: AccessControl | None = None) -> FastAPI:
     """Make the ASGI application.
 
     Args:
         flow: does the work.
         door: who may come in; everyone if left out.
     """
-    edits = Edits(flow)
+    edits = EditRequests(flow)
     models = (flow.profile.name, *settings.model_aliases)
     app: FastAPI = FastAPIOffline(
         title="ai-pipeline",
@@ -74,14 +74,18 @@ def build_http_app(flow: Flow, settings: ServiceSettings, door: Door | None = No
     app.include_router(webhook_routes(flow))
     app.include_router(_service_routes(flow, settings))
     answer_errors(app)
-    document_proxy(app)
+    document_proxy_errors(app)
     app.add_middleware(
-        Edge, admission=settings.admission, enter=(door or Door()).entered, emit=flow.emit, traces=flow.traces
+        RequestMiddleware,
+        admission=settings.admission,
+        enter=(door or AccessControl()).entered,
+        emit=flow.emit,
+        traces=flow.traces,
     )
     return app
 
 
-_USUAL_PROBLEMS = problems(400, 401, 413, 422, 429, 500, 503, 504)
+_USUAL_PROBLEMS = error_responses(400, 401, 413, 422, 429, 500, 503, 504)
 
 
 def _legacy_routes(flow: Flow) -> APIRouter:
@@ -105,7 +109,7 @@ def _legacy_routes(flow: Flow) -> APIRouter:
         "/generate",
         response_model=schemas.Generated,
         responses=_USUAL_PROBLEMS
-        | problems(409)
+        | error_responses(409)
         | {
             200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}},
             202: {"model": schemas.JobStatus, "description": "Accepted, with `Prefer: respond-async`"},
@@ -125,7 +129,7 @@ def _legacy_routes(flow: Flow) -> APIRouter:
         With `Prefer: respond-async` the answer is the job that makes it, at once; it goes on whatever becomes of the
         client or of the server. Without, a client that hangs up stops it, unless it sent an `Idempotency-Key`.
         """
-        order = ImageOrder(
+        order = GenerationJobSpec(
             request=body.resolve(flow.profile.diffusion),
             owner=caller.owner,
             sessions=caller.sessions,
@@ -135,26 +139,26 @@ def _legacy_routes(flow: Flow) -> APIRouter:
         if RESPOND_ASYNC in prefer:
             (submitted,) = await flow.generations.submit([order])
             job = schemas.JobStatus.of(submitted, flow.job_warnings(submitted))
-            accepted = answer(job, status_code=202)
+            accepted = json_response(job, status_code=202)
             accepted.headers.update({"Location": job.url, "Preference-Applied": RESPOND_ASYNC})
             caller.greet(accepted)
             return accepted
 
         if EVENT_STREAM in request.headers.get("accept", ""):
-            made = await stream(request.scope, generated(flow.generations.generating(order)), as_event)
+            made = await sse_response(request.scope, generated(flow.generations.generating(order)), as_event)
         else:
-            made = answer(schemas.Generated.of(await flow.generations.generate(order)))
+            made = json_response(schemas.Generated.of(await flow.generations.generate(order)))
         caller.greet(made)
         return made
 
-    @router.post("/analyze", response_model=schemas.Analysis, responses=_USUAL_PROBLEMS | problems(404))
+    @router.post("/analyze", response_model=schemas.Analysis, responses=_USUAL_PROBLEMS | error_responses(404))
     async def analyze(image: ChosenImage, caller: AnyCaller) -> Response:
         """Say what an image shows, and where."""
-        async with together() as group:
+        async with task_group() as group:
             describing = group.create_task(flow.describe(image, caller.request_id))
             segmenting = group.create_task(flow.segment(image, caller.request_id))
         description, segmentation = describing.result(), segmenting.result()
-        return answer(
+        return json_response(
             schemas.Analysis(
                 request_id=caller.request_id,
                 clip_scores=class_scores(description),
@@ -166,13 +170,13 @@ def _legacy_routes(flow: Flow) -> APIRouter:
             )
         )
 
-    @router.post("/probe", response_model=schemas.ProbeAnswer, responses=_USUAL_PROBLEMS | problems(404))
+    @router.post("/probe", response_model=schemas.ProbeAnswer, responses=_USUAL_PROBLEMS | error_responses(404))
     async def probe(body: schemas.ProbeBody, caller: AnyCaller, image_id: ImageId = None) -> Response:
         """Say how well a text matches an image and each of its regions."""
         image = await find(caller, body, image_id)
         found = await flow.questions.probe(image, body.prompt, caller.request_id)
         matches = zip(found.region_labels, found.region_matches, strict=True)
-        return answer(
+        return json_response(
             schemas.ProbeAnswer(
                 request_id=caller.request_id,
                 probe_text=body.prompt,
@@ -185,14 +189,14 @@ def _legacy_routes(flow: Flow) -> APIRouter:
             )
         )
 
-    @router.post("/segment", response_model=schemas.SegmentAnswer, responses=_USUAL_PROBLEMS | problems(404))
+    @router.post("/segment", response_model=schemas.SegmentAnswer, responses=_USUAL_PROBLEMS | error_responses(404))
     async def segment(image: ChosenImage, caller: AnyCaller) -> Response:
         """Take an image apart and classify each region on its own."""
-        async with together() as group:
+        async with task_group() as group:
             segmenting = group.create_task(flow.segment(image, caller.request_id))
             describing_regions = group.create_task(flow.describe_regions(image, caller.request_id))
             describing = group.create_task(flow.describe(image, caller.request_id))
-        return answer(
+        return json_response(
             schemas.SegmentAnswer(
                 request_id=caller.request_id,
                 segmented_regions=schemas.segmented_regions(segmenting.result(), describing_regions.result()),
@@ -201,7 +205,7 @@ def _legacy_routes(flow: Flow) -> APIRouter:
             )
         )
 
-    @router.post("/visualize", response_model=schemas.Visualization, responses=_USUAL_PROBLEMS | problems(404))
+    @router.post("/visualize", response_model=schemas.Visualization, responses=_USUAL_PROBLEMS | error_responses(404))
     async def visualize(image: ChosenImage, caller: AnyCaller) -> Response:
         """Draw an image's regions: all outlines in one picture, and a spotlight on each."""
         found = await flow.analyze(image, caller.request_id)
@@ -223,7 +227,7 @@ def _service_routes(flow: Flow, settings: ServiceSettings) -> APIRouter:
         """Say that the service is there, and what it computes on."""
         statuses = await flow.models.statuses()
         wanted = "cpu" if settings.accelerator == "cpu" else "cuda"
-        return answer(
+        return json_response(
             schemas.Online(
                 status="online",
                 device=statuses["Diffusion"].device or wanted,
@@ -236,13 +240,13 @@ def _service_routes(flow: Flow, settings: ServiceSettings) -> APIRouter:
     @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Tell Prometheus what is stored. What happens is told by Ray's exporter, on a port of its own."""
-        body = await asyncio.to_thread(exposition, flow.gallery.facts, settings.data_path)
+        body = await asyncio.to_thread(render_metrics, flow.gallery.facts, settings.data_path)
         return Response(body, media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/healthz", response_model=schemas.Health)
     async def healthz() -> Response:
         """Answer, which proves that this process is alive."""
-        return answer(schemas.Health(status="alive"))
+        return json_response(schemas.Health(status="alive"))
 
     @router.get("/readyz", response_model=schemas.Readiness, responses={503: {"model": schemas.Readiness}})
     async def readyz() -> Response:
@@ -253,6 +257,6 @@ def _service_routes(flow: Flow, settings: ServiceSettings) -> APIRouter:
             for name, status in statuses.items()
         }
         ready = all(model.ready for model in models.values())
-        return answer(schemas.Readiness(ready=ready, models=models), status_code=200 if ready else 503)
+        return json_response(schemas.Readiness(ready=ready, models=models), status_code=200 if ready else 503)
 
     return router

@@ -1,6 +1,6 @@
 """Who may come in: whose API key it is, and how much of the service one owner may take at a time.
 
-Everything is behind the door but what `OPEN` names, so that a new route is closed unless somebody opens it.
+Everything is behind the door but what `PUBLIC_PATHS` names, so that a new route is closed unless somebody opens it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from graphs.http.context import EVERYONE
+from graphs.http.context import ANONYMOUS_OWNER
 from graphs.http.paths import path_of
 from pipeline.errors import TooManyAtOnce, TooManyRequests, Unauthorized
 from pipeline.keys import token_digest
 from pipeline.settings import OwnerLimits
 from pipeline.store import KeyStore
 
-OPEN = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
-OPEN_ASSETS = "/static-offline-docs/"  # of /docs
+PUBLIC_PATHS = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
+PUBLIC_ASSETS = "/static-offline-docs/"  # of /docs
 KNOWN_FOR_S = 10.0  # how long a revoked key lives at most
 MAX_KNOWN = 1024
 WINDOW_S = 60
 
 
-class Door:
+class AccessControl:
     """Lets requests in.
 
     Args:
@@ -44,9 +44,9 @@ class Door:
     """
 
     def __init__(self, keys: KeyStore | None = None, limits: OwnerLimits | None = None) -> None:
-        self._keyring = None if keys is None else Keyring(keys)
+        self._keyring = None if keys is None else ApiKeyCache(keys)
         limits = limits or OwnerLimits()
-        self._rate = None if limits.requests_per_minute is None else Rate(limits.requests_per_minute)
+        self._rate = None if limits.requests_per_minute is None else RateLimiter(limits.requests_per_minute)
         self._max_inside = limits.concurrent_requests
         self._inside: Counter[str] = Counter()  # requests by owner
 
@@ -59,7 +59,7 @@ class Door:
             TooManyRequests, TooManyAtOnce: its owner has had, or has, too many already.
         """
         path = path_of(scope)
-        if path in OPEN or path.startswith(OPEN_ASSETS):
+        if path in PUBLIC_PATHS or path.startswith(PUBLIC_ASSETS):
             yield
             return
         owner = scope["state"]["owner"] = await self._owner(scope)
@@ -74,7 +74,7 @@ class Door:
 
     async def _owner(self, scope: Scope) -> str:
         if self._keyring is None:
-            return EVERYONE  # whatever the header says: OpenAI's client always sends one
+            return ANONYMOUS_OWNER  # whatever the header says: OpenAI's client always sends one
         scheme, token = get_authorization_scheme_param(Headers(scope=scope).get("authorization"))
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized(problem="This needs an API key.")
@@ -96,7 +96,7 @@ class Door:
                 del self._inside[owner]
 
 
-class Keyring:
+class ApiKeyCache:
     """Remembers for a while whose a token is: the database is asked once in 10 s, not for each request.
 
     Only of good tokens: a new key is good at once, and guesses take no room.
@@ -126,7 +126,7 @@ class Keyring:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Allowance:
+class RateLimitStatus:
     """How many requests an owner may still send."""
 
     granted: bool  # the one that was just counted
@@ -143,7 +143,7 @@ class Allowance:
         }
 
 
-class Rate:
+class RateLimiter:
     """Counts each owner's requests of the last minute.
 
     Args:
@@ -154,9 +154,9 @@ class Rate:
         self._limit = RateLimitItemPerMinute(limit)
         self._windows = MovingWindowRateLimiter(MemoryStorage())
 
-    def hit(self, owner: str) -> Allowance:
+    def hit(self, owner: str) -> RateLimitStatus:
         """Count a request, if it is granted."""
         granted = self._windows.hit(self._limit, owner)
         window = self._windows.get_window_stats(self._limit, owner)
         reset_s = min(WINDOW_S, max(1, math.ceil(window.reset_time - time.time())))
-        return Allowance(granted=granted, limit=self._limit.amount, remaining=window.remaining, reset_s=reset_s)
+        return RateLimitStatus(granted=granted, limit=self._limit.amount, remaining=window.remaining, reset_s=reset_s)

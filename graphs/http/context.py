@@ -18,7 +18,7 @@ from pipeline.jobs import IdempotencyKey
 SESSION_HEADER = "X-Session-ID"
 SESSION_COOKIE = "session_id"
 SESSION_COOKIE_AGE_S = 30 * 24 * 3600
-EVERYONE = "public"  # the owner of everything as long as no API keys are wanted
+ANONYMOUS_OWNER = "public"  # the owner of everything as long as no API keys are wanted
 SHARED_SESSION = "default"  # of an owner
 
 # Only documents what the door does, which stands before every route that has a caller.

@@ -46,7 +46,7 @@ CLIENT_ID_IS = "must be 1 to 128 letters, digits or any of '.', '_', ':', '-'"
 logger = logging.getLogger("ai_pipeline")
 
 
-class Edge:
+class RequestMiddleware:
     """ASGI middleware round the whole application.
 
     Reads the body ahead, up to the limit, so that no handler ever sees half of one; nothing of it from those whom the
@@ -78,7 +78,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         with self._span(scope) as span, within(span):
-            await self._answer(_Call(scope, send, self._in_hand, span), scope, receive)
+            await self._answer(_RequestState(scope, send, self._in_hand, span), scope, receive)
 
     def _span(self, scope: Scope) -> Span:
         headers = Headers(scope=scope)
@@ -89,7 +89,7 @@ class Edge:
             is_routine=path_of(scope) in QUIET_ROUTES,
         )
 
-    async def _answer(self, call: _Call, scope: Scope, receive: Receive) -> None:
+    async def _answer(self, call: _RequestState, scope: Scope, receive: Receive) -> None:
         try:
             async with asyncio.timeout(self._admission.deadline_s) as deadline, self._enter(scope):
                 scope["state"] |= {"deadline_s": self._admission.deadline_s, "deadline": deadline}
@@ -114,7 +114,7 @@ class Edge:
         return self._admission.max_upload_bytes if is_upload else self._admission.max_body_bytes
 
 
-class _Call:
+class _RequestState:
     """One request on its way through."""
 
     def __init__(self, scope: Scope, send: Send, in_hand: set[str], span: Span) -> None:

@@ -17,23 +17,23 @@ from graphs.http.middleware import PROBLEM_JSON
 from graphs.http.schemas import common as schemas
 
 
-def answer(model: BaseModel, status_code: int = 200) -> Response:
+def json_response(model: BaseModel, status_code: int = 200) -> Response:
     """Serialise an answer once: FastAPI would validate it again."""
     return Response(model.model_dump_json(by_alias=True), status_code=status_code, media_type="application/json")
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Document error answers of a route."""
     content = {PROBLEM_JSON: {"schema": schemas.Problem.model_json_schema()}}
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
-def openai_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def openai_error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Document error answers of a route that OpenAI's clients call."""
     return {status: {"description": HTTPStatus(status).phrase, "model": schemas.OpenAIError} for status in statuses}
 
 
-def document_proxy(app: FastAPI) -> None:
+def document_proxy_errors(app: FastAPI) -> None:
     """Document what the proxy before the application answers of its own: 400 in plain text, for what is no HTTP."""
     describe = app.openapi
 

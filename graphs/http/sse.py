@@ -26,7 +26,7 @@ LAST_WORDS_S = 5.0  # after the request's deadline, for the work to stop and the
 HEARTBEAT_S = 10.0
 
 
-async def stream(scope: Scope, items: AsyncGenerator[T, None], encode: Callable[[T], bytes]) -> Response:
+async def sse_response(scope: Scope, items: AsyncGenerator[T, None], encode: Callable[[T], bytes]) -> Response:
     """Send what happens as server-sent events, the last one an `error` if it fails.
 
     Raises:
@@ -38,7 +38,7 @@ async def stream(scope: Scope, items: AsyncGenerator[T, None], encode: Callable[
     return EventSourceResponse(_with_first(scope, first, items, encode, ends_at), headers={"Cache-Control": "no-store"})
 
 
-def endless_stream(
+def live_sse_response(
     scope: Scope, items: AsyncGenerator[Notice | Response, None], after: int, *, says_end: bool = False
 ) -> Response:
     """Send notices as `stream` does, but without a deadline, and with a heartbeat when it is quiet.

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from pipeline.store import StoreFacts
 
 
-class FactCollector(Collector):
+class StoreMetricsCollector(Collector):
     """Turns the store's counts into gauges.
 
     Args:
@@ -55,8 +55,8 @@ class FactCollector(Collector):
             yield family
 
 
-def exposition(facts: Callable[[], StoreFacts], folder: Path) -> bytes:
+def render_metrics(facts: Callable[[], StoreFacts], folder: Path) -> bytes:
     """Write the metrics down as Prometheus reads them; blocks."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(FactCollector(facts, folder))
+    registry.register(StoreMetricsCollector(facts, folder))
     return generate_latest(registry)

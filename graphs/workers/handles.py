@@ -101,7 +101,7 @@ class ServeWorkers:
                 async for item in stream:
                     yield item
             except Exception as error:
-                raise translated(error, "generate") from error
+                raise to_pipeline_error(error, "generate") from error
             finally:
                 stream.cancel()  # does nothing to a stream that has ended
 
@@ -158,7 +158,7 @@ class ServeWorkers:
         return self._segmenter.options(session_id=image.digest)
 
 
-async def retried(
+async def retry_once(
     stage: str, request_id: str, work: Callable[[], Awaitable[T]], emit: Callable[[StageRetried], None]
 ) -> T:
     """Do the work, and once more if its worker dies: the seed is in the request, so the result is the same.
@@ -187,10 +187,10 @@ async def _ask(what: str, method: DeploymentHandle[T], *args: Any) -> T:
             response.cancel()
             raise
         except Exception as error:
-            raise translated(error, what) from error
+            raise to_pipeline_error(error, what) from error
 
 
-def translated(error: Exception, stage: str) -> Exception:
+def to_pipeline_error(error: Exception, stage: str) -> Exception:
     """Say in our own words what went wrong in a call."""
     match error:
         case PipelineError():  # Ray raises a class derived from both the replica's error and its own

@@ -29,7 +29,7 @@ RunningReplicas = Callable[[], Mapping[str, int]]
 logger = logging.getLogger("ai_pipeline")
 
 
-class Models:
+class ModelStatusTracker:
     """Remembers what the replicas said of their models.
 
     Args:

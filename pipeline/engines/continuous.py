@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.engines.diffusion import Denoising, DiffusionEngine
-from pipeline.engines.origins import Origin
+from pipeline.engines.origins import SourceImage
 from pipeline.engines.step_scheduler import Entry, StepScheduler
 from pipeline.records import GenerationRequest, Pixels, StepProgress
 
@@ -20,7 +20,7 @@ class Order:
     request: GenerationRequest
     owner: str = ""
     background: bool = False
-    origin: Origin | None = None
+    origin: SourceImage | None = None
     previews: bool = False  # whether anybody wants to see it on the way
 
 

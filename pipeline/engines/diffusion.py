@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipeline.engines import weights
 from pipeline.engines.diffusion_files import find_pipeline
-from pipeline.engines.origins import Origin
+from pipeline.engines.origins import SourceImage
 from pipeline.engines.previews import LatentPreview, is_decoded, predict_clean
 from pipeline.engines.safety import SafetyChecker
 from pipeline.engines.schedulers import make_scheduler, step_options
@@ -82,7 +82,7 @@ class Denoising:
 class Kept:
     """What must stay of a picture while the rest is painted."""
 
-    origin: Origin
+    origin: SourceImage
     clean: torch.Tensor  # (1, c, h / f, w / f), the picture's latents
     noise: torch.Tensor  # the same shape, the seed's
     changes: torch.Tensor  # (1, 1, h / f, w / f): 1 where anything may change
@@ -147,7 +147,7 @@ class DiffusionEngine:
             self._decode(image.latents)
 
     def generate(
-        self, request: GenerationRequest, origin: Origin | None = None
+        self, request: GenerationRequest, origin: SourceImage | None = None
     ) -> Generator[StepProgress | Pixels, None, None]:
         """Make one image on its own. Closing the iterator stops the work after the current step.
 
@@ -169,7 +169,9 @@ class DiffusionEngine:
         encoded = self._tokenizer(list(texts), truncation=True, max_length=self._tokenizer.model_max_length)
         return [len(ids) for ids in encoded.input_ids]
 
-    def start(self, request: GenerationRequest, origin: Origin | None = None, *, previews: bool = True) -> Denoising:
+    def start(
+        self, request: GenerationRequest, origin: SourceImage | None = None, *, previews: bool = True
+    ) -> Denoising:
         """Begin an image. The seed's noise is drawn on the CPU, so it is the same on every device.
 
         Args:
@@ -233,7 +235,7 @@ class DiffusionEngine:
         clean = predict_clean(image.scheduler, scaled, image.timesteps[image.step], predicted)
         return self._decode(clean) if self._decoded_previews else self._preview.draw(clean)
 
-    def _start_from(self, origin: Origin, image: Denoising) -> Denoising:
+    def _start_from(self, origin: SourceImage, image: Denoising) -> Denoising:
         """Turn an image that holds its noise into one that starts from a picture, part of the way along."""
         order: int = image.scheduler.order
         skipped = image.request.steps - min(int(image.request.steps * origin.strength), image.request.steps)

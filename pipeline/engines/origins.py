@@ -10,7 +10,7 @@ from pipeline.regions import Mask, decode_mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
+class SourceImage:
     """A picture to start from instead of noise alone (arXiv:2108.01073), and what of it must stay."""
 
     pixels: Pixels  # (height, width, 3) of the request
@@ -18,12 +18,12 @@ class Origin:
     mask: Mask | None = None  # (height, width): only here anything changes; None: everywhere
 
 
-def origin_of(request: GenerationRequest, pixels: Pixels) -> Origin | None:
+def origin_of(request: GenerationRequest, pixels: Pixels) -> SourceImage | None:
     """Prepare the picture of a request's source, (h, w, 3) uint8 of any size; None if the request has no source."""
     if request.source is None:
         return None
     mask = request.source.mask
-    return Origin(
+    return SourceImage(
         pixels=resized(pixels, request.width, request.height),
         strength=request.source.strength,
         mask=None if mask is None else decode_mask(mask.encode(), (request.height, request.width)),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from graphs.http.context import EVERYONE
+from graphs.http.context import ANONYMOUS_OWNER
 from pipeline import images
 from pipeline.store import new_id
 from tests.chaos.ledger import Session
@@ -20,7 +20,7 @@ TWO_HOURS_S = 7200.0  # the sweep spares what is younger than one
 def litter(data_dir: Path, sessions: Sequence[Session]) -> list[Path]:
     """Halves, pictures without a record, and results of images that are no more."""
     ids = {image_id for session in sessions for image_id in session.images}
-    pictures = {(EVERYONE, image.digest) for session in sessions for image in session.images.values()}
+    pictures = {(ANONYMOUS_OWNER, image.digest) for session in sessions for image in session.images.values()}
 
     def is_needed(path: Path) -> bool:
         if "#" in path.name:  # obstore writes `name#1`, and renames it to `name` when it is whole

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from graphs.events.feed import Hub
+from graphs.events.feed import EventBroker
 from graphs.flow import Flow
-from graphs.generation.orders import ImageOrder
-from graphs.workers.model_status import Models
+from graphs.generation.orders import GenerationJobSpec
+from graphs.workers.model_status import ModelStatusTracker
 from pipeline.events import Event
 from pipeline.records import GenerationRequest, Scheduler
 from pipeline.settings import (
@@ -53,7 +53,7 @@ class Bench:
     events: list[Event] = field(default_factory=list)
 
     async def image(self, seed: int = 1, sessions: tuple[str, ...] = ("s",)):
-        order = ImageOrder(request=a_request(seed), owner="public", sessions=sessions, request_id=f"r{seed}")
+        order = GenerationJobSpec(request=a_request(seed), owner="public", sessions=sessions, request_id=f"r{seed}")
         made = await self.flow.generations.generate(order)
         return made.record
 
@@ -79,7 +79,7 @@ def make_bench(
     admission: Admission | None = None,
     cache: FakeCache | None = None,
     workers: FakeWorkers | None = None,
-    hub: Hub | None = None,
+    hub: EventBroker | None = None,
     webhooks: WebhookSettings | None = None,
     limits: OwnerLimits | None = None,
     traces: Traces | None = None,
@@ -112,7 +112,7 @@ def make_bench(
         settings=settings,
         profile=with_own_bounds(settings.load_profile()),
         workers=workers,
-        models=Models(workers, lambda: {"Diffusion": 1, "Clip": 1, "Segmenter": 1}),
+        models=ModelStatusTracker(workers, lambda: {"Diffusion": 1, "Clip": 1, "Segmenter": 1}),
         cache=cache,
         store=store,
         hub=hub,

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from graphs.concurrency import Gate
+from graphs.concurrency import AdmissionLimiter
 from pipeline.errors import Overloaded
 
 
@@ -17,13 +17,13 @@ def clock(monkeypatch) -> SimpleNamespace:
     return clock
 
 
-def work(gate: Gate, clock: SimpleNamespace, seconds: float) -> None:
+def work(gate: AdmissionLimiter, clock: SimpleNamespace, seconds: float) -> None:
     with gate.entered("r"):
         clock.now_s += seconds
 
 
 def test_as_many_as_the_limit_are_let_in_and_the_next_is_told_why():
-    gate = Gate("images", 2)
+    gate = AdmissionLimiter("images", 2)
     with gate.entered("a"), gate.entered("b"):
         with pytest.raises(Overloaded, match="already has 2 images") as refused, gate.entered("c"):
             pass
@@ -34,7 +34,7 @@ def test_as_many_as_the_limit_are_let_in_and_the_next_is_told_why():
 
 
 def test_a_request_that_is_in_takes_one_place_however_often_it_enters():
-    gate = Gate("analyses", 1)
+    gate = AdmissionLimiter("analyses", 1)
     with gate.entered("a"):
         with gate.entered("a"), gate.entered("a"):
             assert len(gate) == 1
@@ -46,7 +46,7 @@ def test_a_request_that_is_in_takes_one_place_however_often_it_enters():
 
 
 def test_a_place_is_free_again_when_its_work_ends_well_or_badly():
-    gate = Gate("images", 1)
+    gate = AdmissionLimiter("images", 1)
     with pytest.raises(ValueError, match="odd"), gate.entered("a"):
         raise ValueError("odd")
     with gate.entered("b"):
@@ -54,13 +54,13 @@ def test_a_place_is_free_again_when_its_work_ends_well_or_badly():
 
 
 def test_a_full_gate_says_nothing_of_another():
-    full, free = Gate("images", 1), Gate("analyses", 1)
+    full, free = AdmissionLimiter("images", 1), AdmissionLimiter("analyses", 1)
     with full.entered("a"), free.entered("b"):
         assert "a" not in free
 
 
 def test_the_time_to_come_back_follows_how_long_work_takes(clock):
-    gate = Gate("images", 4)
+    gate = AdmissionLimiter("images", 4)
     for _ in range(100):
         work(gate, clock, 20)
     assert gate.retry_after_s == 10
@@ -71,14 +71,14 @@ def test_the_time_to_come_back_follows_how_long_work_takes(clock):
 
 @pytest.mark.parametrize(("seconds", "retry_after_s"), [(0.001, 1), (10_000, 60)])
 def test_the_time_to_come_back_is_one_second_to_a_minute(clock, seconds, retry_after_s):
-    gate = Gate("images", 4)
+    gate = AdmissionLimiter("images", 4)
     for _ in range(100):
         work(gate, clock, seconds)
     assert gate.retry_after_s == retry_after_s
 
 
 def test_refusals_do_not_shorten_the_time_to_come_back(clock):
-    gate = Gate("images", 1)
+    gate = AdmissionLimiter("images", 1)
     for _ in range(100):
         work(gate, clock, 20)
     with gate.entered("another"):

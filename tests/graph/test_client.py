@@ -18,7 +18,7 @@ from ai_pipeline_client import Image, InvalidRequest, JobCancelled, NotFound, Pr
 from ai_pipeline_client import making as client_making
 from graphs.generation import job_worker as job_runner
 from graphs.http.app import build_http_app
-from graphs.http.auth import Door
+from graphs.http.auth import AccessControl
 from pipeline.jobs import MAX_ATTEMPTS
 from tests.graph.clients import InStep, client_at, served, steps_into
 from tests.graph.conftest import Bench
@@ -278,7 +278,7 @@ async def test_refusals_say_what_to_send(client):
 
 async def test_a_service_that_wants_a_key(bench, kind):
     _, token = bench.store.keys.create("ann")
-    async with served(build_http_app(bench.flow, bench.settings, Door(bench.store.keys))) as url:
+    async with served(build_http_app(bench.flow, bench.settings, AccessControl(bench.store.keys))) as url:
         async with client_at(url, kind) as client:
             with pytest.raises(Unauthorized):
                 await client.images()

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from cli import main
 from graphs.generation import job_worker as job_runner
 from graphs.http.app import build_http_app
-from graphs.http.auth import Door
+from graphs.http.auth import AccessControl
 from tests.graph.clients import InStep, served
 from tests.graph.conftest import Bench
 
@@ -134,7 +134,7 @@ async def test_what_the_service_refuses_is_said_in_a_sentence(url, bench, tmp_pa
 
 async def test_a_service_that_wants_a_key_is_given_one(bench, tmp_path):
     _, token = bench.store.keys.create("ann")
-    async with served(build_http_app(bench.flow, bench.settings, Door(bench.store.keys))) as url:
+    async with served(build_http_app(bench.flow, bench.settings, AccessControl(bench.store.keys))) as url:
         where = ("--server", url, "--out", str(tmp_path / "out"))
         code, said = await command("generate", "pear", *where)
         assert code == 1

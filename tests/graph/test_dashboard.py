@@ -14,7 +14,7 @@ from PIL import Image as Picture
 from ai_pipeline_client import AsyncClient
 from graphs.generation import job_worker as job_runner
 from graphs.http.app import build_http_app
-from graphs.http.auth import Door
+from graphs.http.auth import AccessControl
 from pipeline.jobs import MAX_ATTEMPTS
 from tests.graph.clients import AT_ONCE, InStep, served
 from tests.graph.conftest import Bench
@@ -137,7 +137,7 @@ async def test_a_failure_on_the_way_is_told_with_its_request(dashboard, bench):
 
 async def test_a_service_that_wants_a_key_gets_the_dashboard_s(bench):
     _, token = bench.store.keys.create("ann")
-    async with served(build_http_app(bench.flow, bench.settings, Door(bench.store.keys))) as url:
+    async with served(build_http_app(bench.flow, bench.settings, AccessControl(bench.store.keys))) as url:
         async with AsyncClient(url) as stranger:
             with pytest.raises(gr.Error) as refused:
                 await Dashboard(stranger).list_images()

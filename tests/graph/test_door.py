@@ -13,8 +13,8 @@ import pytest
 
 from graphs.http import auth as doors
 from graphs.http.app import build_http_app
-from graphs.http.auth import KNOWN_FOR_S, Door, Keyring
-from graphs.http.context import EVERYONE
+from graphs.http.auth import KNOWN_FOR_S, AccessControl, ApiKeyCache
+from graphs.http.context import ANONYMOUS_OWNER
 from pipeline.events import RequestFinished
 from pipeline.settings import Admission, OwnerLimits
 from tests.graph.conftest import Bench, make_bench, with_admission, working
@@ -64,14 +64,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def client_of(bench: Bench, door: Door, token: str | None = None) -> httpx.AsyncClient:
+def client_of(bench: Bench, door: AccessControl, token: str | None = None) -> httpx.AsyncClient:
     app = build_http_app(bench.flow, with_admission(bench, Admission(max_body_bytes=10_000)), door)
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=headers)
 
 
-def limited(**limits: int) -> Door:
-    return Door(limits=OwnerLimits(**limits))
+def limited(**limits: int) -> AccessControl:
+    return AccessControl(limits=OwnerLimits(**limits))
 
 
 @asynccontextmanager
@@ -94,7 +94,7 @@ async def held(bench: Bench, client: httpx.AsyncClient) -> AsyncIterator[asyncio
 async def test_without_a_good_key_nothing_is_said_but_how_to_get_one(bench, authorization):
     bench.store.keys.create("ann")
     headers = {} if authorization is None else {"Authorization": authorization}
-    async with client_of(bench, Door(bench.store.keys)) as client:
+    async with client_of(bench, AccessControl(bench.store.keys)) as client:
         for method, path in CLOSED:
             response = await client.request(method, path, content=b"{" * 20_000, headers=headers)
             assert is_problem(response, 401, "unauthorized"), path
@@ -103,7 +103,7 @@ async def test_without_a_good_key_nothing_is_said_but_how_to_get_one(bench, auth
 
 
 async def test_what_is_open_needs_no_key_and_is_not_counted(bench):
-    async with client_of(bench, Door(bench.store.keys, OwnerLimits(requests_per_minute=1))) as client:
+    async with client_of(bench, AccessControl(bench.store.keys, OwnerLimits(requests_per_minute=1))) as client:
         for path in OPEN * 2:
             response = await client.get(path)
             assert response.status_code == 200
@@ -111,7 +111,7 @@ async def test_what_is_open_needs_no_key_and_is_not_counted(bench):
 
 
 async def test_the_documentation_s_assets_are_open_and_it_says_where_a_key_goes(bench):
-    async with client_of(bench, Door(bench.store.keys)) as client:
+    async with client_of(bench, AccessControl(bench.store.keys)) as client:
         assets = [part.split('"')[0] for part in (await client.get("/docs")).text.split('src="')[1:]]
         assert assets
         assert {(await client.get(asset)).status_code for asset in assets} == {200}
@@ -124,7 +124,7 @@ async def test_the_documentation_s_assets_are_open_and_it_says_where_a_key_goes(
 
 
 async def test_every_route_that_has_a_caller_is_closed(bench):
-    async with client_of(bench, Door(bench.store.keys)) as client:
+    async with client_of(bench, AccessControl(bench.store.keys)) as client:
         document = (await client.get("/openapi.json")).json()
         for path, methods in document["paths"].items():
             for method in methods:
@@ -136,7 +136,7 @@ async def test_every_route_that_has_a_caller_is_closed(bench):
 
 async def test_a_key_s_owner_owns_what_is_made_with_it(bench):
     (_, ann), (_, ann_too), (_, bob) = (bench.store.keys.create(owner) for owner in ("ann", "ann", "bob"))
-    door = Door(bench.store.keys)
+    door = AccessControl(bench.store.keys)
     async with client_of(bench, door, ann) as client:
         made = (await client.post("/generate", json=PEAR)).json()["image_id"]
     async with client_of(bench, door, ann_too) as client:
@@ -149,14 +149,14 @@ async def test_a_key_s_owner_owns_what_is_made_with_it(bench):
 
 
 async def test_without_keys_the_header_is_ignored(bench):
-    async with client_of(bench, Door(), "whatever") as client:
+    async with client_of(bench, AccessControl(), "whatever") as client:
         made = (await client.post("/generate", json=PEAR)).json()["image_id"]
-    assert bench.store.record(made, EVERYONE).owner == EVERYONE
+    assert bench.store.record(made, ANONYMOUS_OWNER).owner == ANONYMOUS_OWNER
 
 
 async def test_a_revoked_key_dies_within_ten_seconds_and_a_new_one_lives_at_once(bench, clock):
     key, token = bench.store.keys.create("ann")
-    async with client_of(bench, Door(bench.store.keys), token) as client:
+    async with client_of(bench, AccessControl(bench.store.keys), token) as client:
         assert (await client.get("/v1/images")).status_code == 200
         bench.store.keys.revoke(key.key_id)
         clock.now_s += KNOWN_FOR_S
@@ -169,7 +169,7 @@ async def test_the_database_is_asked_once_in_ten_seconds_and_the_table_is_bounde
     monkeypatch.setattr(doors, "MAX_KNOWN", 3)
     asked = []
     keys = SimpleNamespace(owner_of=lambda token: asked.append(token) or (None if token == "bad" else "ann"))
-    ring = Keyring(keys)
+    ring = ApiKeyCache(keys)
     for token in ("a", "a", "bad", "bad", "b", "c", "a"):
         await ring.owner_of(token)
     assert asked == ["a", "bad", "bad", "b", "c"]
@@ -199,7 +199,7 @@ async def test_how_many_requests_are_left_is_told_and_none_is_refused_too_early(
 
 async def test_owners_are_counted_apart(bench):
     (_, ann), (_, bob) = (bench.store.keys.create(owner) for owner in ("ann", "bob"))
-    door = Door(bench.store.keys, OwnerLimits(requests_per_minute=1))
+    door = AccessControl(bench.store.keys, OwnerLimits(requests_per_minute=1))
     for token in (ann, bob):
         async with client_of(bench, door, token) as client:
             assert [(await client.get("/v1/images")).status_code for _ in range(2)] == [200, 429]
@@ -253,7 +253,7 @@ async def test_a_stream_of_events_holds_a_place_until_it_ends(bench):
 async def test_an_owner_has_so_many_unfinished_jobs(tmp_path: Path):
     bench = make_bench(tmp_path, limits=OwnerLimits(unfinished_jobs=1))
     (_, ann), (_, bob) = (bench.store.keys.create(owner) for owner in ("ann", "bob"))
-    door = Door(bench.store.keys)
+    door = AccessControl(bench.store.keys)
     later = {"Prefer": "respond-async"}
     async with working(bench), client_of(bench, door, ann) as client, client_of(bench, door, bob) as other:
         bench.workers.gate.clear()

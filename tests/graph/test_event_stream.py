@@ -16,7 +16,7 @@ from sqlalchemy import delete
 
 from graphs.http import sse as event_stream
 from graphs.http.app import build_http_app
-from graphs.http.sse import stream
+from graphs.http.sse import sse_response
 from pipeline.jobs import MAX_ATTEMPTS
 from pipeline.settings import Admission
 from pipeline.store import tables
@@ -133,7 +133,7 @@ async def test_the_deadline_is_said_however_long_the_work_takes_to_stop(monkeypa
             "headers": [],
             "state": {"deadline": deadline, "deadline_s": 600, "request_id": "r"},
         }
-        response = await stream(scope, work(), bytes)
+        response = await sse_response(scope, work(), bytes)
         chunks = response.body_iterator
         assert await anext(chunks) == b"begun"
         pass_time(monkeypatch, seconds=601)

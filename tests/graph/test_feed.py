@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine
 
 from graphs.events import feed as feeds
-from graphs.events.feed import Feed
+from graphs.events.feed import EventFeed
 from pipeline.notices import Notice
 from pipeline.store import EventLog, open_database
 from pipeline.store.log import log
@@ -77,7 +77,7 @@ def step(number: int, owner: str = "public", job_id: str = "j") -> Notice:
     )
 
 
-async def taken(feed: Feed, number: int, **choice) -> list[Notice]:
+async def taken(feed: EventFeed, number: int, **choice) -> list[Notice]:
     found: list[Notice] = []
     async with asyncio.timeout(PATIENCE_S), aclosing(feed.follow("public", **choice)) as notices:
         async for notice in notices:
@@ -90,7 +90,7 @@ async def taken(feed: Feed, number: int, **choice) -> list[Notice]:
 async def test_what_was_logged_before_comes_first_and_then_what_happens(open_log):
     log_ = open_log()
     write(log_, "a", "b", "c")
-    feed = Feed(log_, None)
+    feed = EventFeed(log_, None)
     following = asyncio.create_task(taken(feed, 4, after=1))
     await until(lambda: feed.num_streams == 1)
     await asyncio.to_thread(write, log_, "d", "e")
@@ -100,7 +100,7 @@ async def test_what_was_logged_before_comes_first_and_then_what_happens(open_log
 
 async def test_a_stream_holds_what_its_reader_may_see_and_wants(open_log):
     log_ = open_log()
-    feed = Feed(log_, None)
+    feed = EventFeed(log_, None)
     write(log_, "a", owner="somebody")
     write(log_, "a", job_id="j")
     write(log_, "b", job_id="j")
@@ -112,7 +112,7 @@ async def test_a_stream_holds_what_its_reader_may_see_and_wants(open_log):
 
 async def test_what_passes_comes_after_what_was_logged_before_it(open_log):
     log_ = open_log()
-    feed = Feed(log_, None)
+    feed = EventFeed(log_, None)
     following = asyncio.create_task(taken(feed, 40))
     await until(lambda: feed.num_streams == 1)
     for number in range(20):
@@ -143,7 +143,7 @@ class SlowLog(EventLog):
 
 async def test_steps_come_before_the_end_of_their_job_however_late_the_log_is_read(open_log):
     log_ = SlowLog(open_log().engine)
-    feed = Feed(log_, None)
+    feed = EventFeed(log_, None)
     following = asyncio.create_task(taken(feed, 7))
     await until(lambda: feed.num_streams == 1)
     log_.may_read.clear()
@@ -163,7 +163,7 @@ async def test_a_step_that_arrives_after_its_job_s_end_is_dropped_unless_the_job
     hub = FakeHub()
     log_ = open_log()
     ear = hub.ear()
-    feed = Feed(log_, ear)
+    feed = EventFeed(log_, ear)
     seen: list[str | int] = []
 
     async def follow() -> None:
@@ -185,7 +185,7 @@ async def test_a_step_that_arrives_after_its_job_s_end_is_dropped_unless_the_job
 
 
 async def test_who_comes_late_is_told_the_newest_step(open_log):
-    feed = Feed(open_log(), None)
+    feed = EventFeed(open_log(), None)
     await feed.start()
     for number in range(3):
         feed.publish(step(number))
@@ -199,7 +199,7 @@ async def test_a_slow_reader_loses_its_stream_and_no_fact(open_log, monkeypatch)
     monkeypatch.setattr(feeds, "MAX_WAITING", 30)
     monkeypatch.setattr(feeds, "PAGE", 3)
     log_ = open_log()
-    feed = Feed(log_, None)
+    feed = EventFeed(log_, None)
     slow = feed.follow("public")
     beginning = asyncio.ensure_future(anext(slow))
     quick = asyncio.create_task(taken(feed, 100, after=0))
@@ -220,7 +220,7 @@ async def test_a_slow_reader_loses_its_stream_and_no_fact(open_log, monkeypatch)
 
 async def test_readers_who_are_sent_away_come_back_and_others_stay(open_log):
     log_ = open_log()
-    feed = Feed(log_, None)
+    feed = EventFeed(log_, None)
     write(log_, "a")
     following = asyncio.create_task(taken(feed, 10, after=0))
     async with feed.stream("public") as waited_for:
@@ -239,7 +239,7 @@ async def test_what_happens_in_one_process_is_told_in_another(open_log, monkeypa
     hub = FakeHub()
     hub.silent = silent
     log_ = open_log()
-    here, there = Feed(log_, hub.ear()), Feed(open_log(), hub.ear())
+    here, there = EventFeed(log_, hub.ear()), EventFeed(open_log(), hub.ear())
     await here.start()
     following = asyncio.create_task(taken(there, 1 if silent else 2))
     await until(lambda: there.num_streams == 1)
@@ -257,7 +257,7 @@ async def test_fifty_readers_that_come_and_go_see_every_fact_once_and_in_order(o
     dice = random.Random(seed)
     hub = FakeHub()
     logs = [open_log(), open_log()]
-    processes = [Feed(log_, hub.ear()) for log_ in logs]
+    processes = [EventFeed(log_, hub.ear()) for log_ in logs]
     for feed in processes:
         await feed.start()
     total = 400

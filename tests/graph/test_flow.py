@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from graphs.analysis.stages import STAGES
-from graphs.generation.orders import ImageOrder
+from graphs.generation.orders import GenerationJobSpec
 from pipeline.errors import ImageNotFound, ModelNotReady, NoImageYet, Overloaded, WorkerLost
 from pipeline.events import (
     CacheBypassed,
@@ -35,8 +35,8 @@ from tests.graph.waiting import until
 pytestmark = pytest.mark.anyio
 
 
-def an_order(steps: int = 3) -> ImageOrder:
-    return ImageOrder(request=a_request(steps=steps), owner="public", sessions=["s"], request_id="r")
+def an_order(steps: int = 3) -> GenerationJobSpec:
+    return GenerationJobSpec(request=a_request(steps=steps), owner="public", sessions=["s"], request_id="r")
 
 
 async def test_the_graph_is_the_declared_one():

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from graphs.generation import job_worker as job_runner
-from graphs.generation.job_worker import JobRunner
+from graphs.generation.job_worker import JobWorker
 from pipeline.errors import StageFailed
 from pipeline.jobs import JobOrder, JobState
 from pipeline.notices import CANCEL_REQUESTED
@@ -69,8 +69,8 @@ class Worker:
 
 
 @asynccontextmanager
-async def running(store, worker, capacity=2) -> AsyncIterator[JobRunner]:
-    runner = JobRunner(store, worker, capacity=capacity, max_waiting=10)
+async def running(store, worker, capacity=2) -> AsyncIterator[JobWorker]:
+    runner = JobWorker(store, worker, capacity=capacity, max_waiting=10)
     task = asyncio.create_task(runner.run())
     try:
         yield runner

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from graphs.workers.handles import ModelName, WorkerDied
-from graphs.workers.model_status import REFRESH_S, REPLICAS_S, Models
+from graphs.workers.model_status import REFRESH_S, REPLICAS_S, ModelStatusTracker
 from pipeline.errors import ModelNotReady
 from pipeline.records import ModelStatus
 from tests.graph.fakes import FakeWorkers
@@ -64,8 +64,8 @@ async def replicas(anyio_backend: str) -> Replicas:
 
 
 @pytest.fixture
-def models(replicas: Replicas, clock: SimpleNamespace) -> Models:
-    return Models(replicas, replicas.count)
+def models(replicas: Replicas, clock: SimpleNamespace) -> ModelStatusTracker:
+    return ModelStatusTracker(replicas, replicas.count)
 
 
 async def test_every_model_is_told_of_in_the_graphs_order(models):

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from graphs.http.app import build_http_app
-from graphs.http.auth import Door
+from graphs.http.auth import AccessControl
 from pipeline.cache import CacheKey
 from pipeline.events import StageFinished
 from pipeline.settings import Admission
@@ -152,7 +152,7 @@ def about_job(job_id: str) -> list[tuple[str, str]]:
     return [("GET", url), ("GET", f"{url}/events"), ("POST", f"{url}/cancel"), ("POST", f"{url}/retry")]
 
 
-def owner_of(bench: Bench, door: Door, name: str) -> Owner:
+def owner_of(bench: Bench, door: AccessControl, name: str) -> Owner:
     _, token = bench.store.keys.create(name)
     app = build_http_app(bench.flow, with_admission(bench, ROOMY), door)
     transport = httpx.ASGITransport(app)
@@ -164,7 +164,7 @@ def owner_of(bench: Bench, door: Door, name: str) -> Owner:
 async def test_two_owners_never_meet_what_is_the_other_s(tmp_path: Path, seed: int, pytestconfig: pytest.Config):
     num_calls = LONG_NUM_CALLS if pytestconfig.getoption("chaos") else NUM_CALLS
     bench = make_bench(tmp_path, ROOMY)
-    door = Door(bench.store.keys)
+    door = AccessControl(bench.store.keys)
     ann, bob = owners = [owner_of(bench, door, name) for name in ("ann", "bob")]
     crowd = Crowd(owners, Random(seed))
     async with working(bench), ann.client, bob.client:
@@ -204,7 +204,7 @@ async def test_two_owners_never_meet_what_is_the_other_s(tmp_path: Path, seed: i
 
 
 async def test_a_follower_is_told_of_its_owner_s_events_alone(bench: Bench):
-    door = Door(bench.store.keys)
+    door = AccessControl(bench.store.keys)
     ann, bob = (owner_of(bench, door, name) for name in ("ann", "bob"))
     async with ann.client, bob.client:
         for owner in (ann, bob, ann, bob):
@@ -223,7 +223,7 @@ async def test_a_follower_is_told_of_its_owner_s_events_alone(bench: Bench):
 
 
 async def test_equal_pixels_are_analyzed_for_each_owner_apart_and_once_for_each(bench: Bench):
-    door = Door(bench.store.keys)
+    door = AccessControl(bench.store.keys)
     owners = [owner_of(bench, door, name) for name in ("ann", "bob")]
     wish = {"prompt": "pear", "seed": 1, "steps": 1}
     for round_, owner in enumerate(owners, start=1):

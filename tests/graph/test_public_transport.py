@@ -11,7 +11,7 @@ import pytest
 
 from graphs.events import ssrf_guard as public_transport
 from graphs.events import webhooks as webhook_dispatcher
-from graphs.events.ssrf_guard import PublicTransport, check_url, is_public
+from graphs.events.ssrf_guard import PublicAddressTransport, check_url, is_public
 from pipeline.errors import AddressRefused
 from pipeline.settings import WebhookSettings
 from tests.graph.conftest import make_bench, working
@@ -61,7 +61,7 @@ class Sent:
     def __init__(self, unreachable: str = "") -> None:
         self.requests: list[httpx.Request] = []
         self.unreachable = unreachable
-        self.client = httpx.AsyncClient(transport=PublicTransport(httpx.MockTransport(self.take)))
+        self.client = httpx.AsyncClient(transport=PublicAddressTransport(httpx.MockTransport(self.take)))
 
     def take(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)

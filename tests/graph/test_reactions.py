@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from graphs.analysis.prefetch import Reactions
+from graphs.analysis.prefetch import AnalysisPrefetcher
 from pipeline.events import ImageCreated, RegionsRendered, ResultReused
 from tests.graph.conftest import Bench, make_bench
 from tests.graph.waiting import until
@@ -64,7 +64,7 @@ async def test_a_failing_reaction_is_made_up_for_and_the_next_one_runs(tmp_path:
 
 
 async def test_the_oldest_is_dropped_when_too_many_wait(bench: Bench):
-    reactions = Reactions(bench.flow.gallery, bench.flow._stages, max_waiting=2)
+    reactions = AnalysisPrefetcher(bench.flow.gallery, bench.flow._stages, max_waiting=2)
     images = [await bench.image(seed=seed) for seed in range(4)]
     for event in bench.of(ImageCreated):
         reactions.react(event)  # nothing runs before this test lets go of the loop

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from graphs.concurrency import SharedRuns
+from graphs.concurrency import SingleFlight
 from tests.graph.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +35,7 @@ class Work:
         return f"run {number}"
 
 
-def join(runs: SharedRuns, key: str, work: Callable) -> asyncio.Task:
+def join(runs: SingleFlight, key: str, work: Callable) -> asyncio.Task:
     return asyncio.create_task(runs.join(key, work))
 
 
@@ -46,7 +46,7 @@ async def left(*callers: asyncio.Task) -> None:
 
 
 async def test_callers_of_one_key_share_a_run_and_others_have_their_own():
-    runs, work, other = SharedRuns(), Work(), Work()
+    runs, work, other = SingleFlight(), Work(), Work()
     callers = [join(runs, "k", work) for _ in range(5)] + [join(runs, "other", other)]
     await until(lambda: work.started and other.started)
     assert "k" in runs
@@ -59,7 +59,7 @@ async def test_callers_of_one_key_share_a_run_and_others_have_their_own():
 
 
 async def test_a_run_that_ended_is_forgotten():
-    runs, work = SharedRuns(), Work()
+    runs, work = SingleFlight(), Work()
     work.go.set()
     assert await runs.join("k", work) == "run 1"
     await until(lambda: "k" not in runs)
@@ -67,7 +67,7 @@ async def test_a_run_that_ended_is_forgotten():
 
 
 async def test_an_error_reaches_every_caller_and_the_next_one_tries_again():
-    runs, attempts = SharedRuns(), 0
+    runs, attempts = SingleFlight(), 0
 
     async def failing() -> None:
         nonlocal attempts
@@ -83,7 +83,7 @@ async def test_an_error_reaches_every_caller_and_the_next_one_tries_again():
 
 
 async def test_the_first_caller_may_leave():
-    runs, work = SharedRuns(), Work()
+    runs, work = SingleFlight(), Work()
     first, second = join(runs, "k", work), join(runs, "k", work)
     await until(lambda: work.started)
 
@@ -95,7 +95,7 @@ async def test_the_first_caller_may_leave():
 
 
 async def test_the_run_stops_when_the_last_caller_left():
-    runs, work = SharedRuns(), Work()
+    runs, work = SingleFlight(), Work()
     callers = [join(runs, "k", work) for _ in range(3)]
     await until(lambda: work.started)
 
@@ -106,7 +106,7 @@ async def test_the_run_stops_when_the_last_caller_left():
 
 
 async def test_a_newcomer_does_not_join_a_dying_run():
-    runs, fresh, cleaning, cleaned = SharedRuns(), Work(), asyncio.Event(), asyncio.Event()
+    runs, fresh, cleaning, cleaned = SingleFlight(), Work(), asyncio.Event(), asyncio.Event()
     dying: list[asyncio.Task] = []
 
     async def slow_to_die() -> str:
@@ -135,7 +135,7 @@ async def test_a_newcomer_does_not_join_a_dying_run():
 
 
 async def test_a_run_is_stopped_along_with_the_run_it_builds_on():
-    runs, below = SharedRuns(), Work()
+    runs, below = SingleFlight(), Work()
     caller = join(runs, "above", lambda: runs.join("below", below))
     await until(lambda: below.started)
 
@@ -146,7 +146,7 @@ async def test_a_run_is_stopped_along_with_the_run_it_builds_on():
 
 
 async def test_a_run_somebody_else_builds_on_goes_on():
-    runs, below = SharedRuns(), Work()
+    runs, below = SingleFlight(), Work()
     above = join(runs, "above", lambda: runs.join("below", below))
     direct = join(runs, "below", below)
     await until(lambda: below.started)
@@ -162,14 +162,14 @@ async def test_a_run_knows_nothing_of_its_callers_context():
         return caller_name.get()
 
     caller_name.set("somebody")
-    assert await SharedRuns().join("k", whose) == "nobody"
+    assert await SingleFlight().join("k", whose) == "nobody"
     assert caller_name.get() == "somebody"
 
 
 async def test_a_failure_nobody_waits_for_is_not_reported_as_forgotten():
     complaints = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
-    runs, go, failed = SharedRuns(), asyncio.Event(), asyncio.Event()
+    runs, go, failed = SingleFlight(), asyncio.Event(), asyncio.Event()
 
     async def failing_on_its_way_out() -> None:
         try:

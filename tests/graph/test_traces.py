@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from graphs.http.app import build_http_app
-from graphs.http.auth import Door
+from graphs.http.auth import AccessControl
 from pipeline.events import ResultReused
 from pipeline.settings import Admission, OwnerLimits
 from pipeline.traces import Traces
@@ -28,7 +28,7 @@ PEAR = {"prompt": "unmistakable pear", "seed": 3, "steps": 2}
 SENT = {"traceparent": CALLER}
 
 
-def client_of(bench: Bench, door: Door | None = None) -> httpx.AsyncClient:
+def client_of(bench: Bench, door: AccessControl | None = None) -> httpx.AsyncClient:
     app = build_http_app(bench.flow, bench.settings, door)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
@@ -128,7 +128,7 @@ async def test_every_answer_says_its_trace(tmp_path: Path, traces: Traces):
 
 async def test_refusals_at_the_door_are_in_the_trace(tmp_path: Path, traces: KeptTraces):
     bench = make_bench(tmp_path, traces=traces)
-    async with client_of(bench, Door(limits=OwnerLimits(requests_per_minute=1))) as client:
+    async with client_of(bench, AccessControl(limits=OwnerLimits(requests_per_minute=1))) as client:
         await client.get("/v1/images", headers=SENT)
         refused = await client.get("/v1/images", headers=SENT)
     assert refused.status_code == 429

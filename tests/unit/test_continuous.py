@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.engines.continuous import ContinuousDiffusion, Order, RowCounts
 from pipeline.engines.diffusion import DiffusionEngine
-from pipeline.engines.origins import Origin
+from pipeline.engines.origins import SourceImage
 from pipeline.errors import ImageRefused
 from pipeline.records import Scheduler, StepProgress
 from tests.unit.shapes import draw_shapes
@@ -145,24 +145,26 @@ def test_the_less_strength_the_closer_to_the_origin(engine, scheduler):
     picture = draw_shapes(64, 64)
 
     def distance(strength):
-        *_, image = engine.generate(request(steps=10, scheduler=scheduler), Origin(pixels=picture, strength=strength))
+        *_, image = engine.generate(
+            request(steps=10, scheduler=scheduler), SourceImage(pixels=picture, strength=strength)
+        )
         return np.abs(image.astype(int) - picture).mean()
 
     assert distance(0.1) < distance(0.5) < distance(1.0)
 
 
 def test_strength_says_how_many_steps_are_taken(engine):
-    *progress, _ = engine.generate(request(steps=10), Origin(pixels=draw_shapes(64, 64), strength=0.3))
+    *progress, _ = engine.generate(request(steps=10), SourceImage(pixels=draw_shapes(64, 64), strength=0.3))
     assert progress == [StepProgress(step=i + 1, num_steps=3) for i in range(3)]
     with pytest.raises(ValueError, match="leaves no step"):
-        next(engine.generate(request(steps=10), Origin(pixels=draw_shapes(64, 64), strength=0.0)))
+        next(engine.generate(request(steps=10), SourceImage(pixels=draw_shapes(64, 64), strength=0.0)))
 
 
 def test_inpainting_leaves_the_pixels_outside_the_mask_alone(engine):
     picture = draw_shapes(64, 64)
     mask = np.zeros((64, 64), bool)
     mask[10:40, 20:50] = True
-    *_, image = engine.generate(request(), Origin(pixels=picture, strength=1.0, mask=mask))
+    *_, image = engine.generate(request(), SourceImage(pixels=picture, strength=1.0, mask=mask))
     assert np.array_equal(image[~mask], picture[~mask])
     assert np.abs(image[mask].astype(int) - picture[mask]).mean() > 5
 

@@ -11,11 +11,11 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from graphs.concurrency import together
+from graphs.concurrency import task_group
 from graphs.flow import Flow
 from graphs.generation.edits import existing_region
 from graphs.http.context import AnyCaller, Caller
-from graphs.http.responses import JsonRoute, answer, content, problems
+from graphs.http.responses import JsonRoute, content, error_responses, json_response
 from graphs.http.schemas.analysis import (
     ConceptsBody,
     ImageConcepts,
@@ -32,7 +32,7 @@ MAX_TEXTS = 256  # labels times templates
 MAX_LABEL_CHARS = 100
 PNG = "image/png"
 
-_PROBLEMS = problems(401, 404, 422, 429, 500, 503, 504)
+_PROBLEMS = error_responses(401, 404, 422, 429, 500, 503, 504)
 _PICTURE = _PROBLEMS | {
     200: {"content": {PNG: {}}},
     206: {"description": "Partial Content"},
@@ -54,7 +54,7 @@ def analysis_routes(flow: Flow) -> APIRouter:
         return await flow.gallery.find(str(image_id), owner=caller.owner, session="")
 
     async def regions_of(record: ImageRecord, caller: Caller) -> tuple[Segmentation, Descriptions]:
-        async with together() as group:
+        async with task_group() as group:
             segmenting = group.create_task(flow.segment(record, caller.request_id))
             describing = group.create_task(flow.describe_regions(record, caller.request_id))
         return segmenting.result(), describing.result()
@@ -73,7 +73,7 @@ def analysis_routes(flow: Flow) -> APIRouter:
         def write() -> ImageLabels:
             return image_labels(found, request_id=caller.request_id, image_id=record.image_id, warnings=warnings)
 
-        return answer(await asyncio.to_thread(write))
+        return json_response(await asyncio.to_thread(write))
 
     @router.get("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS)
     async def segments(
@@ -85,7 +85,7 @@ def analysis_routes(flow: Flow) -> APIRouter:
         record = await find(image_id, caller)
         return await _written(record, *await regions_of(record, caller), format_, caller)
 
-    @router.post("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS | problems(400, 413))
+    @router.post("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS | error_responses(400, 413))
     async def asked_segments(image_id: UUID, body: SegmentsBody, caller: AnyCaller) -> Response:
         """Cut out what lies at points or in a box, or find what a text names; nothing, if it isn't there."""
         record = await find(image_id, caller)
@@ -103,14 +103,14 @@ def analysis_routes(flow: Flow) -> APIRouter:
         chosen = [(existing_region(region, segmentation), None)]
         forms = (SegmentFormat.POLYGONS, SegmentFormat.RLE, SegmentFormat.PNG)
         (found,) = segments_of(segmentation, descriptions, *forms, chosen=chosen)
-        return answer(found)
+        return json_response(found)
 
-    @router.post("/probe", response_model=ImageConcepts, responses=_PROBLEMS | problems(400, 413))
+    @router.post("/probe", response_model=ImageConcepts, responses=_PROBLEMS | error_responses(400, 413))
     async def probe(image_id: UUID, body: ConceptsBody, caller: AnyCaller) -> Response:
         """Say how well concepts match an image and each of its regions, by themselves and beside each other."""
         record = await find(image_id, caller)
         found = await flow.questions.match(record, body.concepts, caller.request_id)
-        return answer(image_concepts(found, request_id=caller.request_id, image_id=record.image_id))
+        return json_response(image_concepts(found, request_id=caller.request_id, image_id=record.image_id))
 
     @router.get("/overlay.png", response_class=Response, responses=_PICTURE)
     async def overlay(image_id: UUID, request: Request, caller: AnyCaller) -> Response:
@@ -153,7 +153,7 @@ async def _written(
             segments=segments_of(segmentation, descriptions, format_, chosen=chosen),
         )
 
-    return answer(await asyncio.to_thread(write))
+    return json_response(await asyncio.to_thread(write))
 
 
 def _prompt(body: SegmentsBody, record: ImageRecord) -> PointsAndBox:

@@ -8,16 +8,16 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from graphs.flow import Flow
-from graphs.generation.edits import Area, Edits
+from graphs.generation.edits import EditArea, EditRequests
 from graphs.generation.orders import orders_of
 from graphs.http.context import AnyCaller, Key
 from graphs.http.responses import JsonRoute
 from graphs.http.routes.images import MAKING_ANSWERS, Prefer, made
-from graphs.http.schemas.generation import repeated
+from graphs.http.schemas.generation import with_consecutive_seeds
 from graphs.http.schemas.images import EditsBody, VariationsBody
 
 
-def edit_routes(flow: Flow, edits: Edits) -> APIRouter:
+def edit_routes(flow: Flow, edits: EditRequests) -> APIRouter:
     """Routes of images that are made from others."""
     router = APIRouter(prefix="/v1/images/{image_id}", route_class=JsonRoute, tags=["images"])
 
@@ -30,7 +30,7 @@ def edit_routes(flow: Flow, edits: Edits) -> APIRouter:
         if wanted is None:
             record = await flow.gallery.find(str(image_id), owner=caller.owner, session="")
             wanted = await edits.variation(record, body, body.prompt, body.strength, caller.request_id)
-        return await made(flow, orders_of(repeated(wanted, body.n), caller, key), request, caller, prefer)
+        return await made(flow, orders_of(with_consecutive_seeds(wanted, body.n), caller, key), request, caller, prefer)
 
     @router.post("/edits", status_code=201, responses=MAKING_ANSWERS)
     async def edited(
@@ -40,8 +40,8 @@ def edit_routes(flow: Flow, edits: Edits) -> APIRouter:
         wanted = await flow.generations.ordered(caller.owner, key)
         if wanted is None:
             record = await flow.gallery.find(str(image_id), owner=caller.owner, session="")
-            area = Area(picture=body.mask, region=body.region, concept=body.concept)
+            area = EditArea(picture=body.mask, region=body.region, concept=body.concept)
             wanted = await edits.edit(record, body, body.prompt, body.strength, area, caller.request_id)
-        return await made(flow, orders_of(repeated(wanted, body.n), caller, key), request, caller, prefer)
+        return await made(flow, orders_of(with_consecutive_seeds(wanted, body.n), caller, key), request, caller, prefer)
 
     return router

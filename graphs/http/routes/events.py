@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from graphs.flow import Flow
 from graphs.http.context import AnyCaller
-from graphs.http.responses import problems
-from graphs.http.sse import endless_stream
+from graphs.http.responses import error_responses
+from graphs.http.sse import live_sse_response
 from pipeline.errors import InvalidRequest
 from pipeline.notices import STEPPED, TYPES
 
@@ -38,7 +38,8 @@ def event_routes(flow: Flow) -> APIRouter:
     @router.get(
         "/events",
         response_class=Response,
-        responses=problems(401, 422, 429, 503) | {200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
+        responses=error_responses(401, 422, 429, 503)
+        | {200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
     )
     async def events(
         request: Request,
@@ -60,8 +61,8 @@ def event_routes(flow: Flow) -> APIRouter:
             raise InvalidRequest(problem=f"No event is a {' or '.join(sorted(unknown))}. Send types of {there_are}.")
         if not follow:
             past = flow.feed.past(caller.owner, after=after or 0, types=wanted)
-            return endless_stream(request.scope, past, after or 0, says_end=True)
+            return live_sse_response(request.scope, past, after or 0, says_end=True)
         begin = await flow.feed.newest() if after is None else after
-        return endless_stream(request.scope, flow.feed.follow(caller.owner, after=begin, types=wanted), begin)
+        return live_sse_response(request.scope, flow.feed.follow(caller.owner, after=begin, types=wanted), begin)
 
     return router

@@ -11,15 +11,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from graphs.flow import Flow
-from graphs.generation.orders import ImageOrder, orders_of
+from graphs.generation.orders import GenerationJobSpec, orders_of
 from graphs.http.context import AnyCaller, Caller, Key, KeyHeader, key_of
-from graphs.http.responses import JsonRoute, answer, content, is_known, not_modified, problems
+from graphs.http.responses import JsonRoute, content, error_responses, is_known, json_response, not_modified
 from graphs.http.routes.events import EVENT_STREAM
 from graphs.http.routes.jobs import MAX_PAGE, PAGE, RESPOND_ASYNC
 from graphs.http.schemas.common import JobStatus
-from graphs.http.schemas.generation import PlainText, repeated
+from graphs.http.schemas.generation import PlainText, with_consecutive_seeds
 from graphs.http.schemas.images import AcceptedJobs, CreateBody, CreatedImages, History, StoredImage, Uploaded
-from graphs.http.sse import as_event, stream
+from graphs.http.sse import as_event, sse_response
 from pipeline.errors import InvalidRequest, InvalidUpload
 from pipeline.notices import Notice
 from pipeline.records import Encoding, ImageFormat, ImageRecord
@@ -27,7 +27,7 @@ from pipeline.store import ImageFilter
 
 PICTURE_TYPES = ("image/png", "image/jpeg", "image/webp")
 
-MAKING_PROBLEMS = problems(400, 401, 404, 409, 413, 422, 429, 500, 503, 504)
+MAKING_PROBLEMS = error_responses(400, 401, 404, 409, 413, 422, 429, 500, 503, 504)
 MAKING_ANSWERS: dict[int | str, dict[str, Any]] = MAKING_PROBLEMS | {
     201: {
         "model": CreatedImages,
@@ -68,13 +68,13 @@ def image_routes(flow: Flow) -> APIRouter:
         `Prefer: respond-async` the answer is the jobs, at once.
         """
         wanted = await flow.generations.ordered(caller.owner, key) or body.resolve(flow.profile.diffusion)
-        return await made(flow, orders_of(repeated(wanted, body.n), caller, key), request, caller, prefer)
+        return await made(flow, orders_of(with_consecutive_seeds(wanted, body.n), caller, key), request, caller, prefer)
 
     @router.post(
         "/upload",
         response_model=Uploaded,
         status_code=201,
-        responses=problems(400, 401, 413, 422, 429, 500, 503, 504),
+        responses=error_responses(400, 401, 413, 422, 429, 500, 503, 504),
         openapi_extra=_PICTURE_BODY,
     )
     async def upload(request: Request, caller: AnyCaller, key: KeyHeader = None) -> Response:
@@ -87,7 +87,7 @@ def image_routes(flow: Flow) -> APIRouter:
             request_id=caller.request_id,
             key=key_of(request, key, picture),
         )
-        kept = answer(
+        kept = json_response(
             Uploaded(
                 request_id=caller.request_id,
                 image_id=uploaded.image_id,
@@ -100,7 +100,7 @@ def image_routes(flow: Flow) -> APIRouter:
         caller.greet(kept)
         return kept
 
-    @router.get("", response_model=History, responses=problems(401, 422, 429, 503))
+    @router.get("", response_model=History, responses=error_responses(401, 422, 429, 503))
     async def history(
         caller: AnyCaller,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
@@ -118,18 +118,20 @@ def image_routes(flow: Flow) -> APIRouter:
         )
         page = records[:limit]
         last = page[-1].image_id if len(records) > limit else None
-        return answer(History(images=[StoredImage.of(record, flow.warnings(record)) for record in page], next=last))
+        return json_response(
+            History(images=[StoredImage.of(record, flow.warnings(record)) for record in page], next=last)
+        )
 
-    @router.get("/{image_id}", response_model=StoredImage, responses=problems(401, 404, 422, 429, 503))
+    @router.get("/{image_id}", response_model=StoredImage, responses=error_responses(401, 404, 422, 429, 503))
     async def image(image_id: UUID, caller: AnyCaller) -> Response:
         """Tell how an image was made."""
         record = await flow.gallery.find(str(image_id), owner=caller.owner, session="")
-        return answer(StoredImage.of(record, flow.warnings(record, await flow.described(record))))
+        return json_response(StoredImage.of(record, flow.warnings(record, await flow.described(record))))
 
     @router.get(
         "/{image_id}/content",
         response_class=Response,
-        responses=problems(401, 404, 422, 429, 503)
+        responses=error_responses(401, 404, 422, 429, 503)
         | {
             200: {"content": {kind: {} for kind in PICTURE_TYPES}},
             206: {"description": "Partial Content"},
@@ -154,7 +156,7 @@ def image_routes(flow: Flow) -> APIRouter:
         body = await flow.encoded(record, encoding, caller.request_id)
         return content(request, body, format_.media_type, etag)
 
-    @router.delete("/{image_id}", status_code=204, responses=problems(401, 404, 422, 429, 503))
+    @router.delete("/{image_id}", status_code=204, responses=error_responses(401, 404, 422, 429, 503))
     async def delete(image_id: UUID, caller: AnyCaller) -> Response:
         """Remove an image and all that was computed of it."""
         await flow.gallery.delete(str(image_id), owner=caller.owner, request_id=caller.request_id)
@@ -163,25 +165,29 @@ def image_routes(flow: Flow) -> APIRouter:
     return router
 
 
-async def made(flow: Flow, orders: Sequence[ImageOrder], request: Request, caller: Caller, prefer: str) -> Response:
+async def made(
+    flow: Flow, orders: Sequence[GenerationJobSpec], request: Request, caller: Caller, prefer: str
+) -> Response:
     """Make images and answer them, their jobs at once, or the events on the way, as the caller prefers."""
     if RESPOND_ASYNC in prefer:
         jobs = [JobStatus.of(job, flow.job_warnings(job)) for job in await flow.generations.submit(orders)]
-        accepted = answer(AcceptedJobs(request_id=caller.request_id, jobs=jobs), status_code=202)
+        accepted = json_response(AcceptedJobs(request_id=caller.request_id, jobs=jobs), status_code=202)
         accepted.headers["Preference-Applied"] = RESPOND_ASYNC
         if len(jobs) == 1:
             accepted.headers["Location"] = jobs[0].url
         caller.greet(accepted)
         return accepted
     if EVENT_STREAM in request.headers.get("accept", ""):
-        answered = await stream(request.scope, _told(flow, orders, caller), as_event)
+        answered = await sse_response(request.scope, _told(flow, orders, caller), as_event)
     else:
         answered = _created(flow, await flow.generations.make(orders), caller)
     caller.greet(answered)
     return answered
 
 
-async def _told(flow: Flow, orders: Sequence[ImageOrder], caller: Caller) -> AsyncGenerator[Notice | Response, None]:
+async def _told(
+    flow: Flow, orders: Sequence[GenerationJobSpec], caller: Caller
+) -> AsyncGenerator[Notice | Response, None]:
     async with aclosing(flow.generations.making(orders)) as items:
         async for item in items:
             yield item if isinstance(item, Notice) else _created(flow, item, caller)
@@ -189,7 +195,7 @@ async def _told(flow: Flow, orders: Sequence[ImageOrder], caller: Caller) -> Asy
 
 def _created(flow: Flow, records: Sequence[ImageRecord], caller: Caller) -> Response:
     images = [StoredImage.of(record, flow.warnings(record)) for record in records]
-    created = answer(CreatedImages(request_id=caller.request_id, images=images), status_code=201)
+    created = json_response(CreatedImages(request_id=caller.request_id, images=images), status_code=201)
     if len(records) == 1:
         created.headers["Location"] = f"/v1/images/{records[0].image_id}"
     return created

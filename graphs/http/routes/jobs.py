@@ -13,10 +13,10 @@ from starlette.responses import Response
 from graphs.flow import Flow
 from graphs.generation.service import GeneratedImage
 from graphs.http.context import AnyCaller
-from graphs.http.responses import answer, problems
+from graphs.http.responses import error_responses, json_response
 from graphs.http.routes.events import EVENT_STREAM, Resume
 from graphs.http.schemas import common as schemas
-from graphs.http.sse import endless_stream
+from graphs.http.sse import live_sse_response
 from pipeline.jobs import Job, JobState
 from pipeline.notices import Notice
 
@@ -31,7 +31,7 @@ def job_routes(flow: Flow) -> APIRouter:
     def written(job: Job) -> schemas.JobStatus:
         return schemas.JobStatus.of(job, flow.job_warnings(job))
 
-    @router.get("", response_model=schemas.Jobs, responses=problems(401, 422, 429, 503))
+    @router.get("", response_model=schemas.Jobs, responses=error_responses(401, 422, 429, 503))
     async def jobs(
         caller: AnyCaller,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
@@ -44,17 +44,17 @@ def job_routes(flow: Flow) -> APIRouter:
         )
         page = found[:limit]
         last = page[-1].job_id if len(found) > limit else None
-        return answer(schemas.Jobs(jobs=[written(job) for job in page], next=last))
+        return json_response(schemas.Jobs(jobs=[written(job) for job in page], next=last))
 
-    @router.get("/{job_id}", response_model=schemas.JobStatus, responses=problems(401, 404, 422, 429, 503))
+    @router.get("/{job_id}", response_model=schemas.JobStatus, responses=error_responses(401, 404, 422, 429, 503))
     async def job(job_id: UUID, caller: AnyCaller) -> Response:
         """Tell where a job stands."""
-        return answer(written(await flow.jobs.get(str(job_id), caller.owner)))
+        return json_response(written(await flow.jobs.get(str(job_id), caller.owner)))
 
     @router.get(
         "/{job_id}/events",
         response_class=Response,
-        responses=problems(401, 404, 422, 429, 503)
+        responses=error_responses(401, 404, 422, 429, 503)
         | {200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
     )
     async def events(job_id: UUID, request: Request, caller: AnyCaller, after: Resume) -> Response:
@@ -64,22 +64,24 @@ def job_routes(flow: Flow) -> APIRouter:
         """
         await flow.jobs.get(str(job_id), caller.owner)
         following = flow.generations.following(str(job_id), caller.owner, after or 0)
-        return endless_stream(request.scope, generated(following), after or 0)
+        return live_sse_response(request.scope, generated(following), after or 0)
 
-    @router.post("/{job_id}/cancel", response_model=schemas.JobStatus, responses=problems(401, 404, 422, 429, 503))
+    @router.post(
+        "/{job_id}/cancel", response_model=schemas.JobStatus, responses=error_responses(401, 404, 422, 429, 503)
+    )
     async def cancel(job_id: UUID, caller: AnyCaller) -> Response:
         """Stop a job; one that has ended stays as it is."""
-        return answer(written(await flow.jobs.cancel(str(job_id), caller.owner)))
+        return json_response(written(await flow.jobs.cancel(str(job_id), caller.owner)))
 
     @router.post(
         "/{job_id}/retry",
         response_model=schemas.JobStatus,
         status_code=202,
-        responses=problems(401, 404, 409, 422, 429, 503),
+        responses=error_responses(401, 404, 409, 422, 429, 503),
     )
     async def retry(job_id: UUID, caller: AnyCaller) -> Response:
         """Begin a job again that failed, was cancelled or is dead."""
-        return answer(written(await flow.jobs.retry(str(job_id), caller.owner)), status_code=202)
+        return json_response(written(await flow.jobs.retry(str(job_id), caller.owner)), status_code=202)
 
     return router
 
@@ -88,4 +90,4 @@ async def generated(items: AsyncGenerator[Notice | GeneratedImage, None]) -> Asy
     """Write the image down that comes last."""
     async with aclosing(items):
         async for item in items:
-            yield answer(schemas.Generated.of(item)) if isinstance(item, GeneratedImage) else item
+            yield json_response(schemas.Generated.of(item)) if isinstance(item, GeneratedImage) else item

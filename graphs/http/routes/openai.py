@@ -19,7 +19,7 @@ from starlette.responses import Response
 from graphs.flow import Flow
 from graphs.http.context import AnyCaller, Key, KeyHeader, key_of
 from graphs.http.openai_errors import EDITS, EMBEDDINGS, GENERATIONS, MODELS
-from graphs.http.responses import JsonRoute, answer, openai_problems
+from graphs.http.responses import JsonRoute, json_response, openai_error_responses
 from graphs.http.routes.events import EVENT_STREAM
 from graphs.http.routes.openai_images import OpenAIImages
 from graphs.http.schemas.analysis import Embeddings, EmbeddingsBody, ImageReference, embeddings
@@ -29,7 +29,7 @@ from pipeline.errors import InvalidRequest, InvalidUpload, UnknownModel
 OWNED_BY = "ai-pipeline"
 MAX_FIELDS = 64
 
-_PROBLEMS = openai_problems(400, 401, 404, 409, 413, 429, 500, 503, 504)
+_PROBLEMS = openai_error_responses(400, 401, 404, 409, 413, 429, 500, 503, 504)
 _ANSWERS: dict[int | str, dict[str, Any]] = _PROBLEMS | {
     200: {
         "model": ImagesResponse,
@@ -83,19 +83,19 @@ def openai_routes(flow: Flow, images: OpenAIImages, models: Sequence[str], embed
         texts = [item for item in body.inputs if isinstance(item, str)]
         tokens = await flow.count_tokens("Clip", texts, caller.request_id)
         vectors = await flow.questions.embed(inputs, caller.request_id)
-        return answer(embeddings(vectors, body.encoding_format, model=embedding_model, tokens=tokens))
+        return json_response(embeddings(vectors, body.encoding_format, model=embedding_model, tokens=tokens))
 
-    @router.get(MODELS, response_model=Models, responses=openai_problems(401, 429, 503))
+    @router.get(MODELS, response_model=Models, responses=openai_error_responses(401, 429, 503))
     async def list_models(_: AnyCaller) -> Response:
         """List the models: those that make images, and the one that makes vectors."""
-        return answer(Models(data=[*known.values()]))
+        return json_response(Models(data=[*known.values()]))
 
-    @router.get(f"{MODELS}/{{model}}", response_model=Model, responses=openai_problems(401, 404, 429, 503))
+    @router.get(f"{MODELS}/{{model}}", response_model=Model, responses=openai_error_responses(401, 404, 429, 503))
     async def model(model: str, _: AnyCaller) -> Response:
         """Tell of one model."""
         if model not in known:
             raise UnknownModel(model=model, known=" or ".join(known), param="model")
-        return answer(known[model])
+        return json_response(known[model])
 
     return router
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import orjson
 from fastapi.sse import format_sse_event
 
-from graphs.concurrency import together
+from graphs.concurrency import task_group
 from graphs.flow import Flow
 from graphs.http.schemas.common import base64_text
 from graphs.http.schemas.openai import ImageData, ImagesBody, ImagesResponse, Usage, picture_tokens
@@ -52,7 +52,7 @@ class OpenAIAnswer:
 
     async def response(self, records: Sequence[ImageRecord]) -> ImagesResponse:
         """All images at once."""
-        async with together() as group:
+        async with task_group() as group:
             writing = [group.create_task(self._data(record)) for record in records]
         return ImagesResponse(
             created=int(records[0].created_at.timestamp()),

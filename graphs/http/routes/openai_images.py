@@ -8,14 +8,14 @@ from fastapi import Request
 from starlette.responses import Response
 
 from graphs.flow import Flow
-from graphs.generation.edits import Edits
+from graphs.generation.edits import EditRequests
 from graphs.generation.orders import orders_of
 from graphs.http.context import Caller
-from graphs.http.responses import answer
+from graphs.http.responses import json_response
 from graphs.http.routes.openai_answers import Kind, OpenAIAnswer
-from graphs.http.schemas.generation import repeated
+from graphs.http.schemas.generation import with_consecutive_seeds
 from graphs.http.schemas.openai import EditsForm, GenerationsBody, ImagesBody, check_size
-from graphs.http.sse import stream
+from graphs.http.sse import sse_response
 from pipeline.errors import InvalidRequest, UnknownModel
 from pipeline.jobs import IdempotencyKey
 from pipeline.records import GenerationRequest
@@ -33,7 +33,7 @@ class OpenAIImages:
         public_url: where clients reach the service; what a request was sent to if None.
     """
 
-    def __init__(self, flow: Flow, edits: Edits, models: Sequence[str], public_url: str | None) -> None:
+    def __init__(self, flow: Flow, edits: EditRequests, models: Sequence[str], public_url: str | None) -> None:
         self._flow = flow
         self._edits = edits
         self._models = models
@@ -123,7 +123,7 @@ class OpenAIImages:
         caller: Caller,
         key: IdempotencyKey | None,
     ) -> Response:
-        orders = orders_of(repeated(wanted, body.images), caller, key)
+        orders = orders_of(with_consecutive_seeds(wanted, body.images), caller, key)
         answered = OpenAIAnswer(
             self._flow,
             wanted,
@@ -135,8 +135,8 @@ class OpenAIImages:
         if body.stream:
             making = self._flow.generations.making(orders, previews=bool(body.partial_images))
             events = answered.events(kind, making)
-            response = await stream(request.scope, events, bytes)
+            response = await sse_response(request.scope, events, bytes)
         else:
-            response = answer(await answered.response(await self._flow.generations.make(orders)))
+            response = json_response(await answered.response(await self._flow.generations.make(orders)))
         caller.greet(response)
         return response

@@ -6,7 +6,7 @@ import asyncio
 
 import orjson
 
-from graphs.concurrency import SharedRuns
+from graphs.concurrency import SingleFlight
 from graphs.http.schemas import common as schemas
 from pipeline.cache import SizedLru
 from pipeline.records import Descriptions, Drawings, Segmentation
@@ -22,7 +22,7 @@ class Visualizations:
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         # By identity: the same results are the same objects while they are remembered. To keep them keeps their ids.
         self._kept: SizedLru[tuple[int, ...], tuple[Found, bytes]] = SizedLru(max_bytes)
-        self._writing: SharedRuns[tuple[int, ...], bytes] = SharedRuns()
+        self._writing: SingleFlight[tuple[int, ...], bytes] = SingleFlight()
 
     async def write(self, found: Found, *, request_id: str, image_id: str) -> bytes:
         """Write an image's regions as the JSON of a `schemas.Visualization`."""

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from graphs.flow import Flow
 from graphs.http.context import AnyCaller, Key
-from graphs.http.responses import JsonRoute, answer, problems
+from graphs.http.responses import JsonRoute, error_responses, json_response
 from graphs.http.routes.jobs import MAX_PAGE, PAGE
 from graphs.http.schemas.webhooks import Deliveries, DeliveryStatus, WebhookBody, WebhookMade, Webhooks, WebhookStatus
 
@@ -20,7 +20,10 @@ def webhook_routes(flow: Flow) -> APIRouter:
     router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=JsonRoute)
 
     @router.post(
-        "", response_model=WebhookMade, status_code=201, responses=problems(400, 401, 404, 409, 413, 422, 429, 503)
+        "",
+        response_model=WebhookMade,
+        status_code=201,
+        responses=error_responses(400, 401, 404, 409, 413, 422, 429, 503),
     )
     async def register(body: WebhookBody, caller: AnyCaller, key: Key) -> Response:
         """Be told by HTTP what happens to one's images and jobs from now on.
@@ -30,47 +33,51 @@ def webhook_routes(flow: Flow) -> APIRouter:
         event may come twice: `webhook-id` stays the same. What happens to one image, or to one job, comes in order.
         """
         made = await flow.webhooks.register(caller.owner, body.url, types=body.types, secret=body.secret, key=key)
-        created = answer(WebhookMade.of(made), status_code=201)
+        created = json_response(WebhookMade.of(made), status_code=201)
         created.headers.update({"Location": f"/v1/webhooks/{made.webhook_id}", "Cache-Control": "no-store"})
         return created
 
-    @router.get("", response_model=Webhooks, responses=problems(401, 429, 503))
+    @router.get("", response_model=Webhooks, responses=error_responses(401, 429, 503))
     async def webhooks(caller: AnyCaller) -> Response:
         """List the webhooks one has, newest first."""
         found = await flow.webhooks.list(caller.owner)
-        return answer(Webhooks(webhooks=[WebhookStatus.of(webhook) for webhook in found]))
+        return json_response(Webhooks(webhooks=[WebhookStatus.of(webhook) for webhook in found]))
 
-    @router.get("/{webhook_id}", response_model=WebhookStatus, responses=problems(401, 404, 422, 429, 503))
+    @router.get("/{webhook_id}", response_model=WebhookStatus, responses=error_responses(401, 404, 422, 429, 503))
     async def webhook(webhook_id: UUID, caller: AnyCaller) -> Response:
         """Tell where a webhook leads, and whether it is enabled."""
-        return answer(WebhookStatus.of(await flow.webhooks.get(str(webhook_id), caller.owner)))
+        return json_response(WebhookStatus.of(await flow.webhooks.get(str(webhook_id), caller.owner)))
 
-    @router.delete("/{webhook_id}", status_code=204, responses=problems(401, 404, 422, 429, 503))
+    @router.delete("/{webhook_id}", status_code=204, responses=error_responses(401, 404, 422, 429, 503))
     async def delete(webhook_id: UUID, caller: AnyCaller) -> Response:
         """Remove a webhook and its deliveries."""
         await flow.webhooks.delete(str(webhook_id), caller.owner)
         return Response(status_code=204)
 
-    @router.post("/{webhook_id}/enable", response_model=WebhookStatus, responses=problems(401, 404, 422, 429, 503))
+    @router.post(
+        "/{webhook_id}/enable", response_model=WebhookStatus, responses=error_responses(401, 404, 422, 429, 503)
+    )
     async def enable(webhook_id: UUID, caller: AnyCaller) -> Response:
         """Be told again, what happens from now on, after a 410 has disabled the webhook.
 
         What failed meanwhile can be delivered again one by one.
         """
-        return answer(WebhookStatus.of(await flow.webhooks.enable(str(webhook_id), caller.owner)))
+        return json_response(WebhookStatus.of(await flow.webhooks.enable(str(webhook_id), caller.owner)))
 
     @router.post(
         "/{webhook_id}/test",
         response_model=DeliveryStatus,
         status_code=202,
-        responses=problems(401, 404, 422, 429, 503),
+        responses=error_responses(401, 404, 422, 429, 503),
     )
     async def test(webhook_id: UUID, caller: AnyCaller) -> Response:
         """Send `webhook.tested` to this webhook alone, whatever its types."""
         sent = await flow.webhooks.test(str(webhook_id), caller.owner)
-        return answer(DeliveryStatus.of(sent), status_code=202)
+        return json_response(DeliveryStatus.of(sent), status_code=202)
 
-    @router.get("/{webhook_id}/deliveries", response_model=Deliveries, responses=problems(401, 404, 422, 429, 503))
+    @router.get(
+        "/{webhook_id}/deliveries", response_model=Deliveries, responses=error_responses(401, 404, 422, 429, 503)
+    )
     async def deliveries(
         webhook_id: UUID,
         caller: AnyCaller,
@@ -83,17 +90,17 @@ def webhook_routes(flow: Flow) -> APIRouter:
         )
         page = found[:limit]
         last = page[-1].delivery_id if len(found) > limit else None
-        return answer(Deliveries(deliveries=[DeliveryStatus.of(delivery) for delivery in page], next=last))
+        return json_response(Deliveries(deliveries=[DeliveryStatus.of(delivery) for delivery in page], next=last))
 
     @router.post(
         "/{webhook_id}/deliveries/{delivery_id}/redeliver",
         response_model=DeliveryStatus,
         status_code=202,
-        responses=problems(401, 404, 422, 429, 503),
+        responses=error_responses(401, 404, 422, 429, 503),
     )
     async def redeliver(webhook_id: UUID, delivery_id: UUID, caller: AnyCaller) -> Response:
         """Send a delivery again now, whatever became of it."""
         again = await flow.webhooks.redeliver(str(webhook_id), str(delivery_id), caller.owner)
-        return answer(DeliveryStatus.of(again), status_code=202)
+        return json_response(DeliveryStatus.of(again), status_code=202)
 
     return router

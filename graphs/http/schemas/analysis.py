@@ -11,7 +11,7 @@ from uuid import UUID
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from graphs.analysis.queries import Matches, Shares
+from graphs.analysis.queries import ConceptScores, LabelProbabilities
 from graphs.http.schemas.common import Answer, Warnings
 from graphs.http.schemas.generation import Prompt
 from graphs.http.schemas.segments import Label
@@ -34,7 +34,9 @@ class ImageLabels(Answer):
     warnings: Warnings
 
 
-def image_labels(found: Shares, *, request_id: str, image_id: str, warnings: Sequence[AnswerWarning]) -> ImageLabels:
+def image_labels(
+    found: LabelProbabilities, *, request_id: str, image_id: str, warnings: Sequence[AnswerWarning]
+) -> ImageLabels:
     """Write shares of labels down."""
     rows = [
         [Label(label=found.labels[i], confidence=float(row[i])) for i in np.argsort(-row, kind="stable")]
@@ -78,7 +80,7 @@ class ImageConcepts(Answer):
     regions: list[RegionConcepts]
 
 
-def image_concepts(found: Matches, *, request_id: str, image_id: str) -> ImageConcepts:
+def image_concepts(found: ConceptScores, *, request_id: str, image_id: str) -> ImageConcepts:
     """Write matches down."""
 
     def row(i: int) -> list[ConceptMatch]:

@@ -119,7 +119,7 @@ Strength = Annotated[
 ]
 
 
-def repeated(request: GenerationRequest, number: int) -> Sequence[GenerationRequest]:
+def with_consecutive_seeds(request: GenerationRequest, number: int) -> Sequence[GenerationRequest]:
     """The requests for several images at once: each has the seed after the one before."""
     return [replace(request, seed=(request.seed + i) % SEEDS) for i in range(number)]
 
