@@ -6,8 +6,10 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from unittest.mock import patch
 
 from standardwebhooks.webhooks import Webhook as Verifier
 
@@ -19,13 +21,22 @@ class Message:
     path: str
     headers: dict[str, str]
     body: bytes
+    came_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def id(self) -> str:
         return self.headers["webhook-id"]
 
     def verified(self, secret: str) -> dict[str, Any]:
-        return Verifier(secret).verify(self.body, self.headers)
+        """The payload, once its signature and its age on arrival are verified, however late that is."""
+
+        class Arrival(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> datetime:
+                return self.came_at.astimezone(tz)
+
+        with patch("standardwebhooks.webhooks.datetime", Arrival):
+            return Verifier(secret).verify(self.body, self.headers)
 
 
 @dataclass
