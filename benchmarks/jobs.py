@@ -16,7 +16,7 @@ from pathlib import Path
 from httpx_sse import connect_sse
 
 from benchmarks.service import percentiles, show
-from graphs.generation.orders import GenerationJobSpec
+from graphs.generation.requests import GenerationJobSpec
 from pipeline.records import Computed, GenerationRequest, Pixels
 from tests.graph.conftest import Bench, a_request, make_bench, working
 from tests.service_process import RunningService, serving

@@ -133,6 +133,7 @@ class RequestFinished(_Event):
     seconds: float
     code: str  # of the error; empty when it went well
     detail: str  # of the error, for the log
+    is_routine: bool = False  # a probe or a scrape, every few seconds
 
 
 Event = (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from graphs.http.schemas.generation import Parameters, nearest_size
+from graphs.generation.requests import GenerationOptions, nearest_size, to_request
 from pipeline.errors import ConceptNotFound, InvalidRequest, RegionNotFound
 from pipeline.records import GenerationRequest, ImageRecord, Pixels, Segmentation, Source
 from pipeline.regions import Mask, decode_mask, encode_mask
@@ -40,7 +40,7 @@ class EditRequests:
         self._flow = flow
 
     async def variation(
-        self, record: ImageRecord, parameters: Parameters, prompt: str | None, strength: float, request_id: str
+        self, record: ImageRecord, options: GenerationOptions, prompt: str | None, strength: float, request_id: str
     ) -> GenerationRequest:
         """A request for an image like this one.
 
@@ -53,13 +53,13 @@ class EditRequests:
         if prompt is None:
             prompt = record.request.prompt if record.request else await self._shown(record, request_id)
         return await self.of_picture(
-            (record.width, record.height), record.image_id, parameters, prompt, strength, mask=None
+            (record.width, record.height), record.image_id, options, prompt, strength, mask=None
         )
 
     async def edit(
         self,
         record: ImageRecord,
-        parameters: Parameters,
+        options: GenerationOptions,
         prompt: str,
         strength: float,
         area: EditArea,
@@ -73,13 +73,13 @@ class EditRequests:
             RegionNotFound: the image has no such region.
         """
         mask = await self._mask(record, area, request_id)
-        return await self.of_picture((record.width, record.height), record.image_id, parameters, prompt, strength, mask)
+        return await self.of_picture((record.width, record.height), record.image_id, options, prompt, strength, mask)
 
     async def of_picture(
         self,
         picture: tuple[int, int],
         image_id: str,
-        parameters: Parameters,
+        options: GenerationOptions,
         prompt: str,
         strength: float,
         mask: Mask | None,
@@ -100,7 +100,7 @@ class EditRequests:
         width, height = size or nearest_size(*picture, diffusion.limits)
         rle = None if mask is None else await asyncio.to_thread(_written, mask, picture, (width, height))
         source = Source(image_id=image_id, strength=strength, mask=rle)
-        return parameters.complete(diffusion, prompt, width, height, source)
+        return to_request(options, diffusion, prompt, width, height, source)
 
     async def _shown(self, record: ImageRecord, request_id: str) -> str:
         description = await self._flow.describe(record, request_id)

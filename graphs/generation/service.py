@@ -13,7 +13,7 @@ from graphs.concurrency import AdmissionLimiter, last_item, merge, task_group
 from graphs.events.feed import EventFeed
 from graphs.generation.generate_image import GENERATE, GenerateImageJob
 from graphs.generation.job_worker import JobWorker
-from graphs.generation.orders import GenerationJobSpec
+from graphs.generation.requests import GenerationJobSpec
 from graphs.images import ImageRepository
 from graphs.workers.handles import Workers
 from pipeline.answer_warnings import warnings_of

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from graphs.concurrency import task_group
 from graphs.flow import Flow
 from graphs.generation.edits import EditRequests
-from graphs.generation.orders import GenerationJobSpec
+from graphs.generation.requests import GenerationJobSpec
 from graphs.http.auth import AccessControl
 from graphs.http.context import AnyCaller, Caller, Key
 from graphs.http.middleware import RequestMiddleware, answer_errors

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.responses import Response
 
+from graphs.generation.requests import GenerationJobSpec
 from graphs.http.middleware import CLIENT_ID, CLIENT_ID_IS
 from pipeline.errors import InvalidRequest
 from pipeline.jobs import IdempotencyKey
+from pipeline.records import GenerationRequest
 
 SESSION_HEADER = "X-Session-ID"
 SESSION_COOKIE = "session_id"
@@ -104,3 +107,19 @@ async def _find_key(request: Request, header: KeyHeader = None) -> IdempotencyKe
 
 
 Key = Annotated[IdempotencyKey | None, Depends(_find_key)]
+
+
+def orders_of(
+    requests: Sequence[GenerationRequest], caller: Caller, key: IdempotencyKey | None
+) -> list[GenerationJobSpec]:
+    """The job specs of a call; of several images, each has the call's key with its own number."""
+    return [
+        GenerationJobSpec(
+            request=request,
+            owner=caller.owner,
+            sessions=caller.sessions,
+            request_id=caller.request_id,
+            key=key if key is None or number == 0 else replace(key, key=f"{key.key}#{number}"),
+        )
+        for number, request in enumerate(requests)
+    ]

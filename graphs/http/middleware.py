@@ -166,6 +166,7 @@ class _RequestState:
             seconds=time.monotonic() - self._started,
             code=error.code if error else "",
             detail=str(error) if error else "",
+            is_routine=route in QUIET_ROUTES,
         )
 
 

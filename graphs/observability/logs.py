@@ -11,7 +11,6 @@ from typing import Literal
 
 import orjson
 
-from graphs.http.paths import QUIET_ROUTES
 from pipeline.events import (
     CacheBypassed,
     Event,
@@ -58,9 +57,10 @@ def configure_logging(data_path: Path, log_format: Literal["text", "json"]) -> N
 
 def log_event(event: Event) -> None:
     """Write an event's line, if it has one: steps and health checks have none."""
-    if isinstance(event, GenerationStepped) or (isinstance(event, RequestFinished) and event.route in QUIET_ROUTES):
+    if isinstance(event, GenerationStepped) or (isinstance(event, RequestFinished) and event.is_routine):
         return
     facts = {"event": type(event).__name__, **asdict(event)}
+    facts.pop("is_routine", None)  # none of those gets here
     logger.log(_level(event), "%s", sentence(event), extra={"facts": facts})
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from graphs.events.feed import EventBroker
 from graphs.flow import Flow
-from graphs.generation.orders import GenerationJobSpec
+from graphs.generation.requests import GenerationJobSpec
 from graphs.workers.model_status import ModelStatusTracker
 from pipeline.events import Event
 from pipeline.records import GenerationRequest, Scheduler

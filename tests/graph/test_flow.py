@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from graphs.analysis.stages import STAGES
-from graphs.generation.orders import GenerationJobSpec
+from graphs.generation.requests import GenerationJobSpec
 from pipeline.errors import ImageNotFound, ModelNotReady, NoImageYet, Overloaded, WorkerLost
 from pipeline.events import (
     CacheBypassed,

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from graphs.generation.requests import nearest_size
 from graphs.http.schemas.common import ProbeBody, percent
-from graphs.http.schemas.generation import MAX_PROMPT_CHARS, GenerateBody, nearest_size
+from graphs.http.schemas.generation import MAX_PROMPT_CHARS, GenerateBody
 from pipeline.errors import InvalidRequest
 from pipeline.records import GenerationRequest, Scheduler
 from pipeline.settings import GenerationLimits, ServiceSettings

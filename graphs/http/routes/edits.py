@@ -9,11 +9,10 @@ from starlette.responses import Response
 
 from graphs.flow import Flow
 from graphs.generation.edits import EditArea, EditRequests
-from graphs.generation.orders import orders_of
-from graphs.http.context import AnyCaller, Key
+from graphs.generation.requests import with_consecutive_seeds
+from graphs.http.context import AnyCaller, Key, orders_of
 from graphs.http.responses import JsonRoute
 from graphs.http.routes.images import MAKING_ANSWERS, Prefer, made
-from graphs.http.schemas.generation import with_consecutive_seeds
 from graphs.http.schemas.images import EditsBody, VariationsBody
 
 
@@ -29,7 +28,7 @@ def edit_routes(flow: Flow, edits: EditRequests) -> APIRouter:
         wanted = await flow.generations.ordered(caller.owner, key)
         if wanted is None:
             record = await flow.gallery.find(str(image_id), owner=caller.owner, session="")
-            wanted = await edits.variation(record, body, body.prompt, body.strength, caller.request_id)
+            wanted = await edits.variation(record, body.options, body.prompt, body.strength, caller.request_id)
         return await made(flow, orders_of(with_consecutive_seeds(wanted, body.n), caller, key), request, caller, prefer)
 
     @router.post("/edits", status_code=201, responses=MAKING_ANSWERS)
@@ -41,7 +40,7 @@ def edit_routes(flow: Flow, edits: EditRequests) -> APIRouter:
         if wanted is None:
             record = await flow.gallery.find(str(image_id), owner=caller.owner, session="")
             area = EditArea(picture=body.mask, region=body.region, concept=body.concept)
-            wanted = await edits.edit(record, body, body.prompt, body.strength, area, caller.request_id)
+            wanted = await edits.edit(record, body.options, body.prompt, body.strength, area, caller.request_id)
         return await made(flow, orders_of(with_consecutive_seeds(wanted, body.n), caller, key), request, caller, prefer)
 
     return router

@@ -11,13 +11,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from graphs.flow import Flow
-from graphs.generation.orders import GenerationJobSpec, orders_of
-from graphs.http.context import AnyCaller, Caller, Key, KeyHeader, key_of
+from graphs.generation.requests import GenerationJobSpec, with_consecutive_seeds
+from graphs.http.context import AnyCaller, Caller, Key, KeyHeader, key_of, orders_of
 from graphs.http.responses import JsonRoute, content, error_responses, is_known, json_response, not_modified
 from graphs.http.routes.events import EVENT_STREAM
 from graphs.http.routes.jobs import MAX_PAGE, PAGE, RESPOND_ASYNC
 from graphs.http.schemas.common import JobStatus
-from graphs.http.schemas.generation import PlainText, with_consecutive_seeds
+from graphs.http.schemas.generation import PlainText
 from graphs.http.schemas.images import AcceptedJobs, CreateBody, CreatedImages, History, StoredImage, Uploaded
 from graphs.http.sse import as_event, sse_response
 from pipeline.errors import InvalidRequest, InvalidUpload

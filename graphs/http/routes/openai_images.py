@@ -9,11 +9,10 @@ from starlette.responses import Response
 
 from graphs.flow import Flow
 from graphs.generation.edits import EditRequests
-from graphs.generation.orders import orders_of
-from graphs.http.context import Caller
+from graphs.generation.requests import to_request, with_consecutive_seeds
+from graphs.http.context import Caller, orders_of
 from graphs.http.responses import json_response
 from graphs.http.routes.openai_answers import Kind, OpenAIAnswer
-from graphs.http.schemas.generation import with_consecutive_seeds
 from graphs.http.schemas.openai import EditsForm, GenerationsBody, ImagesBody, check_size
 from graphs.http.sse import sse_response
 from pipeline.errors import InvalidRequest, UnknownModel
@@ -53,7 +52,7 @@ class OpenAIImages:
         width, height = body.wanted_size or (diffusion.defaults.width, diffusion.defaults.height)
         wanted = await self._flow.generations.ordered(caller.owner, key)
         if wanted is None:
-            wanted = body.parameters(diffusion).complete(diffusion, body.prompt, width, height)
+            wanted = to_request(body.parameters(diffusion).options, diffusion, body.prompt, width, height)
         return await self._answer("image_generation", wanted, body, text_tokens, request, caller, key)
 
     async def edit(
@@ -87,7 +86,7 @@ class OpenAIImages:
         wanted = await self._edits.of_picture(
             (width, height),
             NOT_KEPT_YET,
-            form.parameters(self._flow.profile.diffusion),
+            form.parameters(self._flow.profile.diffusion).options,
             form.prompt,
             form.strength or (EDIT_STRENGTH if area is None else 1.0),
             area,

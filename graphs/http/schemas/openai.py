@@ -11,8 +11,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from graphs.generation.requests import is_allowed
 from graphs.http.schemas.common import Warnings
-from graphs.http.schemas.generation import NumImages, Parameters, Prompt, Strength, is_allowed
+from graphs.http.schemas.generation import NumImages, Parameters, Prompt, Strength
 from pipeline.errors import InvalidRequest
 from pipeline.records import ImageFormat
 from pipeline.settings import DiffusionSettings
