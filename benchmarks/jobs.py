@@ -63,7 +63,7 @@ async def without_job(bench: Bench, request: GenerationRequest, request_id: str)
         if isinstance(item, Computed):
             image = item
     assert image is not None
-    record = await bench.flow.gallery.keep(
+    record = await bench.flow.images.add(
         image.value,
         owner="public",
         sessions=["s"],
@@ -72,7 +72,7 @@ async def without_job(bench: Bench, request: GenerationRequest, request_id: str)
         request=request,
         model=image.model,
     )
-    await bench.flow.gallery.png(record)
+    await bench.flow.images.png(record)
     await bench.flow.describe(record, request_id)
 
 

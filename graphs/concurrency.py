@@ -14,7 +14,10 @@ from typing import Any, Generic, TypeVar
 from pipeline.errors import Overloaded
 from pipeline.traces import Span, here, own_context
 
+SMOOTHING = 0.2  # weight of the newest duration in the running mean
+
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 
 @asynccontextmanager
@@ -28,7 +31,7 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
 
 
 async def last_item(items: AsyncGenerator[Any, None]) -> Any:
-    """The last item of a stream that yields progress before its result."""
+    """Return the last item of a stream that yields progress before its result."""
     async with aclosing(items):
         *_, last = [item async for item in items]
     return last
@@ -64,9 +67,6 @@ async def merge(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[tu
         await asyncio.wait({passing})
 
 
-K = TypeVar("K", bound=Hashable)
-
-
 @dataclass(slots=True)
 class _Run(Generic[T]):
     task: asyncio.Task[T]
@@ -75,7 +75,11 @@ class _Run(Generic[T]):
 
 
 class SingleFlight(Generic[K, T]):
-    """A table of runs in progress; whoever asks for a key's result joins its run."""
+    """Concurrent calls with one key share a task.
+
+    The task has a context of its own, so a cancelled request does not cancel it; it is cancelled when its last waiter
+    leaves.
+    """
 
     def __init__(self) -> None:
         self._runs: dict[K, _Run[T]] = {}
@@ -86,11 +90,11 @@ class SingleFlight(Generic[K, T]):
     def __len__(self) -> int:
         return len(self._runs)
 
-    async def join(self, key: K, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Wait for the key's run, starting it with `start()` if there is none.
+    async def run(self, key: K, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return the result of the key's task, which `start()` makes if there is none.
 
         Raises:
-            Whatever the run raises, for every caller alike.
+            Exception: what the task raises, for every caller alike.
         """
         run = self._runs.get(key)
         if run is None:
@@ -115,15 +119,12 @@ class SingleFlight(Generic[K, T]):
             run.task.exception()  # every caller may be gone: mark it as seen
 
 
-SMOOTHING = 0.2  # weight of the newest duration in the running mean
-
-
 class AdmissionLimiter:
-    """Lets at most `limit` requests in at a time; one that is in may enter again and again.
+    """Bounds the requests in flight; one that was admitted may be admitted again.
 
     Args:
         what: the work's name in the refusal, in the plural.
-        limit: requests in hand, running or queued behind a worker.
+        limit: requests in flight, running or queued behind a worker.
     """
 
     def __init__(self, what: str, limit: int) -> None:
@@ -139,8 +140,8 @@ class AdmissionLimiter:
         return request_id in self._inside
 
     @contextmanager
-    def entered(self, request_id: str) -> Iterator[None]:
-        """Hold a place for a request while the block runs.
+    def admit(self, request_id: str) -> Iterator[None]:
+        """Count a request as in flight while the block runs.
 
         Raises:
             Overloaded: every place is taken by others.

@@ -91,7 +91,7 @@ class Flow:
         self.models = models
         self.traces = traces or Traces()
         self._emit = emit
-        self.gallery = ImageRepository(store, workers, put, self.emit, embeds_parameters=settings.embed_parameters)
+        self.images = ImageRepository(store, workers, put, self.emit, embeds_parameters=settings.embed_parameters)
         self._workers = workers
         generations = AdmissionLimiter("images", settings.admission.max_generations)
         self.stage_runs = AdmissionLimiter("analyses", settings.admission.max_stages)
@@ -102,7 +102,7 @@ class Flow:
             models=models,
             cache=cache,
             store=store,
-            gallery=self.gallery,
+            gallery=self.images,
             gate=self.stage_runs,
             free=generations,
             emit=self.emit,
@@ -114,7 +114,7 @@ class Flow:
             profile=profile,
             workers=workers,
             store=store,
-            gallery=self.gallery,
+            gallery=self.images,
             feed=self.feed,
             gate=generations,
             describe=self.describe,
@@ -123,8 +123,8 @@ class Flow:
         )
         self.questions = EmbeddingQueries(profile.clip, workers, self.describe, self.describe_regions, self.emit)
         self.jobs = self.generations.jobs
-        self.feed.consumers += [self.jobs.notice, self.webhooks.notice]
-        self.reactions = AnalysisPrefetcher(self.gallery, self._stages, settings.reactions.max_waiting)
+        self.feed.consumers += [self.jobs.on_event, self.webhooks.on_event]
+        self.reactions = AnalysisPrefetcher(self.images, self._stages, settings.reactions.max_waiting)
 
     async def run(self) -> None:
         """Work on jobs and tell of what happens until cancelled."""
@@ -158,7 +158,7 @@ class Flow:
             InvalidUpload: it can't be used; says why.
             Overloaded: too many analyses are running already.
         """
-        with self.stage_runs.entered(request_id):
+        with self.stage_runs.admit(request_id):
             upload = await self.decode(data, request_id)
             return await self.keep(upload, owner=owner, sessions=sessions, request_id=request_id, key=key)
 
@@ -176,7 +176,7 @@ class Flow:
         Raises:
             IdempotencyMismatch: the key was used for another request.
         """
-        return await self.gallery.keep(
+        return await self.images.add(
             upload.pixels,
             owner=owner,
             sessions=sessions,
@@ -193,7 +193,7 @@ class Flow:
             InvalidUpload: it can't be used; says why.
             Overloaded: too many analyses are running already.
         """
-        with self.stage_runs.entered(request_id):
+        with self.stage_runs.admit(request_id):
             return await retry_once("decode_upload", request_id, lambda: self._workers.decode_upload(data), self.emit)
 
     async def count_tokens(self, model: TextModelName, texts: Sequence[str], request_id: str) -> int:
@@ -212,9 +212,9 @@ class Flow:
             Overloaded: too many analyses are running already.
         """
         if encoding == Encoding():
-            return await self.gallery.png(record)
-        with self.stage_runs.entered(request_id):
-            return await self.gallery.encoded(record, encoding, request_id)
+            return await self.images.png(record)
+        with self.stage_runs.admit(request_id):
+            return await self.images.encoded(record, encoding, request_id)
 
     async def describe(self, record: ImageRecord, request_id: str, background: bool = False) -> Description:
         """Classify the whole image."""
@@ -297,8 +297,8 @@ class Flow:
         request_id: str,
     ) -> tuple[Segmentation, Descriptions]:
         """Cut regions out of an image, and say what they are."""
-        with self.stage_runs.entered(request_id):
-            image = await self.gallery.lend(record)
+        with self.stage_runs.admit(request_id):
+            image = await self.images.share(record)
             labelling = self.profile.clip.labelling
             regions = (await retry_once(stage, request_id, lambda: work(image), self.emit)).value
             described = await retry_once(

@@ -48,7 +48,7 @@ class ImageRepository:
         self._shelf = SharedPixelCache(store, put)
         self._emit = emit
 
-    async def keep(
+    async def add(
         self,
         pixels: Pixels,
         *,
@@ -78,7 +78,7 @@ class ImageRepository:
             LeaseLost: the job is somebody else's by now; nothing is kept.
         """
         digest = images.digest(pixels)
-        image = self._shelf.keep(digest, pixels)
+        image = self._shelf.add(digest, pixels)
         png = await self._encode(image, Encoding(), request_id)
         if request is not None and self._embeds_parameters:
             png = with_text(png, PARAMETERS, write_parameters(request, model))
@@ -118,11 +118,11 @@ class ImageRepository:
         key = record.digest, encoding
 
         async def encode() -> bytes:
-            return await self._encode(await self.lend(record), encoding, request_id)
+            return await self._encode(await self.share(record), encoding, request_id)
 
         found = self._encoded.get(key)
         if found is None:
-            found = await self._encoding.join(key, encode)
+            found = await self._encoding.run(key, encode)
             self._encoded.put(key, found, len(found))
         return found
 
@@ -162,11 +162,11 @@ class ImageRepository:
         """Count what is stored; blocks."""
         return self._store.facts()
 
-    def sweep(self) -> None:
+    def prune(self) -> None:
         """Drop what retention doesn't allow, and what killed writes left behind; blocks."""
         self._store.sweep()
 
-    async def lend(self, record: ImageRecord) -> SharedImage:
+    async def share(self, record: ImageRecord) -> SharedImage:
         """Return an image as workers take it."""
         return await self._shelf.get(record)
 
@@ -187,7 +187,7 @@ class SharedPixelCache:
         self._put = put
         self._shared: SizedLru[str, SharedImage] = SizedLru(max_bytes)
 
-    def keep(self, digest: str, pixels: Pixels) -> SharedImage:
+    def add(self, digest: str, pixels: Pixels) -> SharedImage:
         """Put an image on the shelf."""
         shared = SharedImage(digest=digest, pixels=self._put(pixels))
         self._shared.put(digest, shared, pixels.nbytes)
@@ -198,5 +198,5 @@ class SharedPixelCache:
         shared = self._shared.get(record.digest)
         if shared is None:
             pixels = await asyncio.to_thread(lambda: images.decode_png(self._store.png(record.image_id)))
-            shared = self.keep(record.digest, pixels)
+            shared = self.add(record.digest, pixels)
         return shared

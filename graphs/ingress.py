@@ -58,7 +58,7 @@ class Ingress:
     ) -> None:
         configure_logging(settings.data_path, settings.log_format)
         self._settings = settings
-        self._chores: list[asyncio.Task[None]] = []
+        self._background_tasks: list[asyncio.Task[None]] = []
         self._asked_at = time.monotonic()
         self._metrics = Metrics(serve_metrics)
         self._consumers: list[Callable[[Event], None]] = [log_event, self._metrics.count]
@@ -79,14 +79,14 @@ class Ingress:
         )
 
         if settings.reactions.enabled:
-            self._consumers.append(self._flow.reactions.react)
+            self._consumers.append(self._flow.reactions.on_event)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         loop = asyncio.get_running_loop()
         # Ray's own pool has five threads for a replica this small; the store and the pictures want more.
         loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="blocking"))
-        chores = (self._report(), self._sweep(), self._send_away(), self._flow.run())
-        self._chores = [loop.create_task(chore) for chore in chores]
+        chores = (self._report_loop(), self._prune_loop(), self._close_streams_when_draining(), self._flow.run())
+        self._background_tasks = [loop.create_task(chore) for chore in chores]
         return build_http_app(self._flow, self._settings, self._door)
 
     def check_health(self) -> None:
@@ -96,38 +96,38 @@ class Ingress:
             RuntimeError: something that is to run as long as the replica does has ended.
         """
         self._asked_at = time.monotonic()
-        for chore in self._chores:
+        for chore in self._background_tasks:
             if chore.done():
                 raise RuntimeError(f"{chore.get_coro()} has ended: {chore.exception()!r}")
 
     async def __del__(self) -> None:
         """Serve waits for it before it ends a replica: jobs in hand are given back, streams end."""
-        for chore in self._chores:
+        for chore in self._background_tasks:
             chore.cancel()
-        await asyncio.gather(*self._chores, return_exceptions=True)
+        await asyncio.gather(*self._background_tasks, return_exceptions=True)
         await asyncio.to_thread(self._flow.traces.close)
 
     def _emit(self, event: Event) -> None:
         for consume in self._consumers:
             consume(event)
 
-    async def _report(self) -> None:
+    async def _report_loop(self) -> None:
         while True:
             for gate in (self._flow.generations.gate, self._flow.stage_runs):
                 self._metrics.set_in_hand(gate.what, len(gate))
             await asyncio.sleep(GAUGE_INTERVAL_S)
 
-    async def _send_away(self) -> None:
+    async def _close_streams_when_draining(self) -> None:
         """Send readers away who would keep Serve waiting for the end of this replica, which it doesn't announce."""
         while True:
             await asyncio.sleep(HEALTH_INTERVAL_S)
             if time.monotonic() - self._asked_at > UNASKED_S:
-                self._flow.feed.send_away()
+                self._flow.feed.close_subscriptions()
 
-    async def _sweep(self) -> None:
+    async def _prune_loop(self) -> None:
         while True:
             try:
-                await asyncio.to_thread(self._flow.gallery.sweep)
+                await asyncio.to_thread(self._flow.images.prune)
             except Exception:
                 logger.exception("The store could not be swept")
             await asyncio.sleep(SWEEP_INTERVAL_S)

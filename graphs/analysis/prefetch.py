@@ -35,7 +35,7 @@ class AnalysisPrefetcher:
         self._more = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def react(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Take note of an event; begins the work if it is the first."""
         if not isinstance(event, ImageCreated):
             return

@@ -1,4 +1,4 @@
-"""Queries that the vectors of an image and its regions answer, without anything being looked at again."""
+"""CLIP queries on stored embeddings: probe, classify, match and search, without encoding the image again."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Results of stages: from memory, a run in progress, the shared cache, the store, or by running the stage.
+"""Resolves stages: from memory, a computation in flight, the cache actor, the artifact store, or by calling a worker.
 
-An explicit call and the reaction to an event are the same stage with the same key, so nothing is computed twice,
-whoever asks first.
+Interactive calls and background prefetching use the same stage and key, so nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -86,12 +85,12 @@ class StageRunner:
             key = await self._key(stage, record)
             result = self._recent.get(key)
             if result is not None:
-                self._reuse("memory", stage, record, request_id)
+                self._record_reuse("memory", stage, record, request_id)
             else:
                 if key in self._runs:
-                    self._reuse("run", stage, record, request_id)
-                result = await self._runs.join(key, lambda: self._run(stage, key, record, request_id, background))
-            return await self._labelled(stage, record, result)
+                    self._record_reuse("run", stage, record, request_id)
+                result = await self._runs.run(key, lambda: self._run(stage, key, record, request_id, background))
+            return await self._index_labels(stage, record, result)
 
     async def kept(self, stage: Stage[Artifact], record: ImageRecord) -> Artifact | None:
         """Return a stage's result from memory or the store; None where a worker would have to be asked."""
@@ -104,17 +103,17 @@ class StageRunner:
         result = self._recent.get(key)
         if result is not None:
             return result
-        kept = await asyncio.to_thread(self._kept, key)
+        kept = await asyncio.to_thread(self._read_stored, key)
         if kept is None:
             return None
         encoded, artifact = kept
         return self._remember(key, encoded, artifact)
 
-    def _reuse(self, source: Source, stage: Stage[Artifact], record: ImageRecord, request_id: str) -> None:
+    def _record_reuse(self, source: Source, stage: Stage[Artifact], record: ImageRecord, request_id: str) -> None:
         here().note(source=source)
         self._emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source=source))
 
-    async def _labelled(self, stage: Stage[Artifact], record: ImageRecord, result: Artifact) -> Artifact:
+    async def _index_labels(self, stage: Stage[Artifact], record: ImageRecord, result: Artifact) -> Artifact:
         """Let an image be found by what it shows, wherever the result came from."""
         if stage is DESCRIBE and record.image_id not in self._known:
             try:
@@ -132,15 +131,15 @@ class StageRunner:
     ) -> Artifact:
         reply = await self._cache.acquire(key, request_id)
         if isinstance(reply, Hit):
-            self._reuse("cache", stage, record, request_id)
+            self._record_reuse("cache", stage, record, request_id)
             return self._remember(key, reply.value, artifacts.decode(reply.value))
         async with self._cache.holding(key, reply, request_id):
             with span("store read"):
-                kept = await asyncio.to_thread(self._kept, key)
+                kept = await asyncio.to_thread(self._read_stored, key)
             if kept is not None:
                 encoded, artifact = kept
-                self._reuse("store", stage, record, request_id)
-                await self._offer(key, reply, encoded, request_id)
+                self._record_reuse("store", stage, record, request_id)
+                await self._put_in_cache(key, reply, encoded, request_id)
                 return self._remember(key, encoded, artifact)
             with nullcontext() if background else self._admitted(request_id):
                 below = None
@@ -151,12 +150,12 @@ class StageRunner:
                 self._models.note(stage.model, computed.model)
                 key = await self._key(stage, record)
             encoded = artifacts.encode(computed.value)
-            await self._offer(key, reply, encoded, request_id)
+            await self._put_in_cache(key, reply, encoded, request_id)
         with span("store write", size_bytes=len(encoded)):
-            await asyncio.to_thread(self._keep, key, encoded)
+            await asyncio.to_thread(self._write_stored, key, encoded)
         return self._remember(key, encoded, computed.value)
 
-    def _kept(self, key: CacheKey) -> tuple[bytes, Artifact] | None:
+    def _read_stored(self, key: CacheKey) -> tuple[bytes, Artifact] | None:
         """Read a result from the store; one that is damaged, or can't be had, is as good as none."""
         try:
             encoded = self._store.artifact(key)
@@ -165,21 +164,21 @@ class StageRunner:
             logger.exception("A kept result of the stage %s could not be read", key.stage)
             return None
 
-    def _keep(self, key: CacheKey, encoded: bytes) -> None:
+    def _write_stored(self, key: CacheKey, encoded: bytes) -> None:
         """Keep a result in the store; where that fails it is computed again after a restart."""
         try:
             self._store.keep_artifact(key, encoded)
         except Exception:
             logger.exception("A result of the stage %s could not be stored", key.stage)
 
-    async def _offer(self, key: CacheKey, reply: Lease | None, encoded: bytes, request_id: str) -> None:
+    async def _put_in_cache(self, key: CacheKey, reply: Lease | None, encoded: bytes, request_id: str) -> None:
         """Put a result into the shared cache, unless that is away: asking it once was enough."""
         if reply is not None:
             await self._cache.put(key, encoded, request_id)
 
     def _admitted(self, request_id: str) -> AbstractContextManager[None]:
         """Take the request in, unless it is in already: a new image's own request may have it described."""
-        return nullcontext() if request_id in self._free else self._gate.entered(request_id)
+        return nullcontext() if request_id in self._free else self._gate.admit(request_id)
 
     def _remember(self, key: CacheKey, encoded: bytes, artifact: Artifact) -> Artifact:
         self._recent.put(key, artifact, len(encoded))
@@ -189,7 +188,7 @@ class StageRunner:
         self, stage: Stage[A], below: Artifact | None, record: ImageRecord, request_id: str, background: bool
     ) -> Computed[A]:
         started = time.monotonic()
-        image = await self._gallery.lend(record)
+        image = await self._gallery.share(record)
         parameters = stage.parameters(self._profile)
         computed = await retry_once(
             stage.name, request_id, lambda: stage.work(self._workers, image, below, parameters, background), self._emit

@@ -1,9 +1,8 @@
-"""What happens, told to everybody of this process who wants to know, in the order of the event log.
+"""In-process event feed: delivers logged events to subscribers in commit order, and ephemeral ones between them.
 
-The log is the truth: the feed reads it whenever somebody says that there is more, or every few seconds if nobody does.
-Steps of a generation pass by without being logged; between processes the event hub carries them, and the word that
-there is more. A stream that its reader doesn't empty fast enough ends, and resumes from the log by its last sequence
-number: it never slows the others.
+The event log is the source of truth. It is read whenever an append is announced, and polled every few seconds.
+Denoising steps are ephemeral: they are not logged, and the event hub carries them between processes. A subscription
+whose reader is too slow ends and resumes from the log by its last sequence number; it never slows the others.
 """
 
 from __future__ import annotations
@@ -124,7 +123,7 @@ class EventFeed:
         """Whether what passes may reach anybody."""
         return bool(self._streams) or (self._hub is not None and self._hub.has_others)
 
-    async def newest(self) -> int:
+    async def latest_sequence(self) -> int:
         """The sequence number up to which everything was told."""
         await self.start()
         return self._at
@@ -136,10 +135,10 @@ class EventFeed:
             self._started = loop.create_future()
 
             def tell() -> None:
-                loop.call_soon_threadsafe(self._tell_of_growth)
+                loop.call_soon_threadsafe(self._wake_up)
 
             self._log.told = tell
-            chores = [self._read_log()] + ([self._speak(), self._listen()] if self._hub else [])
+            chores = [self._read_log()] + ([self._publish_loop(), self._receive_loop()] if self._hub else [])
             # In contexts of their own: this one may be a request's, and would be cancelled with it.
             self._tasks = [loop.create_task(chore, context=contextvars.Context()) for chore in chores]
         await asyncio.shield(self._started)
@@ -152,7 +151,7 @@ class EventFeed:
         for task in self._tasks:
             task.cancel()
 
-    def send_away(self) -> None:
+    def close_subscriptions(self) -> None:
         """End the streams that only their readers would end, who come back with the last sequence number they know."""
         for stream in self._followed:
             stream.waiting.put_nowait(None)
@@ -202,7 +201,7 @@ class EventFeed:
                     return
                 yield notice
 
-    def _tell_of_growth(self) -> None:
+    def _wake_up(self) -> None:
         self._grown.set()
         self._has_outgoing.set()
 
@@ -232,7 +231,7 @@ class EventFeed:
                 stream.waiting.put_nowait(notice)
 
     async def _read_log(self) -> None:
-        self._at = await self._patiently(self._log.newest)
+        self._at = await self._retry_forever(self._log.newest)
         if self._started is not None:
             self._started.set_result(None)
         while True:
@@ -276,9 +275,9 @@ class EventFeed:
             consume(notice)
 
     async def _page(self) -> Sequence[Notice]:
-        return await self._patiently(lambda: self._log.read(after=self._at, limit=PAGE))
+        return await self._retry_forever(lambda: self._log.read(after=self._at, limit=PAGE))
 
-    async def _patiently(self, read: Callable[[], T]) -> T:
+    async def _retry_forever(self, read: Callable[[], T]) -> T:
         while True:
             try:
                 return await asyncio.to_thread(read)
@@ -286,7 +285,7 @@ class EventFeed:
                 logger.exception("The event log could not be read")
                 await asyncio.sleep(PAUSE_S)
 
-    async def _speak(self) -> None:
+    async def _publish_loop(self) -> None:
         """Tell the others, all that has come up at a time."""
         while self._hub:
             await self._has_outgoing.wait()
@@ -295,7 +294,7 @@ class EventFeed:
             with suppress(Exception):  # a hub that is away costs the others a few seconds
                 await self._hub.publish(passing)
 
-    async def _listen(self) -> None:
+    async def _receive_loop(self) -> None:
         """Be told by the others."""
         while self._hub:
             try:

@@ -63,8 +63,8 @@ class WebhookDispatcher:
         self._settings = settings
         self._public_url = public_url
         self._random = random or Random()
-        self._in_hand: dict[asyncio.Task[None], str] = {}  # to the webhook's id
-        self._more = asyncio.Event()  # there may be something to send, and there is room
+        self._in_flight: dict[asyncio.Task[None], str] = {}  # to the webhook's id
+        self._wake_up = asyncio.Event()  # there may be something to send, and there is room
         self._is_needed = True  # some webhook was enabled when one last looked, or has been here since
 
     async def register(
@@ -149,7 +149,7 @@ class WebhookDispatcher:
             DeliveryNotFound: the webhook has no such delivery.
         """
         delivery = await asyncio.to_thread(self._store.redeliver, webhook_id, delivery_id, owner)
-        self._more.set()
+        self._wake_up.set()
         return delivery
 
     async def test(self, webhook_id: str, owner: str) -> Delivery:
@@ -159,20 +159,20 @@ class WebhookDispatcher:
             WebhookNotFound: the owner has no such webhook.
         """
         delivery = await asyncio.to_thread(self._store.test, webhook_id, owner)
-        self._more.set()
+        self._wake_up.set()
         return delivery
 
-    def notice(self, _: Notice) -> None:
+    def on_event(self, _: Notice) -> None:
         """Take note that something happened, here or elsewhere."""
         if self._is_needed:  # one that was enabled elsewhere is served there until this looks again
-            self._more.set()
+            self._wake_up.set()
 
     async def run(self) -> None:
         """Send what is due until cancelled; what is not settled by then comes due again."""
         async with _client(self._settings) as client:
             try:
                 while True:
-                    self._more.clear()
+                    self._wake_up.clear()
                     try:
                         wait_s = await self._begin_due(client)
                     except Exception:
@@ -180,7 +180,7 @@ class WebhookDispatcher:
                         wait_s = POLL_S
                     with suppress(TimeoutError):
                         async with asyncio.timeout(wait_s):  # `wait_for` loses a cancellation that comes with the event
-                            await self._more.wait()
+                            await self._wake_up.wait()
             finally:
                 await self._end()
 
@@ -191,8 +191,8 @@ class WebhookDispatcher:
             return POLL_S
         while await asyncio.to_thread(self._store.expand, EVENTS):
             pass
-        while (room := CAPACITY - len(self._in_hand)) > 0:
-            in_hand = Counter(self._in_hand.values())
+        while (room := CAPACITY - len(self._in_flight)) > 0:
+            in_hand = Counter(self._in_flight.values())
             busy = [webhook_id for webhook_id, num in in_hand.items() if num >= PER_WEBHOOK]
             due_s = await asyncio.to_thread(self._store.next_due_s, busy)
             if due_s is None or due_s > 0:
@@ -203,22 +203,22 @@ class WebhookDispatcher:
             )
             for claim in claims:
                 task = asyncio.create_task(self._deliver(client, claim))
-                self._in_hand[task] = claim.delivery.webhook_id
+                self._in_flight[task] = claim.delivery.webhook_id
                 task.add_done_callback(self._done)
         return POLL_S
 
     def _look(self) -> None:
         self._is_needed = True
-        self._more.set()
+        self._wake_up.set()
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        del self._in_hand[task]
-        self._more.set()
+        del self._in_flight[task]
+        self._wake_up.set()
 
     async def _end(self) -> None:
         """Let what is under way come to its end, but not for long."""
-        if self._in_hand:
-            _, late = await asyncio.wait(list(self._in_hand), timeout=STOP_WITHIN_S)
+        if self._in_flight:
+            _, late = await asyncio.wait(list(self._in_flight), timeout=STOP_WITHIN_S)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)

@@ -52,7 +52,7 @@ class EditRequests:
         """
         if prompt is None:
             prompt = record.request.prompt if record.request else await self._shown(record, request_id)
-        return await self.of_picture(
+        return await self.from_image(
             (record.width, record.height), record.image_id, options, prompt, strength, mask=None
         )
 
@@ -73,9 +73,9 @@ class EditRequests:
             RegionNotFound: the image has no such region.
         """
         mask = await self._mask(record, area, request_id)
-        return await self.of_picture((record.width, record.height), record.image_id, options, prompt, strength, mask)
+        return await self.from_image((record.width, record.height), record.image_id, options, prompt, strength, mask)
 
-    async def of_picture(
+    async def from_image(
         self,
         picture: tuple[int, int],
         image_id: str,

@@ -1,4 +1,4 @@
-"""The work of a job that makes an image: denoise, tell of each step, keep the image together with the job's success."""
+"""The generation job: denoises, publishes each step, and stores the image in the transaction that completes the job."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class GenerateImageJob:
         self._emit = emit
         self._traces = traces
 
-    async def make(self, job: Job, lease: Lease) -> None:
+    async def run(self, job: Job, lease: Lease) -> None:
         """Do a job; its image and its success are kept together.
 
         Raises:
@@ -77,7 +77,7 @@ class GenerateImageJob:
             if lease.attempt < MAX_ATTEMPTS:
                 self._emit(StageRetried(request_id=request_id, stage=GENERATE))
             raise WorkerLost(stage=GENERATE) from None
-        await self._gallery.keep(
+        await self._gallery.add(
             image.value,
             owner=job.order.owner,
             sessions=job.order.sessions,
@@ -94,7 +94,7 @@ class GenerateImageJob:
         previews, seen = bool(job.order.request.get(PREVIEWS)), False
         if request.source is not None:
             record = await self._gallery.find(request.source.image_id, owner=job.order.owner, session="")
-            source = await self._gallery.lend(record)
+            source = await self._gallery.share(record)
         async with aclosing(self._workers.generate(request, job.order.owner, source, previews)) as items:
             async for item in items:
                 if isinstance(item, StepProgress):

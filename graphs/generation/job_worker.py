@@ -1,4 +1,4 @@
-"""Works on jobs: at once on those this process accepts, and on those that wait or whose holders are gone."""
+"""Job worker: runs the jobs this process accepts at once, and acquires jobs that wait or whose lease has expired."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ class JobWorker:
         self._capacity = capacity
         self._max_waiting = max_waiting
         self._max_unfinished = max_unfinished
-        self._in_hand: dict[str, tuple[asyncio.Task[None], Lease]] = {}  # by job id
+        self._in_flight: dict[str, tuple[asyncio.Task[None], Lease]] = {}  # by job id
         self._reserved = 0  # places of jobs that are just being accepted
         self._has_looked = asyncio.Event()  # or isn't looking for jobs to take
         self._has_looked.set()
-        self._more = asyncio.Event()  # it is time to look for jobs to take
+        self._wake_up = asyncio.Event()  # it is time to look for jobs to take
         self._may_wait = True  # some did when one last looked, or have come since
         self._pause_until = 0.0  # no jobs are taken before, on the loop's clock
         self._accepting: set[asyncio.Task[Submitted]] = set()
         self._waiters: dict[str, asyncio.Event] = {}  # by id of a job that others work on
 
-    async def known(self, owner: str, key: IdempotencyKey) -> Job | None:
+    async def find_by_key(self, owner: str, key: IdempotencyKey) -> Job | None:
         """Find the job a key was used for; None if it is new.
 
         Raises:
@@ -118,14 +118,14 @@ class JobWorker:
 
     @contextmanager
     def _reserved_place(self) -> Iterator[bool]:
-        has_place = self._room > 0
+        has_place = self._free_slots > 0
         self._reserved += has_place
         try:
             yield has_place
         finally:
             self._reserved -= has_place
 
-    async def settled(self, job_id: str, owner: str) -> Job:
+    async def wait_finished(self, job_id: str, owner: str) -> Job:
         """Wait for the end of a job, whoever works on it.
 
         Raises:
@@ -133,8 +133,8 @@ class JobWorker:
             StorageUnavailable: how it ended could not be written down.
         """
         while True:
-            if job_id in self._in_hand:
-                task, _ = self._in_hand[job_id]
+            if job_id in self._in_flight:
+                task, _ = self._in_flight[job_id]
                 await asyncio.wait({task})
                 if not task.cancelled() and (failure := task.exception()) is not None:
                     raise failure  # how it ended could not be written down: when its lease runs out it begins again
@@ -147,17 +147,17 @@ class JobWorker:
             if job.state.is_final:
                 self._waiters.pop(job_id, None)
                 return job
-            if job_id not in self._in_hand:
+            if job_id not in self._in_flight:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_S):
                         await ended.wait()
 
-    def notice(self, notice: Notice) -> None:
+    def on_event(self, notice: Notice) -> None:
         """Take note of what happened to jobs, here or elsewhere."""
         if notice.type in WAITING and notice.payload.get("waits", True):
             self.wake()
-        elif notice.type == CANCEL_REQUESTED and notice.job_id in self._in_hand:
-            _cancel(self._in_hand[notice.job_id][0])
+        elif notice.type == CANCEL_REQUESTED and notice.job_id in self._in_flight:
+            _cancel(self._in_flight[notice.job_id][0])
         elif notice.type in ENDED and (ended := self._waiters.pop(str(notice.job_id), None)):
             ended.set()
 
@@ -192,34 +192,34 @@ class JobWorker:
             JobNotFound: the owner has no such job.
         """
         job = await asyncio.to_thread(self._store.cancel, job_id, owner)
-        if job_id in self._in_hand:
-            _cancel(self._in_hand[job_id][0])
-            return await self.settled(job_id, owner)
+        if job_id in self._in_flight:
+            _cancel(self._in_flight[job_id][0])
+            return await self.wait_finished(job_id, owner)
         return job
 
     def wake(self) -> None:
         """Have a look for jobs now rather than at the next poll."""
         self._may_wait = True
-        self._more.set()
+        self._wake_up.set()
 
     async def run(self) -> None:
         """Take jobs and renew leases until cancelled; then stop the work and give the jobs back."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._take())
-                group.create_task(self._renew())
+                group.create_task(self._acquire_loop())
+                group.create_task(self._renew_loop())
         finally:
-            tasks = [task for task, _ in self._in_hand.values()]
+            tasks = [task for task, _ in self._in_flight.values()]
             for task in tasks:
                 _cancel(task)
             if tasks:
                 await asyncio.wait(tasks, timeout=STOP_WITHIN_S)
 
-    async def _take(self) -> None:
+    async def _acquire_loop(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            self._more.clear()
-            if self._room > 0 and loop.time() >= self._pause_until:
+            self._wake_up.clear()
+            if self._free_slots > 0 and loop.time() >= self._pause_until:
                 self._has_looked.clear()
                 try:
                     taken = await self._lease()
@@ -233,12 +233,12 @@ class JobWorker:
                     self._has_looked.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):  # `wait_for` loses a cancellation that comes with the event
-                    await self._more.wait()
+                    await self._wake_up.wait()
 
     async def _lease(self) -> Sequence[tuple[Job, Lease]]:
         """Take jobs; what is taken while this runner ends is given back, as nobody here would do it."""
         leasing = asyncio.create_task(
-            asyncio.to_thread(self._store.lease, uuid4().hex, lease_s=LEASE_S, limit=self._room)
+            asyncio.to_thread(self._store.lease, uuid4().hex, lease_s=LEASE_S, limit=self._free_slots)
         )
         try:
             return await asyncio.shield(leasing)
@@ -247,10 +247,10 @@ class JobWorker:
                 await self._settle(self._store.stop, lease)
             raise
 
-    async def _renew(self) -> None:
+    async def _renew_loop(self) -> None:
         while True:
             await asyncio.sleep(RENEW_S)
-            held = [lease for _, lease in self._in_hand.values()]
+            held = [lease for _, lease in self._in_flight.values()]
             if not held:
                 continue
             try:
@@ -259,33 +259,33 @@ class JobWorker:
                 logger.exception("Leases could not be renewed")
                 continue
             for lease in stopped:
-                task, current = self._in_hand.get(lease.job_id, (None, None))
+                task, current = self._in_flight.get(lease.job_id, (None, None))
                 if task is not None and current == lease:
                     _cancel(task)
 
     @property
-    def _room(self) -> int:
+    def _free_slots(self) -> int:
         """Jobs that can be begun now."""
-        return self._capacity - len(self._in_hand) - self._reserved
+        return self._capacity - len(self._in_flight) - self._reserved
 
     def _begin(self, job: Job, lease: Lease) -> None:
-        earlier, _ = self._in_hand.get(job.job_id, (None, None))
+        earlier, _ = self._in_flight.get(job.job_id, (None, None))
         if earlier is not None:  # its lease ran out before it could be renewed
             _cancel(earlier)
         # In a context of its own: this one may be a request's, and would be cancelled with it.
-        task = asyncio.get_running_loop().create_task(self._do(job, lease), context=contextvars.Context())
-        self._in_hand[job.job_id] = task, lease
+        task = asyncio.get_running_loop().create_task(self._execute(job, lease), context=contextvars.Context())
+        self._in_flight[job.job_id] = task, lease
         task.add_done_callback(lambda task: self._end(task, lease))
 
     def _end(self, task: asyncio.Task[None], lease: Lease) -> None:
         if not task.cancelled() and (failure := task.exception()) is not None:
             logger.error("How job %s ended could not be written down: %s", lease.job_id, failure)
-        if self._in_hand.get(lease.job_id, (None, None))[1] == lease:  # else begun again already, by this same process
-            del self._in_hand[lease.job_id]
+        if self._in_flight.get(lease.job_id, (None, None))[1] == lease:  # else this process has begun it again
+            del self._in_flight[lease.job_id]
         if self._may_wait:
-            self._more.set()
+            self._wake_up.set()
 
-    async def _do(self, job: Job, lease: Lease) -> None:
+    async def _execute(self, job: Job, lease: Lease) -> None:
         try:
             await self._work(job, lease)
         except asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""Making images: every one is a job, whether somebody waits for it, follows it, or comes back for it later."""
+"""Generation service: every image is a job, whether its caller waits for it, streams it, or comes back for it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class GenerationService:
         self.gate = gate
         self.jobs = JobWorker(
             store.jobs,
-            GenerateImageJob(workers, gallery, feed, emit, traces).make,
+            GenerateImageJob(workers, gallery, feed, emit, traces).run,
             capacity=settings.admission.max_generations,
             max_waiting=settings.admission.max_waiting_jobs,
             max_unfinished=settings.limits.unfinished_jobs,
@@ -135,7 +135,7 @@ class GenerationService:
             yield made
             return
         job_id = new_id()
-        with self.gate.entered(order.request_id):
+        with self.gate.admit(order.request_id):
             async with AsyncExitStack() as stack:
                 notices: AsyncIterator[Notice] | None = None
                 if tell:
@@ -151,7 +151,7 @@ class GenerationService:
                             yield notice
                             if notice.type in ENDED:
                                 break
-                    job = await self.jobs.settled(job.job_id, owner)
+                    job = await self.jobs.wait_finished(job.job_id, owner)
                 except (asyncio.CancelledError, GeneratorExit):
                     if order.key is None:
                         await asyncio.shield(self.jobs.cancel(job.job_id, owner))
@@ -164,7 +164,7 @@ class GenerationService:
         Raises:
             IdempotencyMismatch: the key was used for another request.
         """
-        job = None if key is None else await self.jobs.known(owner, key)
+        job = None if key is None else await self.jobs.find_by_key(owner, key)
         return None if job is None else GenerationRequest.from_dict(job.order.request)
 
     async def submit(self, orders: Sequence[GenerationJobSpec]) -> list[Job]:
@@ -217,14 +217,14 @@ class GenerationService:
                 yield notice
                 has_ended = has_ended or notice.type in ENDED
         if has_ended:
-            yield await self._generated(await self.jobs.settled(job_id, owner), background=True)
+            yield await self._generated(await self.jobs.wait_finished(job_id, owner), background=True)
 
     async def _logged(self, job_id: str, owner: str, after: int) -> Sequence[Notice]:
         read = partial(self._store.log.read, owner=owner, after=after, limit=LONG_LIFE, job_id=job_id)
         return await asyncio.to_thread(read)
 
     async def _made_before(self, owner: str, key: IdempotencyKey) -> Job | None:
-        job = await self.jobs.known(owner, key)
+        job = await self.jobs.find_by_key(owner, key)
         if job is None or job.is_worth_repeating:
             return None
         if not job.state.is_final:

@@ -78,7 +78,7 @@ def build_http_app(flow: Flow, settings: ServiceSettings, door: AccessControl | 
     app.add_middleware(
         RequestMiddleware,
         admission=settings.admission,
-        enter=(door or AccessControl()).entered,
+        enter=(door or AccessControl()).admit,
         emit=flow.emit,
         traces=flow.traces,
     )
@@ -96,7 +96,7 @@ def _legacy_routes(flow: Flow) -> APIRouter:
 
     async def find(caller: Caller, body: schemas.ImageChoice | None, image_id: UUID | None) -> ImageRecord:
         chosen = (body and body.image_id) or image_id
-        return await flow.gallery.find(str(chosen) if chosen else None, owner=caller.owner, session=caller.session)
+        return await flow.images.find(str(chosen) if chosen else None, owner=caller.owner, session=caller.session)
 
     async def chosen_image(
         caller: AnyCaller, body: Annotated[schemas.ImageChoice | None, Body()] = None, image_id: ImageId = None
@@ -141,14 +141,14 @@ def _legacy_routes(flow: Flow) -> APIRouter:
             job = schemas.JobStatus.of(submitted, flow.job_warnings(submitted))
             accepted = json_response(job, status_code=202)
             accepted.headers.update({"Location": job.url, "Preference-Applied": RESPOND_ASYNC})
-            caller.greet(accepted)
+            caller.set_session_cookie(accepted)
             return accepted
 
         if EVENT_STREAM in request.headers.get("accept", ""):
             made = await sse_response(request.scope, generated(flow.generations.generating(order)), as_event)
         else:
             made = json_response(schemas.Generated.of(await flow.generations.generate(order)))
-        caller.greet(made)
+        caller.set_session_cookie(made)
         return made
 
     @router.post("/analyze", response_model=schemas.Analysis, responses=_USUAL_PROBLEMS | error_responses(404))
@@ -240,7 +240,7 @@ def _service_routes(flow: Flow, settings: ServiceSettings) -> APIRouter:
     @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Tell Prometheus what is stored. What happens is told by Ray's exporter, on a port of its own."""
-        body = await asyncio.to_thread(render_metrics, flow.gallery.facts, settings.data_path)
+        body = await asyncio.to_thread(render_metrics, flow.images.facts, settings.data_path)
         return Response(body, media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/healthz", response_model=schemas.Health)

@@ -1,6 +1,6 @@
-"""Who may come in: whose API key it is, and how much of the service one owner may take at a time.
+"""API-key authentication, and rate and concurrency limits per owner.
 
-Everything is behind the door but what `PUBLIC_PATHS` names, so that a new route is closed unless somebody opens it.
+All routes require authentication except `PUBLIC_PATHS`; new routes are protected by default.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WINDOW_S = 60
 
 
 class AccessControl:
-    """Lets requests in.
+    """Authenticates requests and enforces their owner's limits.
 
     Args:
         keys: all API keys; without them a request needs none, and is everyone's.
@@ -51,7 +51,7 @@ class AccessControl:
         self._inside: Counter[str] = Counter()  # requests by owner
 
     @asynccontextmanager
-    async def entered(self, scope: Scope) -> AsyncIterator[None]:
+    async def admit(self, scope: Scope) -> AsyncIterator[None]:
         """Hold a place for a request while the block runs; note whose it is, and its answer's headers, in its state.
 
         Raises:
@@ -97,9 +97,9 @@ class AccessControl:
 
 
 class ApiKeyCache:
-    """Remembers for a while whose a token is: the database is asked once in 10 s, not for each request.
+    """Caches the owner of each valid token for 10 s, so that not every request queries the database.
 
-    Only of good tokens: a new key is good at once, and guesses take no room.
+    Only valid tokens are cached: a new key works at once, and guesses take no memory.
     """
 
     def __init__(self, keys: KeyStore) -> None:

@@ -46,7 +46,7 @@ class Caller:
         """
         return (self.session, self.new_session) if self.new_session else (self.session,)
 
-    def greet(self, response: Response) -> None:
+    def set_session_cookie(self, response: Response) -> None:
         """Give a caller without a session its cookie."""
         if self.new_session:
             response.set_cookie(

@@ -16,6 +16,10 @@ from starlette.responses import Response
 from graphs.http.middleware import PROBLEM_JSON
 from graphs.http.schemas import common as schemas
 
+ONE_YEAR_S = 365 * 24 * 3600
+
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+
 
 def json_response(model: BaseModel, status_code: int = 200) -> Response:
     """Serialise an answer once: FastAPI would validate it again."""
@@ -66,11 +70,6 @@ class JsonRoute(APIRoute):
         return handle_orjson
 
 
-ONE_YEAR_S = 365 * 24 * 3600
-
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
-
-
 def caching_headers(etag: str, *, for_ever: bool) -> dict[str, str]:
     """Headers of something that may be kept: for ever, or as long as asking says that it is the same."""
     keep = f"private, max-age={ONE_YEAR_S}, immutable" if for_ever else "private, no-cache"
@@ -113,5 +112,5 @@ def content(request: Request, body: bytes, media_type: str, etag: str, *, for_ev
 
 
 def _is_range(first: str, last: str) -> bool:
-    """Whether it is one at all: others are ignored (section 14.1.2)."""
+    """Whether it is one at all: others are ignored (RFC 9110, section 14.1.2)."""
     return bool(first or last) and not (first and last and int(last) < int(first))

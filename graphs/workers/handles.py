@@ -1,7 +1,4 @@
-"""The deployments as the flow sees them: plain awaitables, our own errors, and cancellation that reaches the replica.
-
-A `DeploymentResponse` whose awaiting task is cancelled goes on running on its replica; here it is cancelled too.
-"""
+"""Typed handles of the model deployments: plain awaitables, our errors, cancellation that reaches the replica."""
 
 from __future__ import annotations
 

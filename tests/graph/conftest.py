@@ -106,7 +106,7 @@ def make_bench(
     def emit(event: Event) -> None:
         events.append(event)
         if reacting:
-            flow.reactions.react(event)
+            flow.reactions.on_event(event)
 
     flow = Flow(
         settings=settings,

@@ -18,14 +18,14 @@ def clock(monkeypatch) -> SimpleNamespace:
 
 
 def work(gate: AdmissionLimiter, clock: SimpleNamespace, seconds: float) -> None:
-    with gate.entered("r"):
+    with gate.admit("r"):
         clock.now_s += seconds
 
 
 def test_as_many_as_the_limit_are_let_in_and_the_next_is_told_why():
     gate = AdmissionLimiter("images", 2)
-    with gate.entered("a"), gate.entered("b"):
-        with pytest.raises(Overloaded, match="already has 2 images") as refused, gate.entered("c"):
+    with gate.admit("a"), gate.admit("b"):
+        with pytest.raises(Overloaded, match="already has 2 images") as refused, gate.admit("c"):
             pass
         assert len(gate) == 2
         assert "c" not in gate
@@ -35,27 +35,27 @@ def test_as_many_as_the_limit_are_let_in_and_the_next_is_told_why():
 
 def test_a_request_that_is_in_takes_one_place_however_often_it_enters():
     gate = AdmissionLimiter("analyses", 1)
-    with gate.entered("a"):
-        with gate.entered("a"), gate.entered("a"):
+    with gate.admit("a"):
+        with gate.admit("a"), gate.admit("a"):
             assert len(gate) == 1
-        with pytest.raises(Overloaded), gate.entered("b"):
+        with pytest.raises(Overloaded), gate.admit("b"):
             pass
-    with gate.entered("b"):
+    with gate.admit("b"):
         assert "b" in gate
         assert "a" not in gate
 
 
 def test_a_place_is_free_again_when_its_work_ends_well_or_badly():
     gate = AdmissionLimiter("images", 1)
-    with pytest.raises(ValueError, match="odd"), gate.entered("a"):
+    with pytest.raises(ValueError, match="odd"), gate.admit("a"):
         raise ValueError("odd")
-    with gate.entered("b"):
+    with gate.admit("b"):
         assert len(gate) == 1
 
 
 def test_a_full_gate_says_nothing_of_another():
     full, free = AdmissionLimiter("images", 1), AdmissionLimiter("analyses", 1)
-    with full.entered("a"), free.entered("b"):
+    with full.admit("a"), free.admit("b"):
         assert "a" not in free
 
 
@@ -81,7 +81,7 @@ def test_refusals_do_not_shorten_the_time_to_come_back(clock):
     gate = AdmissionLimiter("images", 1)
     for _ in range(100):
         work(gate, clock, 20)
-    with gate.entered("another"):
+    with gate.admit("another"):
         for _ in range(100):
             with pytest.raises(Overloaded) as refused:
                 work(gate, clock, 0)

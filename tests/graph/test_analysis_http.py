@@ -35,7 +35,7 @@ async def url(bench: Bench) -> str:
 
 
 async def masks_of(bench: Bench, url: str) -> list[np.ndarray]:
-    record = await bench.flow.gallery.find(url.rpartition("/")[2], owner="public", session="")
+    record = await bench.flow.images.find(url.rpartition("/")[2], owner="public", session="")
     found = await bench.flow.segment(record, "r")
     return [decode_mask(rle, found.size) for rle in found.rles]
 

@@ -225,7 +225,7 @@ async def test_readers_who_are_sent_away_come_back_and_others_stay(open_log):
     following = asyncio.create_task(taken(feed, 10, after=0))
     async with feed.stream("public") as waited_for:
         await until(lambda: feed.num_streams == 2)
-        feed.send_away()
+        feed.close_subscriptions()
         assert [notice.type for notice in await following] == ["a"]
         assert waited_for.waiting.empty()
     write(log_, "b")

@@ -61,7 +61,7 @@ async def test_generate_emits_the_whole_story(bench: Bench):
     ]
     assert {event.request_id for event in bench.events} == {"r"}
     assert made.description.top[0].label == "apple"
-    assert (await bench.flow.gallery.find(None, owner="public", session="s")) == made.record
+    assert (await bench.flow.images.find(None, owner="public", session="s")) == made.record
 
 
 async def test_the_first_look_at_an_image_is_told_once(bench: Bench):
@@ -205,16 +205,16 @@ async def test_sessions_keep_their_own_last_image(bench: Bench):
     images = {f"s{i}": await bench.image(seed=i, sessions=(f"s{i}",)) for i in range(5)}
 
     for session, image in images.items():
-        assert (await bench.flow.gallery.find(None, owner="public", session=session)) == image
+        assert (await bench.flow.images.find(None, owner="public", session=session)) == image
     with pytest.raises(NoImageYet):
-        await bench.flow.gallery.find(None, owner="public", session="nobody")
+        await bench.flow.images.find(None, owner="public", session="nobody")
     with pytest.raises(NoImageYet):
-        await bench.flow.gallery.find(None, owner="somebody else", session="s1")
+        await bench.flow.images.find(None, owner="somebody else", session="s1")
 
 
 async def test_an_unknown_image_is_not_found(bench: Bench):
     with pytest.raises(ImageNotFound, match="0198"):
-        await bench.flow.gallery.find("0198", owner="public", session="s")
+        await bench.flow.images.find("0198", owner="public", session="s")
 
 
 async def test_admission_refuses_what_is_too_much(tmp_path: Path):

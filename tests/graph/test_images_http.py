@@ -261,7 +261,7 @@ async def test_images_are_found_by_session_label_prompt_and_time(bench: Bench):
         (first,) = await created(client, seed=1, prompt="a 50% red_apple")
         client.headers["X-Session-ID"] = "desk"
         (second,) = await created(client, seed=2, prompt="Green pear")
-        await bench.flow.describe(await bench.flow.gallery.find(second["image_id"], owner="public", session=""), "r")
+        await bench.flow.describe(await bench.flow.images.find(second["image_id"], owner="public", session=""), "r")
 
         assert await found() == [2, 1]
         assert await found(session="desk") == [2]
@@ -281,7 +281,7 @@ async def test_images_are_found_by_session_label_prompt_and_time(bench: Bench):
         await client.delete(f"/v1/images/{second['image_id']}")
         assert await found(label="apple") == []
         (again,) = await created(client, seed=2, prompt="Green pear")  # whose description is remembered
-        await bench.flow.describe(await bench.flow.gallery.find(again["image_id"], owner="public", session=""), "r")
+        await bench.flow.describe(await bench.flow.images.find(again["image_id"], owner="public", session=""), "r")
         assert await found(label="apple") == [2]
         assert first["image_id"]
 

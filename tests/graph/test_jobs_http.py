@@ -163,7 +163,7 @@ async def test_a_follower_who_is_sent_away_is_told_nothing_of_an_end(client, ben
     url = (await client.post("/generate", json=PEAR, headers=ASYNC)).json()["url"]
     following = asyncio.create_task(events_of(client, url))
     await until(lambda: bench.flow.feed.num_streams == 1)
-    bench.flow.feed.send_away()
+    bench.flow.feed.close_subscriptions()
     events = await following
     assert [event.event for event in events] == ["job.submitted", "job.started"]
 

@@ -51,7 +51,7 @@ def analysis_routes(flow: Flow) -> APIRouter:
     router = APIRouter(prefix="/v1/images/{image_id}", route_class=JsonRoute, tags=["analysis"])
 
     async def find(image_id: UUID, caller: Caller) -> ImageRecord:
-        return await flow.gallery.find(str(image_id), owner=caller.owner, session="")
+        return await flow.images.find(str(image_id), owner=caller.owner, session="")
 
     async def regions_of(record: ImageRecord, caller: Caller) -> tuple[Segmentation, Descriptions]:
         async with task_group() as group:

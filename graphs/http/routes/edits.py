@@ -27,7 +27,7 @@ def edit_routes(flow: Flow, edits: EditRequests) -> APIRouter:
         """Make images like this one: the less strength, the more alike."""
         wanted = await flow.generations.ordered(caller.owner, key)
         if wanted is None:
-            record = await flow.gallery.find(str(image_id), owner=caller.owner, session="")
+            record = await flow.images.find(str(image_id), owner=caller.owner, session="")
             wanted = await edits.variation(record, body.options, body.prompt, body.strength, caller.request_id)
         return await made(flow, orders_of(with_consecutive_seeds(wanted, body.n), caller, key), request, caller, prefer)
 
@@ -38,7 +38,7 @@ def edit_routes(flow: Flow, edits: EditRequests) -> APIRouter:
         """Make images that show something else in a mask, a region, or what a concept finds; all else stays."""
         wanted = await flow.generations.ordered(caller.owner, key)
         if wanted is None:
-            record = await flow.gallery.find(str(image_id), owner=caller.owner, session="")
+            record = await flow.images.find(str(image_id), owner=caller.owner, session="")
             area = EditArea(picture=body.mask, region=body.region, concept=body.concept)
             wanted = await edits.edit(record, body.options, body.prompt, body.strength, area, caller.request_id)
         return await made(flow, orders_of(with_consecutive_seeds(wanted, body.n), caller, key), request, caller, prefer)

@@ -62,7 +62,7 @@ def event_routes(flow: Flow) -> APIRouter:
         if not follow:
             past = flow.feed.past(caller.owner, after=after or 0, types=wanted)
             return live_sse_response(request.scope, past, after or 0, says_end=True)
-        begin = await flow.feed.newest() if after is None else after
+        begin = await flow.feed.latest_sequence() if after is None else after
         return live_sse_response(request.scope, flow.feed.follow(caller.owner, after=begin, types=wanted), begin)
 
     return router

@@ -97,7 +97,7 @@ def image_routes(flow: Flow) -> APIRouter:
             status_code=201,
         )
         kept.headers["Location"] = f"/v1/images/{uploaded.image_id}"
-        caller.greet(kept)
+        caller.set_session_cookie(kept)
         return kept
 
     @router.get("", response_model=History, responses=error_responses(401, 422, 429, 503))
@@ -113,7 +113,7 @@ def image_routes(flow: Flow) -> APIRouter:
     ) -> Response:
         """List the images one owns, newest first."""
         wanted = ImageFilter(session=session, label=label, prompt=prompt, since=_in_utc(since), until=_in_utc(until))
-        records = await flow.gallery.history(
+        records = await flow.images.history(
             caller.owner, limit=limit + 1, before=str(before) if before else None, wanted=wanted
         )
         page = records[:limit]
@@ -125,7 +125,7 @@ def image_routes(flow: Flow) -> APIRouter:
     @router.get("/{image_id}", response_model=StoredImage, responses=error_responses(401, 404, 422, 429, 503))
     async def image(image_id: UUID, caller: AnyCaller) -> Response:
         """Tell how an image was made."""
-        record = await flow.gallery.find(str(image_id), owner=caller.owner, session="")
+        record = await flow.images.find(str(image_id), owner=caller.owner, session="")
         return json_response(StoredImage.of(record, flow.warnings(record, await flow.described(record))))
 
     @router.get(
@@ -148,7 +148,7 @@ def image_routes(flow: Flow) -> APIRouter:
         quality: Annotated[int, Query(ge=1, le=100, description="Of JPEG and WebP.")] = 90,
     ) -> Response:
         """Send an image, as PNG or otherwise. It never changes, so clients may keep it for ever."""
-        record = await flow.gallery.find(str(image_id), owner=caller.owner, session="")
+        record = await flow.images.find(str(image_id), owner=caller.owner, session="")
         encoding = _encoding(record, format_, size, quality)
         etag = record.digest if encoding == Encoding() else f"{record.digest}-{format_}-{size or 0}-{quality}"
         if is_known(request, etag):
@@ -159,7 +159,7 @@ def image_routes(flow: Flow) -> APIRouter:
     @router.delete("/{image_id}", status_code=204, responses=error_responses(401, 404, 422, 429, 503))
     async def delete(image_id: UUID, caller: AnyCaller) -> Response:
         """Remove an image and all that was computed of it."""
-        await flow.gallery.delete(str(image_id), owner=caller.owner, request_id=caller.request_id)
+        await flow.images.delete(str(image_id), owner=caller.owner, request_id=caller.request_id)
         return Response(status_code=204)
 
     return router
@@ -175,13 +175,13 @@ async def made(
         accepted.headers["Preference-Applied"] = RESPOND_ASYNC
         if len(jobs) == 1:
             accepted.headers["Location"] = jobs[0].url
-        caller.greet(accepted)
+        caller.set_session_cookie(accepted)
         return accepted
     if EVENT_STREAM in request.headers.get("accept", ""):
         answered = await sse_response(request.scope, _told(flow, orders, caller), as_event)
     else:
         answered = _created(flow, await flow.generations.make(orders), caller)
-    caller.greet(answered)
+    caller.set_session_cookie(answered)
     return answered
 
 

@@ -78,7 +78,7 @@ def openai_routes(flow: Flow, images: OpenAIImages, models: Sequence[str], embed
         if body.model not in (None, embedding_model):
             raise UnknownModel(model=body.model, known=embedding_model, param="model")
         ids = {str(item.image_id) for item in body.inputs if isinstance(item, ImageReference)}
-        records = {id_: await flow.gallery.find(id_, owner=caller.owner, session="") for id_ in ids}
+        records = {id_: await flow.images.find(id_, owner=caller.owner, session="") for id_ in ids}
         inputs = [records[str(item.image_id)] if isinstance(item, ImageReference) else item for item in body.inputs]
         texts = [item for item in body.inputs if isinstance(item, str)]
         tokens = await flow.count_tokens("Clip", texts, caller.request_id)

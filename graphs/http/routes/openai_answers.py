@@ -96,11 +96,11 @@ class OpenAIAnswer:
         pixels = decode_png(b64decode(stepped.payload["preview"]))
         size = self._wanted.width, self._wanted.height
         encoding = Encoding(format=self._body.format, size=size, quality=self._body.compression)
-        return await self._flow.gallery.encode(pixels, encoding, self._request_id)
+        return await self._flow.images.encode(pixels, encoding, self._request_id)
 
     async def _encoded(self, record: ImageRecord) -> bytes:
         if self._body.format is ImageFormat.PNG:
-            return await self._flow.gallery.png(record)
+            return await self._flow.images.png(record)
         encoding = Encoding(format=self._body.format, quality=self._body.compression)
         return await self._flow.encoded(record, encoding, self._request_id)
 

@@ -73,7 +73,7 @@ class OpenAIImages:
             InvalidRequest: a value is outside of what the profile allows, or the mask can't be used.
         """
         text_tokens = await self._check(form, caller)
-        with self._flow.generations.gate.entered(caller.request_id):  # nothing is kept of what is refused
+        with self._flow.generations.gate.admit(caller.request_id):  # nothing is kept of what is refused
             wanted = await self._flow.generations.ordered(caller.owner, key)
             if wanted is None:
                 wanted = await self._wanted(form, picture, mask, caller)
@@ -83,7 +83,7 @@ class OpenAIImages:
         upload = await self._flow.decode(picture, caller.request_id)
         height, width = upload.pixels.shape[:2]
         area = upload.transparent if mask is None else await self._transparent(mask, caller)
-        wanted = await self._edits.of_picture(
+        wanted = await self._edits.from_image(
             (width, height),
             NOT_KEPT_YET,
             form.parameters(self._flow.profile.diffusion).options,
@@ -137,5 +137,5 @@ class OpenAIImages:
             response = await sse_response(request.scope, events, bytes)
         else:
             response = json_response(await answered.response(await self._flow.generations.make(orders)))
-        caller.greet(response)
+        caller.set_session_cookie(response)
         return response

@@ -30,7 +30,7 @@ class Visualizations:
         kept = self._kept.get(key)
         if kept is None:
             # In a thread: it takes long enough to keep others waiting.
-            kept = found, await self._writing.join(key, lambda: asyncio.to_thread(_write_regions, *found))
+            kept = found, await self._writing.run(key, lambda: asyncio.to_thread(_write_regions, *found))
             self._kept.put(key, kept, len(kept[1]) + len(found[2].overlay) + sum(map(len, found[2].spotlights)))
         ids = orjson.dumps({"request_id": request_id, "image_id": image_id})
         return b"".join((ids[:-1], kept[1]))

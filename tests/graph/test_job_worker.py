@@ -90,7 +90,7 @@ async def test_a_job_begins_at_once_and_is_waited_for(store):
     async with running(store, worker) as runner:
         job = (await runner.submit(order(1))).job
         assert job.state is JobState.RUNNING
-        settled = await runner.settled(job.job_id, "public")
+        settled = await runner.wait_finished(job.job_id, "public")
     assert (settled.state, settled.result) == (JobState.SUCCEEDED, {"number": 1})
 
 
@@ -98,7 +98,9 @@ async def test_what_goes_wrong_is_told(store):
     worker = Worker(store)
     worker.gate.set()
     async with running(store, worker) as runner:
-        known, unknown = [await runner.settled((await runner.submit(order(n))).job.job_id, "public") for n in (-1, 101)]
+        known, unknown = [
+            await runner.wait_finished((await runner.submit(order(n))).job.job_id, "public") for n in (-1, 101)
+        ]
     assert known.state is unknown.state is JobState.FAILED
     assert (known.problem["code"], known.problem["detail"]) == (
         "stage_failed",
@@ -113,7 +115,7 @@ async def test_more_jobs_than_there_is_room_for_wait_in_the_store(store):
         accepted = [(await runner.submit(order(n))).job for n in range(5)]
         assert [job.state for job in accepted] == [JobState.RUNNING] * 2 + [JobState.QUEUED] * 3
         worker.gate.set()
-        settled = [await runner.settled(job.job_id, "public") for job in accepted]
+        settled = [await runner.wait_finished(job.job_id, "public") for job in accepted]
     assert [job.result["number"] for job in settled] == [0, 1, 2, 3, 4]
     assert sorted(worker.begun) == [0, 1, 2, 3, 4]
 
@@ -138,10 +140,10 @@ async def test_a_job_whose_cancellation_is_heard_of_twice_ends_at_once(store):
         with ThreadPoolExecutor(1) as pool:
             asyncio.get_running_loop().set_default_executor(pool)
             pool.submit(busy.wait)  # so that the settling has to wait
-            runner.notice(heard)
+            runner.on_event(heard)
             await until(lambda: worker.stopped)
-            runner.notice(heard)
-            settling = asyncio.create_task(runner.settled(job.job_id, "public"))
+            runner.on_event(heard)
+            settling = asyncio.create_task(runner.wait_finished(job.job_id, "public"))
             await asyncio.sleep(0)
             busy.set()
             async with asyncio.timeout(PATIENCE_S):
@@ -154,7 +156,7 @@ async def test_a_job_in_another_s_hand_is_cancelled_at_its_renewal(store):
         job = (await runner.submit(order(1))).job
         await until(lambda: worker.begun)
         assert (await second.cancel(job.job_id, "public")).cancel_requested
-        assert (await second.settled(job.job_id, "public")).state is JobState.CANCELLED
+        assert (await second.wait_finished(job.job_id, "public")).state is JobState.CANCELLED
     assert worker.stopped == [1]
 
 
@@ -166,7 +168,7 @@ async def test_a_long_job_keeps_its_lease(store, clock):
             clock.now += job_runner.LEASE_S / 2
             await until(lambda: lease_until(store) == clock.now + job_runner.LEASE_S)
         worker.gate.set()
-        assert (await runner.settled(job.job_id, "public")).attempts == 1
+        assert (await runner.wait_finished(job.job_id, "public")).attempts == 1
     assert other.begun == []
 
 
@@ -182,7 +184,7 @@ async def test_jobs_of_a_dead_holder_are_taken_over(store, clock):
     worker.gate.set()
     async with running(store, worker) as runner:
         clock.now += 21
-        settled = await runner.settled(dead.job_id, "public")
+        settled = await runner.wait_finished(dead.job_id, "public")
     assert (settled.state, settled.attempts) == (JobState.SUCCEEDED, 2)
 
 
@@ -236,4 +238,4 @@ async def test_an_early_result_of_a_lost_lease_is_dropped(store):
         with pytest.raises(job_runner.LeaseLost):
             store.succeed(accepted.lease, {"number": "wrong"})
         worker.gate.set()
-        assert (await runner.settled(accepted.job.job_id, "public")).result == {"number": 1}
+        assert (await runner.wait_finished(accepted.job.job_id, "public")).result == {"number": 1}

@@ -64,10 +64,10 @@ async def test_a_failing_reaction_is_made_up_for_and_the_next_one_runs(tmp_path:
 
 
 async def test_the_oldest_is_dropped_when_too_many_wait(bench: Bench):
-    reactions = AnalysisPrefetcher(bench.flow.gallery, bench.flow._stages, max_waiting=2)
+    reactions = AnalysisPrefetcher(bench.flow.images, bench.flow._stages, max_waiting=2)
     images = [await bench.image(seed=seed) for seed in range(4)]
     for event in bench.of(ImageCreated):
-        reactions.react(event)  # nothing runs before this test lets go of the loop
+        reactions.on_event(event)  # nothing runs before this test lets go of the loop
 
     await until(lambda: len(bench.of(RegionsRendered)) == 2)
 

@@ -36,7 +36,7 @@ class Work:
 
 
 def join(runs: SingleFlight, key: str, work: Callable) -> asyncio.Task:
-    return asyncio.create_task(runs.join(key, work))
+    return asyncio.create_task(runs.run(key, work))
 
 
 async def left(*callers: asyncio.Task) -> None:
@@ -61,9 +61,9 @@ async def test_callers_of_one_key_share_a_run_and_others_have_their_own():
 async def test_a_run_that_ended_is_forgotten():
     runs, work = SingleFlight(), Work()
     work.go.set()
-    assert await runs.join("k", work) == "run 1"
+    assert await runs.run("k", work) == "run 1"
     await until(lambda: "k" not in runs)
-    assert await runs.join("k", work) == "run 2"
+    assert await runs.run("k", work) == "run 2"
 
 
 async def test_an_error_reaches_every_caller_and_the_next_one_tries_again():
@@ -74,11 +74,11 @@ async def test_an_error_reaches_every_caller_and_the_next_one_tries_again():
         attempts += 1
         raise ValueError("odd")
 
-    results = await asyncio.gather(*(runs.join("k", failing) for _ in range(3)), return_exceptions=True)
+    results = await asyncio.gather(*(runs.run("k", failing) for _ in range(3)), return_exceptions=True)
     assert [repr(result) for result in results] == ["ValueError('odd')"] * 3
     assert attempts == 1
     with pytest.raises(ValueError, match="odd"):
-        await runs.join("k", failing)
+        await runs.run("k", failing)
     assert attempts == 2
 
 
@@ -136,7 +136,7 @@ async def test_a_newcomer_does_not_join_a_dying_run():
 
 async def test_a_run_is_stopped_along_with_the_run_it_builds_on():
     runs, below = SingleFlight(), Work()
-    caller = join(runs, "above", lambda: runs.join("below", below))
+    caller = join(runs, "above", lambda: runs.run("below", below))
     await until(lambda: below.started)
 
     await left(caller)
@@ -147,7 +147,7 @@ async def test_a_run_is_stopped_along_with_the_run_it_builds_on():
 
 async def test_a_run_somebody_else_builds_on_goes_on():
     runs, below = SingleFlight(), Work()
-    above = join(runs, "above", lambda: runs.join("below", below))
+    above = join(runs, "above", lambda: runs.run("below", below))
     direct = join(runs, "below", below)
     await until(lambda: below.started)
 
@@ -162,7 +162,7 @@ async def test_a_run_knows_nothing_of_its_callers_context():
         return caller_name.get()
 
     caller_name.set("somebody")
-    assert await SingleFlight().join("k", whose) == "nobody"
+    assert await SingleFlight().run("k", whose) == "nobody"
     assert caller_name.get() == "somebody"
 
 
