@@ -98,10 +98,10 @@ class RemoteHub:
         self._name = uuid.uuid4().hex
         self._actor = find_or_start()
         self._at: int | None = None
-        self.has_others = True  # for all one knows
+        self.has_peers = True  # for all one knows
 
     async def publish(self, passing: Sequence[Notice]) -> None:
-        if self.has_others:
+        if self.has_peers:
             await self._call(CALL_WITHIN_S, "publish", self._name, passing)
 
     async def listen(self) -> Sequence[Notice]:
@@ -109,7 +109,7 @@ class RemoteHub:
             LISTEN_S + CALL_WITHIN_S, "listen", self._name, self._at
         )
         self._at, listeners, passed = answer
-        self.has_others = listeners > 1
+        self.has_peers = listeners > 1
         return passed
 
     async def _call(self, within_s: float, method: str, *args: object) -> Any:

@@ -39,7 +39,7 @@ logger = logging.getLogger("ai_pipeline")
 class EventBroker(Protocol):
     """What the feed asks of the event hub: `deployments.event_hub.RemoteHub`, or a test's own."""
 
-    has_others: bool  # whether other processes listen
+    has_peers: bool  # whether other processes listen
 
     async def publish(self, passing: Sequence[Notice]) -> None:
         """Tell the other processes that the log has grown, and what passes by."""
@@ -121,7 +121,7 @@ class EventFeed:
     @property
     def has_readers(self) -> bool:
         """Whether what passes may reach anybody."""
-        return bool(self._streams) or (self._hub is not None and self._hub.has_others)
+        return bool(self._streams) or (self._hub is not None and self._hub.has_peers)
 
     async def latest_sequence(self) -> int:
         """The sequence number up to which everything was told."""
@@ -137,7 +137,7 @@ class EventFeed:
             def tell() -> None:
                 loop.call_soon_threadsafe(self._wake_up)
 
-            self._log.told = tell
+            self._log.on_append = tell
             chores = [self._read_log()] + ([self._publish_loop(), self._receive_loop()] if self._hub else [])
             # In contexts of their own: this one may be a request's, and would be cancelled with it.
             self._tasks = [loop.create_task(chore, context=contextvars.Context()) for chore in chores]
@@ -147,7 +147,7 @@ class EventFeed:
         """End all of it, and every stream."""
         for stream in self._streams:
             stream.waiting.put_nowait(None)
-        self._log.told = lambda: None
+        self._log.on_append = lambda: None
         for task in self._tasks:
             task.cancel()
 

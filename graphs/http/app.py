@@ -46,12 +46,12 @@ Where an owner's requests are limited, `RateLimit` tells how many are left, and 
 """
 
 
-def build_http_app(flow: Flow, settings: ServiceSettings, door: AccessControl | None = None) -> FastAPI:
+def build_http_app(flow: Flow, settings: ServiceSettings, access_control: AccessControl | None = None) -> FastAPI:
     """Make the ASGI application.
 
     Args:
         flow: does the work.
-        door: who may come in; everyone if left out.
+        access_control: authenticates requests; none is required if left out.
     """
     edits = EditRequests(flow)
     models = (flow.profile.name, *settings.model_aliases)
@@ -78,7 +78,7 @@ def build_http_app(flow: Flow, settings: ServiceSettings, door: AccessControl | 
     app.add_middleware(
         RequestMiddleware,
         admission=settings.admission,
-        enter=(door or AccessControl()).admit,
+        enter=(access_control or AccessControl()).admit,
         emit=flow.emit,
         traces=flow.traces,
     )

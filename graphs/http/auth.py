@@ -44,11 +44,11 @@ class AccessControl:
     """
 
     def __init__(self, keys: KeyStore | None = None, limits: OwnerLimits | None = None) -> None:
-        self._keyring = None if keys is None else ApiKeyCache(keys)
+        self._api_keys = None if keys is None else ApiKeyCache(keys)
         limits = limits or OwnerLimits()
         self._rate = None if limits.requests_per_minute is None else RateLimiter(limits.requests_per_minute)
-        self._max_inside = limits.concurrent_requests
-        self._inside: Counter[str] = Counter()  # requests by owner
+        self._max_concurrent = limits.concurrent_requests
+        self._in_flight: Counter[str] = Counter()  # requests by owner
 
     @asynccontextmanager
     async def admit(self, scope: Scope) -> AsyncIterator[None]:
@@ -69,31 +69,31 @@ class AccessControl:
             scope["state"]["headers"] = allowance.headers  # of whatever is answered, refusals as well
             if not allowance.granted:
                 raise TooManyRequests(limit=allowance.limit, retry_after_s=allowance.reset_s)
-        with self._place(owner):
+        with self._slot(owner):
             yield
 
     async def _owner(self, scope: Scope) -> str:
-        if self._keyring is None:
+        if self._api_keys is None:
             return ANONYMOUS_OWNER  # whatever the header says: OpenAI's client always sends one
         scheme, token = get_authorization_scheme_param(Headers(scope=scope).get("authorization"))
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized(problem="This needs an API key.")
-        owner = await self._keyring.owner_of(token)
+        owner = await self._api_keys.owner_of(token)
         if owner is None:
             raise Unauthorized(problem="The service does not know this API key, or it was revoked.")
         return owner
 
     @contextmanager
-    def _place(self, owner: str) -> Iterator[None]:
-        if self._max_inside is not None and self._inside[owner] >= self._max_inside:
-            raise TooManyAtOnce(limit=self._max_inside)
-        self._inside[owner] += 1
+    def _slot(self, owner: str) -> Iterator[None]:
+        if self._max_concurrent is not None and self._in_flight[owner] >= self._max_concurrent:
+            raise TooManyAtOnce(limit=self._max_concurrent)
+        self._in_flight[owner] += 1
         try:
             yield
         finally:
-            self._inside[owner] -= 1
-            if not self._inside[owner]:
-                del self._inside[owner]
+            self._in_flight[owner] -= 1
+            if not self._in_flight[owner]:
+                del self._in_flight[owner]
 
 
 class ApiKeyCache:

@@ -24,7 +24,7 @@ SESSION_COOKIE_AGE_S = 30 * 24 * 3600
 ANONYMOUS_OWNER = "public"  # the owner of everything as long as no API keys are wanted
 SHARED_SESSION = "default"  # of an owner
 
-# Only documents what the door does, which stands before every route that has a caller.
+# Documentation only: `AccessControl` authenticates before any route.
 BEARER = HTTPBearer(auto_error=False, description="An API key, if the service wants one; it ignores it otherwise.")
 
 
@@ -58,7 +58,7 @@ async def find_caller(
     request: Request,
     _key: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
 ) -> Caller:
-    """Read whose request it is as the door found out, and the session in header or cookie; the header wins.
+    """Return the authenticated caller with its session, of the header or else of the cookie.
 
     Raises:
         InvalidRequest: the header can't be a session id.

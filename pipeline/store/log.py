@@ -20,12 +20,12 @@ class EventLog:
     """What happened, and the transactions that may add to it.
 
     Attributes:
-        told: called after each of these transactions that did, in its thread.
+        on_append: called after each of these transactions that did, in its thread.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.told: Callable[[], None] = lambda: None
+        self.on_append: Callable[[], None] = lambda: None
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -35,7 +35,7 @@ class EventLog:
             yield connection
             has_grown = connection.info.pop(LOGGED, False)
         if has_grown:
-            self.told()
+            self.on_append()
 
     def newest(self) -> int:
         """The highest sequence number that is kept; 0 without any."""

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from graphs.http import auth as doors
+from graphs.http import auth
 from graphs.http.app import build_http_app
 from graphs.http.auth import KNOWN_FOR_S, AccessControl, ApiKeyCache
 from graphs.http.context import ANONYMOUS_OWNER
@@ -48,7 +48,7 @@ OPEN = ["/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"]
 
 
 class Clock:
-    """Both clocks of the door: the library's and the keyring's."""
+    """Both clocks of the access_control: the library's and the keyring's."""
 
     now_s = 1_000_000.0
 
@@ -64,8 +64,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def client_of(bench: Bench, door: AccessControl, token: str | None = None) -> httpx.AsyncClient:
-    app = build_http_app(bench.flow, with_admission(bench, Admission(max_body_bytes=10_000)), door)
+def client_of(bench: Bench, access_control: AccessControl, token: str | None = None) -> httpx.AsyncClient:
+    app = build_http_app(bench.flow, with_admission(bench, Admission(max_body_bytes=10_000)), access_control)
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=headers)
 
@@ -136,13 +136,13 @@ async def test_every_route_that_has_a_caller_is_closed(bench):
 
 async def test_a_key_s_owner_owns_what_is_made_with_it(bench):
     (_, ann), (_, ann_too), (_, bob) = (bench.store.keys.create(owner) for owner in ("ann", "ann", "bob"))
-    door = AccessControl(bench.store.keys)
-    async with client_of(bench, door, ann) as client:
+    access_control = AccessControl(bench.store.keys)
+    async with client_of(bench, access_control, ann) as client:
         made = (await client.post("/generate", json=PEAR)).json()["image_id"]
-    async with client_of(bench, door, ann_too) as client:
+    async with client_of(bench, access_control, ann_too) as client:
         client.headers["Authorization"] = f"bearer {ann_too}"  # RFC 9110: the scheme's case doesn't matter
         assert (await client.post("/segment")).json()["image_id"] == made  # the owner's shared session
-    async with client_of(bench, door, bob) as client:
+    async with client_of(bench, access_control, bob) as client:
         assert is_problem(await client.post("/segment"), 400, "no_image_yet")
         assert is_problem(await client.get(f"/v1/images/{made}"), 404, "image_not_found")
     assert bench.store.record(made, "ann").owner == "ann"
@@ -166,7 +166,7 @@ async def test_a_revoked_key_dies_within_ten_seconds_and_a_new_one_lives_at_once
 
 
 async def test_the_database_is_asked_once_in_ten_seconds_and_the_table_is_bounded(bench, clock, monkeypatch):
-    monkeypatch.setattr(doors, "MAX_KNOWN", 3)
+    monkeypatch.setattr(auth, "MAX_KNOWN", 3)
     asked = []
     keys = SimpleNamespace(owner_of=lambda token: asked.append(token) or (None if token == "bad" else "ann"))
     ring = ApiKeyCache(keys)
@@ -199,9 +199,9 @@ async def test_how_many_requests_are_left_is_told_and_none_is_refused_too_early(
 
 async def test_owners_are_counted_apart(bench):
     (_, ann), (_, bob) = (bench.store.keys.create(owner) for owner in ("ann", "bob"))
-    door = AccessControl(bench.store.keys, OwnerLimits(requests_per_minute=1))
+    access_control = AccessControl(bench.store.keys, OwnerLimits(requests_per_minute=1))
     for token in (ann, bob):
-        async with client_of(bench, door, token) as client:
+        async with client_of(bench, access_control, token) as client:
             assert [(await client.get("/v1/images")).status_code for _ in range(2)] == [200, 429]
 
 
@@ -253,9 +253,13 @@ async def test_a_stream_of_events_holds_a_place_until_it_ends(bench):
 async def test_an_owner_has_so_many_unfinished_jobs(tmp_path: Path):
     bench = make_bench(tmp_path, limits=OwnerLimits(unfinished_jobs=1))
     (_, ann), (_, bob) = (bench.store.keys.create(owner) for owner in ("ann", "bob"))
-    door = AccessControl(bench.store.keys)
+    access_control = AccessControl(bench.store.keys)
     later = {"Prefer": "respond-async"}
-    async with working(bench), client_of(bench, door, ann) as client, client_of(bench, door, bob) as other:
+    async with (
+        working(bench),
+        client_of(bench, access_control, ann) as client,
+        client_of(bench, access_control, bob) as other,
+    ):
         bench.workers.gate.clear()
         keyed = later | {"Idempotency-Key": "k"}
         first = await client.post("/generate", json=PEAR, headers=keyed)

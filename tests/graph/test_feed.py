@@ -45,7 +45,7 @@ class FakeEar:
 
     def __init__(self, hub: FakeHub) -> None:
         self.hub = hub
-        self.has_others = True
+        self.has_peers = True
         self.heard: asyncio.Queue[Sequence[Notice]] = asyncio.Queue()
 
     async def publish(self, passing: Sequence[Notice]) -> None:

@@ -152,9 +152,9 @@ def about_job(job_id: str) -> list[tuple[str, str]]:
     return [("GET", url), ("GET", f"{url}/events"), ("POST", f"{url}/cancel"), ("POST", f"{url}/retry")]
 
 
-def owner_of(bench: Bench, door: AccessControl, name: str) -> Owner:
+def owner_of(bench: Bench, access_control: AccessControl, name: str) -> Owner:
     _, token = bench.store.keys.create(name)
-    app = build_http_app(bench.flow, with_admission(bench, ROOMY), door)
+    app = build_http_app(bench.flow, with_admission(bench, ROOMY), access_control)
     transport = httpx.ASGITransport(app)
     return Owner(
         name, httpx.AsyncClient(transport=transport, base_url="http://t", headers={"Authorization": f"Bearer {token}"})
@@ -164,8 +164,8 @@ def owner_of(bench: Bench, door: AccessControl, name: str) -> Owner:
 async def test_two_owners_never_meet_what_is_the_other_s(tmp_path: Path, seed: int, pytestconfig: pytest.Config):
     num_calls = LONG_NUM_CALLS if pytestconfig.getoption("chaos") else NUM_CALLS
     bench = make_bench(tmp_path, ROOMY)
-    door = AccessControl(bench.store.keys)
-    ann, bob = owners = [owner_of(bench, door, name) for name in ("ann", "bob")]
+    access_control = AccessControl(bench.store.keys)
+    ann, bob = owners = [owner_of(bench, access_control, name) for name in ("ann", "bob")]
     crowd = Crowd(owners, Random(seed))
     async with working(bench), ann.client, bob.client:
         for owner in owners:
@@ -204,8 +204,8 @@ async def test_two_owners_never_meet_what_is_the_other_s(tmp_path: Path, seed: i
 
 
 async def test_a_follower_is_told_of_its_owner_s_events_alone(bench: Bench):
-    door = AccessControl(bench.store.keys)
-    ann, bob = (owner_of(bench, door, name) for name in ("ann", "bob"))
+    access_control = AccessControl(bench.store.keys)
+    ann, bob = (owner_of(bench, access_control, name) for name in ("ann", "bob"))
     async with ann.client, bob.client:
         for owner in (ann, bob, ann, bob):
             made = await owner.client.post("/generate", json={"prompt": "pear", "seed": 1, "steps": 1})
@@ -223,8 +223,8 @@ async def test_a_follower_is_told_of_its_owner_s_events_alone(bench: Bench):
 
 
 async def test_equal_pixels_are_analyzed_for_each_owner_apart_and_once_for_each(bench: Bench):
-    door = AccessControl(bench.store.keys)
-    owners = [owner_of(bench, door, name) for name in ("ann", "bob")]
+    access_control = AccessControl(bench.store.keys)
+    owners = [owner_of(bench, access_control, name) for name in ("ann", "bob")]
     wish = {"prompt": "pear", "seed": 1, "steps": 1}
     for round_, owner in enumerate(owners, start=1):
         async with owner.client as client:

@@ -28,8 +28,8 @@ PEAR = {"prompt": "unmistakable pear", "seed": 3, "steps": 2}
 SENT = {"traceparent": CALLER}
 
 
-def client_of(bench: Bench, door: AccessControl | None = None) -> httpx.AsyncClient:
-    app = build_http_app(bench.flow, bench.settings, door)
+def client_of(bench: Bench, access_control: AccessControl | None = None) -> httpx.AsyncClient:
+    app = build_http_app(bench.flow, bench.settings, access_control)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 

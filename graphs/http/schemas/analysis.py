@@ -128,7 +128,7 @@ class EmbeddingsBody(BaseModel):
     input: Input | Annotated[list[Input], Field(min_length=1, max_length=MAX_INPUTS)]
     model: str | None = None
     encoding_format: VectorFormat = VectorFormat.FLOAT
-    user: str | None = Field(None, description="Taken note of by nobody.")
+    user: str | None = Field(None, description="Accepted for compatibility; ignored.")
 
     @property
     def inputs(self) -> list[str | ImageReference]:

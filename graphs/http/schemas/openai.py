@@ -51,8 +51,8 @@ class ImagesBody(Parameters):
     moderation: Literal["auto"] | None = None
     stream: bool | None = None
     partial_images: int | None = Field(None, ge=0, le=MAX_PARTIAL_IMAGES, description="Previews of a `stream`.")
-    user: str | None = Field(None, max_length=1000, description="Taken note of by nobody.")
-    safety_identifier: str | None = Field(None, max_length=1000, description="Likewise.")
+    user: str | None = Field(None, max_length=1000, description="Accepted for compatibility; ignored.")
+    safety_identifier: str | None = Field(None, max_length=1000, description="Accepted for compatibility; ignored.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
