@@ -1,4 +1,4 @@
-"""The outermost layer of every HTTP request: id, trace, deadline, the door, its body's bound, one shape of errors."""
+"""The outermost layer of every HTTP request: id, trace, deadline, access control, body limit, one shape of errors."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ logger = logging.getLogger("ai_pipeline")
 
 
 class RequestMiddleware:
-    """ASGI middleware round the whole application.
+    """ASGI middleware around the whole application.
 
-    Reads the body ahead, up to the limit, so that no handler ever sees half of one; nothing of it from those whom the
-    door turns away.
+    Reads the body ahead, up to the limit, so that no handler ever sees half of one; the body of a request that access
+    control refuses is not read.
 
     Args:
-        enter: the door: holds a place for a request until it is answered.
-        traces: begins each request's, or goes on with the one that it came in.
+        enter: access control: authenticates a request, and counts it as in flight until it is answered.
+        traces: begins each request's trace, or continues the one it came in.
     """
 
     def __init__(

@@ -48,7 +48,7 @@ OPEN = ["/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"]
 
 
 class Clock:
-    """Both clocks of the access_control: the library's and the keyring's."""
+    """Both clocks of access control: the library's and the key cache's."""
 
     now_s = 1_000_000.0
 
