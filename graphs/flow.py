@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from graphs.analysis.cache_client import CacheActor
 from graphs.analysis.prefetch import AnalysisPrefetcher
@@ -219,7 +219,7 @@ class Flow:
     async def describe(self, record: ImageRecord, request_id: str, background: bool = False) -> Description:
         """Classify the whole image."""
         described = await self._stages.result(DESCRIBE, record, request_id, background=background)
-        (description,) = cast(Descriptions, described)
+        (description,) = described
         return description
 
     async def described(self, record: ImageRecord) -> Description | None:
@@ -227,7 +227,7 @@ class Flow:
         kept = await self._stages.kept(DESCRIBE, record)
         if kept is None:
             return None
-        (description,) = cast(Descriptions, kept)
+        (description,) = kept
         return description
 
     def warnings(self, record: ImageRecord, description: Description | None = None) -> tuple[AnswerWarning, ...]:
@@ -243,7 +243,7 @@ class Flow:
 
     async def segment(self, record: ImageRecord, request_id: str) -> Segmentation:
         """Take the image apart."""
-        return cast(Segmentation, await self._stages.result(SEGMENT, record, request_id))
+        return await self._stages.result(SEGMENT, record, request_id)
 
     async def cut_out(
         self, record: ImageRecord, prompts: Sequence[PointsAndBox], request_id: str
@@ -311,11 +311,11 @@ class Flow:
 
     async def describe_regions(self, record: ImageRecord, request_id: str) -> Descriptions:
         """Classify every region."""
-        return cast(Descriptions, await self._stages.result(DESCRIBE_REGIONS, record, request_id))
+        return await self._stages.result(DESCRIBE_REGIONS, record, request_id)
 
     async def render(self, record: ImageRecord, request_id: str) -> Drawings:
         """Draw overlay and spotlights."""
-        return cast(Drawings, await self._stages.result(RENDER, record, request_id))
+        return await self._stages.result(RENDER, record, request_id)
 
     async def analyze(self, record: ImageRecord, request_id: str) -> ImageAnalysis:
         """Do everything there is to do with an image's regions."""

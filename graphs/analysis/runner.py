@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from graphs.analysis.cache_client import CacheActor, CacheClient
 from graphs.analysis.stages import DESCRIBE, Stage
@@ -21,6 +21,7 @@ from graphs.workers.handles import Workers, retry_once
 from graphs.workers.model_status import ModelStatusTracker
 from pipeline import artifacts
 from pipeline.cache import CacheKey, Hit, Lease, SizedLru, parameter_digest
+from pipeline.errors import StageFailed
 from pipeline.events import CacheBypassed, Event, ResultReused, Source
 from pipeline.records import Artifact, Computed, Descriptions, ImageRecord
 from pipeline.settings import CacheSettings, Profile
@@ -72,10 +73,8 @@ class StageRunner:
         self._known: OrderedDict[str, None] = OrderedDict()  # ids of images whose labels are stored
         self._runs: SingleFlight[CacheKey, Artifact] = SingleFlight()
 
-    async def result(
-        self, stage: Stage[Artifact], record: ImageRecord, request_id: str, *, background: bool = False
-    ) -> Artifact:
-        """Get a stage's result; work in the background needs no admission and lets explicit calls go first.
+    async def result(self, stage: Stage[A], record: ImageRecord, request_id: str, *, background: bool = False) -> A:
+        """Return a stage's result; background work needs no admission and yields to interactive calls.
 
         Raises:
             Overloaded: it would have to be computed, and too many requests wait for that already.
@@ -90,9 +89,12 @@ class StageRunner:
                 if key in self._runs:
                     self._record_reuse("run", stage, record, request_id)
                 result = await self._runs.run(key, lambda: self._run(stage, key, record, request_id, background))
-            return await self._index_labels(stage, record, result)
+            artifact = _typed(stage, result)
+            if isinstance(artifact, Descriptions) and stage.name == DESCRIBE.name:
+                await self._index_labels(record, artifact)
+            return artifact
 
-    async def kept(self, stage: Stage[Artifact], record: ImageRecord) -> Artifact | None:
+    async def kept(self, stage: Stage[A], record: ImageRecord) -> A | None:
         """Return a stage's result from memory or the store; None where a worker would have to be asked."""
         below: Stage[Artifact] | None = stage
         while below is not None:
@@ -102,29 +104,29 @@ class StageRunner:
         key = await self._key(stage, record)
         result = self._recent.get(key)
         if result is not None:
-            return result
+            return _typed(stage, result)
         kept = await asyncio.to_thread(self._read_stored, key)
         if kept is None:
             return None
         encoded, artifact = kept
-        return self._remember(key, encoded, artifact)
+        return _typed(stage, self._remember(key, encoded, artifact))
 
     def _record_reuse(self, source: Source, stage: Stage[Artifact], record: ImageRecord, request_id: str) -> None:
         here().note(source=source)
         self._emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source=source))
 
-    async def _index_labels(self, stage: Stage[Artifact], record: ImageRecord, result: Artifact) -> Artifact:
-        """Let an image be found by what it shows, wherever the result came from."""
-        if stage is DESCRIBE and record.image_id not in self._known:
-            try:
-                await asyncio.to_thread(self._store.label, record.owner, record.digest, shown_by(result))
-            except Exception:
-                logger.exception("The labels of image %s could not be stored", record.image_id)
-                return result
-            self._known[record.image_id] = None
-            if len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
-        return result
+    async def _index_labels(self, record: ImageRecord, described: Descriptions) -> None:
+        """Let an image be found by what it shows, wherever its description came from."""
+        if record.image_id in self._known:
+            return
+        try:
+            await asyncio.to_thread(self._store.label, record.owner, record.digest, confident_labels(described))
+        except Exception:
+            logger.exception("The labels of image %s could not be stored", record.image_id)
+            return
+        self._known[record.image_id] = None
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
 
     async def _run(
         self, stage: Stage[Artifact], key: CacheKey, record: ImageRecord, request_id: str, background: bool
@@ -215,7 +217,18 @@ class StageRunner:
         )
 
 
-def shown_by(described: Artifact) -> dict[str, float]:
-    """What the picture as a whole shows, and how surely."""
-    (description,) = cast(Descriptions, described)
+def _typed(stage: Stage[A], artifact: Artifact) -> A:
+    """Check that an artifact under a stage's key is what the stage produces.
+
+    Raises:
+        StageFailed: it is something else.
+    """
+    if not isinstance(artifact, stage.produces):
+        raise StageFailed(stage=stage.name, reason=f"a stored result is a {type(artifact).__name__}")
+    return artifact
+
+
+def confident_labels(described: Descriptions) -> dict[str, float]:
+    """Return the labels of the whole image with their confidence, as far as it is found by them."""
+    (description,) = described
     return {score.label: score.confidence for score in description.top if score.confidence >= MIN_SHARE}

@@ -17,7 +17,6 @@ from pydantic import BaseModel
 
 from graphs.workers.handles import ModelName, SharedImage, Workers
 from pipeline.events import (
-    ImageCreated,
     ImageDescribed,
     ImageSegmented,
     RegionsDescribed,
@@ -39,6 +38,7 @@ class Stage(Generic[A]):
     """
 
     name: str
+    produces: type[A]
     builds_on: Stage[Artifact] | None
     emits: type[StageFinished]
     model: ModelName | None
@@ -46,14 +46,10 @@ class Stage(Generic[A]):
     work: Callable[[Workers, SharedImage, Any, Any, bool], Awaitable[Computed[A]]]
     num_regions: Callable[[A], int]
 
-    @property
-    def starts_on(self) -> type[ImageCreated] | type[StageFinished]:
-        """The event this stage reacts to."""
-        return ImageCreated if self.builds_on is None else self.builds_on.emits
-
 
 DESCRIBE: Stage[Descriptions] = Stage(
     name="describe",
+    produces=Descriptions,
     builds_on=None,
     emits=ImageDescribed,
     model="Clip",
@@ -64,6 +60,7 @@ DESCRIBE: Stage[Descriptions] = Stage(
 
 SEGMENT: Stage[Segmentation] = Stage(
     name="segment",
+    produces=Segmentation,
     builds_on=None,
     emits=ImageSegmented,
     model="Segmenter",
@@ -74,6 +71,7 @@ SEGMENT: Stage[Segmentation] = Stage(
 
 DESCRIBE_REGIONS: Stage[Descriptions] = Stage(
     name="describe_regions",
+    produces=Descriptions,
     builds_on=SEGMENT,
     emits=RegionsDescribed,
     model="Clip",
@@ -84,6 +82,7 @@ DESCRIBE_REGIONS: Stage[Descriptions] = Stage(
 
 RENDER: Stage[Drawings] = Stage(
     name="render",
+    produces=Drawings,
     builds_on=SEGMENT,
     emits=RegionsRendered,
     model=None,
