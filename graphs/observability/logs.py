@@ -60,7 +60,6 @@ def log_event(event: Event) -> None:
     if isinstance(event, GenerationStepped) or (isinstance(event, RequestFinished) and event.is_routine):
         return
     facts = {"event": type(event).__name__, **asdict(event)}
-    facts.pop("is_routine", None)  # none of those gets here
     logger.log(_level(event), "%s", sentence(event), extra={"facts": facts})
 
 

@@ -6,13 +6,13 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
 from graphs.http.app import build_http_app
-from graphs.http.paths import QUIET_ROUTES
 from graphs.observability.logs import configure_logging, log_event, logger, sentence
 from pipeline.errors import ModelNotReady, Overloaded, RouteNotFound, StageFailed
 from pipeline.events import (
@@ -138,10 +138,8 @@ def test_the_level_says_how_bad_it_is(log_lines, event, level):
 
 def test_health_checks_are_quiet(log_lines):
     lines = log_lines("text")
-    for route in QUIET_ROUTES:
-        log_event(answered(200, route=route))
-        log_event(answered(503, "Not ready.", route=route))
-    assert {"/healthz", "/readyz"} <= QUIET_ROUTES
+    for routine in (answered(200, route="/healthz"), answered(503, "Not ready.", route="/readyz")):
+        log_event(replace(routine, is_routine=True))
     assert lines() == []
 
 

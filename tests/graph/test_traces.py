@@ -13,7 +13,7 @@ import pytest
 
 from graphs.http.app import build_http_app
 from graphs.http.auth import AccessControl
-from pipeline.events import ResultReused
+from pipeline.events import RequestFinished, ResultReused
 from pipeline.settings import Admission, OwnerLimits
 from pipeline.traces import Traces
 from tests.graph.conftest import Bench, make_bench, working
@@ -176,12 +176,15 @@ async def test_the_ratio_is_of_those_who_come_without_a_trace(tmp_path: Path):
 
 
 async def test_routine_questions_are_recorded_only_for_who_records_them(tmp_path: Path, traces: KeptTraces):
-    async with client_of(make_bench(tmp_path, traces=traces)) as client:
+    bench = make_bench(tmp_path, traces=traces)
+    async with client_of(bench) as client:
         for path in ("/healthz", "/readyz", "/metrics"):
             assert UNRECORDED.fullmatch((await client.get(path)).headers["traceparent"])
         assert traces.spans == []
+        await client.get("/v1/images")
+        assert [event.is_routine for event in bench.of(RequestFinished)] == [True, True, True, False]
         await client.get("/healthz", headers=SENT)
-    assert [span.name for span in traces.spans] == ["GET /healthz"]
+    assert [span.name for span in traces.spans] == ["GET /v1/images", "GET /healthz"]
 
 
 async def test_who_joins_a_run_is_linked_to_it(tmp_path: Path, traces: KeptTraces):
