@@ -205,8 +205,8 @@ def generate(
             _joined(address, options) if address else _launched(options) as service,
             Client(service.url, api_key=api_key or None) as client,
         ):
-            for model, reason in service.unready_models().items():
-                raise LaunchError(f"The {model} model is not ready: {reason}")
+            if address is None and (unready := service.unready_models()):
+                raise LaunchError("\n".join(f"The {name} model is not ready: {why}" for name, why in unready.items()))
             remote.generate_one(client, prompt, out, **parameters)
 
 

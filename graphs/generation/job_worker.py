@@ -40,9 +40,10 @@ class JobWorker:
 
     Args:
         store: where jobs are.
-        work: does a job and settles it as succeeded, with its result in one transaction. If it raises `WorkerLost` the
-            job is begun again, as often as `MAX_ATTEMPTS` allows; what else it raises settles the job as failed.
-        capacity: jobs in hand at a time.
+        work: runs a job and settles it as succeeded, with its result in one transaction. If it raises `WorkerLost` the
+            job is retried, up to `MAX_ATTEMPTS`; after `ModelNotReady`, `Overloaded` or `StorageUnavailable` a job
+            without a waiting caller is queued again; any other error settles the job as failed.
+        capacity: jobs in flight at a time.
         max_waiting: jobs of all processes that may wait.
         max_unfinished: jobs of one owner that may wait or be worked on; None is no limit.
     """
