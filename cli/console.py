@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
@@ -23,6 +24,10 @@ def explained() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         console.print("Stopped.")
+    except ValidationError as error:
+        wrong = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        console.print(f"[red]{escape('; '.join(wrong))}")
+        raise typer.Exit(1) from None
     except (LaunchError, PipelineError, RemoteError, FileNotFoundError, ValueError) as error:
         console.print(f"[red]{escape(str(error))}")
         raise typer.Exit(1) from None

@@ -193,3 +193,9 @@ async def test_the_readme_s_example_does_what_it_says(url, tmp_path):
     assert "0 15" in said
     assert len(re.findall(r"^\d+ [0-9a-f-]{36}$", said, re.MULTILINE)) == 3
     assert size_of(tmp_path / "apple.webp") == (96, 96)
+
+
+def test_a_parameter_that_cannot_be_used_is_refused_in_a_sentence_before_the_launch():
+    result = CliRunner().invoke(main.app, ["generate", "pear", "--steps", "0"])
+    assert result.exit_code == 1
+    assert result.output.strip() == "steps: Input should be greater than or equal to 1"
