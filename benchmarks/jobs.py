@@ -42,7 +42,7 @@ async def overhead(bench: Bench) -> None:
             request = a_request(seed=i)
             started = time.perf_counter()
             order = GenerationJobSpec(request=request, owner="public", sessions=["s"], request_id=f"durable {i}")
-            await bench.flow.generations.generate(order)
+            await bench.generate(order)
             between = time.perf_counter()
             await without_job(bench, request, f"direct {i}")
             durable.append(1000 * (between - started))
@@ -56,14 +56,14 @@ async def overhead(bench: Bench) -> None:
 
 
 async def without_job(bench: Bench, request: GenerationRequest, request_id: str) -> None:
-    """What `Flow.generate` does, and no more."""
+    """What a generation job does, without the job."""
     started = time.monotonic()
     image: Computed[Pixels] | None = None
     async for item in bench.workers.generate(request, "public"):
         if isinstance(item, Computed):
             image = item
     assert image is not None
-    record = await bench.flow.images.add(
+    record = await bench.services.images.add(
         image.value,
         owner="public",
         sessions=["s"],
@@ -72,8 +72,8 @@ async def without_job(bench: Bench, request: GenerationRequest, request_id: str)
         request=request,
         model=image.model,
     )
-    await bench.flow.images.png(record)
-    await bench.flow.describe(record, request_id)
+    await bench.services.images.png(record)
+    await bench.describe(record, request_id)
 
 
 def first_events(service: RunningService) -> None:

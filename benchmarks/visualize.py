@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.harness import Result, compare
-from graphs.http.routes.visualizations import Found, Visualizations
+from graphs.http.routes.legacy import Regions, VisualizationWriter
 from pipeline import drawing
 from pipeline.records import Descriptions, Pixels, Segmentation
 from pipeline.regions import Mask, decode_mask, encode_mask, outline
@@ -32,11 +32,11 @@ def measure(quick: bool) -> list[Result]:
         unknown=np.zeros(REGIONS, np.float32),
     )
     kept = segmentation, regions, drawing.render(picture, segmentation, style)
-    visualizations = Visualizations()
+    visualizations = VisualizationWriter()
     loop = asyncio.new_event_loop()
     rounds = 5 if quick else 20
 
-    def assemble(found: Found) -> bytes:
+    def assemble(found: Regions) -> bytes:
         return loop.run_until_complete(visualizations.write(found, request_id="r", image_id="i"))
 
     def same(ours: bytes, theirs: bytes) -> str:

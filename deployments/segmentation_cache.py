@@ -117,7 +117,7 @@ def find_or_start(settings: CacheSettings, shard: int = 0) -> ray.actor.ActorHan
 
 
 class RemoteCache:
-    """The actor as the flow sees it: plain awaitable methods, values as bytes."""
+    """The actor as its client sees it: plain awaitable methods, values as bytes."""
 
     def __init__(self, settings: CacheSettings) -> None:
         self._settings = settings

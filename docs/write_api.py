@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from graphs.flow import Flow
+from graphs.events.bus import EventBus
 from graphs.http.app import build_http_app
+from graphs.services import build_services
 from pipeline.settings import ServiceSettings
 from pipeline.store import open_store
 
@@ -43,19 +44,19 @@ def document() -> Document:
     """The OpenAPI document of the service as it is configured by default."""
     with tempfile.TemporaryDirectory() as folder:
         settings = ServiceSettings(data_dir=Path(folder))
-        nobody = cast("Any", None)  # works here: nothing is asked of the flow
-        flow = Flow(
+        unused = cast("Any", None)  # no handler runs
+        services = build_services(
             settings=settings,
             profile=settings.load_profile(),
-            workers=nobody,
-            models=nobody,
-            cache=nobody,
+            workers=unused,
+            models=unused,
+            cache=unused,
             store=open_store(settings),
             hub=None,
-            put=nobody,
-            emit=nobody,
+            put=unused,
+            bus=EventBus(),
         )
-        return build_http_app(flow, settings).openapi()
+        return build_http_app(services).openapi()
 
 
 def page(openapi: Document) -> str:

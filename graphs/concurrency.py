@@ -30,13 +30,6 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
         raise failed.exceptions[0] from None
 
 
-async def last_item(items: AsyncGenerator[Any, None]) -> Any:
-    """Return the last item of a stream that yields progress before its result."""
-    async with aclosing(items):
-        *_, last = [item async for item in items]
-    return last
-
-
 async def merge(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[tuple[int, T], None]:
     """Yield what several streams do, as it comes, each item with the number of its stream.
 
@@ -148,6 +141,12 @@ class AdmissionLimiter:
         """
         if request_id not in self and len(self) >= self.limit:
             raise Overloaded(waiting=len(self), what=self.what, retry_after_s=self.retry_after_s)
+        with self.hold(request_id):
+            yield
+
+    @contextmanager
+    def hold(self, request_id: str) -> Iterator[None]:
+        """Count a request as in flight while the block runs, whatever the limit: what it waits for exists already."""
         self._inside[request_id] += 1
         started = time.monotonic()
         try:

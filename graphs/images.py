@@ -8,26 +8,29 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from graphs.concurrency import SingleFlight
+from graphs.concurrency import AdmissionLimiter, SingleFlight
 from graphs.workers.handles import SharedImage, Workers, retry_once
 from pipeline import images
 from pipeline.cache import SizedLru
 from pipeline.errors import NoImageYet
 from pipeline.events import Event, ImageCreated, ImageDeleted
 from pipeline.jobs import IdempotencyKey, Lease
-from pipeline.png_text import PARAMETERS, with_text, write_parameters
-from pipeline.records import Encoding, GenerationRequest, ImageRecord, Pixels
+from pipeline.png_text import PARAMETERS, read_parameters, with_text, write_parameters
+from pipeline.records import Encoding, GenerationRequest, ImageRecord, Pixels, Upload
 from pipeline.store import ImageFilter, Store, StoreFacts, new_id
 from pipeline.traces import span
 
 MAX_ENCODED_BYTES = 32 << 20  # of images in other formats and sizes
+MAX_PNG_BYTES = 32 << 20  # of images that were just stored: whoever made one reads it next
+MAX_BYTES = 256 << 20  # of pixels that workers share
 
 
 class ImageRepository:
-    """Stands between the flow and the store.
+    """The images of all owners.
 
     Args:
         put: makes a reference of pixels that workers can be given.
+        admission: bounds the requests that have pictures decoded or encoded.
         embeds_parameters: whether a PNG says how its image was made.
     """
 
@@ -38,14 +41,17 @@ class ImageRepository:
         put: Callable[[Pixels], Any],
         emit: Callable[[Event], None],
         *,
+        admission: AdmissionLimiter,
         embeds_parameters: bool,
     ) -> None:
         self._store = store
         self._workers = workers
+        self._admission = admission
         self._embeds_parameters = embeds_parameters
+        self._pngs: SizedLru[str, bytes] = SizedLru(MAX_PNG_BYTES)  # of new images, by id
         self._encoded: SizedLru[tuple[str, Encoding], bytes] = SizedLru(MAX_ENCODED_BYTES)
         self._encoding: SingleFlight[tuple[str, Encoding], bytes] = SingleFlight()
-        self._shelf = SharedPixelCache(store, put)
+        self._pixels = SharedPixelCache(store, put)
         self._emit = emit
 
     async def add(
@@ -78,7 +84,7 @@ class ImageRepository:
             LeaseLost: the job is somebody else's by now; nothing is kept.
         """
         digest = images.digest(pixels)
-        image = self._shelf.add(digest, pixels)
+        image = self._pixels.add(digest, pixels)
         png = await self._encode(image, Encoding(), request_id)
         if request is not None and self._embeds_parameters:
             png = with_text(png, PARAMETERS, write_parameters(request, model))
@@ -102,19 +108,85 @@ class ImageRepository:
         with span("store image", image_id=record.image_id, size_bytes=len(png)):
             kept = await asyncio.to_thread(self._store.add, record, png, sessions, created, lease, key)
         if kept is record:
+            self._pngs.put(record.image_id, png, len(png))
             self._emit(created)
         return kept
+
+    async def upload(
+        self,
+        data: bytes,
+        *,
+        owner: str,
+        sessions: Sequence[str],
+        request_id: str,
+        key: IdempotencyKey | None = None,
+    ) -> ImageRecord:
+        """Store a client's picture as the last image of its sessions.
+
+        Raises:
+            IdempotencyMismatch: the key was used for another request.
+            InvalidUpload: it can't be used; says why.
+            Overloaded: too many analyses are running already.
+        """
+        with self._admission.admit(request_id):
+            upload = await self.decode_upload(data, request_id)
+            return await self.add_upload(upload, owner=owner, sessions=sessions, request_id=request_id, key=key)
+
+    async def decode_upload(self, data: bytes, request_id: str) -> Upload:
+        """Decode a client's picture.
+
+        Raises:
+            InvalidUpload: it can't be used; says why.
+            Overloaded: too many analyses are running already.
+        """
+        with self._admission.admit(request_id):
+            return await retry_once("decode_upload", request_id, lambda: self._workers.decode_upload(data), self._emit)
+
+    async def add_upload(
+        self,
+        upload: Upload,
+        *,
+        owner: str,
+        sessions: Sequence[str],
+        request_id: str,
+        key: IdempotencyKey | None = None,
+    ) -> ImageRecord:
+        """Store a client's picture that was decoded.
+
+        Raises:
+            IdempotencyMismatch: the key was used for another request.
+        """
+        return await self.add(
+            upload.pixels,
+            owner=owner,
+            sessions=sessions,
+            request_id=request_id,
+            started=time.monotonic(),
+            request=read_parameters(upload.parameters),
+            key=key,
+        )
 
     async def history(self, owner: str, *, limit: int, before: str | None, wanted: ImageFilter) -> list[ImageRecord]:
         """List an owner's images, newest first."""
         return await asyncio.to_thread(lambda: self._store.history(owner, limit=limit, before=before, wanted=wanted))
 
     async def png(self, record: ImageRecord) -> bytes:
-        """Read an image's PNG."""
-        return await asyncio.to_thread(self._store.png, record.image_id)
+        """Return an image's PNG: from memory if this process has just stored it, else from the store."""
+        new = self._pngs.get(record.image_id)
+        return new if new is not None else await asyncio.to_thread(self._store.png, record.image_id)
 
     async def encoded(self, record: ImageRecord, encoding: Encoding, request_id: str) -> bytes:
-        """An image in another format or size; the same is encoded once for all who ask meanwhile."""
+        """Return an image in a format and size; concurrent requests for the same share one encoding.
+
+        Raises:
+            Overloaded: too many analyses are running already.
+        """
+        if encoding == Encoding():
+            return await self.png(record)
+        with self._admission.admit(request_id):
+            return await self._encode_once(record, encoding, request_id)
+
+    async def _encode_once(self, record: ImageRecord, encoding: Encoding, request_id: str) -> bytes:
         key = record.digest, encoding
 
         async def encode() -> bytes:
@@ -168,17 +240,14 @@ class ImageRepository:
 
     async def share(self, record: ImageRecord) -> SharedImage:
         """Return an image as workers take it."""
-        return await self._shelf.get(record)
-
-
-MAX_BYTES = 256 << 20
+        return await self._pixels.get(record)
 
 
 class SharedPixelCache:
     """The images in use, least recently used dropped first.
 
     Args:
-        store: where an image that is not on the shelf is read from.
+        store: where an image that is not in the cache is read from.
         put: makes a reference of pixels: `ray.put`, or the identity without a cluster.
     """
 
@@ -188,7 +257,7 @@ class SharedPixelCache:
         self._shared: SizedLru[str, SharedImage] = SizedLru(max_bytes)
 
     def add(self, digest: str, pixels: Pixels) -> SharedImage:
-        """Put an image on the shelf."""
+        """Add an image."""
         shared = SharedImage(digest=digest, pixels=self._put(pixels))
         self._shared.put(digest, shared, pixels.nbytes)
         return shared

@@ -1,10 +1,10 @@
-"""The ingress deployment: wires store, cache, workers and flow together and serves the HTTP application."""
+"""The ingress deployment: connects the services to Ray, serves the HTTP application, and owns background tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,14 +17,14 @@ from ray.serve.handle import DeploymentHandle
 from deployments import HEALTH_INTERVAL_S
 from deployments.event_hub import RemoteHub
 from deployments.segmentation_cache import RemoteCache
-from graphs.flow import Flow
+from graphs.events.bus import EventBus
 from graphs.http.app import build_http_app
 from graphs.http.auth import AccessControl
 from graphs.observability.logs import configure_logging, log_event, logger
 from graphs.observability.metrics import Metrics
+from graphs.services import build_services
 from graphs.workers.handles import ServeWorkers
 from graphs.workers.model_status import ModelStatusTracker
-from pipeline.events import Event
 from pipeline.settings import ServiceSettings
 from pipeline.store import open_store
 from pipeline.traces import open_traces
@@ -57,15 +57,13 @@ class Ingress:
         renderer: DeploymentHandle[Any],
     ) -> None:
         configure_logging(settings.data_path, settings.log_format)
-        self._settings = settings
         self._background_tasks: list[asyncio.Task[None]] = []
         self._asked_at = time.monotonic()
         self._metrics = Metrics(serve_metrics)
-        self._consumers: list[Callable[[Event], None]] = [log_event, self._metrics.count]
         workers = ServeWorkers(diffusion=diffusion, clip=clip, segmenter=segmenter, renderer=renderer)
         store = open_store(settings)
-        self._door = AccessControl(store.keys if settings.keys == "required" else None, settings.limits)
-        self._flow = Flow(
+        self._access_control = AccessControl(store.keys if settings.keys == "required" else None, settings.limits)
+        self._services = build_services(
             settings=settings,
             profile=settings.load_profile(),
             workers=workers,
@@ -74,20 +72,17 @@ class Ingress:
             store=store,
             hub=RemoteHub(),
             put=ray.put,
-            emit=self._emit,
+            bus=EventBus(log_event, self._metrics.count),
             traces=open_traces(settings.traces, "Ingress"),
         )
-
-        if settings.reactions.enabled:
-            self._consumers.append(self._flow.reactions.on_event)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         loop = asyncio.get_running_loop()
         # Ray's own pool has five threads for a replica this small; the store and the pictures want more.
         loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="blocking"))
-        chores = (self._report_loop(), self._prune_loop(), self._close_streams_when_draining(), self._flow.run())
+        chores = (self._report_loop(), self._prune_loop(), self._close_streams_when_draining(), self._services.run())
         self._background_tasks = [loop.create_task(chore) for chore in chores]
-        return build_http_app(self._flow, self._settings, self._door)
+        return build_http_app(self._services, self._access_control)
 
     def check_health(self) -> None:
         """Serve asks again and again, and replaces a replica that raises.
@@ -105,16 +100,12 @@ class Ingress:
         for chore in self._background_tasks:
             chore.cancel()
         await asyncio.gather(*self._background_tasks, return_exceptions=True)
-        await asyncio.to_thread(self._flow.traces.close)
-
-    def _emit(self, event: Event) -> None:
-        for consume in self._consumers:
-            consume(event)
+        await asyncio.to_thread(self._services.traces.close)
 
     async def _report_loop(self) -> None:
         while True:
-            for gate in (self._flow.generations.gate, self._flow.stage_runs):
-                self._metrics.set_in_hand(gate.what, len(gate))
+            for limiter in (self._services.generation.admission, self._services.analysis_admission):
+                self._metrics.set_in_hand(limiter.what, len(limiter))
             await asyncio.sleep(GAUGE_INTERVAL_S)
 
     async def _close_streams_when_draining(self) -> None:
@@ -122,12 +113,12 @@ class Ingress:
         while True:
             await asyncio.sleep(HEALTH_INTERVAL_S)
             if time.monotonic() - self._asked_at > UNASKED_S:
-                self._flow.feed.close_subscriptions()
+                self._services.feed.close_subscriptions()
 
     async def _prune_loop(self) -> None:
         while True:
             try:
-                await asyncio.to_thread(self._flow.images.prune)
+                await asyncio.to_thread(self._services.images.prune)
             except Exception:
                 logger.exception("The store could not be swept")
             await asyncio.sleep(SWEEP_INTERVAL_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.records import AnswerWarning, Description, GenerationRequest, WarningCode
+from pipeline.records import AnswerWarning, Description, GenerationRequest, ImageRecord, WarningCode
 from pipeline.settings import Profile
 from pipeline.vocabulary import known_singular, unknown_words
 
@@ -21,6 +21,14 @@ def warnings_of(
         description: what the image shows, as far as that is known.
     """
     return (*_of_request(profile, request), *_of_description(profile, description))
+
+
+def image_warnings(
+    profile: Profile, record: ImageRecord, description: Description | None = None
+) -> tuple[AnswerWarning, ...]:
+    """Return the warnings of a stored image."""
+    made_from = record.request if record.model else None  # an upload was made by another model
+    return warnings_of(profile, made_from, description)
 
 
 def _of_request(profile: Profile, request: GenerationRequest | None) -> Iterator[AnswerWarning]:

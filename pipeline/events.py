@@ -1,6 +1,6 @@
 """Everything that can happen, in the past tense, closed by one union at the end.
 
-Only the flow emits events. Logs and metrics (later streams and webhooks) consume them and know nothing else.
+Only `graphs/` emits events. Logs and metrics consume them and know nothing else.
 Prompts never stand in an event: events reach logs, and logs reach many eyes.
 """
 

@@ -65,13 +65,16 @@ def _scraped(prometheus: Prometheus) -> set[str]:
 
 
 def unanswered(boards: Iterable[Board], prometheus: Prometheus, since: float) -> list[str]:
-    """The queries without a single value since a time, in seconds since 1970."""
+    """The queries without a single value since a time, in seconds since 1970.
+
+    The last step lies beyond now: a rule's first sample may be younger than the last step before it.
+    """
     return [
         f"{board.title} / {panel.title}: {query.expression}"
         for board in boards
         for panel in board.panels
         for query in panel.queries
-        if not prometheus.over_time(query.expression, start=since, end=time.time(), step_s=1)
+        if not prometheus.over_time(query.expression, start=since, end=time.time() + 1, step_s=1)
     ]
 
 

@@ -28,8 +28,8 @@ class AnalysisPrefetcher:
         max_waiting: images that wait; the oldest makes room for one more.
     """
 
-    def __init__(self, gallery: ImageRepository, stages: StageRunner, max_waiting: int) -> None:
-        self._gallery = gallery
+    def __init__(self, images: ImageRepository, stages: StageRunner, max_waiting: int) -> None:
+        self._images = images
         self._stages = stages
         self._waiting: deque[tuple[ImageCreated, Span]] = deque(maxlen=max_waiting)
         self._more = asyncio.Event()
@@ -50,12 +50,13 @@ class AnalysisPrefetcher:
             while self._waiting:
                 created, around = self._waiting.popleft()
                 with within(around), span("reaction", request_id=created.request_id, image_id=created.image_id):
-                    await self._follow(created)
+                    await self._analyze(created)
             self._more.clear()
 
-    async def _follow(self, created: ImageCreated) -> None:
+    async def _analyze(self, created: ImageCreated) -> None:
         try:
-            record = await self._gallery.find(created.image_id, owner=created.owner, session="")
+            record = await self._images.find(created.image_id, owner=created.owner, session="")
+            await self._stages.describe(record, created.request_id, background=True)
             for stage in STAGES:  # each comes after what it builds on
                 await self._stages.result(stage, record, created.request_id, background=True)
         except PipelineError as error:  # deleted meanwhile, or a model isn't ready

@@ -1,21 +1,24 @@
-"""CLIP queries on stored embeddings: probe, classify, match and search, without encoding the image again."""
+"""Queries on an image: CLIP's on stored embeddings (probe, classify, match, search), and regions cut out on demand."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from graphs.concurrency import task_group
-from graphs.workers.handles import Workers, retry_once
+from graphs.analysis.runner import StageRunner
+from graphs.analysis.stages import DESCRIBE_REGIONS, SEGMENT
+from graphs.concurrency import AdmissionLimiter, task_group
+from graphs.images import ImageRepository
+from graphs.workers.handles import SharedImage, TextModelName, Workers, retry_once
 from pipeline.clip_scores import Scores, contrasts, ensembled, label_shares, matches
+from pipeline.errors import RegionNotFound
 from pipeline.events import Event, ImageProbed
 from pipeline.finding import Found, rank
-from pipeline.records import Description, Descriptions, ImageRecord, Vectors
-from pipeline.settings import ClipSettings
+from pipeline.records import Computed, Descriptions, ImageRecord, PointsAndBox, Segmentation, Vectors
+from pipeline.settings import Profile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,27 +50,40 @@ class ConceptScores:
     region_labels: tuple[str, ...]  # (n,)
 
 
-class EmbeddingQueries:
-    """Answers them.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamedRegions:
+    """The regions that a text names, among those that were looked at."""
+
+    segmentation: Segmentation
+    regions: Descriptions
+    chosen: tuple[tuple[int, float], ...]  # numbers of those named, best first, each with its score from 0 to 1
+
+
+class ImageQueries:
+    """Answers queries, mostly from the results of stages.
 
     Args:
-        describe: classifies an image for a request.
-        describe_regions: classifies its regions for a request.
+        admission: bounds the requests that have regions cut out.
         emit: takes every event.
     """
 
     def __init__(
         self,
-        settings: ClipSettings,
+        *,
+        profile: Profile,
         workers: Workers,
-        describe: Callable[[ImageRecord, str], Coroutine[Any, Any, Description]],
-        describe_regions: Callable[[ImageRecord, str], Coroutine[Any, Any, Descriptions]],
+        images: ImageRepository,
+        stages: StageRunner,
+        admission: AdmissionLimiter,
         emit: Callable[[Event], None],
     ) -> None:
-        self._settings = settings
+        self._settings = profile.clip
+        self._everything = profile.sam2.everything
+        self._sam3 = profile.sam3
         self._workers = workers
-        self._describe = describe
-        self._describe_regions = describe_regions
+        self._images = images
+        self._stages = stages
+        self._admission = admission
         self._emit = emit
 
     async def probe(self, record: ImageRecord, text: str, request_id: str) -> ProbeResult:
@@ -82,7 +98,7 @@ class EmbeddingQueries:
         """Compare concepts with the image and each of its regions, and with each other."""
         started = time.monotonic()
         texts = [*concepts, *self._settings.probing.neutral]
-        pictures, regions, vectors = await self._seen(record, texts, request_id)
+        pictures, regions, vectors = await self._embed_all(record, texts, request_id)
         wanted, neutral = vectors[: len(concepts)], vectors[len(concepts) :]
         cosines = pictures @ wanted.T
         shares, none = contrasts(pictures, wanted, neutral, self._settings.labelling.logit_scale)
@@ -113,17 +129,85 @@ class EmbeddingQueries:
         words = [label.replace("_", " ") for label in labels]  # as data sets spell them
         texts = [template.replace("{label}", word) for word in words for template in templates]
         none = [] if unknown is None else [unknown]
-        pictures, _, vectors = await self._seen(record, [*texts, *none], request_id)
+        pictures, _, vectors = await self._embed_all(record, [*texts, *none], request_id)
         by_label = ensembled(vectors[: len(texts)].reshape(len(labels), len(templates), -1))
         everything = np.vstack([by_label, vectors[len(texts) :]])
         shares = label_shares(pictures, everything, self._settings.labelling.logit_scale)
         return LabelProbabilities(labels=tuple(labels), shares=shares[:, : len(labels)])
 
-    async def find(self, record: ImageRecord, text: str, request_id: str) -> Found:
-        """Find the regions that a text names; none if the image doesn't show it."""
+    async def cut_out(
+        self, record: ImageRecord, prompts: Sequence[PointsAndBox], request_id: str
+    ) -> tuple[Segmentation, Descriptions]:
+        """Cut out what prompts show, one region for each, in their order, and classify it.
+
+        Raises:
+            Overloaded: too many analyses are running already.
+            ModelNotReady, StageFailed, WorkerLost: from the workers.
+        """
+        return await self._cut_out(
+            record,
+            "segment_prompts",
+            lambda image: self._workers.segment_prompts(image, prompts, self._everything),
+            request_id,
+        )
+
+    async def find_regions(self, record: ImageRecord, text: str, request_id: str) -> NamedRegions:
+        """Find what a text names: by SAM3 where the profile has it, else among all regions; maybe nothing.
+
+        Raises:
+            Overloaded: too many analyses are running already.
+            ModelNotReady, StageFailed, WorkerLost: from the workers.
+        """
+        if (sam3 := self._sam3) is not None:
+            segmentation, regions = await self._cut_out(
+                record, "find", lambda image: self._workers.find(image, text, sam3), request_id
+            )
+            chosen = tuple(enumerate(segmentation.predicted_iou.tolist()))
+            return NamedRegions(segmentation=segmentation, regions=regions, chosen=chosen)
+        async with task_group() as group:
+            segmenting = group.create_task(self._stages.result(SEGMENT, record, request_id))
+            describing = group.create_task(self._stages.result(DESCRIBE_REGIONS, record, request_id))
+            ranking = group.create_task(self._rank_regions(record, text, request_id))
+        found = ranking.result()
+        return NamedRegions(
+            segmentation=segmenting.result(),
+            regions=describing.result(),
+            chosen=tuple(zip(found.region_ids, found.scores, strict=True)),
+        )
+
+    async def _rank_regions(self, record: ImageRecord, text: str, request_id: str) -> Found:
         finding = self._settings.finding
-        pictures, _, vectors = await self._seen(record, [finding.template.replace("{text}", text)], request_id)
+        pictures, _, vectors = await self._embed_all(record, [finding.template.replace("{text}", text)], request_id)
         return rank(pictures[1:], pictures[0], vectors[0], finding)
+
+    async def _cut_out(
+        self,
+        record: ImageRecord,
+        stage: str,
+        work: Callable[[SharedImage], Awaitable[Computed[Segmentation]]],
+        request_id: str,
+    ) -> tuple[Segmentation, Descriptions]:
+        """Cut regions out of an image, and classify them."""
+        with self._admission.admit(request_id):
+            image = await self._images.share(record)
+            labelling = self._settings.labelling
+            regions = (await retry_once(stage, request_id, lambda: work(image), self._emit)).value
+            described = await retry_once(
+                f"describe_{stage}",
+                request_id,
+                lambda: self._workers.describe(image, regions, labelling),
+                self._emit,
+            )
+            return regions, described.value
+
+    async def count_tokens(self, model: TextModelName, texts: Sequence[str], request_id: str) -> int:
+        """Count the tokens a model makes of texts, all together."""
+        if not texts:
+            return 0
+        counts = await retry_once(
+            "count_tokens", request_id, lambda: self._workers.count_tokens(model, texts), self._emit
+        )
+        return sum(counts)
 
     async def embed_texts(self, texts: Sequence[str], request_id: str) -> Vectors:
         """The vectors of texts, (n, d)."""
@@ -135,7 +219,7 @@ class EmbeddingQueries:
         async with task_group() as group:
             encoding = group.create_task(self.embed_texts(texts, request_id)) if texts else None
             describing = {
-                item.image_id: group.create_task(self._describe(item, request_id))
+                item.image_id: group.create_task(self._stages.describe(item, request_id))
                 for item in inputs
                 if not isinstance(item, str)
             }
@@ -144,13 +228,24 @@ class EmbeddingQueries:
             [of_text[item] if isinstance(item, str) else describing[item.image_id].result().vector for item in inputs]
         )
 
-    async def _seen(
+    async def _embed_all(
         self, record: ImageRecord, texts: Sequence[str], request_id: str
     ) -> tuple[Vectors, Descriptions, Vectors]:
         """The vectors of the image and its regions, (1 + n, d); what its regions show; the vectors of texts."""
         async with task_group() as group:
             encoding = group.create_task(self.embed_texts(texts, request_id))
-            describing = group.create_task(self._describe(record, request_id))
-            describing_regions = group.create_task(self._describe_regions(record, request_id))
+            describing = group.create_task(self._stages.describe(record, request_id))
+            describing_regions = group.create_task(self._stages.result(DESCRIBE_REGIONS, record, request_id))
         regions = describing_regions.result()
         return np.vstack([describing.result().vector, regions.vectors]), regions, encoding.result()
+
+
+def check_region(number: int, segmentation: Segmentation) -> int:
+    """Return the number of a region.
+
+    Raises:
+        RegionNotFound: the image has no such region.
+    """
+    if not 0 <= number < len(segmentation):
+        raise RegionNotFound(region=number, regions=len(segmentation))
+    return number

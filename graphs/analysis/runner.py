@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import TypeVar
 
 from graphs.analysis.cache_client import CacheActor, CacheClient
+from graphs.analysis.label_index import LabelIndex
 from graphs.analysis.stages import DESCRIBE, Stage
 from graphs.concurrency import AdmissionLimiter, SingleFlight
 from graphs.images import ImageRepository
@@ -23,7 +23,7 @@ from pipeline import artifacts
 from pipeline.cache import CacheKey, Hit, Lease, SizedLru, parameter_digest
 from pipeline.errors import StageFailed
 from pipeline.events import CacheBypassed, Event, ResultReused, Source
-from pipeline.records import Artifact, Computed, Descriptions, ImageRecord
+from pipeline.records import Artifact, Computed, Description, ImageRecord
 from pipeline.settings import CacheSettings, Profile
 from pipeline.store import Store
 from pipeline.traces import here, span
@@ -32,16 +32,12 @@ logger = logging.getLogger("ai_pipeline")
 
 A = TypeVar("A", bound=Artifact)
 
-MAX_KNOWN = 10_000
-MIN_SHARE = 0.1  # of the confidence: what a picture shows with less, it isn't found by
-
 
 class StageRunner:
     """Runs stages, each once for all calls of an owner.
 
     Args:
-        gate: bounds the requests that have stages run.
-        free: requests in it are admitted already: a new image's own request may have it described.
+        admission: bounds the requests that have stages run.
     """
 
     def __init__(
@@ -53,9 +49,8 @@ class StageRunner:
         models: ModelStatusTracker,
         cache: CacheActor,
         store: Store,
-        gallery: ImageRepository,
-        gate: AdmissionLimiter,
-        free: AdmissionLimiter,
+        images: ImageRepository,
+        admission: AdmissionLimiter,
         emit: Callable[[Event], None],
     ) -> None:
         self._profile = profile
@@ -65,16 +60,46 @@ class StageRunner:
             cache, cache_settings, lambda op, request_id: emit(CacheBypassed(operation=op, request_id=request_id))
         )
         self._store = store
-        self._gallery = gallery
-        self._gate = gate
-        self._free = free
+        self._images = images
+        self._admission = admission
         self._emit = emit
+        self._label_index = LabelIndex(store)
         self._recent: SizedLru[CacheKey, Artifact] = SizedLru(cache_settings.recent_bytes)
-        self._known: OrderedDict[str, None] = OrderedDict()  # ids of images whose labels are stored
         self._runs: SingleFlight[CacheKey, Artifact] = SingleFlight()
 
-    async def result(self, stage: Stage[A], record: ImageRecord, request_id: str, *, background: bool = False) -> A:
-        """Return a stage's result; background work needs no admission and yields to interactive calls.
+    async def describe(
+        self, record: ImageRecord, request_id: str, *, background: bool = False, is_admitted: bool = False
+    ) -> Description:
+        """Classify the whole image, and index it by the labels it shows; see `result`."""
+        described = await self.result(
+            DESCRIBE, record, request_id, background=background, is_admitted=is_admitted or background
+        )
+        await self._label_index.add(record, described)
+        (description,) = described
+        return description
+
+    async def describe_known(self, record: ImageRecord) -> Description | None:
+        """Return the classes of the whole image if it was classified before; computes nothing."""
+        known = await self.known(DESCRIBE, record)
+        if known is None:
+            return None
+        (description,) = known
+        return description
+
+    async def result(
+        self,
+        stage: Stage[A],
+        record: ImageRecord,
+        request_id: str,
+        *,
+        background: bool = False,
+        is_admitted: bool = False,
+    ) -> A:
+        """Return a stage's result.
+
+        Args:
+            background: whether the work yields to interactive calls.
+            is_admitted: whether the request was admitted before, so that the limit of analyses doesn't count.
 
         Raises:
             Overloaded: it would have to be computed, and too many requests wait for that already.
@@ -88,13 +113,12 @@ class StageRunner:
             else:
                 if key in self._runs:
                     self._record_reuse("run", stage, record, request_id)
-                result = await self._runs.run(key, lambda: self._run(stage, key, record, request_id, background))
-            artifact = _typed(stage, result)
-            if isinstance(artifact, Descriptions) and stage.name == DESCRIBE.name:
-                await self._index_labels(record, artifact)
-            return artifact
+                result = await self._runs.run(
+                    key, lambda: self._run(stage, key, record, request_id, background, is_admitted)
+                )
+            return _typed(stage, result)
 
-    async def kept(self, stage: Stage[A], record: ImageRecord) -> A | None:
+    async def known(self, stage: Stage[A], record: ImageRecord) -> A | None:
         """Return a stage's result from memory or the store; None where a worker would have to be asked."""
         below: Stage[Artifact] | None = stage
         while below is not None:
@@ -115,21 +139,14 @@ class StageRunner:
         here().note(source=source)
         self._emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source=source))
 
-    async def _index_labels(self, record: ImageRecord, described: Descriptions) -> None:
-        """Let an image be found by what it shows, wherever its description came from."""
-        if record.image_id in self._known:
-            return
-        try:
-            await asyncio.to_thread(self._store.label, record.owner, record.digest, confident_labels(described))
-        except Exception:
-            logger.exception("The labels of image %s could not be stored", record.image_id)
-            return
-        self._known[record.image_id] = None
-        if len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)
-
     async def _run(
-        self, stage: Stage[Artifact], key: CacheKey, record: ImageRecord, request_id: str, background: bool
+        self,
+        stage: Stage[Artifact],
+        key: CacheKey,
+        record: ImageRecord,
+        request_id: str,
+        background: bool,
+        is_admitted: bool,
     ) -> Artifact:
         reply = await self._cache.acquire(key, request_id)
         if isinstance(reply, Hit):
@@ -143,7 +160,7 @@ class StageRunner:
                 self._record_reuse("store", stage, record, request_id)
                 await self._put_in_cache(key, reply, encoded, request_id)
                 return self._remember(key, encoded, artifact)
-            with nullcontext() if background else self._admitted(request_id):
+            with nullcontext() if background or is_admitted else self._admission.admit(request_id):
                 below = None
                 if stage.builds_on:
                     below = await self.result(stage.builds_on, record, request_id, background=background)
@@ -178,10 +195,6 @@ class StageRunner:
         if reply is not None:
             await self._cache.put(key, encoded, request_id)
 
-    def _admitted(self, request_id: str) -> AbstractContextManager[None]:
-        """Take the request in, unless it is in already: a new image's own request may have it described."""
-        return nullcontext() if request_id in self._free else self._gate.admit(request_id)
-
     def _remember(self, key: CacheKey, encoded: bytes, artifact: Artifact) -> Artifact:
         self._recent.put(key, artifact, len(encoded))
         return artifact
@@ -190,7 +203,7 @@ class StageRunner:
         self, stage: Stage[A], below: Artifact | None, record: ImageRecord, request_id: str, background: bool
     ) -> Computed[A]:
         started = time.monotonic()
-        image = await self._gallery.share(record)
+        image = await self._images.share(record)
         parameters = stage.parameters(self._profile)
         computed = await retry_once(
             stage.name, request_id, lambda: stage.work(self._workers, image, below, parameters, background), self._emit
@@ -226,9 +239,3 @@ def _typed(stage: Stage[A], artifact: Artifact) -> A:
     if not isinstance(artifact, stage.produces):
         raise StageFailed(stage=stage.name, reason=f"a stored result is a {type(artifact).__name__}")
     return artifact
-
-
-def confident_labels(described: Descriptions) -> dict[str, float]:
-    """Return the labels of the whole image with their confidence, as far as it is found by them."""
-    (description,) = described
-    return {score.label: score.confidence for score in description.top if score.confidence >= MIN_SHARE}

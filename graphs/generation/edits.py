@@ -7,18 +7,19 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from graphs.analysis.queries import ImageQueries, check_region
+from graphs.analysis.runner import StageRunner
+from graphs.analysis.stages import SEGMENT
 from graphs.generation.requests import GenerationOptions, nearest_size, to_request
-from pipeline.errors import ConceptNotFound, InvalidRequest, RegionNotFound
+from graphs.images import ImageRepository
+from pipeline.errors import ConceptNotFound, InvalidRequest
 from pipeline.records import GenerationRequest, ImageRecord, Pixels, Segmentation, Source
 from pipeline.regions import Mask, decode_mask, encode_mask
-
-if TYPE_CHECKING:
-    from graphs.flow import Flow
+from pipeline.settings import Profile
 
 WHITE = 128  # the least level of a mask that counts as white
 MARGIN = 1 / 64  # of the longer side: the rim of a region, where its colour fades into what is around, may change too
@@ -34,10 +35,13 @@ class EditArea:
 
 
 class EditRequests:
-    """Turns wishes into requests that a worker can do."""
+    """Turns edits and variations into generation requests."""
 
-    def __init__(self, flow: Flow) -> None:
-        self._flow = flow
+    def __init__(self, profile: Profile, images: ImageRepository, stages: StageRunner, queries: ImageQueries) -> None:
+        self._profile = profile
+        self._images = images
+        self._stages = stages
+        self._queries = queries
 
     async def variation(
         self, record: ImageRecord, options: GenerationOptions, prompt: str | None, strength: float, request_id: str
@@ -96,41 +100,30 @@ class EditRequests:
         Raises:
             InvalidRequest: a parameter is outside of what the profile allows, or the mask can't be used.
         """
-        diffusion = self._flow.profile.diffusion
+        diffusion = self._profile.diffusion
         width, height = size or nearest_size(*picture, diffusion.limits)
         rle = None if mask is None else await asyncio.to_thread(_written, mask, picture, (width, height))
         source = Source(image_id=image_id, strength=strength, mask=rle)
         return to_request(options, diffusion, prompt, width, height, source)
 
     async def _shown(self, record: ImageRecord, request_id: str) -> str:
-        description = await self._flow.describe(record, request_id)
+        description = await self._stages.describe(record, request_id)
         label = description.top[0].label.replace("_", " ")
-        return self._flow.profile.clip.labelling.template.replace("{label}", label)
+        return self._profile.clip.labelling.template.replace("{label}", label)
 
     async def _mask(self, record: ImageRecord, area: EditArea, request_id: str) -> Mask | None:
         if area.picture is not None:
-            upload = await self._flow.decode(_bytes_of(area.picture), request_id)
+            upload = await self._images.decode_upload(_bytes_of(area.picture), request_id)
             return await asyncio.to_thread(_bright, upload.pixels)
         if area.region is None and area.concept is None:
             return None
         if area.region is not None:
-            segmentation = await self._flow.segment(record, request_id)
-            return await asyncio.to_thread(_union, segmentation, [existing_region(area.region, segmentation)])
-        found = await self._flow.find(record, str(area.concept), request_id)
+            segmentation = await self._stages.result(SEGMENT, record, request_id)
+            return await asyncio.to_thread(_union, segmentation, [check_region(area.region, segmentation)])
+        found = await self._queries.find_regions(record, str(area.concept), request_id)
         if not found.chosen:
             raise ConceptNotFound(concept=area.concept)
         return await asyncio.to_thread(_union, found.segmentation, [number for number, _ in found.chosen])
-
-
-def existing_region(number: int, segmentation: Segmentation) -> int:
-    """The number of a region, if it is one.
-
-    Raises:
-        RegionNotFound: the image has no such region.
-    """
-    if not 0 <= number < len(segmentation):
-        raise RegionNotFound(region=number, regions=len(segmentation))
-    return number
 
 
 def _union(segmentation: Segmentation, numbers: Sequence[int]) -> Mask:

@@ -13,19 +13,19 @@ from datetime import UTC, datetime
 from graphs.events.feed import EventFeed
 from graphs.images import ImageRepository
 from graphs.workers.handles import SharedImage, WorkerDied, Workers
-from pipeline import images
 from pipeline.errors import StageFailed, WorkerLost
 from pipeline.events import Event, GenerationStarted, GenerationStepped, PreviewShown, StageRetried
+from pipeline.images import encode_png
 from pipeline.jobs import MAX_ATTEMPTS, PREVIEWS, TRACEPARENT, Job, Lease
 from pipeline.notices import STEPPED, Notice
 from pipeline.records import Computed, GenerationRequest, Pixels, StepProgress
-from pipeline.traces import Traces, within
+from pipeline.traces import Traces, here, within
 
 GENERATE = "generate"  # the kind of job that makes an image
 
 
 class GenerateImageJob:
-    """Does such jobs.
+    """Makes an image.
 
     Args:
         emit: takes every event.
@@ -33,10 +33,10 @@ class GenerateImageJob:
     """
 
     def __init__(
-        self, workers: Workers, gallery: ImageRepository, feed: EventFeed, emit: Callable[[Event], None], traces: Traces
+        self, workers: Workers, images: ImageRepository, feed: EventFeed, emit: Callable[[Event], None], traces: Traces
     ) -> None:
         self._workers = workers
-        self._gallery = gallery
+        self._images = images
         self._feed = feed
         self._emit = emit
         self._traces = traces
@@ -57,9 +57,9 @@ class GenerateImageJob:
             attempt=lease.attempt,
         )
         with part, within(part):
-            await self._make(job, lease)
+            await self._generate(job, lease)
 
-    async def _make(self, job: Job, lease: Lease) -> None:
+    async def _generate(self, job: Job, lease: Lease) -> None:
         request, request_id = GenerationRequest.from_dict(job.order.request), job.order.request_id
         started = time.monotonic()
         self._emit(
@@ -75,9 +75,10 @@ class GenerateImageJob:
             image = await self._denoise(request, job)
         except WorkerDied:
             if lease.attempt < MAX_ATTEMPTS:
+                here().remark("worker lost", stage=GENERATE)
                 self._emit(StageRetried(request_id=request_id, stage=GENERATE))
             raise WorkerLost(stage=GENERATE) from None
-        await self._gallery.add(
+        await self._images.add(
             image.value,
             owner=job.order.owner,
             sessions=job.order.sessions,
@@ -93,22 +94,22 @@ class GenerateImageJob:
         source: SharedImage | None = None
         previews, seen = bool(job.order.request.get(PREVIEWS)), False
         if request.source is not None:
-            record = await self._gallery.find(request.source.image_id, owner=job.order.owner, session="")
-            source = await self._gallery.share(record)
+            record = await self._images.find(request.source.image_id, owner=job.order.owner, session="")
+            source = await self._images.share(record)
         async with aclosing(self._workers.generate(request, job.order.owner, source, previews)) as items:
             async for item in items:
                 if isinstance(item, StepProgress):
                     if item.preview is not None and not seen:
                         self._emit(PreviewShown(request_id=job.order.request_id, seconds=job.age_s))
                         seen = True
-                    await self._tell_step(item, job)
+                    await self._publish_step(item, job)
                 else:
                     image = item
         if image is None:
             raise StageFailed(stage=GENERATE, reason="the stream ended without an image")
         return image
 
-    async def _tell_step(self, progress: StepProgress, job: Job) -> None:
+    async def _publish_step(self, progress: StepProgress, job: Job) -> None:
         stepped = GenerationStepped(
             request_id=job.order.request_id,
             step=progress.step,
@@ -132,4 +133,4 @@ class GenerateImageJob:
 
 
 def _as_base64(preview: Pixels) -> str:
-    return b64encode(images.encode_png(preview)).decode()
+    return b64encode(encode_png(preview)).decode()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Protocol
 from uuid import uuid4
 
 from pipeline.errors import (
@@ -32,17 +33,27 @@ WAITING = frozenset({"job.submitted", "job.requeued", "job.retried"})  # a job m
 
 logger = logging.getLogger("ai_pipeline")
 
-Work = Callable[[Job, Lease], Awaitable[None]]
+
+class JobHandler(Protocol):
+    """Runs the jobs of one kind."""
+
+    async def run(self, job: Job, lease: Lease) -> None:
+        """Run a job, and settle it as succeeded in one transaction with its result.
+
+        Raises:
+            WorkerLost: the job is retried, up to `MAX_ATTEMPTS` times.
+            ModelNotReady, Overloaded, StorageUnavailable: a job without a waiting caller is queued again.
+            Exception: the job has failed.
+        """
+        ...
 
 
 class JobWorker:
-    """The jobs in hand of one process.
+    """The jobs in flight of one process.
 
     Args:
         store: where jobs are.
-        work: runs a job and settles it as succeeded, with its result in one transaction. If it raises `WorkerLost` the
-            job is retried, up to `MAX_ATTEMPTS`; after `ModelNotReady`, `Overloaded` or `StorageUnavailable` a job
-            without a waiting caller is queued again; any other error settles the job as failed.
+        handlers: by kind of job.
         capacity: jobs in flight at a time.
         max_waiting: jobs of all processes that may wait.
         max_unfinished: jobs of one owner that may wait or be worked on; None is no limit.
@@ -51,14 +62,14 @@ class JobWorker:
     def __init__(
         self,
         store: JobStore,
-        work: Work,
+        handlers: Mapping[str, JobHandler],
         *,
         capacity: int,
         max_waiting: int,
         max_unfinished: int | None = None,
     ) -> None:
         self._store = store
-        self._work = work
+        self._handlers = handlers
         self._capacity = capacity
         self._max_waiting = max_waiting
         self._max_unfinished = max_unfinished
@@ -288,7 +299,7 @@ class JobWorker:
 
     async def _execute(self, job: Job, lease: Lease) -> None:
         try:
-            await self._work(job, lease)
+            await self._handlers[job.order.kind].run(job, lease)
         except asyncio.CancelledError:
             await self._settle(self._store.stop, lease)
         except LeaseLost:

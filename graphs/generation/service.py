@@ -3,172 +3,72 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
 
-from graphs.concurrency import AdmissionLimiter, last_item, merge, task_group
+from graphs.analysis.runner import StageRunner
+from graphs.concurrency import AdmissionLimiter, merge, task_group
 from graphs.events.feed import EventFeed
-from graphs.generation.generate_image import GENERATE, GenerateImageJob
+from graphs.generation.generate_image import GENERATE
 from graphs.generation.job_worker import JobWorker
 from graphs.generation.requests import GenerationJobSpec
 from graphs.images import ImageRepository
-from graphs.workers.handles import Workers
 from pipeline.answer_warnings import warnings_of
 from pipeline.errors import JobEnded, JobRunning, from_problem
-from pipeline.events import Event
 from pipeline.jobs import ENDED, PREVIEWS, IdempotencyKey, Job, JobOrder, JobState, Submitted
 from pipeline.notices import Notice
 from pipeline.records import AnswerWarning, Description, GenerationRequest, ImageRecord
-from pipeline.settings import Profile, ServiceSettings
-from pipeline.store import Store, new_id
-from pipeline.traces import Traces, here, span
+from pipeline.settings import Profile
+from pipeline.store import new_id
+from pipeline.store.log import EventLog
+from pipeline.traces import here, span
 
-LONG_LIFE = 1000  # notices of one job
+MAX_JOB_NOTICES = 1000  # logged of one job
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeneratedImage:
-    """A new image and what it shows."""
+    """An image that a job made."""
 
     record: ImageRecord
     request: GenerationRequest
-    png: bytes
-    description: Description
-    warnings: tuple[AnswerWarning, ...]
     request_id: str  # of the request it was made for
+    description: Description | None  # of the whole image, if it was asked for
 
 
 class GenerationService:
-    """The images that are being made.
+    """Makes images by jobs.
 
     Args:
-        gate: bounds the requests that wait for an image.
-        describe: classifies an image for a request, maybe in the background.
-        emit: takes every event.
+        jobs: does them.
+        log: holds what happened to jobs that have ended.
+        stages: describes new images.
+        admission: bounds the requests that wait for an image.
     """
 
     def __init__(
         self,
         *,
-        settings: ServiceSettings,
         profile: Profile,
-        workers: Workers,
-        store: Store,
-        gallery: ImageRepository,
+        jobs: JobWorker,
+        images: ImageRepository,
         feed: EventFeed,
-        gate: AdmissionLimiter,
-        describe: Callable[[ImageRecord, str, bool], Coroutine[Any, Any, Description]],
-        emit: Callable[[Event], None],
-        traces: Traces,
+        log: EventLog,
+        stages: StageRunner,
+        admission: AdmissionLimiter,
     ) -> None:
-        self.gate = gate
-        self.jobs = JobWorker(
-            store.jobs,
-            GenerateImageJob(workers, gallery, feed, emit, traces).run,
-            capacity=settings.admission.max_generations,
-            max_waiting=settings.admission.max_waiting_jobs,
-            max_unfinished=settings.limits.unfinished_jobs,
-        )
+        self.admission = admission
         self._profile = profile
-        self._store = store
-        self._gallery = gallery
+        self._jobs = jobs
+        self._images = images
         self._feed = feed
-        self._describe = describe
+        self._log = log
+        self._stages = stages
 
-    async def generate(self, order: GenerationJobSpec) -> GeneratedImage:
-        """Make an image as `make` does, and describe it."""
-        made: GeneratedImage = await last_item(self.generating(order, tell=False))
-        return made
-
-    async def generating(
-        self, order: GenerationJobSpec, *, tell: bool = True
-    ) -> AsyncGenerator[Notice | GeneratedImage, None]:
-        """Make an image and describe it; yields what happens on the way, if one wants to be told, the image last."""
-        async with aclosing(self._making(order, tell=tell, previews=tell)) as items:
-            async for item in items:
-                yield await self._generated(item) if isinstance(item, Job) else item
-
-    async def make(self, orders: Sequence[GenerationJobSpec]) -> list[ImageRecord]:
-        """Make the images of one request, and keep each as the last one of its sessions.
-
-        Each is a job. It stops with the caller, unless it has a key by which the caller may come back for it.
-
-        Raises:
-            Overloaded: too many images are waiting already.
-            IdempotencyMismatch: the key was used for another request.
-            JobRunning: the key was used for this request, which isn't finished.
-            JobEnded: somebody cancelled it.
-            ModelNotReady, StageFailed, WorkerLost: from the workers.
-        """
-        made: list[ImageRecord] = await last_item(self.making(orders, tell=False))
-        return made
-
-    async def making(
-        self, orders: Sequence[GenerationJobSpec], *, tell: bool = True, previews: bool = True
-    ) -> AsyncGenerator[Notice | list[ImageRecord], None]:
-        """Make images as `make` does; yields what happens on the way, if one wants to be told, the images last.
-
-        Args:
-            previews: whether what happens is to be seen as well.
-        """
-        jobs: dict[str, Job] = {}
-        numbers: dict[str, int] = {}
-        streams = [self._making(order, tell=tell, previews=tell and previews) for order in orders]
-        async with aclosing(merge(streams)) as items:
-            async for number, item in items:
-                if isinstance(item, Job):
-                    jobs[item.job_id] = item
-                    numbers[item.job_id] = number
-                else:
-                    yield item
-        in_turn = sorted(jobs.values(), key=lambda job: numbers[job.job_id])
-        yield [await self._record(job) for job in in_turn]
-
-    async def _making(
-        self, order: GenerationJobSpec, *, tell: bool, previews: bool
-    ) -> AsyncGenerator[Notice | Job, None]:
-        owner = order.owner
-        if order.key is not None and (made := await self._made_before(owner, order.key)):
-            yield made
-            return
-        job_id = new_id()
-        with self.gate.admit(order.request_id):
-            async with AsyncExitStack() as stack:
-                notices: AsyncIterator[Notice] | None = None
-                if tell:
-                    stream = await stack.enter_async_context(self._feed.stream(owner, job_id=job_id))
-                    notices = await stack.enter_async_context(aclosing(stream.notices()))
-                accepted = await self._submit(order, job_id, previews=previews, is_waited_for=True)
-                job = accepted.job
-                if not accepted.is_new and not job.state.is_final:
-                    raise JobRunning(job_id=job.job_id)
-                try:
-                    if notices is not None and job.job_id == job_id:  # else it was done for the same key meanwhile
-                        async for notice in notices:
-                            yield notice
-                            if notice.type in ENDED:
-                                break
-                    job = await self.jobs.wait_finished(job.job_id, owner)
-                except (asyncio.CancelledError, GeneratorExit):
-                    if order.key is None:
-                        await asyncio.shield(self.jobs.cancel(job.job_id, owner))
-                    raise
-            yield job
-
-    async def ordered(self, owner: str, key: IdempotencyKey | None) -> GenerationRequest | None:
-        """What a key's first image was asked for, so that it is asked for alike again; None if the key is new.
-
-        Raises:
-            IdempotencyMismatch: the key was used for another request.
-        """
-        job = None if key is None else await self.jobs.find_by_key(owner, key)
-        return None if job is None else GenerationRequest.from_dict(job.order.request)
-
-    async def submit(self, orders: Sequence[GenerationJobSpec]) -> list[Job]:
-        """Accept the making of a request's images as jobs, and don't wait for them; all or none, but for a key's.
+    async def submit(self, specs: Sequence[GenerationJobSpec]) -> list[Job]:
+        """Accept the images of a request as jobs, and return at once; all or none, except those with a key.
 
         Raises:
             IdempotencyMismatch: the key was used for another request.
@@ -176,96 +76,169 @@ class GenerationService:
         """
         jobs: list[Job] = []
         try:
-            for order in orders:
-                jobs.append((await self._submit(order, new_id(), previews=True)).job)  # noqa: PERF401  # what was accepted counts
+            for spec in specs:
+                jobs.append((await self._submit(spec, new_id(), previews=True)).job)  # noqa: PERF401  # what was accepted counts
         except BaseException:
-            for order, job in zip(orders, jobs, strict=False):
-                if order.key is None:
-                    await asyncio.shield(self.jobs.cancel(job.job_id, order.owner))
+            for spec, job in zip(specs, jobs, strict=False):
+                if spec.key is None:
+                    await asyncio.shield(self._jobs.cancel(job.job_id, spec.owner))
             raise
         return jobs
 
-    async def follow(self, job_id: str, owner: str, after: int = 0) -> AsyncGenerator[Notice, None]:
-        """Yield what happens to a job from a sequence number on, until it has ended.
+    async def run(self, specs: Sequence[GenerationJobSpec], *, describe: bool = False) -> list[GeneratedImage]:
+        """Make the images of one request, and return them in order.
+
+        Each is a job. It stops with the caller, unless it has a key by which the caller may come back for it.
+
+        Args:
+            describe: whether each is to be classified as well.
 
         Raises:
-            JobNotFound: the owner has no such job.
+            Overloaded: too many images are waiting already.
+            IdempotencyMismatch: the key was used for another request.
+            JobRunning: the key was used for this request, which isn't finished.
+            JobEnded: it was cancelled.
+            ModelNotReady, StageFailed, WorkerLost: from the workers.
         """
-        if (await self.jobs.get(job_id, owner)).state.is_final:
-            for notice in await self._logged(job_id, owner, after):
-                yield notice
-            return
-        async with aclosing(self._feed.follow(owner, after=after, job_id=job_id)) as notices:
-            async for notice in notices:
-                yield notice
-                if notice.type in ENDED and (await self.jobs.get(job_id, owner)).state.is_final:
-                    for later in await self._logged(job_id, owner, notice.sequence or 0):  # of another try since
-                        yield later
-                    return
+        async with task_group() as group:
+            tasks = [group.create_task(self._run_job(spec)) for spec in specs]
+        return [await self._generated(task.result(), describe=describe) for task in tasks]
 
-    async def following(self, job_id: str, owner: str, after: int = 0) -> AsyncGenerator[Notice | GeneratedImage, None]:
-        """Yield what happens to a job from a sequence number on, and what it made last; a stream that is cut just ends.
+    async def stream(
+        self, specs: Sequence[GenerationJobSpec], *, previews: bool = True, describe: bool = False
+    ) -> AsyncGenerator[Notice | list[GeneratedImage], None]:
+        """Make images as `run` does; yields what happens on the way, and the images last.
+
+        Args:
+            previews: whether steps carry previews.
+        """
+        jobs: dict[int, Job] = {}  # by number of the spec
+        async with aclosing(merge([self._stream_job(spec, previews=previews) for spec in specs])) as items:
+            async for number, item in items:
+                if isinstance(item, Job):
+                    jobs[number] = item
+                else:
+                    yield item
+        yield [await self._generated(jobs[number], describe=describe) for number in range(len(specs))]
+
+    async def stream_job(
+        self, job_id: str, owner: str, after: int = 0
+    ) -> AsyncGenerator[Notice | GeneratedImage, None]:
+        """Yield what happens to a job from a sequence number on, and the described image last.
+
+        A stream that is cut off by the end of this process just ends.
 
         Raises:
             JobNotFound: the owner has no such job.
             JobEnded: it made nothing; it was cancelled or is dead.
             PipelineError: what it failed with.
         """
-        has_ended = (await self.jobs.get(job_id, owner)).state.is_final
-        async with aclosing(self.follow(job_id, owner, after)) as notices:
+        has_ended = (await self._jobs.get(job_id, owner)).state.is_final
+        async with aclosing(self._job_notices(job_id, owner, after)) as notices:
             async for notice in notices:
                 yield notice
                 has_ended = has_ended or notice.type in ENDED
         if has_ended:
-            yield await self._generated(await self.jobs.wait_finished(job_id, owner), background=True)
+            yield await self._generated(await self._jobs.wait_finished(job_id, owner), describe=True)
 
-    async def _logged(self, job_id: str, owner: str, after: int) -> Sequence[Notice]:
-        read = partial(self._store.log.read, owner=owner, after=after, limit=LONG_LIFE, job_id=job_id)
+    async def find_request(self, owner: str, key: IdempotencyKey | None) -> GenerationRequest | None:
+        """Return what the first image of a key was asked for, so that a repetition asks alike; None if the key is new.
+
+        Raises:
+            IdempotencyMismatch: the key was used for another request.
+        """
+        job = None if key is None else await self._jobs.find_by_key(owner, key)
+        return None if job is None else GenerationRequest.from_dict(job.order.request)
+
+    async def _run_job(self, spec: GenerationJobSpec) -> Job:
+        if finished := await self._finished_before(spec):
+            return finished
+        async with self._submitted(spec, new_id(), previews=False) as job:
+            return await self._jobs.wait_finished(job.job_id, spec.owner)
+
+    async def _stream_job(self, spec: GenerationJobSpec, *, previews: bool) -> AsyncGenerator[Notice | Job, None]:
+        if finished := await self._finished_before(spec):
+            yield finished
+            return
+        job_id = new_id()
+        async with AsyncExitStack() as stack:
+            subscription = await stack.enter_async_context(self._feed.stream(spec.owner, job_id=job_id))
+            notices = await stack.enter_async_context(aclosing(subscription.notices()))
+            job = await stack.enter_async_context(self._submitted(spec, job_id, previews=previews))
+            if job.job_id == job_id:  # else it was done for the same key meanwhile
+                async for notice in notices:
+                    yield notice
+                    if notice.type in ENDED:
+                        break
+            yield await self._jobs.wait_finished(job.job_id, spec.owner)
+
+    @asynccontextmanager
+    async def _submitted(self, spec: GenerationJobSpec, job_id: str, *, previews: bool) -> AsyncIterator[Job]:
+        """Submit a job for a caller who waits; cancel it if the caller leaves, unless it has a key to come back with.
+
+        Raises:
+            JobRunning: the key was used for this request meanwhile, which isn't finished.
+        """
+        with self.admission.admit(spec.request_id):
+            submitted = await self._submit(spec, job_id, previews=previews, is_waited_for=True)
+            job = submitted.job
+            if not submitted.is_new and not job.state.is_final:
+                raise JobRunning(job_id=job.job_id)
+            try:
+                yield job
+            except (asyncio.CancelledError, GeneratorExit):
+                if spec.key is None:
+                    await asyncio.shield(self._jobs.cancel(job.job_id, spec.owner))
+                raise
+
+    async def _job_notices(self, job_id: str, owner: str, after: int = 0) -> AsyncGenerator[Notice, None]:
+        """Yield what happens to a job from a sequence number on, until it has ended."""
+        if (await self._jobs.get(job_id, owner)).state.is_final:
+            for notice in await self._logged_notices(job_id, owner, after):
+                yield notice
+            return
+        async with aclosing(self._feed.follow(owner, after=after, job_id=job_id)) as notices:
+            async for notice in notices:
+                yield notice
+                if notice.type in ENDED and (await self._jobs.get(job_id, owner)).state.is_final:
+                    for later in await self._logged_notices(
+                        job_id, owner, notice.sequence or 0
+                    ):  # of another try since
+                        yield later
+                    return
+
+    async def _logged_notices(self, job_id: str, owner: str, after: int) -> Sequence[Notice]:
+        read = partial(self._log.read, owner=owner, after=after, limit=MAX_JOB_NOTICES, job_id=job_id)
         return await asyncio.to_thread(read)
 
-    async def _made_before(self, owner: str, key: IdempotencyKey) -> Job | None:
-        job = await self.jobs.find_by_key(owner, key)
+    async def _finished_before(self, spec: GenerationJobSpec) -> Job | None:
+        """Return the job that the spec's key was used for, if it has ended for good."""
+        job = None if spec.key is None else await self._jobs.find_by_key(spec.owner, spec.key)
         if job is None or job.is_worth_repeating:
             return None
         if not job.state.is_final:
             raise JobRunning(job_id=job.job_id)
-        if job.state is JobState.DEAD:  # it may be what kills its workers: only who says so begins it again
+        if job.state is JobState.DEAD:  # it may be what kills its workers: only an explicit retry begins it again
             raise JobEnded(job_id=job.job_id, state=job.state.value)
         return job
 
     async def _submit(
-        self, order: GenerationJobSpec, job_id: str, *, previews: bool, is_waited_for: bool = False
+        self, spec: GenerationJobSpec, job_id: str, *, previews: bool, is_waited_for: bool = False
     ) -> Submitted:
-        job = JobOrder(
+        order = JobOrder(
             job_id=job_id,
             kind=GENERATE,
-            owner=order.owner,
-            request_id=order.request_id,
-            request=asdict(order.request) | {PREVIEWS: previews} | here().carried,
-            sessions=tuple(order.sessions),
+            owner=spec.owner,
+            request_id=spec.request_id,
+            request=asdict(spec.request) | {PREVIEWS: previews} | here().carried,
+            sessions=tuple(spec.sessions),
             is_waited_for=is_waited_for,
         )
         with span("accept job", job_id=job_id):
-            return await self.jobs.submit(job, order.key)
+            return await self._jobs.submit(order, spec.key)
 
-    async def _generated(self, job: Job, *, background: bool = False) -> GeneratedImage:
-        """What a settled job made, described; in the background, that needs no admission. Raises as `_record` does."""
-        record = await self._record(job)
-        async with task_group() as group:
-            reading = group.create_task(self._gallery.png(record))
-            describing = group.create_task(self._describe(record, job.order.request_id, background))
-        request, description = GenerationRequest.from_dict(job.order.request), describing.result()
-        return GeneratedImage(
-            record=record,
-            request=request,
-            png=reading.result(),
-            description=description,
-            warnings=warnings_of(self._profile, request, description),
-            request_id=job.order.request_id,
-        )
-
-    async def _record(self, job: Job) -> ImageRecord:
-        """The image a settled job made.
+    async def _generated(self, job: Job, *, describe: bool) -> GeneratedImage:
+        """Return the image that a finished job made.
 
         Raises:
             JobEnded: none; it was cancelled or is dead.
@@ -273,4 +246,25 @@ class GenerationService:
         """
         if job.result is None:
             raise from_problem(job.problem) if job.problem else JobEnded(job_id=job.job_id, state=job.state.value)
-        return await self._gallery.find(job.result["image_id"], owner=job.order.owner, session="")
+        request_id = job.order.request_id
+        record = await self._images.find(job.result["image_id"], owner=job.order.owner, session="")
+        description = None
+        if describe:
+            with self.admission.hold(request_id):  # the image exists: its description isn't refused any more
+                description = await self._stages.describe(record, request_id, is_admitted=True)
+        return GeneratedImage(
+            record=record,
+            request=GenerationRequest.from_dict(job.order.request),
+            request_id=request_id,
+            description=description,
+        )
+
+    def warnings(self, generated: GeneratedImage) -> tuple[AnswerWarning, ...]:
+        """Return what callers should know of a new image."""
+        return warnings_of(self._profile, generated.request, generated.description)
+
+    def job_warnings(self, job: Job) -> tuple[AnswerWarning, ...]:
+        """Return what callers should know of the image that a job makes, from what was asked for."""
+        if job.order.kind != GENERATE:
+            return ()
+        return warnings_of(self._profile, GenerationRequest.from_dict(job.order.request))

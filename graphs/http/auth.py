@@ -21,8 +21,7 @@ from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from graphs.http.context import ANONYMOUS_OWNER
-from graphs.http.paths import path_of
+from graphs.http.context import ANONYMOUS_OWNER, RequestContext, path_of
 from pipeline.errors import TooManyAtOnce, TooManyRequests, Unauthorized
 from pipeline.keys import token_digest
 from pipeline.settings import OwnerLimits
@@ -52,7 +51,7 @@ class AccessControl:
 
     @asynccontextmanager
     async def admit(self, scope: Scope) -> AsyncIterator[None]:
-        """Hold a place for a request while the block runs; note whose it is, and its answer's headers, in its state.
+        """Authenticate a request, and count it as in flight while the block runs; its context gets owner and headers.
 
         Raises:
             Unauthorized: it has no key, or none the service knows.
@@ -62,17 +61,18 @@ class AccessControl:
         if path in PUBLIC_PATHS or path.startswith(PUBLIC_ASSETS):
             yield
             return
-        owner = scope["state"]["owner"] = await self._owner(scope)
-        scope["state"]["admit_again"] = partial(self._owner, scope)  # raises as this does
+        context = RequestContext.of(scope)
+        context.owner = owner = await self._authenticate(scope)
+        context.reauthenticate = partial(self._authenticate, scope)
         if self._rate is not None:
             allowance = self._rate.hit(owner)
-            scope["state"]["headers"] = allowance.headers  # of whatever is answered, refusals as well
+            context.headers |= allowance.headers  # of refusals as well
             if not allowance.granted:
                 raise TooManyRequests(limit=allowance.limit, retry_after_s=allowance.reset_s)
         with self._slot(owner):
             yield
 
-    async def _owner(self, scope: Scope) -> str:
+    async def _authenticate(self, scope: Scope) -> str:
         if self._api_keys is None:
             return ANONYMOUS_OWNER  # whatever the header says: OpenAI's client always sends one
         scheme, token = get_authorization_scheme_param(Headers(scope=scope).get("authorization"))
@@ -110,7 +110,7 @@ class ApiKeyCache:
         return len(self._known)
 
     async def owner_of(self, token: str) -> str | None:
-        """Tell whose a token is; None if it is nobody's."""
+        """Return the owner of a token; None if it is unknown or revoked."""
         digest, now = token_digest(token), time.monotonic()
         known = self._known.get(digest)
         if known is not None and known[1] > now:

@@ -1,22 +1,30 @@
-"""A request's caller: owner, session, and the Idempotency-Key it sent."""
+"""Context of an HTTP request: id, trace, deadline, owner, session, and Idempotency-Key."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import re
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.responses import Response
+from starlette.types import Scope
 
 from graphs.generation.requests import GenerationJobSpec
-from graphs.http.middleware import CLIENT_ID, CLIENT_ID_IS
-from pipeline.errors import InvalidRequest
+from graphs.services import Services
+from pipeline.errors import InvalidRequest, PipelineError
 from pipeline.jobs import IdempotencyKey
 from pipeline.records import GenerationRequest
+from pipeline.traces import Span
+
+CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # an id of the client's making that is fit for logs
+CLIENT_ID_IS = "must be 1 to 128 letters, digits or any of '.', '_', ':', '-'"
 
 SESSION_HEADER = "X-Session-ID"
 SESSION_COOKIE = "session_id"
@@ -24,13 +32,62 @@ SESSION_COOKIE_AGE_S = 30 * 24 * 3600
 ANONYMOUS_OWNER = "public"  # the owner of everything as long as no API keys are wanted
 SHARED_SESSION = "default"  # of an owner
 
+QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})  # polled every few seconds by machines
+
+_SCOPE_KEY = "ai_pipeline.request_context"
+
 # Documentation only: `AccessControl` authenticates before any route.
 BEARER = HTTPBearer(auto_error=False, description="An API key, if the service wants one; it ignores it otherwise.")
 
 
+def path_of(scope: Scope) -> str:
+    """The path as routes name it, whatever prefix the application is mounted at."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/"))
+    return path
+
+
+async def _always_authenticated() -> None:
+    """Public routes have no key that could be revoked."""
+
+
+@dataclass(kw_only=True, slots=True)
+class RequestContext:
+    """State of one request, made by `RequestMiddleware` and kept in its ASGI scope."""
+
+    request_id: str
+    span: Span
+    deadline_s: float
+    deadline: asyncio.Timeout  # ends the request; streams reschedule it
+    started: float = field(default_factory=time.monotonic)
+    owner: str = ANONYMOUS_OWNER
+    reauthenticate: Callable[[], Awaitable[object]] = _always_authenticated  # raises once the key is revoked
+    headers: dict[str, str] = field(default_factory=dict)  # of the response, whatever it is
+    status: int = 0  # of the response, once it has begun
+    error: PipelineError | None = None  # for the log
+
+    @classmethod
+    def of(cls, scope: Scope) -> RequestContext:
+        """Return the context of a request."""
+        context: RequestContext = scope[_SCOPE_KEY]
+        return context
+
+    def attach(self, scope: Scope) -> None:
+        """Make this the context of a request."""
+        scope[_SCOPE_KEY] = self
+
+
+async def get_services(request: Request) -> Services:
+    """Return the services of this process."""
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
-    """One request's caller."""
+    """Owner and session of a request."""
 
     owner: str
     session: str  # whose last image is meant
@@ -54,7 +111,7 @@ class Caller:
             )
 
 
-async def find_caller(
+async def get_caller(
     request: Request,
     _key: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
 ) -> Caller:
@@ -63,20 +120,21 @@ async def find_caller(
     Raises:
         InvalidRequest: the header can't be a session id.
     """
+    context = RequestContext.of(request.scope)
     given = request.headers.get(SESSION_HEADER)
     if given is not None and not CLIENT_ID.fullmatch(given):
         raise InvalidRequest(problem=f"{SESSION_HEADER} {CLIENT_ID_IS}.")
     cookie = request.cookies.get(SESSION_COOKIE, "")
     own = given or (cookie if CLIENT_ID.fullmatch(cookie) else None)
     return Caller(
-        owner=request.state.owner,
+        owner=context.owner,
         session=own or SHARED_SESSION,
         new_session=None if own else secrets.token_urlsafe(18),
-        request_id=request.state.request_id,
+        request_id=context.request_id,
     )
 
 
-AnyCaller = Annotated[Caller, Depends(find_caller)]
+CallerDep = Annotated[Caller, Depends(get_caller)]
 
 
 KeyHeader = Annotated[
@@ -88,8 +146,8 @@ KeyHeader = Annotated[
 ]
 
 
-def key_of(request: Request, header: str | None, sent: bytes) -> IdempotencyKey | None:
-    """The client's name for its request, bound to what it sent.
+def idempotency_key(request: Request, header: str | None, body: bytes) -> IdempotencyKey | None:
+    """The client's name for its request, bound to a fingerprint of what it sent.
 
     Raises:
         InvalidRequest: the header can't be a key.
@@ -98,18 +156,19 @@ def key_of(request: Request, header: str | None, sent: bytes) -> IdempotencyKey 
         return None
     if not CLIENT_ID.fullmatch(header):
         raise InvalidRequest(problem=f"Idempotency-Key {CLIENT_ID_IS}.")
-    said = f"{request.method} {request.url.path}\0".encode() + sent
-    return IdempotencyKey(key=header, fingerprint=hashlib.sha256(said).hexdigest())
+    fingerprinted = f"{request.method} {request.url.path}\0".encode() + body
+    return IdempotencyKey(key=header, fingerprint=hashlib.sha256(fingerprinted).hexdigest())
 
 
-async def _find_key(request: Request, header: KeyHeader = None) -> IdempotencyKey | None:
-    return key_of(request, header, await request.body())
+async def get_key(request: Request, header: KeyHeader = None) -> IdempotencyKey | None:
+    """Return the Idempotency-Key of a request with its body's fingerprint."""
+    return idempotency_key(request, header, await request.body())
 
 
-Key = Annotated[IdempotencyKey | None, Depends(_find_key)]
+KeyDep = Annotated[IdempotencyKey | None, Depends(get_key)]
 
 
-def orders_of(
+def job_specs(
     requests: Sequence[GenerationRequest], caller: Caller, key: IdempotencyKey | None
 ) -> list[GenerationJobSpec]:
     """The job specs of a call; of several images, each has the call's key with its own number."""

@@ -1,22 +1,23 @@
-"""JSON answers, conditional and range requests, and the error answers that OpenAPI documents."""
+"""JSON responses, conditional and range requests."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine
-from http import HTTPStatus
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
 
 import orjson
-from fastapi import FastAPI, Request
+from fastapi import Query, Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from graphs.http.middleware import PROBLEM_JSON
-from graphs.http.schemas import common as schemas
-
 ONE_YEAR_S = 365 * 24 * 3600
+PAGE, MAX_PAGE = 20, 100
+RESPOND_ASYNC = "respond-async"  # RFC 7240
+
+T = TypeVar("T")
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
@@ -26,31 +27,14 @@ def json_response(model: BaseModel, status_code: int = 200) -> Response:
     return Response(model.model_dump_json(by_alias=True), status_code=status_code, media_type="application/json")
 
 
-def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Document error answers of a route."""
-    content = {PROBLEM_JSON: {"schema": schemas.Problem.model_json_schema()}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+Before = Annotated[UUID | None, Query(description="The `next` of the page before.")]
 
 
-def openai_error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Document error answers of a route that OpenAI's clients call."""
-    return {status: {"description": HTTPStatus(status).phrase, "model": schemas.OpenAIError} for status in statuses}
-
-
-def document_proxy_errors(app: FastAPI) -> None:
-    """Document what the proxy before the application answers of its own: 400 in plain text, for what is no HTTP."""
-    describe = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        is_new = app.openapi_schema is None
-        document = describe()
-        if is_new:
-            for operation in (operation for path in document["paths"].values() for operation in path.values()):
-                bad = operation["responses"].setdefault("400", {"description": HTTPStatus.BAD_REQUEST.phrase})
-                bad.setdefault("content", {})["text/plain"] = {"schema": {"type": "string"}}
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]
+def split_page(found: Sequence[T], limit: int, id_of: Callable[[T], str]) -> tuple[Sequence[T], str | None]:
+    """Split a list of up to `limit` + 1 items into a page and the `next` of the following page, if there is one."""
+    page = found[:limit]
+    return page, id_of(page[-1]) if len(found) > limit else None
 
 
 class _OrjsonRequest(Request):

@@ -13,12 +13,14 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.responses import Response
 from starlette.types import Scope
 
-from graphs.http.middleware import problem
+from graphs.http.context import RequestContext
+from graphs.http.errors import error_response
 from pipeline.errors import DeadlineExceeded, PipelineError
 from pipeline.notices import Notice
 
 T = TypeVar("T")
 
+EVENT_STREAM = "text/event-stream"
 FINISHED = "generation.finished"
 FAILED = "error"
 STREAM_FINISHED = "stream.finished"  # of a stream that ends by itself
@@ -33,26 +35,28 @@ async def sse_response(scope: Scope, items: AsyncGenerator[T, None], encode: Cal
         PipelineError: what failed before the first item, such as a refusal, gets its own status.
     """
     first = await anext(items)
-    ends_at = scope["state"]["deadline"].when()
-    scope["state"]["deadline"].reschedule(ends_at + LAST_WORDS_S)
+    deadline = RequestContext.of(scope).deadline
+    ends_at = deadline.when()
+    if ends_at is not None:
+        deadline.reschedule(ends_at + LAST_WORDS_S)
     return EventSourceResponse(_with_first(scope, first, items, encode, ends_at), headers={"Cache-Control": "no-store"})
 
 
 def live_sse_response(
     scope: Scope, items: AsyncGenerator[Notice | Response, None], after: int, *, says_end: bool = False
 ) -> Response:
-    """Send notices as `stream` does, but without a deadline, and with a heartbeat when it is quiet.
+    """Send notices as server-sent events, without a deadline, and with a heartbeat when it is quiet.
 
     Args:
         after: the sequence number they follow, for a reader who is cut off before the first.
         says_end: whether `stream.finished` follows the last of them, so that a reader knows that nothing was cut off.
     """
-    scope["state"]["deadline"].reschedule(None)
+    RequestContext.of(scope).deadline.reschedule(None)
     return EventSourceResponse(_with_heartbeat(scope, items, after, says_end), headers={"Cache-Control": "no-store"})
 
 
 async def _with_first(
-    scope: Scope, first: T, items: AsyncGenerator[T, None], encode: Callable[[T], bytes], ends_at: float
+    scope: Scope, first: T, items: AsyncGenerator[T, None], encode: Callable[[T], bytes], ends_at: float | None
 ) -> AsyncIterator[bytes]:
     async with aclosing(items):
         yield encode(first)
@@ -62,7 +66,7 @@ async def _with_first(
                 async for item in items:
                     yield encode(item)
         except Exception as failure:
-            error = DeadlineExceeded(deadline_s=scope["state"]["deadline_s"]) if limit.expired() else failure
+            error = DeadlineExceeded(deadline_s=RequestContext.of(scope).deadline_s) if limit.expired() else failure
             yield _encode_error(scope, error)
             if not isinstance(error, PipelineError):
                 raise
@@ -79,7 +83,7 @@ async def _with_heartbeat(
             following = following or asyncio.ensure_future(anext(items))
             await asyncio.wait({following}, timeout=max(0.0, beat_at - time.monotonic()))
             if time.monotonic() >= beat_at:
-                await scope["state"]["admit_again"]()  # its key may have been revoked
+                await RequestContext.of(scope).reauthenticate()  # its key may have been revoked
                 yield format_sse_event(comment="heartbeat")
                 beat_at = time.monotonic() + HEARTBEAT_S
             if not following.done():
@@ -110,7 +114,7 @@ def as_event(item: Notice | Response) -> bytes:
 
 def _encode_error(scope: Scope, error: Exception) -> bytes:
     known = error if isinstance(error, PipelineError) else PipelineError()
-    return format_sse_event(event=FAILED, data_str=bytes(problem(scope, known).body).decode())
+    return format_sse_event(event=FAILED, data_str=bytes(error_response(scope, known).body).decode())
 
 
 def facts(notice: Notice) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class WorkerDied(Exception):
 
 
 class Workers(Protocol):
-    """What the flow asks of the deployments."""
+    """Calls to the model deployments."""
 
     def generate(
         self, request: GenerationRequest, owner: str, source: SharedImage | None = None, previews: bool = False
@@ -166,6 +166,7 @@ async def retry_once(
     try:
         return await work()
     except WorkerDied:
+        here().remark("worker lost", stage=stage)
         emit(StageRetried(request_id=request_id, stage=stage))
     try:
         return await work()

@@ -43,7 +43,7 @@ def test_every_panel_has_data_and_every_rule_can_be_evaluated(service: RunningSe
         assert unanswered(BOARDS, prometheus, started) == []
         expressions = [query.expression for board in BOARDS for panel in board.panels for query in panel.queries]
         assert names_in(*expressions) - names_known(prometheus) <= RARE
-        assert unwell_rules(prometheus) == []
+        wait_until(lambda: not unwell_rules(prometheus), problem=lambda: unwell_rules(prometheus))
         for board in BOARDS:
             picture = tmp_path / f"{board.uid}.png"
             draw(board, prometheus, picture, start=started, end=time.time())

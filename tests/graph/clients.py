@@ -88,7 +88,7 @@ class InStep:
         if self._bench.workers.steps:
             return True
         ended = {request.route for request in self._bench.of(RequestFinished)}
-        return self._bench.flow.feed.num_streams == 1 and (not self._several or "/v1/jobs/{job_id}/events" in ended)
+        return self._bench.services.feed.num_streams == 1 and (not self._several or "/v1/jobs/{job_id}/events" in ended)
 
 
 def steps_into(told: list[Progress]) -> Callable[[Progress], None]:

@@ -1,21 +1,34 @@
-"""One flow over fakes, with every event it emits."""
+"""The services over fakes, with every event they emit."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from graphs.analysis.stages import DESCRIBE_REGIONS, RENDER, SEGMENT
+from graphs.concurrency import task_group
+from graphs.events.bus import EventBus
 from graphs.events.feed import EventBroker
-from graphs.flow import Flow
 from graphs.generation.requests import GenerationJobSpec
+from graphs.generation.service import GeneratedImage
+from graphs.services import Services, build_services
 from graphs.workers.model_status import ModelStatusTracker
 from pipeline.events import Event
-from pipeline.records import GenerationRequest, Scheduler
+from pipeline.records import (
+    Description,
+    Descriptions,
+    Drawings,
+    GenerationRequest,
+    ImageRecord,
+    Scheduler,
+    Segmentation,
+)
 from pipeline.settings import (
     Admission,
     CacheSettings,
@@ -23,6 +36,7 @@ from pipeline.settings import (
     OwnerLimits,
     Probing,
     Profile,
+    ReactionSettings,
     ServiceSettings,
     StorageSettings,
     WebhookSettings,
@@ -41,21 +55,43 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+class Analysis(NamedTuple):
+    segmentation: Segmentation
+    regions: Descriptions
+    drawings: Drawings
+
+
 @dataclass
 class Bench:
-    """A flow and what stands round it."""
+    """The services of one process and what they stand on."""
 
-    flow: Flow
+    services: Services
     workers: FakeWorkers
     cache: FakeCache
     settings: ServiceSettings
     store: Store
     events: list[Event] = field(default_factory=list)
 
-    async def image(self, seed: int = 1, sessions: tuple[str, ...] = ("s",)):
-        order = GenerationJobSpec(request=a_request(seed), owner="public", sessions=sessions, request_id=f"r{seed}")
-        made = await self.flow.generations.generate(order)
-        return made.record
+    async def generate(self, spec: GenerationJobSpec) -> GeneratedImage:
+        (generated,) = await self.services.generation.run([spec], describe=True)
+        return generated
+
+    async def image(self, seed: int = 1, sessions: tuple[str, ...] = ("s",)) -> ImageRecord:
+        spec = GenerationJobSpec(request=a_request(seed), owner="public", sessions=sessions, request_id=f"r{seed}")
+        return (await self.generate(spec)).record
+
+    async def describe(self, image: ImageRecord, request_id: str) -> Description:
+        return await self.services.stages.describe(image, request_id)
+
+    async def segment(self, image: ImageRecord, request_id: str) -> Segmentation:
+        return await self.services.stages.result(SEGMENT, image, request_id)
+
+    async def analyze(self, image: ImageRecord, request_id: str) -> Analysis:
+        async with task_group() as group:
+            segmenting = group.create_task(self.segment(image, request_id))
+            describing = group.create_task(self.services.stages.result(DESCRIBE_REGIONS, image, request_id))
+            rendering = group.create_task(self.services.stages.result(RENDER, image, request_id))
+        return Analysis(segmenting.result(), describing.result(), rendering.result())
 
     def of(self, kind: type) -> list[Event]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -87,6 +123,7 @@ def make_bench(
     storage: StorageSettings | None = None,
     embed_parameters: bool = True,
     reacting: bool = False,
+    profile: Profile | None = None,
 ) -> Bench:
     settings = ServiceSettings(
         data_dir=folder,
@@ -97,30 +134,26 @@ def make_bench(
         storage=storage or StorageSettings(),
         accelerator="cpu",
         embed_parameters=embed_parameters,
+        reactions=ReactionSettings(enabled=reacting),
     )
     store = open_store(settings)
     workers = workers or FakeWorkers()
     cache = cache or FakeCache()
     events: list[Event] = []
 
-    def emit(event: Event) -> None:
-        events.append(event)
-        if reacting:
-            flow.reactions.on_event(event)
-
-    flow = Flow(
+    services = build_services(
         settings=settings,
-        profile=with_own_bounds(settings.load_profile()),
+        profile=with_own_bounds(profile or settings.load_profile()),
         workers=workers,
         models=ModelStatusTracker(workers, lambda: {"Diffusion": 1, "Clip": 1, "Segmenter": 1}),
         cache=cache,
         store=store,
         hub=hub,
         put=lambda pixels: pixels,
-        emit=emit,
+        bus=EventBus(events.append),
         traces=traces,
     )
-    return Bench(flow=flow, workers=workers, cache=cache, settings=settings, store=store, events=events)
+    return Bench(services=services, workers=workers, cache=cache, settings=settings, store=store, events=events)
 
 
 def with_own_bounds(profile: Profile) -> Profile:
@@ -128,9 +161,9 @@ def with_own_bounds(profile: Profile) -> Profile:
     return profile.model_copy(update={"clip": profile.clip.model_copy(update={"probing": PROBING, "finding": FINDING})})
 
 
-def with_admission(bench: Bench, admission: Admission) -> ServiceSettings:
-    """The bench's settings, as its HTTP application gets them, with other bounds."""
-    return bench.settings.model_copy(update={"admission": admission})
+def with_admission(bench: Bench, admission: Admission) -> Services:
+    """The bench's services as an HTTP application with other bounds gets them."""
+    return replace(bench.services, settings=bench.settings.model_copy(update={"admission": admission}))
 
 
 @pytest.fixture
@@ -142,8 +175,8 @@ async def bench(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Bench]:
 
 @asynccontextmanager
 async def working(bench: Bench) -> AsyncIterator[None]:
-    """Let the flow take jobs while the block runs."""
-    task = asyncio.create_task(bench.flow.run())
+    """Run jobs while the block runs."""
+    task = asyncio.create_task(bench.services.run())
     try:
         yield
     finally:

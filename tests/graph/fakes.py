@@ -148,6 +148,7 @@ class FakeCache:
     def __init__(self) -> None:
         self.entries: LeasedLru[bytes] = LeasedLru(1 << 20, 10.0, time.monotonic)
         self.silent = False
+        self.unanswered = 0  # calls so far
         self._changed = asyncio.Condition()
 
     async def acquire(self, key: str) -> Hit[bytes] | Lease | Busy:
@@ -177,4 +178,5 @@ class FakeCache:
 
     async def _answering(self) -> None:
         if self.silent:
+            self.unanswered += 1
             await asyncio.Event().wait()

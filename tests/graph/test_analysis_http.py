@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
 from pipeline.regions import decode_mask
-from pipeline.settings import ModelSource, Sam3Settings
+from pipeline.settings import ModelSource, Sam3Settings, ServiceSettings
 from tests.graph.conftest import Bench, make_bench, working
 from tests.graph.test_http import client_of, is_problem
 
@@ -35,8 +35,8 @@ async def url(bench: Bench) -> str:
 
 
 async def masks_of(bench: Bench, url: str) -> list[np.ndarray]:
-    record = await bench.flow.images.find(url.rpartition("/")[2], owner="public", session="")
-    found = await bench.flow.segment(record, "r")
+    record = await bench.services.images.find(url.rpartition("/")[2], owner="public", session="")
+    found = await bench.segment(record, "r")
     return [decode_mask(rle, found.size) for rle in found.rles]
 
 
@@ -103,9 +103,8 @@ async def test_a_text_finds_what_it_names_or_nothing(bench: Bench, client: httpx
 
 
 async def test_a_profile_with_sam3_finds_with_it(tmp_path):
-    bench = make_bench(tmp_path)
     sam3 = Sam3Settings(model=ModelSource(source="/weights/sam3.pt"))
-    bench.flow.profile = bench.flow.profile.model_copy(update={"sam3": sam3})
+    bench = make_bench(tmp_path, profile=ServiceSettings().load_profile().model_copy(update={"sam3": sam3}))
     async with working(bench), client_of(bench) as client:
         url = f"/v1/images/{(await bench.image(seed=3)).image_id}"
         found = (await client.post(f"{url}/segments", json={"text": "apple"})).json()["segments"]
@@ -128,7 +127,7 @@ async def test_labels_are_the_profile_s_or_one_s_own(bench: Bench, client: httpx
     assert sorted(label["label"] for label in own["labels"]) == ["cat", "dog"]
     assert sum(label["confidence"] for label in own["labels"]) == pytest.approx(1)
     assert len(own["regions"]) == 2
-    assert len(usual["labels"]) == len(bench.flow.profile.clip.labelling.names)
+    assert len(usual["labels"]) == len(bench.services.profile.clip.labelling.names)
     assert bench.workers.calls["describe"] + bench.workers.calls["describe_regions"] == 2  # looked at once
 
 

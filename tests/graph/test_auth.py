@@ -65,7 +65,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def client_of(bench: Bench, access_control: AccessControl, token: str | None = None) -> httpx.AsyncClient:
-    app = build_http_app(bench.flow, with_admission(bench, Admission(max_body_bytes=10_000)), access_control)
+    app = build_http_app(with_admission(bench, Admission(max_body_bytes=10_000)), access_control)
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=headers)
 
@@ -243,7 +243,7 @@ async def test_a_place_is_given_back_when_the_client_is_gone(bench):
 async def test_a_stream_of_events_holds_a_place_until_it_ends(bench):
     async with client_of(bench, limited(concurrent_requests=1)) as client:
         following = asyncio.create_task(client.get("/v1/events"))
-        await until(lambda: bench.flow.feed.num_streams == 1)
+        await until(lambda: bench.services.feed.num_streams == 1)
         assert is_problem(await client.get("/v1/images"), 429, "too_many_at_once")
         following.cancel()
         await asyncio.wait({following})

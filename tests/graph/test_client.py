@@ -37,7 +37,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def url(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     monkeypatch.setattr(job_runner, "POLL_S", 0.05)
-    async with served(build_http_app(bench.flow, bench.settings)) as url:
+    async with served(build_http_app(bench.services)) as url:
         yield url
 
 
@@ -257,7 +257,7 @@ async def test_a_failure_of_one_image_is_raised_and_stops_the_others(client, ben
         await client.generate("pear", n=2, steps=2)
     assert failed.value.code == "worker_lost"
     assert failed.value.request_id
-    await until(lambda: bench.flow.feed.num_streams == 0)
+    await until(lambda: bench.services.feed.num_streams == 0)
     assert all(job.has_ended or job.cancel_requested for job in await client.jobs())
 
 
@@ -278,7 +278,7 @@ async def test_refusals_say_what_to_send(client):
 
 async def test_a_service_that_wants_a_key(bench, kind):
     _, token = bench.store.keys.create("ann")
-    async with served(build_http_app(bench.flow, bench.settings, AccessControl(bench.store.keys))) as url:
+    async with served(build_http_app(bench.services, AccessControl(bench.store.keys))) as url:
         async with client_at(url, kind) as client:
             with pytest.raises(Unauthorized):
                 await client.images()

@@ -29,7 +29,7 @@ NOWHERE = "0198a3c0-0000-7000-8000-000000000000"
 @pytest.fixture
 async def url(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     monkeypatch.setattr(job_runner, "POLL_S", 0.05)
-    async with served(build_http_app(bench.flow, bench.settings)) as url:
+    async with served(build_http_app(bench.services)) as url:
         yield url
 
 
@@ -134,7 +134,7 @@ async def test_what_the_service_refuses_is_said_in_a_sentence(url, bench, tmp_pa
 
 async def test_a_service_that_wants_a_key_is_given_one(bench, tmp_path):
     _, token = bench.store.keys.create("ann")
-    async with served(build_http_app(bench.flow, bench.settings, AccessControl(bench.store.keys))) as url:
+    async with served(build_http_app(bench.services, AccessControl(bench.store.keys))) as url:
         where = ("--server", url, "--out", str(tmp_path / "out"))
         code, said = await command("generate", "pear", *where)
         assert code == 1

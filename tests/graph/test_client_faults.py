@@ -41,7 +41,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 async def url(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     monkeypatch.setattr(job_runner, "POLL_S", 0.05)
     monkeypatch.setattr(listening, "RESUME_PAUSE_S", 0.0)
-    async with served(build_http_app(bench.flow, bench.settings)) as url:
+    async with served(build_http_app(bench.services)) as url:
         yield url
 
 
@@ -117,7 +117,7 @@ async def _generated(url: str, kind: str, bench: Bench, fault: Fault):
     bench.workers.gate.clear()
     async with client_at(url, kind, fault) as client:
         making = asyncio.create_task(client.generate("pear", steps=6, on_progress=lambda _: None))
-        await until(lambda: bench.flow.feed.num_streams == 1)
+        await until(lambda: bench.services.feed.num_streams == 1)
         bench.workers.gate.set()
         return await making
 

@@ -37,7 +37,7 @@ class Page:
 async def dashboard(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Dashboard]:
     monkeypatch.setattr(job_runner, "POLL_S", 0.05)
     async with (
-        served(build_http_app(bench.flow, bench.settings)) as url,
+        served(build_http_app(bench.services)) as url,
         AsyncClient(url, retries=AT_ONCE) as client,
     ):
         yield Dashboard(client)
@@ -137,7 +137,7 @@ async def test_a_failure_on_the_way_is_told_with_its_request(dashboard, bench):
 
 async def test_a_service_that_wants_a_key_gets_the_dashboard_s(bench):
     _, token = bench.store.keys.create("ann")
-    async with served(build_http_app(bench.flow, bench.settings, AccessControl(bench.store.keys))) as url:
+    async with served(build_http_app(bench.services, AccessControl(bench.store.keys))) as url:
         async with AsyncClient(url) as stranger:
             with pytest.raises(gr.Error) as refused:
                 await Dashboard(stranger).list_images()

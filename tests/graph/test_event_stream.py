@@ -16,10 +16,12 @@ from sqlalchemy import delete
 
 from graphs.http import sse as event_stream
 from graphs.http.app import build_http_app
+from graphs.http.context import RequestContext
 from graphs.http.sse import sse_response
 from pipeline.jobs import MAX_ATTEMPTS
 from pipeline.settings import Admission
 from pipeline.store import tables
+from pipeline.traces import NOTHING
 from tests.graph.clients import served
 from tests.graph.conftest import Bench, with_admission
 from tests.graph.test_http import client_of, is_problem
@@ -77,7 +79,7 @@ async def test_what_fails_before_the_first_event_has_its_own_status(bench: Bench
     async with client_of(bench, Admission()) as client:
         bench.workers.gate.clear()
         waiting = [asyncio.create_task(client.post("/generate", json=PROMPT)) for _ in range(8)]
-        await until(lambda: len(bench.flow.generations.gate) == 8)
+        await until(lambda: len(bench.services.generation.admission) == 8)
         accept = {"Accept": "text/event-stream"}
         refused = await client.post("/generate", json=PROMPT, headers=accept)
         wrong = await client.post("/generate", json=PROMPT | {"width": 7}, headers=accept)
@@ -101,7 +103,7 @@ async def test_what_fails_later_is_the_last_event(bench: Bench):
 
 async def test_the_deadline_ends_a_stream_with_an_error_and_the_job_with_it(bench: Bench, monkeypatch):
     bench.workers.gate.clear()  # nothing ever comes
-    app = build_http_app(bench.flow, with_admission(bench, Admission(deadline_s=600)))
+    app = build_http_app(with_admission(bench, Admission(deadline_s=600)))
     async with (
         served(app) as url,
         httpx.AsyncClient(base_url=url, timeout=None) as client,
@@ -128,11 +130,8 @@ async def test_the_deadline_is_said_however_long_the_work_takes_to_stop(monkeypa
             await asyncio.sleep(0)
 
     async with asyncio.timeout(600) as deadline:
-        scope = {
-            "path": "/generate",
-            "headers": [],
-            "state": {"deadline": deadline, "deadline_s": 600, "request_id": "r"},
-        }
+        scope = {"path": "/generate", "headers": []}
+        RequestContext(request_id="r", span=NOTHING, deadline_s=600, deadline=deadline).attach(scope)
         response = await sse_response(scope, work(), bytes)
         chunks = response.body_iterator
         assert await anext(chunks) == b"begun"
@@ -145,7 +144,7 @@ async def test_a_quiet_stream_has_heartbeats_over_a_real_connection(bench: Bench
     monkeypatch.setattr(event_stream, "HEARTBEAT_S", 0.02)
     lines = []
     async with (
-        served(build_http_app(bench.flow, bench.settings)) as url,
+        served(build_http_app(bench.services)) as url,
         httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as client,
         client.stream("GET", "/v1/events", params={"after": 0}) as answer,
     ):
@@ -154,7 +153,7 @@ async def test_a_quiet_stream_has_heartbeats_over_a_real_connection(bench: Bench
             if lines.count(": heartbeat") == 3:
                 break
     assert lines[:2] == [": ready", "id: 0"]
-    await until(lambda: bench.flow.feed.num_streams == 0)
+    await until(lambda: bench.services.feed.num_streams == 0)
 
 
 async def test_what_was_forgotten_is_passed_over_by_who_comes_back_for_it(bench: Bench):

@@ -30,7 +30,7 @@ from pipeline.regions import decode_mask
 from pipeline.settings import Admission
 from tests.graph.conftest import Bench, a_request, make_bench
 from tests.graph.fakes import FakeCache, FakeWorkers
-from tests.graph.waiting import until
+from tests.graph.waiting import PATIENCE_S, pass_time, until
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +49,7 @@ async def test_the_graph_is_the_declared_one():
 
 
 async def test_generate_emits_the_whole_story(bench: Bench):
-    made = await bench.flow.generations.generate(an_order())
+    made = await bench.generate(an_order())
 
     assert [type(event) for event in bench.events] == [
         GenerationStarted,
@@ -61,11 +61,11 @@ async def test_generate_emits_the_whole_story(bench: Bench):
     ]
     assert {event.request_id for event in bench.events} == {"r"}
     assert made.description.top[0].label == "apple"
-    assert (await bench.flow.images.find(None, owner="public", session="s")) == made.record
+    assert (await bench.services.images.find(None, owner="public", session="s")) == made.record
 
 
 async def test_the_first_look_at_an_image_is_told_once(bench: Bench):
-    async for _ in bench.flow.generations.generating(an_order()):
+    async for _ in bench.services.generation.stream([an_order()]):
         pass
 
     (shown,) = [event for event in bench.events if isinstance(event, PreviewShown)]
@@ -77,8 +77,8 @@ async def test_everything_is_computed_once(bench: Bench):
     image = await bench.image()
 
     for _ in range(3):
-        await bench.flow.describe(image, "r")
-        await bench.flow.analyze(image, "r")
+        await bench.describe(image, "r")
+        await bench.analyze(image, "r")
 
     assert {stage: bench.workers.calls[stage] for stage in ("describe", "segment", "describe_regions", "render")} == {
         "describe": 1,
@@ -91,8 +91,8 @@ async def test_everything_is_computed_once(bench: Bench):
 async def test_a_cached_result_equals_the_computed_one(bench: Bench):
     image = await bench.image()
 
-    computed = await bench.flow.analyze(image, "r")
-    cached = await bench.flow.analyze(image, "r")
+    computed = await bench.analyze(image, "r")
+    cached = await bench.analyze(image, "r")
 
     assert cached.segmentation.rles == computed.segmentation.rles
     assert cached.segmentation.polygons == computed.segmentation.polygons
@@ -105,7 +105,7 @@ async def test_concurrent_callers_share_one_run(bench: Bench):
     image = await bench.image()
     bench.workers.gate.clear()
 
-    callers = [asyncio.create_task(bench.flow.segment(image, f"r{i}")) for i in range(16)]
+    callers = [asyncio.create_task(bench.segment(image, f"r{i}")) for i in range(16)]
     await until(lambda: bench.workers.calls["segment"])
     bench.workers.gate.set()
     results = await asyncio.gather(*callers)
@@ -120,7 +120,7 @@ async def test_two_ingress_replicas_share_one_run(tmp_path: Path):
     image = await one.image()
     workers.gate.clear()
 
-    callers = [asyncio.create_task(bench.flow.segment(image, "r")) for bench in (one, two)]
+    callers = [asyncio.create_task(bench.segment(image, "r")) for bench in (one, two)]
     await until(lambda: cache.entries.stats.waits)
     workers.gate.set()
     await asyncio.gather(*callers)
@@ -134,7 +134,7 @@ async def test_two_ingress_replicas_share_one_run(tmp_path: Path):
 async def test_the_first_caller_leaves_and_the_others_get_the_result(bench: Bench):
     image = await bench.image()
     bench.workers.gate.clear()
-    first, second = (asyncio.create_task(bench.flow.segment(image, name)) for name in ("first", "second"))
+    first, second = (asyncio.create_task(bench.segment(image, name)) for name in ("first", "second"))
     await until(lambda: bench.workers.calls["segment"])
 
     first.cancel()
@@ -148,7 +148,7 @@ async def test_the_first_caller_leaves_and_the_others_get_the_result(bench: Benc
 async def test_work_nobody_waits_for_stops_and_gives_its_lease_back(bench: Bench):
     image = await bench.image()
     bench.workers.gate.clear()
-    only = asyncio.create_task(bench.flow.segment(image, "r"))
+    only = asyncio.create_task(bench.segment(image, "r"))
     await until(lambda: bench.workers.calls["segment"])
 
     only.cancel()
@@ -156,13 +156,13 @@ async def test_work_nobody_waits_for_stops_and_gives_its_lease_back(bench: Bench
     bench.workers.gate.set()
 
     assert not bench.of(ImageSegmented)
-    assert len(await bench.flow.segment(image, "again")) == 2  # would wait for the lease to run out otherwise
+    assert len(await bench.segment(image, "again")) == 2  # would wait for the lease to run out otherwise
     assert bench.workers.calls["segment"] == 2
 
 
 async def test_a_disconnect_stops_the_denoising(bench: Bench):
     bench.workers.gate.clear()
-    caller = asyncio.create_task(bench.flow.generations.generate(an_order(steps=50)))
+    caller = asyncio.create_task(bench.generate(an_order(steps=50)))
     await until(lambda: bench.workers.calls["generate"])
 
     caller.cancel()
@@ -170,14 +170,18 @@ async def test_a_disconnect_stops_the_denoising(bench: Bench):
     bench.workers.gate.set()
 
     assert bench.workers.steps == 0
-    assert len(bench.flow.generations.gate) == 0
+    assert len(bench.services.generation.admission) == 0
 
 
-async def test_a_dead_cache_costs_time_but_no_result(bench: Bench):
+async def test_a_dead_cache_costs_time_but_no_result(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     image = await bench.image()
     bench.cache.silent = True
 
-    assert len(await bench.flow.segment(image, "r")) == 2
+    segmenting = asyncio.create_task(bench.segment(image, "r"))
+    await until(lambda: bench.cache.unanswered)
+    pass_time(monkeypatch, seconds=PATIENCE_S + 1)  # the deadline of the call
+
+    assert len(await segmenting) == 2
     assert bench.of(CacheBypassed) == [CacheBypassed(request_id="r", operation="acquire")]
 
 
@@ -185,7 +189,7 @@ async def test_a_dead_cache_costs_time_but_no_result(bench: Bench):
 async def test_a_lost_worker_is_replaced_once(bench: Bench, stage: str):
     bench.workers.deaths[stage] = 1
 
-    await bench.flow.segment(await bench.image(), "r")
+    await bench.segment(await bench.image(), "r")
 
     assert [event.stage for event in bench.of(StageRetried)] == [stage]
     assert bench.workers.calls[stage] == 2
@@ -205,23 +209,23 @@ async def test_sessions_keep_their_own_last_image(bench: Bench):
     images = {f"s{i}": await bench.image(seed=i, sessions=(f"s{i}",)) for i in range(5)}
 
     for session, image in images.items():
-        assert (await bench.flow.images.find(None, owner="public", session=session)) == image
+        assert (await bench.services.images.find(None, owner="public", session=session)) == image
     with pytest.raises(NoImageYet):
-        await bench.flow.images.find(None, owner="public", session="nobody")
+        await bench.services.images.find(None, owner="public", session="nobody")
     with pytest.raises(NoImageYet):
-        await bench.flow.images.find(None, owner="somebody else", session="s1")
+        await bench.services.images.find(None, owner="somebody else", session="s1")
 
 
 async def test_an_unknown_image_is_not_found(bench: Bench):
     with pytest.raises(ImageNotFound, match="0198"):
-        await bench.flow.images.find("0198", owner="public", session="s")
+        await bench.services.images.find("0198", owner="public", session="s")
 
 
 async def test_admission_refuses_what_is_too_much(tmp_path: Path):
     bench = make_bench(tmp_path, Admission(max_generations=2))
     bench.workers.gate.clear()
     accepted = [asyncio.create_task(bench.image(seed=i)) for i in range(2)]
-    await until(lambda: len(bench.flow.generations.gate) == 2)
+    await until(lambda: len(bench.services.generation.admission) == 2)
 
     with pytest.raises(Overloaded) as refused:
         await bench.image(seed=9)
@@ -235,25 +239,25 @@ async def test_admission_refuses_what_is_too_much(tmp_path: Path):
 
 async def test_other_weights_make_other_keys(bench: Bench):
     image = await bench.image()
-    await bench.flow.segment(image, "r")
+    await bench.segment(image, "r")
 
     bench.workers.model = "weights-2"
-    bench.flow.models.note("Segmenter", "weights-2")
-    await bench.flow.segment(image, "r")
+    bench.services.models.note("Segmenter", "weights-2")
+    await bench.segment(image, "r")
 
     assert bench.workers.calls["segment"] == 2
 
 
 async def test_a_result_of_unexpected_weights_is_not_kept_for_the_old_ones(bench: Bench):
     image = await bench.image()
-    await bench.flow.models.fingerprint("Segmenter")
+    await bench.services.models.fingerprint("Segmenter")
     bench.workers.model = "weights-2"  # a rollout the flow doesn't know of
 
-    await bench.flow.segment(image, "r")
-    await bench.flow.segment(image, "r")
+    await bench.segment(image, "r")
+    await bench.segment(image, "r")
 
     assert bench.workers.calls["segment"] == 1
-    assert await bench.flow.models.fingerprint("Segmenter") == "weights-2"
+    assert await bench.services.models.fingerprint("Segmenter") == "weights-2"
 
 
 async def test_a_model_that_is_not_ready_says_why(tmp_path: Path):
@@ -263,11 +267,11 @@ async def test_a_model_that_is_not_ready_says_why(tmp_path: Path):
     other.workers.reason = "sam2.1_b.pt is missing"
 
     with pytest.raises(ModelNotReady, match=r"sam2\.1_b\.pt is missing"):
-        await other.flow.segment(image, "r")
+        await other.segment(image, "r")
 
 
 async def test_probe_maps_the_profile_s_bounds_to_percentages(bench: Bench):
-    probe = await bench.flow.questions.probe(await bench.image(), "apple", "r")
+    probe = await bench.services.queries.probe(await bench.image(), "apple", "r")
 
     assert probe.image_match == pytest.approx(0.125 / 0.45)  # 0.125 between 0 and 0.45
     assert probe.region_matches == (pytest.approx(0.125 / 0.45), pytest.approx(0.0))
@@ -278,7 +282,7 @@ async def test_prompts_are_answered_in_order(bench):
     image = await bench.image(seed=3)
     inside, outside = (PointsAndBox(points=((x, y, True),)) for x, y in ((19, 19), (1, 1)))
 
-    found, descriptions = await bench.flow.cut_out(image, [outside, inside, inside], "r")
+    found, descriptions = await bench.services.queries.cut_out(image, [outside, inside, inside], "r")
 
     first, second, third = (decode_mask(rle, found.size) for rle in found.rles)
     assert (first[1, 1], second[1, 1], third[1, 1]) == (True, False, False)

@@ -27,7 +27,7 @@ ADMISSION = Admission(max_body_bytes=10_000, deadline_s=600)
 
 
 def client_of(bench: Bench, admission: Admission = ADMISSION) -> httpx.AsyncClient:
-    app = build_http_app(bench.flow, with_admission(bench, admission))
+    app = build_http_app(with_admission(bench, admission))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
@@ -230,12 +230,12 @@ async def test_a_request_that_takes_too_long_is_stopped(bench: Bench, monkeypatc
     bench.workers.gate.clear()
     async with client_of(bench, Admission(deadline_s=600)) as client:
         calling = asyncio.create_task(client.post("/generate", json={"prompt": "pear"}))
-        await until(lambda: len(bench.flow.generations.gate) == 1)
+        await until(lambda: len(bench.services.generation.admission) == 1)
         pass_time(monkeypatch, seconds=601)
         response = await calling
 
     assert is_problem(response, 504, "deadline_exceeded")
-    assert len(bench.flow.generations.gate) == 0
+    assert len(bench.services.generation.admission) == 0
 
 
 async def test_one_request_id_for_many_requests_at_once_opens_no_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -163,10 +163,10 @@ async def test_results_are_there_after_a_restart(bench: Bench):
     from tests.graph.conftest import make_bench
 
     image = await bench.image()
-    before = await bench.flow.analyze(image, "r")
+    before = await bench.analyze(image, "r")
 
     restarted = make_bench(bench.settings.data_path)
-    after = await restarted.flow.analyze(image, "r")
+    after = await restarted.analyze(image, "r")
 
     assert after.segmentation.rles == before.segmentation.rles
     assert after.drawings == before.drawings
@@ -187,7 +187,7 @@ async def test_several_images_are_made_at_once_each_with_the_next_seed(bench: Be
         assert [image["request"]["seed"] for image in images] == [2**32 - 2, 2**32 - 1, 0]
         assert images[2]["digest"] == alone["digest"]
         assert len({image["image_id"] for image in images}) == 3
-        assert len(bench.flow.generations.gate) == 0
+        assert len(bench.services.generation.admission) == 0
 
 
 async def test_several_images_take_one_place_of_a_crowd_s(tmp_path):
@@ -261,7 +261,7 @@ async def test_images_are_found_by_session_label_prompt_and_time(bench: Bench):
         (first,) = await created(client, seed=1, prompt="a 50% red_apple")
         client.headers["X-Session-ID"] = "desk"
         (second,) = await created(client, seed=2, prompt="Green pear")
-        await bench.flow.describe(await bench.flow.images.find(second["image_id"], owner="public", session=""), "r")
+        await bench.describe(await bench.services.images.find(second["image_id"], owner="public", session=""), "r")
 
         assert await found() == [2, 1]
         assert await found(session="desk") == [2]
@@ -281,7 +281,7 @@ async def test_images_are_found_by_session_label_prompt_and_time(bench: Bench):
         await client.delete(f"/v1/images/{second['image_id']}")
         assert await found(label="apple") == []
         (again,) = await created(client, seed=2, prompt="Green pear")  # whose description is remembered
-        await bench.flow.describe(await bench.flow.images.find(again["image_id"], owner="public", session=""), "r")
+        await bench.describe(await bench.services.images.find(again["image_id"], owner="public", session=""), "r")
         assert await found(label="apple") == [2]
         assert first["image_id"]
 

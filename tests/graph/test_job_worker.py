@@ -53,7 +53,7 @@ class Worker:
         self.begun: list[int] = []
         self.stopped: list[int] = []
 
-    async def __call__(self, job, lease) -> None:
+    async def run(self, job, lease) -> None:
         number = job.order.request["number"]
         self.begun.append(number)
         try:
@@ -70,7 +70,7 @@ class Worker:
 
 @asynccontextmanager
 async def running(store, worker, capacity=2) -> AsyncIterator[JobWorker]:
-    runner = JobWorker(store, worker, capacity=capacity, max_waiting=10)
+    runner = JobWorker(store, {"test": worker}, capacity=capacity, max_waiting=10)
     task = asyncio.create_task(runner.run())
     try:
         yield runner

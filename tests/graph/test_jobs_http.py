@@ -145,7 +145,7 @@ async def test_a_job_is_followed_from_its_beginning_and_resumed(client, bench):
     bench.workers.gate.clear()
     url = (await client.post("/generate", json=PEAR, headers=ASYNC)).json()["url"]
     following = asyncio.create_task(events_of(client, url))
-    await until(lambda: bench.flow.feed.num_streams == 1)
+    await until(lambda: bench.services.feed.num_streams == 1)
     bench.workers.gate.set()
     events = await following
     types = [event.event for event in events]
@@ -162,8 +162,8 @@ async def test_a_follower_who_is_sent_away_is_told_nothing_of_an_end(client, ben
     bench.workers.gate.clear()
     url = (await client.post("/generate", json=PEAR, headers=ASYNC)).json()["url"]
     following = asyncio.create_task(events_of(client, url))
-    await until(lambda: bench.flow.feed.num_streams == 1)
-    bench.flow.feed.close_subscriptions()
+    await until(lambda: bench.services.feed.num_streams == 1)
+    bench.services.feed.close_subscriptions()
     events = await following
     assert [event.event for event in events] == ["job.submitted", "job.started"]
 

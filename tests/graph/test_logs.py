@@ -171,7 +171,7 @@ def test_a_line_of_json_holds_any_detail(log_lines):
 @pytest.mark.parametrize("log_format", ["text", "json"])
 async def test_prompts_are_never_logged(log_lines, log_format, bench: Bench):
     lines = log_lines(log_format)
-    app = build_http_app(bench.flow, bench.settings)
+    app = build_http_app(bench.services)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         secret = {"prompt": "a secret apple", "negative_prompt": "a secret pear"}
         statuses = [

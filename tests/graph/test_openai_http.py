@@ -6,6 +6,7 @@ import base64
 import io
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -93,7 +94,7 @@ async def test_other_formats_in_base64_and_by_url(client: httpx.AsyncClient, kin
 
 async def test_urls_begin_where_clients_reach_the_service(bench: Bench):
     settings = bench.settings.model_copy(update={"public_url": "https://images.example/"})
-    transport = httpx.ASGITransport(build_http_app(bench.flow, settings))
+    transport = httpx.ASGITransport(build_http_app(replace(bench.services, settings=settings)))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         answer = await client.post(GENERATIONS, json=SMALL | {"response_format": "url"})
     assert answer.json()["data"][0]["url"].startswith("https://images.example/v1/images/")
@@ -115,7 +116,7 @@ async def test_a_stream_has_previews_that_differ_and_ends_in_the_image(client: h
 
 
 async def test_quality_is_steps(bench: Bench, client: httpx.AsyncClient):
-    usual = bench.flow.profile.diffusion.defaults.steps
+    usual = bench.services.profile.diffusion.defaults.steps
     steps = []
     for quality in ("low", "medium", "high", "auto"):
         bench.workers.steps = 0
@@ -248,7 +249,7 @@ async def test_a_stream_that_fails_ends_with_an_error(bench: Bench, client: http
 
 async def test_models_go_by_their_names_and_aliases(bench: Bench):
     settings = bench.settings.model_copy(update={"model_aliases": ("gpt-image-2",)})
-    transport = httpx.ASGITransport(build_http_app(bench.flow, settings))
+    transport = httpx.ASGITransport(build_http_app(replace(bench.services, settings=settings)))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         listed = (await client.get("/v1/models")).json()
         one = (await client.get("/v1/models/mini-clip")).json()

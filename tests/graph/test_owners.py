@@ -154,7 +154,7 @@ def about_job(job_id: str) -> list[tuple[str, str]]:
 
 def owner_of(bench: Bench, access_control: AccessControl, name: str) -> Owner:
     _, token = bench.store.keys.create(name)
-    app = build_http_app(bench.flow, with_admission(bench, ROOMY), access_control)
+    app = build_http_app(with_admission(bench, ROOMY), access_control)
     transport = httpx.ASGITransport(app)
     return Owner(
         name, httpx.AsyncClient(transport=transport, base_url="http://t", headers={"Authorization": f"Bearer {token}"})
@@ -212,7 +212,7 @@ async def test_a_follower_is_told_of_its_owner_s_events_alone(bench: Bench):
             owner.images.append(made.json()["image_id"])
         for owner in (ann, bob):
             seen = []
-            follower = bench.flow.feed.follow(owner.name, after=0)
+            follower = bench.services.feed.follow(owner.name, after=0)
             async for notice in follower:
                 seen += [notice.image_id] if notice.type == "image.created" else []
                 assert notice.owner == owner.name

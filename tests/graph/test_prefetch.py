@@ -21,7 +21,7 @@ async def test_everything_is_there_before_it_is_asked_for(tmp_path: Path):
     await until(lambda: bench.of(RegionsRendered))
     before = dict(bench.workers.calls)
 
-    await bench.flow.analyze(image, "later")
+    await bench.analyze(image, "later")
 
     assert bench.workers.calls == before
     assert before["segment"] == before["describe"] == before["describe_regions"] == before["render"] == 1
@@ -34,7 +34,7 @@ async def test_a_call_joins_the_reaction_that_is_under_way(tmp_path: Path):
     bench.workers.gate.clear()
     await until(lambda: bench.workers.calls["segment"])
 
-    caller = asyncio.create_task(bench.flow.segment(image, "caller"))
+    caller = asyncio.create_task(bench.segment(image, "caller"))
     await until(lambda: bench.of(ResultReused))
     bench.workers.gate.set()
     await caller
@@ -44,7 +44,7 @@ async def test_a_call_joins_the_reaction_that_is_under_way(tmp_path: Path):
 
 async def test_reactions_need_no_admission_and_take_none(tmp_path: Path):
     bench = make_bench(tmp_path, reacting=True)
-    bench.flow.stage_runs.limit = 0
+    bench.services.analysis_admission.limit = 0
 
     await bench.image()
 
@@ -60,11 +60,11 @@ async def test_a_failing_reaction_is_made_up_for_and_the_next_one_runs(tmp_path:
     await until(lambda: bench.of(RegionsRendered))
 
     assert {event.image_id for event in bench.of(RegionsRendered)} == {second.image_id}
-    assert len(await bench.flow.segment(first, "r")) == 2
+    assert len(await bench.segment(first, "r")) == 2
 
 
 async def test_the_oldest_is_dropped_when_too_many_wait(bench: Bench):
-    reactions = AnalysisPrefetcher(bench.flow.images, bench.flow._stages, max_waiting=2)
+    reactions = AnalysisPrefetcher(bench.services.images, bench.services.stages, max_waiting=2)
     images = [await bench.image(seed=seed) for seed in range(4)]
     for event in bench.of(ImageCreated):
         reactions.on_event(event)  # nothing runs before this test lets go of the loop

@@ -29,7 +29,7 @@ SENT = {"traceparent": CALLER}
 
 
 def client_of(bench: Bench, access_control: AccessControl | None = None) -> httpx.AsyncClient:
-    app = build_http_app(bench.flow, bench.settings, access_control)
+    app = build_http_app(bench.services, access_control)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 

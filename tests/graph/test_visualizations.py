@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from graphs.http.routes import visualizations
-from graphs.http.routes.visualizations import Visualizations
+from graphs.http.routes import legacy
+from graphs.http.routes.legacy import VisualizationWriter
 from graphs.http.schemas import common as schemas
 from pipeline.records import Descriptions, Drawings
 from tests.graph.fakes import segmentation_of
@@ -30,13 +30,13 @@ def found_of(name: bytes):
 @pytest.fixture
 def written(monkeypatch) -> list:
     calls = []
-    write = visualizations._write_regions
-    monkeypatch.setattr(visualizations, "_write_regions", lambda *found: calls.append(found) or write(*found))
+    write = legacy._write_regions
+    monkeypatch.setattr(legacy, "_write_regions", lambda *found: calls.append(found) or write(*found))
     return calls
 
 
 async def test_an_answer_is_written_once_for_all_who_ask(written):
-    ours, found = Visualizations(), found_of(b"overlay")
+    ours, found = VisualizationWriter(), found_of(b"overlay")
     at_once = await asyncio.gather(*(ours.write(found, request_id="r1", image_id="i") for _ in range(3)))
     first = json.loads(at_once[0])
     second = json.loads(await ours.write(found, request_id="r2", image_id="i"))
@@ -47,7 +47,7 @@ async def test_an_answer_is_written_once_for_all_who_ask(written):
 
 
 async def test_other_results_have_answers_of_their_own(written):
-    ours, (segmentation, regions, drawings) = Visualizations(), found_of(b"overlay")
+    ours, (segmentation, regions, drawings) = VisualizationWriter(), found_of(b"overlay")
     await ours.write((segmentation, regions, drawings), request_id="r", image_id="i")
     again = (segmentation, regions, replace(drawings, overlay=b"other"))
     assert b"b3RoZXI=" in await ours.write(again, request_id="r", image_id="i")
@@ -55,7 +55,7 @@ async def test_other_results_have_answers_of_their_own(written):
 
 
 async def test_what_is_kept_is_bounded(written):
-    ours, found = Visualizations(max_bytes=10), found_of(b"overlay")
+    ours, found = VisualizationWriter(max_bytes=10), found_of(b"overlay")
     for _ in range(2):
         await ours.write(found, request_id="r", image_id="i")
     assert len(written) == 2

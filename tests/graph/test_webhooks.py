@@ -306,8 +306,8 @@ async def test_nobody_has_more_than_so_many(tmp_path):
 
 
 async def test_owners_see_nothing_of_each_other(client, bench, receiver):
-    foreign = await bench.flow.webhooks.register("somebody", receiver.url)
-    sent = await bench.flow.webhooks.test(foreign.webhook_id, "somebody")
+    foreign = await bench.services.webhooks.register("somebody", receiver.url)
+    sent = await bench.services.webhooks.test(foreign.webhook_id, "somebody")
     await until(lambda: receiver.messages)
     await bench.image()
     url = f"/v1/webhooks/{foreign.webhook_id}"

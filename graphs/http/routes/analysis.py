@@ -1,4 +1,4 @@
-"""What an image shows: classes, regions, concepts, pictures of them. No logic: each route asks the flow."""
+"""What an image shows: classes, regions, concepts, pictures of them. No logic: each route asks the services."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from graphs.analysis.queries import check_region
+from graphs.analysis.stages import DESCRIBE_REGIONS, RENDER, SEGMENT
 from graphs.concurrency import task_group
-from graphs.flow import Flow
-from graphs.generation.edits import existing_region
-from graphs.http.context import AnyCaller, Caller
-from graphs.http.responses import JsonRoute, content, error_responses, json_response
+from graphs.http.context import Caller, CallerDep, ServicesDep
+from graphs.http.errors import error_responses
+from graphs.http.responses import JsonRoute, content, json_response
 from graphs.http.schemas.analysis import (
     ConceptsBody,
     ImageConcepts,
@@ -24,6 +25,8 @@ from graphs.http.schemas.analysis import (
     image_labels,
 )
 from graphs.http.schemas.segments import CocoDocument, Segment, SegmentFormat, Segments, SegmentsBody, segments_of
+from graphs.services import Services
+from pipeline.answer_warnings import image_warnings
 from pipeline.errors import InvalidRequest
 from pipeline.images import digest_of_bytes
 from pipeline.records import Descriptions, ImageRecord, PointsAndBox, Segmentation
@@ -46,87 +49,96 @@ Templates = Annotated[
 ]
 
 
-def analysis_routes(flow: Flow) -> APIRouter:
-    """Routes of what the images a caller owns show."""
-    router = APIRouter(prefix="/v1/images/{image_id}", route_class=JsonRoute, tags=["analysis"])
+router = APIRouter(prefix="/v1/images/{image_id}", route_class=JsonRoute, tags=["analysis"])
 
-    async def find(image_id: UUID, caller: Caller) -> ImageRecord:
-        return await flow.images.find(str(image_id), owner=caller.owner, session="")
 
-    async def regions_of(record: ImageRecord, caller: Caller) -> tuple[Segmentation, Descriptions]:
-        async with task_group() as group:
-            segmenting = group.create_task(flow.segment(record, caller.request_id))
-            describing = group.create_task(flow.describe_regions(record, caller.request_id))
-        return segmenting.result(), describing.result()
+async def get_image(image_id: UUID, services: ServicesDep, caller: CallerDep) -> ImageRecord:
+    """Return the image that the path names."""
+    return await services.images.find(str(image_id), owner=caller.owner, session="")
 
-    @router.get("/analysis", response_model=ImageLabels, responses=_PROBLEMS)
-    async def analysis(image_id: UUID, caller: AnyCaller, labels: Labels = "", templates: Templates = None) -> Response:
-        """Say what an image and each of its regions show: of the profile's labels or of your own."""
-        record = await find(image_id, caller)
-        labelling, own = flow.profile.clip.labelling, _labels(labels)
-        names, unknown = (own, None) if own else (labelling.names, labelling.unknown)
-        prompts = templates or [labelling.template]
-        _check_prompts(names, prompts)
-        found = await flow.questions.classify(record, names, prompts, caller.request_id, unknown)
-        warnings = flow.warnings(record, await flow.describe(record, caller.request_id))
 
-        def write() -> ImageLabels:
-            return image_labels(found, request_id=caller.request_id, image_id=record.image_id, warnings=warnings)
+ImageDep = Annotated[ImageRecord, Depends(get_image)]
 
-        return json_response(await asyncio.to_thread(write))
 
-    @router.get("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS)
-    async def segments(
-        image_id: UUID,
-        caller: AnyCaller,
-        format_: Annotated[SegmentFormat, Query(alias="format")] = SegmentFormat.POLYGONS,
-    ) -> Response:
-        """Take an image apart: every region with its mask, as polygons, run lengths, PNG, or one COCO document."""
-        record = await find(image_id, caller)
-        return await _written(record, *await regions_of(record, caller), format_, caller)
+async def _regions(services: Services, image: ImageRecord, request_id: str) -> tuple[Segmentation, Descriptions]:
+    async with task_group() as group:
+        segmenting = group.create_task(services.stages.result(SEGMENT, image, request_id))
+        describing = group.create_task(services.stages.result(DESCRIBE_REGIONS, image, request_id))
+    return segmenting.result(), describing.result()
 
-    @router.post("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS | error_responses(400, 413))
-    async def asked_segments(image_id: UUID, body: SegmentsBody, caller: AnyCaller) -> Response:
-        """Cut out what lies at points or in a box, or find what a text names; nothing, if it isn't there."""
-        record = await find(image_id, caller)
-        if body.text is None:
-            prompt = _prompt(body, record)
-            found = await flow.cut_out(record, [prompt], caller.request_id)
-            return await _written(record, *found, body.format, caller)
-        named = await flow.find(record, body.text, caller.request_id)
-        return await _written(record, named.segmentation, named.regions, body.format, caller, named.chosen)
 
-    @router.get("/regions/{region}", response_model=Segment, responses=_PROBLEMS)
-    async def region(image_id: UUID, region: int, caller: AnyCaller) -> Response:
-        """Tell all there is to know of one region."""
-        segmentation, descriptions = await regions_of(await find(image_id, caller), caller)
-        chosen = [(existing_region(region, segmentation), None)]
-        forms = (SegmentFormat.POLYGONS, SegmentFormat.RLE, SegmentFormat.PNG)
-        (found,) = segments_of(segmentation, descriptions, *forms, chosen=chosen)
-        return json_response(found)
+@router.get("/analysis", response_model=ImageLabels, responses=_PROBLEMS)
+async def analysis(
+    image: ImageDep, services: ServicesDep, caller: CallerDep, labels: Labels = "", templates: Templates = None
+) -> Response:
+    """Say what an image and each of its regions show: of the profile's labels or of your own."""
+    labelling, own = services.profile.clip.labelling, _labels(labels)
+    names, unknown = (own, None) if own else (labelling.names, labelling.unknown)
+    prompts = templates or [labelling.template]
+    _check_prompts(names, prompts)
+    found = await services.queries.classify(image, names, prompts, caller.request_id, unknown)
+    warnings = image_warnings(services.profile, image, await services.stages.describe(image, caller.request_id))
 
-    @router.post("/probe", response_model=ImageConcepts, responses=_PROBLEMS | error_responses(400, 413))
-    async def probe(image_id: UUID, body: ConceptsBody, caller: AnyCaller) -> Response:
-        """Say how well concepts match an image and each of its regions, by themselves and beside each other."""
-        record = await find(image_id, caller)
-        found = await flow.questions.match(record, body.concepts, caller.request_id)
-        return json_response(image_concepts(found, request_id=caller.request_id, image_id=record.image_id))
+    def write() -> ImageLabels:
+        return image_labels(found, request_id=caller.request_id, image_id=image.image_id, warnings=warnings)
 
-    @router.get("/overlay.png", response_class=Response, responses=_PICTURE)
-    async def overlay(image_id: UUID, request: Request, caller: AnyCaller) -> Response:
-        """Draw the outlines of all regions into the image."""
-        drawings = await flow.render(await find(image_id, caller), caller.request_id)
-        return _picture(request, drawings.overlay)
+    return json_response(await asyncio.to_thread(write))
 
-    @router.get("/spotlights/{region}.png", response_class=Response, responses=_PICTURE)
-    async def spotlight(image_id: UUID, region: int, request: Request, caller: AnyCaller) -> Response:
-        """Draw the image with everything outside of a region dimmed."""
-        record = await find(image_id, caller)
-        number = existing_region(region, await flow.segment(record, caller.request_id))
-        drawings = await flow.render(record, caller.request_id)
-        return _picture(request, drawings.spotlights[number])
 
-    return router
+@router.get("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS)
+async def segments(
+    image: ImageDep,
+    services: ServicesDep,
+    caller: CallerDep,
+    format_: Annotated[SegmentFormat, Query(alias="format")] = SegmentFormat.POLYGONS,
+) -> Response:
+    """Take an image apart: every region with its mask, as polygons, run lengths, PNG, or one COCO document."""
+    return await _written(image, *await _regions(services, image, caller.request_id), format_, caller)
+
+
+@router.post("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS | error_responses(400, 413))
+async def asked_segments(image: ImageDep, body: SegmentsBody, services: ServicesDep, caller: CallerDep) -> Response:
+    """Cut out what lies at points or in a box, or find what a text names; nothing, if it isn't there."""
+    if body.text is None:
+        prompt = _prompt(body, image)
+        found = await services.queries.cut_out(image, [prompt], caller.request_id)
+        return await _written(image, *found, body.format, caller)
+    named = await services.queries.find_regions(image, body.text, caller.request_id)
+    return await _written(image, named.segmentation, named.regions, body.format, caller, named.chosen)
+
+
+@router.get("/regions/{region}", response_model=Segment, responses=_PROBLEMS)
+async def region(image: ImageDep, region: int, services: ServicesDep, caller: CallerDep) -> Response:
+    """Tell all there is to know of one region."""
+    segmentation, descriptions = await _regions(services, image, caller.request_id)
+    chosen = [(check_region(region, segmentation), None)]
+    forms = (SegmentFormat.POLYGONS, SegmentFormat.RLE, SegmentFormat.PNG)
+    (found,) = segments_of(segmentation, descriptions, *forms, chosen=chosen)
+    return json_response(found)
+
+
+@router.post("/probe", response_model=ImageConcepts, responses=_PROBLEMS | error_responses(400, 413))
+async def probe(image: ImageDep, body: ConceptsBody, services: ServicesDep, caller: CallerDep) -> Response:
+    """Say how well concepts match an image and each of its regions, by themselves and beside each other."""
+    found = await services.queries.match(image, body.concepts, caller.request_id)
+    return json_response(image_concepts(found, request_id=caller.request_id, image_id=image.image_id))
+
+
+@router.get("/overlay.png", response_class=Response, responses=_PICTURE)
+async def overlay(image: ImageDep, request: Request, services: ServicesDep, caller: CallerDep) -> Response:
+    """Draw the outlines of all regions into the image."""
+    drawings = await services.stages.result(RENDER, image, caller.request_id)
+    return _picture(request, drawings.overlay)
+
+
+@router.get("/spotlights/{region}.png", response_class=Response, responses=_PICTURE)
+async def spotlight(
+    image: ImageDep, region: int, request: Request, services: ServicesDep, caller: CallerDep
+) -> Response:
+    """Draw the image with everything outside of a region dimmed."""
+    number = check_region(region, await services.stages.result(SEGMENT, image, caller.request_id))
+    drawings = await services.stages.result(RENDER, image, caller.request_id)
+    return _picture(request, drawings.spotlights[number])
 
 
 def _picture(request: Request, png: bytes) -> Response:

@@ -1,4 +1,4 @@
-"""Images as resources: made, uploaded, listed, looked at, removed. No logic: each asks the flow."""
+"""Images as resources: made, uploaded, listed, looked at, removed. No logic: each asks the services."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -10,16 +10,38 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from graphs.flow import Flow
+from graphs.generation.edits import EditArea
 from graphs.generation.requests import GenerationJobSpec, with_consecutive_seeds
-from graphs.http.context import AnyCaller, Caller, Key, KeyHeader, key_of, orders_of
-from graphs.http.responses import JsonRoute, content, error_responses, is_known, json_response, not_modified
-from graphs.http.routes.events import EVENT_STREAM
-from graphs.http.routes.jobs import MAX_PAGE, PAGE, RESPOND_ASYNC
+from graphs.generation.service import GeneratedImage
+from graphs.http.context import Caller, CallerDep, KeyDep, KeyHeader, ServicesDep, idempotency_key, job_specs
+from graphs.http.errors import error_responses
+from graphs.http.responses import (
+    PAGE,
+    RESPOND_ASYNC,
+    Before,
+    JsonRoute,
+    Limit,
+    content,
+    is_known,
+    json_response,
+    not_modified,
+    split_page,
+)
 from graphs.http.schemas.common import JobStatus
 from graphs.http.schemas.generation import PlainText
-from graphs.http.schemas.images import AcceptedJobs, CreateBody, CreatedImages, History, StoredImage, Uploaded
-from graphs.http.sse import as_event, sse_response
+from graphs.http.schemas.images import (
+    AcceptedJobs,
+    CreateBody,
+    CreatedImages,
+    EditsBody,
+    History,
+    StoredImage,
+    Uploaded,
+    VariationsBody,
+)
+from graphs.http.sse import EVENT_STREAM, as_event, sse_response
+from graphs.services import Services
+from pipeline.answer_warnings import image_warnings
 from pipeline.errors import InvalidRequest, InvalidUpload
 from pipeline.notices import Notice
 from pipeline.records import Encoding, ImageFormat, ImageRecord
@@ -56,149 +78,194 @@ _PICTURE_BODY: dict[str, Any] = {
 Prefer = Annotated[str, Header(description=f"`{RESPOND_ASYNC}` answers at once, with the jobs.")]
 
 
-def image_routes(flow: Flow) -> APIRouter:
-    """Routes of the images a caller owns."""
-    router = APIRouter(prefix="/v1/images", route_class=JsonRoute, tags=["images"])
-
-    @router.post("", status_code=201, responses=MAKING_ANSWERS)
-    async def create(body: CreateBody, request: Request, caller: AnyCaller, key: Key, prefer: Prefer = "") -> Response:
-        """Make images of a text: each the next seed's, all at once.
-
-        With `Accept: text/event-stream` the events on the way come first, each with its `job_id`; with
-        `Prefer: respond-async` the answer is the jobs, at once.
-        """
-        wanted = await flow.generations.ordered(caller.owner, key) or body.resolve(flow.profile.diffusion)
-        return await made(flow, orders_of(with_consecutive_seeds(wanted, body.n), caller, key), request, caller, prefer)
-
-    @router.post(
-        "/upload",
-        response_model=Uploaded,
-        status_code=201,
-        responses=error_responses(400, 401, 413, 422, 429, 500, 503, 504),
-        openapi_extra=_PICTURE_BODY,
-    )
-    async def upload(request: Request, caller: AnyCaller, key: KeyHeader = None) -> Response:
-        """Keep an image of one's own: PNG, JPEG or WebP, as the body or as a form's file."""
-        picture = await _picture(request)
-        uploaded = await flow.upload(
-            picture,
-            owner=caller.owner,
-            sessions=caller.sessions,
-            request_id=caller.request_id,
-            key=key_of(request, key, picture),
-        )
-        kept = json_response(
-            Uploaded(
-                request_id=caller.request_id,
-                image_id=uploaded.image_id,
-                width=uploaded.width,
-                height=uploaded.height,
-            ),
-            status_code=201,
-        )
-        kept.headers["Location"] = f"/v1/images/{uploaded.image_id}"
-        caller.set_session_cookie(kept)
-        return kept
-
-    @router.get("", response_model=History, responses=error_responses(401, 422, 429, 503))
-    async def history(
-        caller: AnyCaller,
-        limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
-        before: Annotated[UUID | None, Query(description="The `next` of the page before.")] = None,
-        session: Annotated[PlainText | None, Query(max_length=128, description="Made in this session.")] = None,
-        label: Annotated[PlainText | None, Query(max_length=128, description="One of the classes it shows.")] = None,
-        prompt: Annotated[PlainText | None, Query(max_length=200, description="A part of its prompt.")] = None,
-        since: Annotated[datetime | None, Query(description="Made then or later.")] = None,
-        until: Annotated[datetime | None, Query(description="Made before.")] = None,
-    ) -> Response:
-        """List the images one owns, newest first."""
-        wanted = ImageFilter(session=session, label=label, prompt=prompt, since=_in_utc(since), until=_in_utc(until))
-        records = await flow.images.history(
-            caller.owner, limit=limit + 1, before=str(before) if before else None, wanted=wanted
-        )
-        page = records[:limit]
-        last = page[-1].image_id if len(records) > limit else None
-        return json_response(
-            History(images=[StoredImage.of(record, flow.warnings(record)) for record in page], next=last)
-        )
-
-    @router.get("/{image_id}", response_model=StoredImage, responses=error_responses(401, 404, 422, 429, 503))
-    async def image(image_id: UUID, caller: AnyCaller) -> Response:
-        """Tell how an image was made."""
-        record = await flow.images.find(str(image_id), owner=caller.owner, session="")
-        return json_response(StoredImage.of(record, flow.warnings(record, await flow.described(record))))
-
-    @router.get(
-        "/{image_id}/content",
-        response_class=Response,
-        responses=error_responses(401, 404, 422, 429, 503)
-        | {
-            200: {"content": {kind: {} for kind in PICTURE_TYPES}},
-            206: {"description": "Partial Content"},
-            304: {"description": "Not Modified"},
-            416: {"description": "Range Not Satisfiable"},
-        },
-    )
-    async def picture(
-        image_id: UUID,
-        request: Request,
-        caller: AnyCaller,
-        format_: Annotated[ImageFormat, Query(alias="format")] = ImageFormat.PNG,
-        size: Annotated[int | None, Query(ge=1, le=4096, description="Of the longer side, in pixels.")] = None,
-        quality: Annotated[int, Query(ge=1, le=100, description="Of JPEG and WebP.")] = 90,
-    ) -> Response:
-        """Send an image, as PNG or otherwise. It never changes, so clients may keep it for ever."""
-        record = await flow.images.find(str(image_id), owner=caller.owner, session="")
-        encoding = _encoding(record, format_, size, quality)
-        etag = record.digest if encoding == Encoding() else f"{record.digest}-{format_}-{size or 0}-{quality}"
-        if is_known(request, etag):
-            return not_modified(etag)
-        body = await flow.encoded(record, encoding, caller.request_id)
-        return content(request, body, format_.media_type, etag)
-
-    @router.delete("/{image_id}", status_code=204, responses=error_responses(401, 404, 422, 429, 503))
-    async def delete(image_id: UUID, caller: AnyCaller) -> Response:
-        """Remove an image and all that was computed of it."""
-        await flow.images.delete(str(image_id), owner=caller.owner, request_id=caller.request_id)
-        return Response(status_code=204)
-
-    return router
+router = APIRouter(prefix="/v1/images", route_class=JsonRoute, tags=["images"])
+edits_router = APIRouter(prefix="/v1/images/{image_id}", route_class=JsonRoute, tags=["images"])
 
 
-async def made(
-    flow: Flow, orders: Sequence[GenerationJobSpec], request: Request, caller: Caller, prefer: str
+@router.post("", status_code=201, responses=MAKING_ANSWERS)
+async def create(
+    body: CreateBody, request: Request, services: ServicesDep, caller: CallerDep, key: KeyDep, prefer: Prefer = ""
 ) -> Response:
-    """Make images and answer them, their jobs at once, or the events on the way, as the caller prefers."""
+    """Make images of a text: each the next seed's, all at once.
+
+    With `Accept: text/event-stream` the events on the way come first, each with its `job_id`; with
+    `Prefer: respond-async` the answer is the jobs, at once.
+    """
+    wanted = await services.generation.find_request(caller.owner, key) or body.resolve(services.profile.diffusion)
+    specs = job_specs(with_consecutive_seeds(wanted, body.n), caller, key)
+    return await _generate(services, specs, request, caller, prefer)
+
+
+@router.post(
+    "/upload",
+    response_model=Uploaded,
+    status_code=201,
+    responses=error_responses(400, 401, 413, 422, 429, 500, 503, 504),
+    openapi_extra=_PICTURE_BODY,
+)
+async def upload(request: Request, services: ServicesDep, caller: CallerDep, key: KeyHeader = None) -> Response:
+    """Keep an image of one's own: PNG, JPEG or WebP, as the body or as a form's file."""
+    picture = await _picture(request)
+    uploaded = await services.images.upload(
+        picture,
+        owner=caller.owner,
+        sessions=caller.sessions,
+        request_id=caller.request_id,
+        key=idempotency_key(request, key, picture),
+    )
+    kept = json_response(
+        Uploaded(
+            request_id=caller.request_id,
+            image_id=uploaded.image_id,
+            width=uploaded.width,
+            height=uploaded.height,
+        ),
+        status_code=201,
+    )
+    kept.headers["Location"] = f"/v1/images/{uploaded.image_id}"
+    caller.set_session_cookie(kept)
+    return kept
+
+
+@router.get("", response_model=History, responses=error_responses(401, 422, 429, 503))
+async def history(
+    services: ServicesDep,
+    caller: CallerDep,
+    limit: Limit = PAGE,
+    before: Before = None,
+    session: Annotated[PlainText | None, Query(max_length=128, description="Made in this session.")] = None,
+    label: Annotated[PlainText | None, Query(max_length=128, description="One of the classes it shows.")] = None,
+    prompt: Annotated[PlainText | None, Query(max_length=200, description="A part of its prompt.")] = None,
+    since: Annotated[datetime | None, Query(description="Made then or later.")] = None,
+    until: Annotated[datetime | None, Query(description="Made before.")] = None,
+) -> Response:
+    """List the images one owns, newest first."""
+    wanted = ImageFilter(session=session, label=label, prompt=prompt, since=_in_utc(since), until=_in_utc(until))
+    records = await services.images.history(
+        caller.owner, limit=limit + 1, before=str(before) if before else None, wanted=wanted
+    )
+    page, last = split_page(records, limit, lambda record: record.image_id)
+    images = [StoredImage.of(record, image_warnings(services.profile, record)) for record in page]
+    return json_response(History(images=images, next=last))
+
+
+@router.get("/{image_id}", response_model=StoredImage, responses=error_responses(401, 404, 422, 429, 503))
+async def image(image_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+    """Tell how an image was made."""
+    record = await services.images.find(str(image_id), owner=caller.owner, session="")
+    description = await services.stages.describe_known(record)
+    return json_response(StoredImage.of(record, image_warnings(services.profile, record, description)))
+
+
+@router.get(
+    "/{image_id}/content",
+    response_class=Response,
+    responses=error_responses(401, 404, 422, 429, 503)
+    | {
+        200: {"content": {kind: {} for kind in PICTURE_TYPES}},
+        206: {"description": "Partial Content"},
+        304: {"description": "Not Modified"},
+        416: {"description": "Range Not Satisfiable"},
+    },
+)
+async def picture(
+    image_id: UUID,
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    format_: Annotated[ImageFormat, Query(alias="format")] = ImageFormat.PNG,
+    size: Annotated[int | None, Query(ge=1, le=4096, description="Of the longer side, in pixels.")] = None,
+    quality: Annotated[int, Query(ge=1, le=100, description="Of JPEG and WebP.")] = 90,
+) -> Response:
+    """Send an image, as PNG or otherwise. It never changes, so clients may keep it for ever."""
+    record = await services.images.find(str(image_id), owner=caller.owner, session="")
+    encoding = _encoding(record, format_, size, quality)
+    etag = record.digest if encoding == Encoding() else f"{record.digest}-{format_}-{size or 0}-{quality}"
+    if is_known(request, etag):
+        return not_modified(etag)
+    body = await services.images.encoded(record, encoding, caller.request_id)
+    return content(request, body, format_.media_type, etag)
+
+
+@router.delete("/{image_id}", status_code=204, responses=error_responses(401, 404, 422, 429, 503))
+async def delete(image_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+    """Remove an image and all that was computed of it."""
+    await services.images.delete(str(image_id), owner=caller.owner, request_id=caller.request_id)
+    return Response(status_code=204)
+
+
+@edits_router.post("/variations", status_code=201, responses=MAKING_ANSWERS)
+async def variations(
+    image_id: UUID,
+    body: VariationsBody,
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    key: KeyDep,
+    prefer: Prefer = "",
+) -> Response:
+    """Make images like this one: the less strength, the more alike."""
+    wanted = await services.generation.find_request(caller.owner, key)
+    if wanted is None:
+        record = await services.images.find(str(image_id), owner=caller.owner, session="")
+        wanted = await services.edits.variation(record, body.options, body.prompt, body.strength, caller.request_id)
+    specs = job_specs(with_consecutive_seeds(wanted, body.n), caller, key)
+    return await _generate(services, specs, request, caller, prefer)
+
+
+@edits_router.post("/edits", status_code=201, responses=MAKING_ANSWERS)
+async def edited(
+    image_id: UUID,
+    body: EditsBody,
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    key: KeyDep,
+    prefer: Prefer = "",
+) -> Response:
+    """Make images that show something else in a mask, a region, or what a concept finds; all else stays."""
+    wanted = await services.generation.find_request(caller.owner, key)
+    if wanted is None:
+        record = await services.images.find(str(image_id), owner=caller.owner, session="")
+        area = EditArea(picture=body.mask, region=body.region, concept=body.concept)
+        wanted = await services.edits.edit(record, body.options, body.prompt, body.strength, area, caller.request_id)
+    specs = job_specs(with_consecutive_seeds(wanted, body.n), caller, key)
+    return await _generate(services, specs, request, caller, prefer)
+
+
+async def _generate(
+    services: Services, specs: Sequence[GenerationJobSpec], request: Request, caller: Caller, prefer: str
+) -> Response:
+    """Make images and return them, their jobs at once, or the events on the way, as the caller prefers."""
     if RESPOND_ASYNC in prefer:
-        jobs = [JobStatus.of(job, flow.job_warnings(job)) for job in await flow.generations.submit(orders)]
-        accepted = json_response(AcceptedJobs(request_id=caller.request_id, jobs=jobs), status_code=202)
-        accepted.headers["Preference-Applied"] = RESPOND_ASYNC
+        submitted = await services.generation.submit(specs)
+        jobs = [JobStatus.of(job, services.generation.job_warnings(job)) for job in submitted]
+        response = json_response(AcceptedJobs(request_id=caller.request_id, jobs=jobs), status_code=202)
+        response.headers["Preference-Applied"] = RESPOND_ASYNC
         if len(jobs) == 1:
-            accepted.headers["Location"] = jobs[0].url
-        caller.set_session_cookie(accepted)
-        return accepted
-    if EVENT_STREAM in request.headers.get("accept", ""):
-        answered = await sse_response(request.scope, _told(flow, orders, caller), as_event)
+            response.headers["Location"] = jobs[0].url
+    elif EVENT_STREAM in request.headers.get("accept", ""):
+        response = await sse_response(request.scope, _stream(services, specs, caller), as_event)
     else:
-        answered = _created(flow, await flow.generations.make(orders), caller)
-    caller.set_session_cookie(answered)
-    return answered
+        response = _created(services, await services.generation.run(specs), caller)
+    caller.set_session_cookie(response)
+    return response
 
 
-async def _told(
-    flow: Flow, orders: Sequence[GenerationJobSpec], caller: Caller
+async def _stream(
+    services: Services, specs: Sequence[GenerationJobSpec], caller: Caller
 ) -> AsyncGenerator[Notice | Response, None]:
-    async with aclosing(flow.generations.making(orders)) as items:
+    async with aclosing(services.generation.stream(specs)) as items:
         async for item in items:
-            yield item if isinstance(item, Notice) else _created(flow, item, caller)
+            yield item if isinstance(item, Notice) else _created(services, item, caller)
 
 
-def _created(flow: Flow, records: Sequence[ImageRecord], caller: Caller) -> Response:
-    images = [StoredImage.of(record, flow.warnings(record)) for record in records]
-    created = json_response(CreatedImages(request_id=caller.request_id, images=images), status_code=201)
-    if len(records) == 1:
-        created.headers["Location"] = f"/v1/images/{records[0].image_id}"
-    return created
+def _created(services: Services, generated: Sequence[GeneratedImage], caller: Caller) -> Response:
+    images = [StoredImage.of(each.record, services.generation.warnings(each)) for each in generated]
+    response = json_response(CreatedImages(request_id=caller.request_id, images=images), status_code=201)
+    if len(images) == 1:
+        response.headers["Location"] = f"/v1/images/{generated[0].record.image_id}"
+    return response
 
 
 def _encoding(record: ImageRecord, format_: ImageFormat, size: int | None, quality: int) -> Encoding:

@@ -6,11 +6,12 @@ from binascii import b2a_base64
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from graphs.generation.service import GeneratedImage
 from graphs.http.schemas.generation import Prompt
 from pipeline.jobs import BESIDE, Job, JobState
 from pipeline.records import (
@@ -23,10 +24,6 @@ from pipeline.records import (
     Segmentation,
 )
 from pipeline.settings import GenerationDefaults, GenerationLimits
-
-if TYPE_CHECKING:
-    from graphs.generation.service import GeneratedImage  # ray comes with it
-
 
 Warnings = Annotated[
     list[AnswerWarning], Field(description="What to know of this answer; empty if there is nothing to say.")
@@ -129,14 +126,14 @@ class Generated(Answer):
     warnings: Warnings
 
     @classmethod
-    def of(cls, made: GeneratedImage) -> Self:
+    def of(cls, generated: GeneratedImage, png: bytes, warnings: Sequence[AnswerWarning]) -> Self:
         return cls(
-            request_id=made.request_id,
-            generated_image=base64_text(made.png),
-            clip_analysis=class_scores(made.description),
-            image_id=made.record.image_id,
-            **asdict(made.request),
-            warnings=list(made.warnings),
+            request_id=generated.request_id,
+            generated_image=base64_text(png),
+            clip_analysis=[] if generated.description is None else class_scores(generated.description),
+            image_id=generated.record.image_id,
+            **asdict(generated.request),
+            warnings=list(warnings),
         )
 
 
