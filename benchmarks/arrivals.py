@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks.diffusion import alone, request_for, together
 from benchmarks.harness import Result, timed
-from pipeline.engines.continuous import ContinuousDiffusion, Order
-from pipeline.engines.diffusion import DiffusionEngine
+from pipeline.engines.diffusion.batching import ContinuousDiffusion, DenoiseJob
+from pipeline.engines.diffusion.engine import DiffusionEngine
 from pipeline.records import GenerationRequest, StepProgress
 from pipeline.settings import DiffusionSettings, ServiceSettings
 
@@ -82,7 +82,7 @@ def run_together(
         started = time.perf_counter()
         while coming and coming[0][1] <= clock:
             number, _ = coming.popleft()
-            runner.admit(Order(key=str(number), request=requests[number]))
+            runner.admit(DenoiseJob(key=str(number), request=requests[number]))
             waiting[str(number)] = 0
         happenings = runner.step()
         clock += time.perf_counter() - started

@@ -74,7 +74,7 @@ def main() -> None:
         ray.shutdown()
 
 
-@ray.remote(num_cpus=1)
+@ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
 def _caller(cache: Any, name: str, keys: int) -> None:
     asyncio.run(call_again_and_again(cache, name, keys))
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from benchmarks.cpu_seconds import Spent
     from benchmarks.pace import Pace
     from benchmarks.serving_costs import Caller
-    from tests.service_process import RunningService
+    from testing.service_process import RunningService
 
 CLIENTS = 8
 WARM_UP_S, WINDOW_S = 4.0, 15.0

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from tests.service_process import RunningService
+from testing.service_process import RunningService
 
 ROLES = re.compile(r"ServeReplica:pipeline:(\w+)|(SegmentationCache)|(Proxy)")
 OTHER = "Ray"
@@ -34,7 +34,7 @@ class Spent:
     """What a piece of work took, filled in when it has ended."""
 
     wall_s: float = 0.0
-    by_role: Counter[str] = field(default_factory=Counter)
+    by_role: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     free_cores: float = 0.0  # that others left to the service
     slowness: float = 1.0  # of a core about that time, if somebody has found out
 

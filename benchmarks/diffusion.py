@@ -9,9 +9,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from benchmarks.harness import Result, compare
-from pipeline.engines.continuous import ContinuousDiffusion, Order
-from pipeline.engines.diffusion import DiffusionEngine
-from pipeline.engines.schedulers import make_scheduler
+from pipeline.engines.diffusion.batching import ContinuousDiffusion, DenoiseJob
+from pipeline.engines.diffusion.engine import DiffusionEngine
+from pipeline.engines.diffusion.schedulers import make_scheduler
 from pipeline.records import GenerationRequest, Pixels, StepProgress
 from pipeline.settings import DiffusionSettings, ServiceSettings
 
@@ -63,7 +63,7 @@ def together(engine: DiffusionEngine, settings: DiffusionSettings, requests: lis
     runner = ContinuousDiffusion(engine, settings.batch_rows)
     images: dict[str, Any] = {}
     for number, request in enumerate(requests):
-        runner.admit(Order(key=str(number), request=request))
+        runner.admit(DenoiseJob(key=str(number), request=request))
     while not runner.is_idle:
         for happening in runner.step():
             if not isinstance(happening.outcome, StepProgress):

@@ -14,12 +14,13 @@ from benchmarks.diffusion import COLOURS, alone, request_for
 from benchmarks.everything import last
 from benchmarks.pace import Pace
 from benchmarks.visualize import draw_regions
-from pipeline import drawing, images
 from pipeline.engines.clip import ClipEngine
-from pipeline.engines.diffusion import DiffusionEngine
-from pipeline.engines.sam2 import Sam2Engine
+from pipeline.engines.diffusion.engine import DiffusionEngine
+from pipeline.engines.sam2.engine import Sam2Engine
+from pipeline.imaging import codecs as images
+from pipeline.imaging import drawing
+from pipeline.imaging.masks import masked_crops
 from pipeline.records import Pixels, Segmentation
-from pipeline.regions import masked_crops
 from pipeline.settings import Profile
 from planning.costs import Cost
 
@@ -131,7 +132,7 @@ def segment_cost(engines: Engines, rounds: int = ROUNDS) -> Cost:
     """Everything in each picture, seen for the first time."""
 
     def segment() -> None:
-        engines.sam2.forget()
+        engines.sam2.clear_cache()
         for picture in engines.pictures:
             last(engines.sam2, picture, engines.profile.sam2.everything)
 

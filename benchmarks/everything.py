@@ -13,10 +13,10 @@ from ultralytics.models.sam.build import sam_model_map
 from ultralytics.models.sam.predict import SAM2Predictor
 
 from benchmarks.harness import Result, compare
-from pipeline.engines.sam2 import Sam2Engine
-from pipeline.engines.sam2_model import load_model
+from pipeline.engines.sam2.engine import Sam2Engine
+from pipeline.engines.sam2.loading import load_model
+from pipeline.imaging.masks import Mask, decode_mask
 from pipeline.records import Pixels, Segmentation
-from pipeline.regions import Mask, decode_mask
 from pipeline.settings import Everything, ModelSource, Sam2Settings, ServiceSettings
 from training.scenes import draw_scene
 
@@ -133,7 +133,7 @@ def segmenting(engine: Sam2Engine, scenes: list[Pixels], everything: Everything)
     """What takes all scenes apart, from scratch each time."""
 
     def segment() -> list[Masks]:
-        engine.forget()
+        engine.clear_cache()
         found = [last(engine, scene, everything) for scene in scenes]
         return [[decode_mask(rle, each.size) for rle in each.rles] for each in found]
 

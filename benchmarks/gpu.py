@@ -26,7 +26,7 @@ from benchmarks.harness import Result, as_json, compare, tabulate, timed
 from benchmarks.untrained import REAL, SEED, TINY, Size, write_clip, write_pipeline
 from pipeline.engines.clip import ClipEngine
 from pipeline.engines.device import pick_device
-from pipeline.engines.diffusion import DiffusionEngine
+from pipeline.engines.diffusion.engine import DiffusionEngine
 from pipeline.records import Scheduler
 from pipeline.settings import (
     ClipSettings,

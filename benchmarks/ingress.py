@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.service import show
-from tests.service_process import RunningService, changed_config, serving
+from testing.service_process import RunningService, changed_config, serving
 
 SIDE = 1600  # pixels of noise, 8 MB as a PNG, of which /visualize makes 20
 ROUNDS = 7

@@ -18,8 +18,8 @@ from httpx_sse import connect_sse
 from benchmarks.service import percentiles, show
 from graphs.generation.requests import GenerationJobSpec
 from pipeline.records import Computed, GenerationRequest, Pixels
-from tests.graph.conftest import Bench, a_request, make_bench, working
-from tests.service_process import RunningService, serving
+from testing.harness import Bench, a_request, make_bench, working
+from testing.service_process import RunningService, serving
 
 ROUNDS = 200
 WARM_UP = 10
@@ -78,7 +78,8 @@ async def without_job(bench: Bench, request: GenerationRequest, request_id: str)
 
 def first_events(service: RunningService) -> None:
     """Time the first event of streams, and count the steps before the first preview."""
-    events_ms, previews = [], []
+    events_ms: list[float] = []
+    previews: list[int] = []
     with service.client() as client:
         for seed in range(STREAMS):
             started = time.perf_counter()

@@ -32,9 +32,9 @@ from monitoring.grafana import BOARDS
 from monitoring.panels import quantiles
 from monitoring.plots import draw
 from monitoring.prometheus import Prometheus
-from tests.graph.receiver import Receiver
-from tests.prometheus_server import names_in, names_known, scraping, unanswered, unwell_rules
-from tests.service_process import RunningService, changed_config, serving
+from testing.prometheus_server import names_in, names_known, scraping, unanswered, unwell_rules
+from testing.service_process import RunningService, changed_config, serving
+from testing.webhook_receiver import Receiver
 
 CACHE_BYTES = 200_000  # a few images' results, so that something is evicted
 SCRAPE_S = 2
@@ -130,14 +130,19 @@ def fail(service: RunningService, load: Load, receiver: Receiver, minutes: float
     def refuse() -> None:
         receiver.answer = lambda _: 500
 
-    for what, happens in (
+    def kill_both() -> None:
+        kill("pipeline:Diffusion")
+        kill("ray::SegmentationCache")
+
+    happenings: tuple[tuple[str, Callable[[], object]], ...] = (
         ("nothing", lambda: None),
         ("a crowd comes", load.crowd),
         ("the segmenter dies", partial(kill, "ray::ServeReplica:pipeline:Segmenter")),
         ("the cache stops for 5 s", pause_cache),
         ("the webhook's receiver refuses", refuse),
-        ("diffusion and the cache die", lambda: (kill("pipeline:Diffusion"), kill("ray::SegmentationCache"))),
-    ):
+        ("diffusion and the cache die", kill_both),
+    )
+    for what, happens in happenings:
         print(f"  {time.strftime('%H:%M:%S')} {what}", flush=True)
         started = time.monotonic()
         happens()

@@ -6,9 +6,9 @@ import numpy as np
 
 from benchmarks.everything import SEED, untrained_engine
 from benchmarks.harness import Result, compare
-from pipeline.engines.sam2 import Sam2Engine
+from pipeline.engines.sam2.engine import Sam2Engine
+from pipeline.imaging.masks import Mask, decode_mask
 from pipeline.records import Pixels, PointsAndBox
-from pipeline.regions import Mask, decode_mask
 from pipeline.settings import Everything, ServiceSettings
 from training.scenes import draw_scene
 
@@ -32,7 +32,7 @@ def one(case: str, engine: Sam2Engine, scene: Pixels, everything: Everything, ro
         return decode_mask(found.rles[0], found.size)
 
     def first() -> Mask:
-        engine.forget()
+        engine.clear_cache()
         return again()
 
     return compare(

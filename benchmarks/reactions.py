@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.service import percentiles, show, timed
-from tests.service_process import RunningService, serving, wait_until
+from testing.service_process import RunningService, serving, wait_until
 
 IMAGES = 20
 ROUNDS = 8

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -155,7 +156,12 @@ def draw(points: list[Point], path: Path) -> None:
     axes.plot(gpus, [offered[each] for each in gpus], color="0.7", linewidth=5, label=f"offered: {LOAD:g} of the GPUs")
     for number, variant in enumerate(VARIANTS):
         own = [each for each in points if each.variant == variant.name]
-        style = {"marker": "o", "markersize": 4, "linestyle": "-" if variant.is_built else "--", "color": f"C{number}"}
+        style: dict[str, Any] = {
+            "marker": "o",
+            "markersize": 4,
+            "linestyle": "-" if variant.is_built else "--",
+            "color": f"C{number}",
+        }
         axes.plot([each.gpus for each in own], [each.played.made for each in own], label=variant.name, **style)
     axes.set(xscale="log", yscale="log", xlabel="GPUs", ylabel="images a second")
     axes.set_xticks(gpus, [str(each) for each in gpus])

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.service_process import RunningService, changed_config, quick_scaling, serving, wait_until
+from testing.service_process import RunningService, changed_config, quick_scaling, serving, wait_until
 
 CALLS = 300
 CROWD = 100

@@ -37,7 +37,7 @@ from benchmarks.engine_costs import (
 from benchmarks.pace import Pace
 from pipeline.settings import PROJECT_ROOT, Profile, ServiceSettings
 from planning.costs import Overhead, Overheads
-from tests.service_process import RunningService, changed_config, serving
+from testing.service_process import RunningService, changed_config, serving
 from training.scenes import draw_scene
 
 CLIENTS = 8

@@ -21,8 +21,9 @@ from pipeline.jobs import JobOrder
 from pipeline.notices import STEPPED, Notice
 from pipeline.records import ImageRecord
 from pipeline.settings import Retention, ServiceSettings
-from pipeline.store import Blobs, EventLog, JobStore, TruthStore, new_id, open_database
-from tests.servers import postgres
+from pipeline.store import Blobs, EventLog, JobStore, Store, new_id, open_database
+from planning.costs import Database
+from testing.servers import postgres
 
 IMAGES = 200
 UNDISTURBED = 10  # the tenth of all rounds that took least: whatever else the machine does only adds to them
@@ -48,7 +49,7 @@ class TimedLog(EventLog):
         self.held_s += time.perf_counter() - started
 
 
-def transactions_s(folder: Path) -> dict[str, float]:
+def transactions_s(folder: Path) -> dict[Database, float]:
     """Seconds for which all transactions of one image keep out others, by database."""
     folder.mkdir(exist_ok=True)
     sqlite = image_transactions_s(f"sqlite:///{folder / 'truth.sqlite'}", folder)
@@ -65,7 +66,7 @@ def image_transactions_s(url: str, folder: Path) -> float:
     """Accept, begin, keep and label images one after the other; the seconds of their transactions."""
     engine = open_database(url)
     try:
-        store, log = TruthStore(engine, Blobs(folder / "blobs"), Retention()), TimedLog(engine)
+        store, log = Store(engine, Blobs(folder / "blobs"), Retention()), TimedLog(engine)
         store.log, store.jobs = log, JobStore(log)
         times = []
         for number in range(WARM_UP + IMAGES):
@@ -82,7 +83,7 @@ def undisturbed(times: list[float]) -> float:
     return quantiles(times, n=UNDISTURBED)[0]
 
 
-def make_one(store: TruthStore, number: int) -> None:
+def make_one(store: Store, number: int) -> None:
     """All that is written of one image."""
     request = request_for(ServiceSettings().load_profile().diffusion, "a red apple", number)
     order = JobOrder(

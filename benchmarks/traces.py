@@ -19,7 +19,7 @@ from benchmarks.ingress import generate
 from benchmarks.service import show
 from pipeline.settings import TraceSettings
 from pipeline.traces import NOTHING, Span, open_traces, span, within
-from tests.service_process import changed_config, serving, tracing
+from testing.service_process import changed_config, serving, tracing
 
 ROUNDS = 7
 CALLS = 100

@@ -21,7 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks import everything
 from pipeline.engines.device import pick_device
-from pipeline.engines.sam2 import Sam2Engine
+from pipeline.engines.sam2.engine import Sam2Engine
 from pipeline.settings import ModelSource, Sam2Settings, ServiceSettings
 from training.diffusion_parts import MODEL_INDEX, write_tokenizer
 from training.scenes import draw_scene

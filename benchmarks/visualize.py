@@ -13,9 +13,9 @@ from PIL import Image
 
 from benchmarks.harness import Result, compare
 from graphs.http.routes.legacy import Regions, VisualizationWriter
-from pipeline import drawing
+from pipeline.imaging import drawing
+from pipeline.imaging.masks import Mask, decode_mask, encode_mask, outline
 from pipeline.records import Descriptions, Pixels, Segmentation
-from pipeline.regions import Mask, decode_mask, encode_mask, outline
 from pipeline.settings import Drawing
 
 SIDE, REGIONS = 512, 20

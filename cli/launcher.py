@@ -152,7 +152,7 @@ def join(address: str, options: LaunchOptions, progress: Callable[[str], None]) 
         LaunchError: a deployment can't start.
     """
     if options.ingress is not ProxyKind.PLAIN:
-        raise LaunchError("What takes a cluster's requests is said where its nodes are started: README, Ingress.")
+        raise LaunchError("A cluster's ingress is configured where its nodes start: see docs/deployment.md, Ingress.")
     import ray
 
     config = read_config(options)

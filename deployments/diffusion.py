@@ -15,14 +15,14 @@ from ray import serve
 from ray.serve.metrics import Counter
 
 from deployments import HEALTH_INTERVAL_S
-from deployments.engine_host import EngineHost
-from deployments.traced_calls import traced
+from deployments.engine_replica import EngineReplica
+from deployments.tracing import traced
 from pipeline.records import Computed, GenerationRequest, ModelStatus, Pixels, StepProgress
 from pipeline.settings import UNTRACED, Accelerator, DiffusionSettings, TraceSettings
 from pipeline.traces import NOTHING, Span, open_traces
 
 if TYPE_CHECKING:
-    from pipeline.engines.continuous import ContinuousDiffusion, Happening, Order
+    from pipeline.engines.diffusion.batching import ContinuousDiffusion, DenoiseJob, StepResult
 
 Outcome = StepProgress | Pixels | Exception
 
@@ -76,22 +76,22 @@ class Diffusion:
         traces: TraceSettings = UNTRACED,
     ) -> None:
         def load(device: str) -> ContinuousDiffusion:
-            from pipeline.engines.continuous import ContinuousDiffusion
-            from pipeline.engines.diffusion import DiffusionEngine
+            from pipeline.engines.diffusion.batching import ContinuousDiffusion
+            from pipeline.engines.diffusion.engine import DiffusionEngine
 
             engine = DiffusionEngine(settings, device)
             engine.warm_up(settings.batch_rows if settings.compiled else settings.batch_rows[:1])
             return ContinuousDiffusion(engine, settings.batch_rows)
 
         self.traces = open_traces(traces, "Diffusion")
-        self._host = EngineHost("Diffusion", load, accelerator, threads, lambda runner: runner.fingerprint)
+        self._replica = EngineReplica("Diffusion", load, accelerator, threads, lambda runner: runner.fingerprint)
         self._steps = Counter("pipeline_engine_steps", description="Denoising steps computed, of all images.")
         self._filled = Counter("pipeline_engine_rows_filled", description="Rows of the UNet's batches with an image.")
         self._computed = Counter("pipeline_engine_rows_computed", description="Rows of the UNet's batches, of all.")
         self._progress_every_s = settings.progress_every_s
         self._streams: dict[str, _Stream] = {}  # of requests in hand
-        self._coming: list[Order] = []
-        self._going: list[str] = []
+        self._arriving: list[DenoiseJob] = []
+        self._leaving: list[str] = []
         self._driver: asyncio.Task[None] | None = None
 
     async def generate(
@@ -110,74 +110,76 @@ class Diffusion:
                 one costs its way through proxies and processes.
             traceparent: of the caller's span, if it has one.
         """
-        from pipeline.engines.continuous import Order
-        from pipeline.engines.origins import origin_of
+        from pipeline.engines.diffusion.batching import DenoiseJob
+        from pipeline.engines.diffusion.img2img import origin_of
 
         origin = None if source is None else origin_of(request, source)
-        order = Order(key=uuid4().hex, request=request, owner=owner, origin=origin, previews=previews)
+        job = DenoiseJob(key=uuid4().hex, request=request, owner=owner, origin=origin, previews=previews)
         with self.traces.under(traceparent, "Diffusion.generate", kind="server") as span:
-            stream = self._join(order, span)
+            stream = self._join(job, span)
             try:
                 while isinstance(outcome := await stream.outcomes.get(), StepProgress):
                     yield outcome
                 if isinstance(outcome, Exception):
                     raise outcome
-                yield Computed(value=outcome, model=self._host.fingerprint)
+                yield Computed(value=outcome, model=self._replica.fingerprint)
             finally:
                 stream.denoising.end()
-                del self._streams[order.key]
-                self._going.append(order.key)
+                del self._streams[job.key]
+                self._leaving.append(job.key)
                 self._wake()
 
     @traced
     async def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
         """Count the tokens of texts, each with its beginning and end."""
-        return await self._host.run(lambda runner: runner.count_tokens(texts))  # its tokenizer is one thread's
+        return await self._replica.run_shared(
+            lambda runner: runner.count_tokens(texts)
+        )  # its tokenizer is one thread's
 
     def status(self) -> ModelStatus:
         """Tell whether the model is loaded."""
-        return self._host.status()
+        return self._replica.status()
 
-    def _join(self, order: Order, span: Span) -> _Stream:
-        self._host.begin()
-        every_s = 0.0 if order.previews else self._progress_every_s
-        stream = self._streams[order.key] = _Stream(span=span, every_s=every_s)
-        self._coming.append(order)
+    def _join(self, job: DenoiseJob, span: Span) -> _Stream:
+        self._replica.count_call()
+        every_s = 0.0 if job.previews else self._progress_every_s
+        stream = self._streams[job.key] = _Stream(span=span, every_s=every_s)
+        self._arriving.append(job)
         self._wake()
         return stream
 
     def _wake(self) -> None:
         if self._driver is None or self._driver.done():
-            self._driver = asyncio.create_task(self._drive())
+            self._driver = asyncio.create_task(self._step_loop())
 
-    async def _drive(self) -> None:
+    async def _step_loop(self) -> None:
         """Step until nobody is left, and nothing of those who left."""
-        while self._streams or self._going:
-            coming = [order for order in self._coming if order.key in self._streams]
-            work = partial(advance, coming=coming, going=self._going)
-            self._coming, self._going = [], []
+        while self._streams or self._leaving:
+            arriving = [job for job in self._arriving if job.key in self._streams]
+            work = partial(advance, arriving=arriving, leaving=self._leaving)
+            self._arriving, self._leaving = [], []
             began_ns = time.time_ns()
             try:
-                happenings = await self._host.run(work)
+                results = await self._replica.run_shared(work)
             except Exception as error:  # the runner itself is broken: nobody may wait for ever
                 for stream in self._streams.values():
                     stream.outcomes.put_nowait(error)
                 raise
-            rows = self._host.engine.take_rows()
+            rows = self._replica.engine.pop_row_counts()
             if rows.computed:
                 self._filled.inc(rows.filled)
                 self._computed.inc(rows.computed)
-            for happening in happenings:
-                if isinstance(happening.outcome, StepProgress):
+            for result in results:
+                if isinstance(result.outcome, StepProgress):
                     self._steps.inc()
-                if happening.key in self._streams:
-                    stream = self._streams[happening.key]
-                    stream.put(happening.outcome, since_ns=began_ns, images=len(happenings))
+                if result.key in self._streams:
+                    stream = self._streams[result.key]
+                    stream.put(result.outcome, since_ns=began_ns, images=len(results))
 
 
-def advance(runner: ContinuousDiffusion, coming: list[Order], going: list[str]) -> list[Happening]:
+def advance(runner: ContinuousDiffusion, arriving: list[DenoiseJob], leaving: list[str]) -> list[StepResult]:
     """Let requests go and come, then take a step."""
-    for key in going:
+    for key in leaving:
         runner.cancel(key)
-    failed = [happening for order in coming if (happening := runner.admit(order)) is not None]
+    failed = [result for job in arriving if (result := runner.admit(job)) is not None]
     return failed + runner.step()

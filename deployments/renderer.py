@@ -7,8 +7,10 @@ import asyncio
 from ray import serve
 
 from deployments import HEALTH_INTERVAL_S
-from deployments.traced_calls import traced
-from pipeline import drawing, images, uploads
+from deployments.tracing import traced
+from pipeline.imaging import codecs as images
+from pipeline.imaging import codecs as uploads
+from pipeline.imaging import drawing
 from pipeline.records import Computed, Drawings, Encoding, Pixels, Segmentation, Upload
 from pipeline.settings import UNTRACED, Drawing, TraceSettings
 from pipeline.traces import open_traces

@@ -9,15 +9,15 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 
 from deployments import HEALTH_INTERVAL_S
-from deployments.engine_host import EngineHost
-from deployments.traced_calls import traced
+from deployments.engine_replica import EngineReplica
+from deployments.tracing import traced
 from pipeline.errors import ModelNotReady
 from pipeline.records import Computed, ModelStatus, Pixels, PointsAndBox, Segmentation, StepProgress
 from pipeline.settings import UNTRACED, Accelerator, Everything, Sam2Settings, Sam3Settings, TraceSettings
 from pipeline.traces import open_traces
 
 if TYPE_CHECKING:
-    from pipeline.engines.sam2 import Sam2Engine
+    from pipeline.engines.sam2.engine import Sam2Engine
     from pipeline.engines.sam3 import Sam3Engine
 
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
@@ -43,49 +43,49 @@ class Segmenter:
         traces: TraceSettings = UNTRACED,
     ) -> None:
         def load(device: str) -> Sam2Engine:
-            from pipeline.engines.sam2 import Sam2Engine
+            from pipeline.engines.sam2.engine import Sam2Engine
 
             return Sam2Engine(settings, device)
 
         self.traces = open_traces(traces, "Segmenter")
-        self._host = EngineHost("Segmenter", load, accelerator, threads, lambda engine: engine.fingerprint)
-        self._sam3 = None if sam3 is None else _sam3_host(sam3, accelerator, threads)
+        self._replica = EngineReplica("Segmenter", load, accelerator, threads, lambda engine: engine.fingerprint)
+        self._sam3 = None if sam3 is None else _sam3_replica(sam3, accelerator, threads)
 
     @traced
     async def segment(self, image: Pixels, parameters: Everything, background: bool = False) -> Computed[Segmentation]:
         """Find every region of an image, (h, w, 3) uint8; background work waits for others between batches."""
-        found: StepProgress | Segmentation = await self._host.last(
+        found: StepProgress | Segmentation = await self._replica.run_to_result(
             lambda engine: engine.segment(image, parameters), background
         )
         if not isinstance(found, Segmentation):
             raise RuntimeError("the engine ended without a segmentation")
-        return Computed(value=found, model=self._host.fingerprint)
+        return Computed(value=found, model=self._replica.fingerprint)
 
     @traced
     async def segment_prompts(
         self, image: Pixels, prompts: Sequence[PointsAndBox], parameters: Everything
     ) -> Computed[Segmentation]:
         """Cut out what prompts show in an image, (h, w, 3) uint8: one region for each, in their order."""
-        found = await self._host.call(lambda engine: engine.segment_prompts(image, prompts, parameters))
-        return Computed(value=found, model=self._host.fingerprint)
+        found = await self._replica.run_exclusive(lambda engine: engine.segment_prompts(image, prompts, parameters))
+        return Computed(value=found, model=self._replica.fingerprint)
 
     @traced
     async def find(self, image: Pixels, text: str, parameters: Sam3Settings) -> Computed[Segmentation]:
         """Cut out everything in an image, (h, w, 3) uint8, that a text names."""
         if self._sam3 is None:
             raise ModelNotReady(model="SAM3", reason="the profile has none")
-        found = await self._sam3.call(lambda engine: engine.find(image, text, parameters))
+        found = await self._sam3.run_exclusive(lambda engine: engine.find(image, text, parameters))
         return Computed(value=found, model=self._sam3.fingerprint)
 
     def status(self) -> ModelStatus:
         """Tell whether the model is loaded."""
-        return self._host.status()
+        return self._replica.status()
 
 
-def _sam3_host(settings: Sam3Settings, accelerator: Accelerator, threads: int) -> EngineHost[Sam3Engine]:
+def _sam3_replica(settings: Sam3Settings, accelerator: Accelerator, threads: int) -> EngineReplica[Sam3Engine]:
     def load(device: str) -> Sam3Engine:
         from pipeline.engines.sam3 import Sam3Engine
 
         return Sam3Engine(settings, device)
 
-    return EngineHost("SAM3", load, accelerator, threads, lambda engine: engine.fingerprint)
+    return EngineReplica("SAM3", load, accelerator, threads, lambda engine: engine.fingerprint)

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.drawing import draw_overlay, draw_spotlight
+from pipeline.imaging.drawing import draw_overlay, draw_spotlight
+from pipeline.imaging.masks import decode_mask, masked_crops
 from pipeline.records import Pixels
-from pipeline.regions import decode_mask, masked_crops
 from pipeline.settings import Drawing, Profile, ServiceSettings
 from training.cards import MODELS
 from training.evaluate_clip import load_clip

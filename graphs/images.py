@@ -10,14 +10,14 @@ from typing import Any
 
 from graphs.concurrency import AdmissionLimiter, SingleFlight
 from graphs.workers.handles import SharedImage, Workers, retry_once
-from pipeline import images
 from pipeline.cache import SizedLru
 from pipeline.errors import NoImageYet
 from pipeline.events import Event, ImageCreated, ImageDeleted
+from pipeline.imaging import codecs as images
+from pipeline.imaging.png_metadata import PARAMETERS, read_parameters, with_text, write_parameters
 from pipeline.jobs import IdempotencyKey, Lease
-from pipeline.png_text import PARAMETERS, read_parameters, with_text, write_parameters
 from pipeline.records import Encoding, GenerationRequest, ImageRecord, Pixels, Upload
-from pipeline.store import ImageFilter, Store, StoreFacts, new_id
+from pipeline.store import ImageFilter, Store, StoreStatistics, new_id
 from pipeline.traces import span
 
 MAX_ENCODED_BYTES = 32 << 20  # of images in other formats and sizes
@@ -230,9 +230,9 @@ class ImageRepository:
 
         return await asyncio.to_thread(look_up)
 
-    def facts(self) -> StoreFacts:
+    def statistics(self) -> StoreStatistics:
         """Count what is stored; blocks."""
-        return self._store.facts()
+        return self._store.statistics()
 
     def prune(self) -> None:
         """Drop what retention doesn't allow, and what killed writes left behind; blocks."""

@@ -118,7 +118,7 @@ class Followers:
 
 class Batcher:
     """A diffusion replica: a step for as many images as the largest batch takes, then one of those that are done is
-    decoded, as `pipeline/engines/continuous.py` does it.
+    decoded, as `pipeline/engines/diffusion/batching.py` does it.
 
     Args:
         step: does a step of so many images, from one to the largest batch.

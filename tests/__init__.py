@@ -1,0 +1,5 @@
+"""Tests, by tier."""
+
+import pytest
+
+pytest.register_assert_rewrite("testing")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.ports import quiet_port
+from testing.ports import quiet_port
+from testing.service_process import RunningService, changed_config, serving, tracing
 from tests.report import Recorder
-from tests.service_process import RunningService, changed_config, serving, tracing
 from tests.wheel import install_wheel
 
 pytest_plugins = ["pytester"]

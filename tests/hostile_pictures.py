@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin
 
-from pipeline.uploads import MAX_SIDE
+from pipeline.imaging.codecs import MAX_SIDE
 
 SIDE = 32
 FORMATS = ("PNG", "JPEG", "WEBP")

@@ -202,7 +202,7 @@ def probe_colours(engine: ClipEngine, pairs: Scenes) -> list[bool]:
 
 
 def cut_out(scenes: Scenes, index: int, number: int, fill: tuple[int, int, int]) -> Pixels:
-    """Crop a thing along its true mask, everything else blanked, as `pipeline.regions.masked_crops` does."""
+    """Crop a thing along its true mask, everything else blanked, as `pipeline.imaging.masks.masked_crops` does."""
     mask: npt.NDArray[np.bool_] = scenes.owners[index] == number
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     area = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))

@@ -28,7 +28,7 @@ def evaluate_cost(models: Path, side: int, profile: Profile) -> list[Figure]:
     segmenter = open_engine(models / "sam2")
 
     def segment_anew() -> None:
-        segmenter.forget()
+        segmenter.clear_cache()
         segment(segmenter, picture, profile.sam2.everything)
 
     segmenting_s = time_median(segment_anew)

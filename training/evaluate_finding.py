@@ -1,6 +1,6 @@
 """How well a text finds the thing it names in drawn scenes of two, and how often nothing where it names neither.
 
-Everything goes the service's way: the profile's grid and thresholds, masked crops, CLIP, `pipeline.finding`.
+Everything goes the service's way: the profile's grid and thresholds, masked crops, CLIP, `pipeline.text_scoring`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy.typing as npt
 from rich.progress import track
 
 from pipeline.engines.clip import ClipEngine
-from pipeline.finding import Vector, rank
+from pipeline.imaging.masks import masked_crops
 from pipeline.records import Vectors
-from pipeline.regions import masked_crops
 from pipeline.settings import Finding, Profile
+from pipeline.text_scoring import Vector, rank
 from training.dataset import COLOUR_NAMES, KIND_NAMES, NONE, Choice, Scenes, load_scenes
 from training.evaluate_clip import load_clip
 from training.evaluate_sam2 import VISIBLE, Masks, masks_of, open_engine, pairwise_iou, segment

@@ -16,8 +16,8 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from pipeline.imaging.masks import masked_crops
 from pipeline.records import Pixels
-from pipeline.regions import masked_crops
 from pipeline.settings import Profile
 from training.contact_sheet import caption_cell, lay_out
 from training.evaluate_clip import load_clip

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from pipeline.engines.sam2 import Sam2Engine, fit, masks_at
+from pipeline.engines.sam2.engine import Sam2Engine, fit, upscaled_masks
+from pipeline.imaging.masks import decode_mask
 from pipeline.records import Pixels, Segmentation
-from pipeline.regions import decode_mask
 from pipeline.settings import Everything, ModelSource, Sam2Settings
 from training.contact_sheet import caption_cell, lay_out
 from training.dataset import Choice, Scenes, load_scenes
@@ -149,7 +149,7 @@ def ask_points(engine: Sam2Engine, scenes: Scenes, image_size: int) -> list[floa
         levels = embed(engine.model, prepare(canvas[None], torch.device("cpu")))
         logits, quality = ask(engine.model, levels, points)
         chosen = logits[torch.arange(len(things)), 1 + quality[:, 1:].argmax(1)]
-        found = masks_at(chosen, image_size, share, (side, side))
+        found = upscaled_masks(chosen, image_size, share, (side, side))
         ious += pairwise_iou(things, found).diagonal().tolist()
     return ious
 

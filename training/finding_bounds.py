@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.engines.clip import ClipEngine
-from pipeline.finding import evidence, score
 from pipeline.records import Vectors
 from pipeline.settings import Finding, Profile, ServiceSettings
+from pipeline.text_scoring import evidence, score
 from training.dataset import SIDE, WORK, Choice, load_scenes
 from training.evaluate_clip import load_clip
 from training.evaluate_finding import ALIKE, Sight, look_at, name

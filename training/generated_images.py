@@ -25,10 +25,10 @@ from rich.progress import track
 
 from pipeline.engines import weights
 from pipeline.engines.device import pick_device
-from pipeline.engines.diffusion import DiffusionEngine
-from pipeline.engines.sam2 import Sam2Engine
+from pipeline.engines.diffusion.engine import DiffusionEngine
+from pipeline.engines.sam2.engine import Sam2Engine
+from pipeline.imaging.masks import Mask
 from pipeline.records import GenerationRequest, Pixels, Scheduler
-from pipeline.regions import Mask
 from pipeline.settings import DiffusionSettings, Everything, GenerationDefaults, GenerationLimits, ModelSource
 from training.dataset import CAPTIONS, COLOUR_NAMES, KIND_NAMES, MAX_THINGS, NONE, Choice, Scenes, load_scenes
 from training.evaluate_sam2 import Masks, masks_of, open_engine, segment

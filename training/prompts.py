@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.engines.sam2 import fit
+from pipeline.engines.sam2.engine import fit
 from training.dataset import Scenes
 
 BACKGROUND_SHARE = 0.25  # of the points; what's behind is found easily

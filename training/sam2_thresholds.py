@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torchvision.ops import nms
 
-from pipeline.engines.sam2 import Sam2Engine
+from pipeline.engines.sam2.engine import Sam2Engine
 from pipeline.records import Pixels
 from pipeline.settings import Everything
 from training.dataset import SIDE, WORK, Choice, load_scenes

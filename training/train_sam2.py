@@ -1,4 +1,4 @@
-"""A small SAM2 for drawn scenes, in ultralytics' architecture and the folder format of `pipeline.engines.sam2_model`.
+"""A small SAM2 for drawn scenes, in ultralytics' architecture and the folder format of `pipeline.engines.sam2.loading`.
 
 It is asked as the service asks it, mostly with single points, and learns the visible part of what each lies on. Of its
 three masks for a point the best one is taught most (Segment Anything, arXiv:2304.02643), and it learns to tell how good
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from pipeline.engines.device import pick_device
-from pipeline.engines.sam2_model import CONFIG_FILE, IMAGE_PARTS, WEIGHTS_FILE
+from pipeline.engines.sam2.loading import CONFIG_FILE, IMAGE_PARTS, WEIGHTS_FILE
 from training.dataset import Scenes
 from training.loop import Recipe, Run
 from training.precision import mixed_precision

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.engines.sam2 import CORNERS, INSIDE, MEAN, STD
-from pipeline.engines.sam2_model import CONFIG_FILE, IMAGE_PARTS, build_from_config
+from pipeline.engines.sam2.engine import CORNERS, INSIDE, MEAN, STD
+from pipeline.engines.sam2.loading import CONFIG_FILE, IMAGE_PARTS, build_from_config
 
 ARCHITECTURE: dict[str, Any] = {
     "encoder_embed_dim": 40,

@@ -13,12 +13,11 @@ from graphs.analysis.stages import DESCRIBE_REGIONS, SEGMENT
 from graphs.concurrency import AdmissionLimiter, task_group
 from graphs.images import ImageRepository
 from graphs.workers.handles import SharedImage, TextModelName, Workers, retry_once
-from pipeline.clip_scores import Scores, contrasts, ensembled, label_shares, matches
 from pipeline.errors import RegionNotFound
 from pipeline.events import Event, ImageProbed
-from pipeline.finding import Found, rank
 from pipeline.records import Computed, Descriptions, ImageRecord, PointsAndBox, Segmentation, Vectors
 from pipeline.settings import Profile
+from pipeline.text_scoring import Found, Scores, contrasts, ensembled, label_shares, matches, rank
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

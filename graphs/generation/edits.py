@@ -17,8 +17,8 @@ from graphs.analysis.stages import SEGMENT
 from graphs.generation.requests import GenerationOptions, nearest_size, to_request
 from graphs.images import ImageRepository
 from pipeline.errors import ConceptNotFound, InvalidRequest
+from pipeline.imaging.masks import Mask, decode_mask, encode_mask
 from pipeline.records import GenerationRequest, ImageRecord, Pixels, Segmentation, Source
-from pipeline.regions import Mask, decode_mask, encode_mask
 from pipeline.settings import Profile
 
 WHITE = 128  # the least level of a mask that counts as white

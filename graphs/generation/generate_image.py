@@ -15,7 +15,7 @@ from graphs.images import ImageRepository
 from graphs.workers.handles import SharedImage, WorkerDied, Workers
 from pipeline.errors import StageFailed, WorkerLost
 from pipeline.events import Event, GenerationStarted, GenerationStepped, PreviewShown, StageRetried
-from pipeline.images import encode_png
+from pipeline.imaging.codecs import encode_png
 from pipeline.jobs import MAX_ATTEMPTS, PREVIEWS, TRACEPARENT, Job, Lease
 from pipeline.notices import STEPPED, Notice
 from pipeline.records import Computed, GenerationRequest, Pixels, StepProgress

@@ -22,8 +22,8 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from graphs.http.context import ANONYMOUS_OWNER, RequestContext, path_of
+from pipeline.api_keys import token_digest
 from pipeline.errors import TooManyAtOnce, TooManyRequests, Unauthorized
-from pipeline.keys import token_digest
 from pipeline.settings import OwnerLimits
 from pipeline.store import KeyStore
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from pipeline.store import StoreFacts
+from pipeline.store import StoreStatistics
 
 
 class StoreMetricsCollector(Collector):
@@ -24,7 +24,7 @@ class StoreMetricsCollector(Collector):
         folder: with this service's data; tells of the disk it lies on.
     """
 
-    def __init__(self, facts: Callable[[], StoreFacts], folder: Path) -> None:
+    def __init__(self, facts: Callable[[], StoreStatistics], folder: Path) -> None:
         self._facts = facts
         self._folder = folder
 
@@ -55,7 +55,7 @@ class StoreMetricsCollector(Collector):
             yield family
 
 
-def render_metrics(facts: Callable[[], StoreFacts], folder: Path) -> bytes:
+def render_metrics(facts: Callable[[], StoreStatistics], folder: Path) -> bytes:
     """Write the metrics down as Prometheus reads them; blocks."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(StoreMetricsCollector(facts, folder))

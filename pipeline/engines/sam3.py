@@ -20,8 +20,13 @@ import torch
 from torchvision.ops import box_convert, nms
 
 from pipeline.engines import weights
-from pipeline.engines.sam2 import MASKS_PER_UPSAMPLING, Candidates, segmentation_of, upsample  # prepares ultralytics
-from pipeline.images import resized
+from pipeline.engines.sam2.engine import (  # prepares ultralytics
+    MASKS_PER_UPSAMPLING,
+    Candidates,
+    segmentation_of,
+    upsample,
+)
+from pipeline.imaging.codecs import resized
 from pipeline.records import Pixels, Segmentation
 from pipeline.settings import Sam3Settings
 

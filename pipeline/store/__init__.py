@@ -1,14 +1,14 @@
-"""Where images, sessions, results and the event log are kept."""
+"""Storage: images, sessions, results, jobs, webhooks, keys and the event log, in SQL and an object store."""
 
 from pipeline.settings import ServiceSettings
+from pipeline.store.api_keys import KeyStore
 from pipeline.store.blobs import Blobs
+from pipeline.store.common import new_id
 from pipeline.store.database import open_database
-from pipeline.store.ids import new_id
-from pipeline.store.interface import ImageFilter, Store, StoreFacts
 from pipeline.store.jobs import JobStore
-from pipeline.store.keys import KeyStore
 from pipeline.store.log import EventLog
-from pipeline.store.truth import TruthStore
+from pipeline.store.statistics import StoreStatistics
+from pipeline.store.store import ImageFilter, Store
 from pipeline.store.webhooks import WebhookStore
 
 __all__ = [
@@ -18,8 +18,7 @@ __all__ = [
     "JobStore",
     "KeyStore",
     "Store",
-    "StoreFacts",
-    "TruthStore",
+    "StoreStatistics",
     "WebhookStore",
     "new_id",
     "open_database",
@@ -32,4 +31,4 @@ def open_store(settings: ServiceSettings) -> Store:
     data = settings.data_path
     data.mkdir(parents=True, exist_ok=True)
     engine = open_database(settings.storage.database or f"sqlite:///{data / 'truth.sqlite'}")
-    return TruthStore(engine, Blobs(settings.storage.blobs or data / "blobs"), settings.storage.retention)
+    return Store(engine, Blobs(settings.storage.blobs or data / "blobs"), settings.storage.retention)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.service_process import RunningService
+from testing.service_process import RunningService
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ from PIL import Image
 from cli.proxies import find_haproxy
 from pipeline.settings import ServiceSettings
 from pipeline.store import KeyStore, open_store
+from testing.debian import ensure
+from testing.service_process import ROOT, RunningService, changed_config, quick_scaling, serving, tracing, wait_until
 from tests.acceptance.test_service import (
     test_a_client_written_for_the_legacy_api_works_unchanged,
     test_a_dropped_connection_stops_the_denoising,
@@ -32,8 +34,6 @@ from tests.acceptance.test_service import (
     test_overload_refuses_at_once_and_loses_nothing,
 )
 from tests.acceptance.test_traces import test_one_trace_from_the_request_to_the_engines_steps
-from tests.debian import ensure
-from tests.service_process import ROOT, RunningService, changed_config, quick_scaling, serving, tracing, wait_until
 
 __all__ = [  # asked of the service below
     "test_a_client_written_for_the_legacy_api_works_unchanged",

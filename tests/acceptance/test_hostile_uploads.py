@@ -16,9 +16,9 @@ import psutil
 from PIL import Image
 
 from pipeline.settings import Admission
-from tests.graph.test_http import is_problem
+from testing.service_process import RunningService
+from tests.graph.clients import is_problem
 from tests.hostile_pictures import damaged, fit_pictures, truncated, unfit_pictures
-from tests.service_process import RunningService
 
 SEED = 20_261_122
 UPLOADS = 1000

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 from httpx_sse import ServerSentEvent, connect_sse
 
-from tests.service_process import ROOT, RunningService, wait_until
+from testing.service_process import ROOT, RunningService, wait_until
 
 ASYNC = {"Prefer": "respond-async"}
 SEED = 100_100  # of an image nobody else makes

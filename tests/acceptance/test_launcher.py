@@ -15,8 +15,8 @@ import yaml
 from typer.testing import CliRunner
 
 from cli import launcher, main
-from tests.ports import quiet_port
-from tests.service_process import GONE_WITHIN_S, ROOT, RunningService, wait_until
+from testing.ports import quiet_port
+from testing.service_process import GONE_WITHIN_S, ROOT, RunningService, wait_until
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.imaging.masks import Mask
 from pipeline.records import Pixels
-from pipeline.regions import Mask
-from tests.service_process import RunningService
+from testing.service_process import RunningService
 from training.things import COLOURS
 
 HUE_TOLERANCE = 13  # of OpenCV's 180

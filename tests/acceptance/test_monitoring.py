@@ -9,8 +9,8 @@ import cv2
 
 from monitoring.grafana import BOARDS
 from monitoring.plots import draw
-from tests.prometheus_server import names_in, names_known, scraping, unanswered, unwell_rules
-from tests.service_process import RunningService, wait_until
+from testing.prometheus_server import names_in, names_known, scraping, unanswered, unwell_rules
+from testing.service_process import RunningService, wait_until
 
 # They count what isn't made to happen here; `python -m benchmarks.monitoring` makes it happen.
 RARE = {

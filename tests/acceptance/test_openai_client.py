@@ -12,7 +12,7 @@ import openai
 import pytest
 from PIL import Image
 
-from tests.service_process import RunningService
+from testing.service_process import RunningService
 
 PROMPT = "a red apple on a white background"
 STEPS = {"seed": 5, "steps": 8}

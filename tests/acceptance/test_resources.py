@@ -13,9 +13,9 @@ from PIL import Image
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
-from pipeline.images import encode_png
+from pipeline.imaging.codecs import encode_png
+from testing.service_process import RunningService
 from tests.acceptance.test_meaning import in_colour, iou
-from tests.service_process import RunningService
 from training.scenes import draw_scene
 from training.things import KINDS
 

@@ -19,7 +19,7 @@ import pytest
 from httpx_sse import connect_sse
 
 from pipeline.notices import STEPPED
-from tests.service_process import RunningService, wait_until
+from testing.service_process import RunningService, wait_until
 
 SMALL = {"width": 128, "height": 128}
 
@@ -272,7 +272,7 @@ def test_bad_input_through_the_proxy(service: RunningService, head: bytes, body:
 
 
 def test_header_bytes_that_are_not_text_break_nothing(service: RunningService):
-    """Serve's proxy answers these itself, see the README; what matters is that the service goes on."""
+    """Serve's proxy answers these itself, see docs/deployment.md; what matters is that the service goes on."""
     status, _ = raw_answer(
         service, b"POST /segment HTTP/1.1\r\nHost: test\r\nX-Session-ID: \xff\xfe\r\nContent-Length: 0\r\n\r\n"
     )

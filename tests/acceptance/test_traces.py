@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.service_process import RunningService, wait_until
-from tests.tracing import ways_down
+from testing.service_process import RunningService, wait_until
+from testing.tracing import ways_down
 
 STEPS = 4
 WAYS = {

@@ -1,4 +1,4 @@
-"""The README's walk-throughs by curl, as they stand there, and the examples."""
+"""The guide's walk-throughs by curl, as they stand there, and the examples."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.ports import quiet_port
-from tests.service_process import ROOT, RunningService, wait_until
+from testing.ports import quiet_port
+from testing.service_process import ROOT, RunningService, wait_until
 
 TOLD = r"(?:job\.succeeded|job\.cancelled|image\.created) [0-9a-f-]{36} {"  # as the receiver prints it
 
 
 def test_the_walk_through_does_what_it_says(service: RunningService, tmp_path: Path):
-    assert shutil.which("curl"), "the README's walk-through needs curl"
+    assert shutil.which("curl"), "the walk-through needs curl"
     script = script_of("## Jobs, events and webhooks")
     receiver = f"127.0.0.1:{quiet_port()}"
     for said, meant in (
@@ -83,8 +83,8 @@ def test_the_example_with_openai_s_client_runs(service: RunningService, tmp_path
 
 
 def script_of(title: str) -> str:
-    """The first script of one of the README's sections."""
-    readme = (ROOT / "README.md").read_text()
-    found = re.search(r"```bash\n(.*?)```", readme[readme.index(title) :], re.DOTALL)
+    """The first script of one of the guide's sections."""
+    guide = (ROOT / "docs" / "guide.md").read_text()
+    found = re.search(r"```bash\n(.*?)```", guide[guide.index(title) :], re.DOTALL)
     assert found
     return found[1]

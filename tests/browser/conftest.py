@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.debian import ensure
-from tests.service_process import RunningService
+from testing.debian import ensure
+from testing.service_process import RunningService
 
 VIEW = {"width": 1360, "height": 1000}  # pixels
 PATIENCE_MS = 300_000  # of a browser that shares its cores with the models

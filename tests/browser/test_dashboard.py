@@ -10,9 +10,9 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from testing.service_process import wait_until
+from testing.tracing import spans_in
 from tests.browser.conftest import RunningDashboard
-from tests.service_process import wait_until
-from tests.tracing import spans_in
 
 MANY_STEPS = 40
 RARE_STEPS = 97  # that no other test asks for

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import numpy as np
 
-from pipeline import images
+from pipeline.imaging import codecs as images
+from testing.service_process import RunningService
 from tests.chaos.ledger import Image, Listed, Session
-from tests.service_process import RunningService
 
 PROMPTS = ("red apple in white plate", "a lighthouse at night", "two pears", "snow on a roof")
 RECENT = 3  # images whose results are being written just now

@@ -10,9 +10,9 @@ from random import Random
 import httpx
 import psutil
 
+from testing.service_process import RunningService, wait_until
 from tests.chaos.ledger import Listed
 from tests.chaos.verification import listed_images
-from tests.service_process import RunningService, wait_until
 
 VICTIMS = {
     "model replica": tuple(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from graphs.http.context import ANONYMOUS_OWNER
-from pipeline import images
+from pipeline.imaging import codecs as images
 from pipeline.store import new_id
 from tests.chaos.ledger import Session
 

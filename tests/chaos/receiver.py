@@ -10,10 +10,10 @@ from random import Random
 import httpx
 import numpy as np
 
-from pipeline import images
+from pipeline.imaging import codecs as images
+from testing.ports import quiet_port
+from testing.webhook_receiver import Receiver
 from tests.chaos.ledger import Image, Session
-from tests.graph.receiver import Receiver
-from tests.ports import quiet_port
 
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 BLACK = np.zeros((64, 64, 3), np.uint8)

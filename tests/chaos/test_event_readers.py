@@ -10,8 +10,8 @@ import httpx
 import pytest
 from httpx_sse import connect_sse
 
+from testing.service_process import RunningService
 from tests.chaos.receiver import PNG
-from tests.service_process import RunningService
 
 READERS, LONG_READERS = 12, 50
 WRITES, LONG_WRITES = 40, 400  # of each of two writers

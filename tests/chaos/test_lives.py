@@ -30,16 +30,16 @@ import psutil
 import pytest
 from httpx_sse import connect_sse
 
-from pipeline import images
+from pipeline.imaging import codecs as images
 from pipeline.jobs import MAX_ATTEMPTS, Job, JobState
 from pipeline.store import EventLog, JobStore, open_database
+from testing.service_process import GONE_WITHIN_S, RunningService, changed_config, serving, wait_until
 from tests.chaos.clients import BusyClient, Countdown
 from tests.chaos.killer import Killer, made_images, num_unfinished, submit
 from tests.chaos.ledger import Image, Session
 from tests.chaos.litter import leave_halves, litter, make_old
 from tests.chaos.receiver import Changes
 from tests.chaos.verification import losses, unfinished
-from tests.service_process import GONE_WITHIN_S, RunningService, changed_config, serving, wait_until
 
 BUSY = ("ada", "bob", "cleo", "dan")
 MIN_ANSWERS, MAX_ANSWERS = 4, 16  # to /generate before a kill

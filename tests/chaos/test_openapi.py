@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.service_process import ROOT, serving
+from testing.service_process import ROOT, serving
 
 SECONDS, LONG_SECONDS = 30, 1200
 FEWEST_CASES = 100  # however slow the machine is

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import httpx
 
-from pipeline import images
+from pipeline.imaging import codecs as images
+from testing.service_process import RunningService, wait_until
 from tests.chaos.clients import substance
 from tests.chaos.ledger import Image, Listed, Session
 from tests.chaos.litter import litter
-from tests.service_process import RunningService, wait_until
 
 PAGE = 20
 PNG_END = b"IEND\xaeB`\x82"

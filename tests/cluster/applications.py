@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from testing.service_process import ROOT
 from tests.cluster.running_cluster import RunningCluster
-from tests.service_process import ROOT
 
 MODELS = ("Diffusion", "Clip", "Segmenter")
 ONE = {"Ingress": 2, "Diffusion": 1, "Clip": 1, "Segmenter": 1, "Renderer": 1}  # replicas

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 
 from cli.proxies import find_haproxy
-from tests.debian import ensure
-from tests.ports import quiet_port
+from testing.debian import ensure
+from testing.ports import quiet_port
 
 END_WITHIN_S = 120
 CONFIGURATION = """

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from testing.service_process import wait_until
 from tests.cluster.applications import TWO, application, small_profile
 from tests.cluster.running_cluster import Node, RunningCluster, running_cluster
-from tests.service_process import wait_until
 
 WORKERS = 2
 CPUS = 4  # logical ones

@@ -23,10 +23,10 @@ import yaml
 
 from ai_pipeline_client import Client, Retries
 from cli.environment import RAY_ENVIRONMENT, inherited
+from testing.ports import quiet_port
+from testing.servers import postgres, s3
+from testing.service_process import ROOT
 from tests.cluster.balancer import balancing
-from tests.ports import quiet_port
-from tests.servers import postgres, s3
-from tests.service_process import ROOT
 
 APPLICATION = "pipeline"
 NODES = 12  # at most, one after the other, for which the load balancer knows a port each

@@ -11,10 +11,10 @@ import httpx
 import pytest
 from httpx_sse import connect_sse
 
+from testing.service_process import wait_until
 from tests.cluster.applications import MAX_STEPS, TWO, application, small_profile
 from tests.cluster.load import impatient_load
 from tests.cluster.running_cluster import Node, RunningCluster
-from tests.service_process import wait_until
 
 DRAINED_WITHIN_S = 240
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from testing.service_process import wait_until
 from tests.cluster.applications import TWO, application, small_profile
 from tests.cluster.load import impatient_load
 from tests.cluster.running_cluster import RunningCluster
-from tests.service_process import wait_until
 
 REASONS = {"Diffusion": "/nowhere/diffusion", "Ingress": "127.0.0.1"}  # by deployment
 FAILED_WITHIN_S = 240

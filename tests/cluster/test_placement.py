@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from testing.service_process import QUICK_SCALING, wait_until
 from tests.cluster.applications import MODELS, TWO, application, small_profile
 from tests.cluster.conftest import CPUS
 from tests.cluster.load import impatient_load
 from tests.cluster.running_cluster import Node, RunningCluster
-from tests.service_process import QUICK_SCALING, wait_until
 
 SHARES = {"Diffusion": 0.6, "Clip": 0.15, "Segmenter": 0.2}  # two Diffusions never fit on one card
 SCALED_WITHIN_S = 180

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from testing.service_process import wait_until
 from tests.cluster.applications import ONE, TWO, application, small_profile
 from tests.cluster.load import impatient_load, patient_load
 from tests.cluster.running_cluster import Node, RunningCluster
-from tests.service_process import wait_until
 
 BACK_WITHIN_S = 300
 

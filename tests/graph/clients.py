@@ -13,11 +13,14 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ai_pipeline_client import AsyncClient, Client, Progress, Retries
+from graphs.http.app import build_http_app
 from pipeline.events import RequestFinished
-from tests.graph.conftest import Bench
-from tests.graph.waiting import until
+from pipeline.settings import Admission
+from testing.harness import Bench, with_admission
+from testing.waiting import until
 
 AT_ONCE = Retries(first_pause_s=0.0)
+ADMISSION = Admission(max_body_bytes=10_000, deadline_s=600)
 
 Fault = Callable[[httpx.Request], "Exception | httpx.Response | int | None"]
 """What happens to a request: it never arrives, is answered by somebody else, loses its answer after so many bytes of
@@ -182,3 +185,21 @@ async def client_at(url: str, kind: str, fault: Fault | None = None, **options: 
     else:
         async with Awaitable(url, transport=AsyncFaulty(fault) if fault else None, **options) as client:
             yield client
+
+
+def client_of(bench: Bench, admission: Admission = ADMISSION) -> httpx.AsyncClient:
+    app = build_http_app(with_admission(bench, admission))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+
+
+def is_problem(response: httpx.Response, status: int, code: str) -> bool:
+    body = response.json()
+    return (
+        response.status_code == body["status"] == status
+        and response.headers["content-type"] == "application/problem+json"
+        and body["code"] == code
+        and body["detail"] != ""
+        and body["title"] != ""
+        and body["type"].startswith("urn:")
+        and body["request_id"] == response.headers["x-request-id"]
+    )

@@ -14,10 +14,10 @@ from PIL import Image
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
-from pipeline.regions import decode_mask
+from pipeline.imaging.masks import decode_mask
 from pipeline.settings import ModelSource, Sam3Settings, ServiceSettings
-from tests.graph.conftest import Bench, make_bench, working
-from tests.graph.test_http import client_of, is_problem
+from testing.harness import Bench, make_bench, working
+from tests.graph.clients import client_of, is_problem
 
 pytestmark = pytest.mark.anyio
 

@@ -42,7 +42,8 @@ def test_several_nodes_with_folders_of_their_own_are_refused_with_the_way_out(mo
         ("cli.main", MODEL_LIBRARIES | {"ray"}),
         (
             "pipeline.records, pipeline.settings, pipeline.events, pipeline.errors, pipeline.cache, "
-            "pipeline.artifacts, pipeline.images, pipeline.regions, pipeline.drawing, pipeline.store, pipeline.traces",
+            "pipeline.artifacts, pipeline.imaging.codecs, pipeline.imaging.masks, "
+            "pipeline.imaging.drawing, pipeline.store, pipeline.traces",
             MODEL_LIBRARIES | {"ray", "fastapi", "starlette", "typer", "opentelemetry"},
         ),
     ],

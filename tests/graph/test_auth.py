@@ -17,9 +17,9 @@ from graphs.http.auth import KNOWN_FOR_S, AccessControl, ApiKeyCache
 from graphs.http.context import ANONYMOUS_OWNER
 from pipeline.events import RequestFinished
 from pipeline.settings import Admission, OwnerLimits
-from tests.graph.conftest import Bench, make_bench, with_admission, working
-from tests.graph.test_http import is_problem
-from tests.graph.waiting import cancel, until
+from testing.harness import Bench, make_bench, with_admission, working
+from testing.waiting import cancel, until
+from tests.graph.clients import is_problem
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,8 @@ import pytest
 from graphs.analysis.cache_client import PAUSE_S, CacheClient
 from pipeline.cache import Busy, CacheKey, Hit, Lease, LeasedLru
 from pipeline.settings import CacheSettings
-from tests.graph.fakes import FakeCache
-from tests.graph.waiting import until
+from testing.fakes import FakeCache
+from testing.waiting import until
 
 pytestmark = pytest.mark.anyio
 

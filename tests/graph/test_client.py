@@ -20,9 +20,9 @@ from graphs.generation import job_worker as job_runner
 from graphs.http.app import build_http_app
 from graphs.http.auth import AccessControl
 from pipeline.jobs import MAX_ATTEMPTS
+from testing.harness import Bench
+from testing.waiting import until
 from tests.graph.clients import InStep, client_at, served, steps_into
-from tests.graph.conftest import Bench
-from tests.graph.waiting import until
 
 pytestmark = pytest.mark.anyio
 

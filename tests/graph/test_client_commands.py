@@ -17,8 +17,8 @@ from cli import main
 from graphs.generation import job_worker as job_runner
 from graphs.http.app import build_http_app
 from graphs.http.auth import AccessControl
+from testing.harness import Bench
 from tests.graph.clients import InStep, served
-from tests.graph.conftest import Bench
 
 pytestmark = pytest.mark.anyio
 
@@ -184,9 +184,9 @@ async def test_the_example_does_what_it_says(url, tmp_path):
     assert size_of(tmp_path / "out" / "image.png") == size_of(tmp_path / "out" / "edited.png") == (256, 256)
 
 
-async def test_the_readme_s_example_does_what_it_says(url, tmp_path):
-    readme = (ROOT / "README.md").read_text()
-    section = readme[readme.index("## A client in Python") :]
+async def test_the_guide_s_example_does_what_it_says(url, tmp_path):
+    guide = (ROOT / "docs" / "guide.md").read_text()
+    section = guide[guide.index("## A client in Python") :]
     (program, *_) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     (tmp_path / "program.py").write_text(program.replace("http://127.0.0.1:8000", url))
     said = await run("program.py", where=tmp_path)

@@ -19,9 +19,9 @@ from ai_pipeline_client import (
 )
 from graphs.generation import job_worker as job_runner
 from graphs.http.app import build_http_app
+from testing.harness import Bench
+from testing.waiting import until
 from tests.graph.clients import Fault, InStep, client_at, served, steps_into
-from tests.graph.conftest import Bench
-from tests.graph.waiting import until
 
 pytestmark = pytest.mark.anyio
 

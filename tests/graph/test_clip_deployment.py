@@ -14,8 +14,8 @@ from graphs.workers.handles import ServeWorkers, SharedImage
 from pipeline.engines.clip import ClipEngine
 from pipeline.settings import Labelling, ServiceSettings, TraceSettings
 from pipeline.traces import within
-from tests.graph.waiting import until
-from tests.tracing import CALLER, CALLER_TRACE, KeptTraces, spans_in
+from testing.tracing import CALLER, CALLER_TRACE, KeptTraces, spans_in
+from testing.waiting import until
 from tests.unit.shapes import draw_shapes, rectangle, segmentation_of
 
 pytestmark = pytest.mark.anyio

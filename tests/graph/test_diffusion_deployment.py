@@ -11,13 +11,13 @@ from ray import serve
 
 from deployments.diffusion import Diffusion
 from graphs.workers.handles import ServeWorkers
-from pipeline.engines.continuous import ContinuousDiffusion
-from pipeline.engines.diffusion import DiffusionEngine
+from pipeline.engines.diffusion.batching import ContinuousDiffusion
+from pipeline.engines.diffusion.engine import DiffusionEngine
 from pipeline.records import GenerationRequest, Scheduler, StepProgress
 from pipeline.settings import ServiceSettings, TraceSettings
 from pipeline.traces import within
-from tests.graph.waiting import PATIENCE_S, until
-from tests.tracing import CALLER, CALLER_TRACE, KeptTraces, names_in, spans_in
+from testing.tracing import CALLER, CALLER_TRACE, KeptTraces, names_in, spans_in
+from testing.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.anyio
 

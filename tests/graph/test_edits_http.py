@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.images import encode_png
-from tests.graph.conftest import Bench
-from tests.graph.test_http import client_of, is_problem
+from pipeline.imaging.codecs import encode_png
+from testing.harness import Bench
+from tests.graph.clients import client_of, is_problem
 
 pytestmark = pytest.mark.anyio
 

@@ -22,10 +22,9 @@ from pipeline.jobs import MAX_ATTEMPTS
 from pipeline.settings import Admission
 from pipeline.store import tables
 from pipeline.traces import NOTHING
-from tests.graph.clients import served
-from tests.graph.conftest import Bench, with_admission
-from tests.graph.test_http import client_of, is_problem
-from tests.graph.waiting import PATIENCE_S, pass_time, until
+from testing.harness import Bench, with_admission
+from testing.waiting import PATIENCE_S, pass_time, until
+from tests.graph.clients import client_of, is_problem, served
 
 pytestmark = pytest.mark.anyio
 

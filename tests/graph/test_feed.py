@@ -17,7 +17,7 @@ from graphs.events.feed import EventFeed
 from pipeline.notices import Notice
 from pipeline.store import EventLog, open_database
 from pipeline.store.log import log
-from tests.graph.waiting import PATIENCE_S, until
+from testing.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.anyio
 

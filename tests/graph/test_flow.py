@@ -24,13 +24,13 @@ from pipeline.events import (
     ResultReused,
     StageRetried,
 )
+from pipeline.imaging.masks import decode_mask
 from pipeline.jobs import MAX_ATTEMPTS
 from pipeline.records import PointsAndBox
-from pipeline.regions import decode_mask
 from pipeline.settings import Admission
-from tests.graph.conftest import Bench, a_request, make_bench
-from tests.graph.fakes import FakeCache, FakeWorkers
-from tests.graph.waiting import PATIENCE_S, pass_time, until
+from testing.fakes import FakeCache, FakeWorkers
+from testing.harness import Bench, a_request, make_bench
+from testing.waiting import PATIENCE_S, pass_time, until
 
 pytestmark = pytest.mark.anyio
 

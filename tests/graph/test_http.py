@@ -14,40 +14,21 @@ import httpx
 import numpy as np
 import pytest
 
-from graphs.http.app import build_http_app
 from pipeline.events import RequestFinished
 from pipeline.settings import Admission
-from tests.graph.conftest import Bench, make_bench, with_admission
-from tests.graph.waiting import pass_time, until
+from testing.harness import Bench, make_bench
+from testing.waiting import pass_time, until
+from tests.graph.clients import client_of, is_problem
 
 pytestmark = pytest.mark.anyio
 
 PERCENT = re.compile(r"\d{1,3}\.\d\d%")
-ADMISSION = Admission(max_body_bytes=10_000, deadline_s=600)
-
-
-def client_of(bench: Bench, admission: Admission = ADMISSION) -> httpx.AsyncClient:
-    app = build_http_app(with_admission(bench, admission))
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
 @pytest.fixture
 async def client(bench: Bench) -> AsyncIterator[httpx.AsyncClient]:
     async with client_of(bench) as client:
         yield client
-
-
-def is_problem(response: httpx.Response, status: int, code: str) -> bool:
-    body = response.json()
-    return (
-        response.status_code == body["status"] == status
-        and response.headers["content-type"] == "application/problem+json"
-        and body["code"] == code
-        and body["detail"] != ""
-        and body["title"] != ""
-        and body["type"].startswith("urn:")
-        and body["request_id"] == response.headers["x-request-id"]
-    )
 
 
 def png_size(encoded: str) -> tuple[int, int]:

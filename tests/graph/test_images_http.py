@@ -13,8 +13,8 @@ from PIL import Image
 
 from pipeline.events import ImageCreated, ImageDeleted
 from pipeline.settings import Admission, OwnerLimits
-from tests.graph.conftest import Bench, make_bench, working
-from tests.graph.test_http import client_of, is_problem
+from testing.harness import Bench, make_bench, working
+from tests.graph.clients import client_of, is_problem
 
 pytestmark = pytest.mark.anyio
 
@@ -160,7 +160,7 @@ async def test_prometheus_is_told_what_is_stored(bench: Bench):
 
 async def test_results_are_there_after_a_restart(bench: Bench):
     """A new flow over the same store, with an empty cache: nothing is computed again."""
-    from tests.graph.conftest import make_bench
+    from testing.harness import make_bench
 
     image = await bench.image()
     before = await bench.analyze(image, "r")

@@ -19,7 +19,7 @@ from pipeline.notices import CANCEL_REQUESTED
 from pipeline.store import EventLog, new_id, open_database
 from pipeline.store.jobs import JobStore
 from pipeline.store.tables import jobs
-from tests.graph.waiting import PATIENCE_S, until
+from testing.waiting import PATIENCE_S, until
 from tests.unit.conftest import Clock
 
 pytestmark = pytest.mark.anyio

@@ -12,9 +12,9 @@ from httpx_sse import ServerSentEvent, aconnect_sse
 from graphs.generation import job_worker as job_runner
 from pipeline.errors import ModelNotReady
 from pipeline.jobs import MAX_ATTEMPTS
-from tests.graph.conftest import Bench
-from tests.graph.test_http import client_of, is_problem
-from tests.graph.waiting import cancel, until
+from testing.harness import Bench
+from testing.waiting import cancel, until
+from tests.graph.clients import client_of, is_problem
 
 pytestmark = pytest.mark.anyio
 

@@ -26,7 +26,7 @@ from pipeline.events import (
     ResultReused,
     StageRetried,
 )
-from tests.graph.conftest import Bench
+from testing.harness import Bench
 from tests.graph.every_event import EVENTS, KINDS, example
 
 LOGGED = [event for event in EVENTS if not isinstance(event, GenerationStepped)]

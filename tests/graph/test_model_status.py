@@ -12,8 +12,8 @@ from graphs.workers.handles import ModelName, WorkerDied
 from graphs.workers.model_status import REFRESH_S, REPLICAS_S, ModelStatusTracker
 from pipeline.errors import ModelNotReady
 from pipeline.records import ModelStatus
-from tests.graph.fakes import FakeWorkers
-from tests.graph.waiting import PATIENCE_S, pass_time, until
+from testing.fakes import FakeWorkers
+from testing.waiting import PATIENCE_S, pass_time, until
 
 pytestmark = pytest.mark.anyio
 

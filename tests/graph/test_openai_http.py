@@ -16,10 +16,10 @@ from httpx_sse import ServerSentEvent, aconnect_sse
 from PIL import Image
 
 from graphs.http.app import build_http_app
-from pipeline.images import encode_png
+from pipeline.imaging.codecs import encode_png
 from pipeline.settings import Admission
-from tests.graph.conftest import Bench, make_bench, working
-from tests.graph.test_http import client_of
+from testing.harness import Bench, make_bench, working
+from tests.graph.clients import client_of
 
 pytestmark = pytest.mark.anyio
 

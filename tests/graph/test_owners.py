@@ -17,7 +17,7 @@ from graphs.http.auth import AccessControl
 from pipeline.cache import CacheKey
 from pipeline.events import StageFinished
 from pipeline.settings import Admission
-from tests.graph.conftest import Bench, make_bench, with_admission, working
+from testing.harness import Bench, make_bench, with_admission, working
 
 pytestmark = pytest.mark.anyio
 

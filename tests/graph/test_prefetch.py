@@ -9,8 +9,8 @@ import pytest
 
 from graphs.analysis.prefetch import AnalysisPrefetcher
 from pipeline.events import ImageCreated, RegionsRendered, ResultReused
-from tests.graph.conftest import Bench, make_bench
-from tests.graph.waiting import until
+from testing.harness import Bench, make_bench
+from testing.waiting import until
 
 pytestmark = pytest.mark.anyio
 

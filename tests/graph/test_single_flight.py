@@ -10,7 +10,7 @@ from contextvars import ContextVar
 import pytest
 
 from graphs.concurrency import SingleFlight
-from tests.graph.waiting import until
+from testing.waiting import until
 
 pytestmark = pytest.mark.anyio
 

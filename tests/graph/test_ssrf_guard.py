@@ -14,10 +14,10 @@ from graphs.events import webhooks as webhook_dispatcher
 from graphs.events.ssrf_guard import PublicAddressTransport, check_url, is_public
 from pipeline.errors import AddressRefused
 from pipeline.settings import WebhookSettings
-from tests.graph.conftest import make_bench, working
-from tests.graph.receiver import Receiver
-from tests.graph.test_http import client_of, is_problem
-from tests.graph.waiting import PATIENCE_S
+from testing.harness import make_bench, working
+from testing.waiting import PATIENCE_S
+from testing.webhook_receiver import Receiver
+from tests.graph.clients import client_of, is_problem
 
 pytestmark = pytest.mark.anyio
 

@@ -18,11 +18,11 @@ from pipeline.errors import StorageUnavailable
 from pipeline.settings import StorageSettings
 from pipeline.store import Store
 from pipeline.store.tables import events
-from tests.graph.conftest import Bench, make_bench, working
-from tests.graph.test_http import client_of, is_problem
+from testing.harness import Bench, make_bench, working
+from testing.servers import postgres
+from testing.waiting import until
+from tests.graph.clients import client_of, is_problem
 from tests.graph.test_jobs_http import ASYNC, ended
-from tests.graph.waiting import until
-from tests.servers import postgres
 
 pytestmark = pytest.mark.anyio
 

@@ -16,9 +16,9 @@ from graphs.http.auth import AccessControl
 from pipeline.events import RequestFinished, ResultReused
 from pipeline.settings import Admission, OwnerLimits
 from pipeline.traces import Traces
-from tests.graph.conftest import Bench, make_bench, working
-from tests.graph.waiting import until
-from tests.tracing import CALLER, CALLER_SPAN, CALLER_TRACE, CALLER_UNSAMPLED, KeptTraces, ends_of_ways, way_up
+from testing.harness import Bench, make_bench, working
+from testing.tracing import CALLER, CALLER_SPAN, CALLER_TRACE, CALLER_UNSAMPLED, KeptTraces, ends_of_ways, way_up
+from testing.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ from graphs.http.routes import legacy
 from graphs.http.routes.legacy import VisualizationWriter
 from graphs.http.schemas import common as schemas
 from pipeline.records import Descriptions, Drawings
-from tests.graph.fakes import segmentation_of
+from testing.fakes import segmentation_of
 
 pytestmark = pytest.mark.anyio
 

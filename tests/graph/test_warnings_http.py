@@ -9,8 +9,8 @@ import httpx
 import pytest
 from httpx_sse import aconnect_sse
 
-from tests.graph.conftest import Bench
-from tests.graph.test_http import client_of
+from testing.harness import Bench
+from tests.graph.clients import client_of
 from tests.graph.test_images_http import a_png
 
 pytestmark = pytest.mark.anyio

@@ -18,10 +18,10 @@ from pipeline import webhooks
 from pipeline.errors import StageFailed, to_problem
 from pipeline.notices import TYPES, Notice
 from pipeline.settings import WebhookSettings
-from tests.graph.conftest import Bench, make_bench, working
-from tests.graph.receiver import Message, Receiver
-from tests.graph.test_http import client_of, is_problem
-from tests.graph.waiting import PATIENCE_S, until
+from testing.harness import Bench, make_bench, working
+from testing.waiting import PATIENCE_S, until
+from testing.webhook_receiver import Message, Receiver
+from tests.graph.clients import client_of, is_problem
 
 pytestmark = pytest.mark.anyio
 

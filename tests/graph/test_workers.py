@@ -14,7 +14,7 @@ from graphs.workers.handles import ServeWorkers, SharedImage, WorkerDied
 from pipeline.errors import ModelNotReady, Overloaded, StageFailed
 from pipeline.records import Computed, Drawings, Encoding, ModelStatus, Pixels, PointsAndBox, StepProgress
 from pipeline.settings import Drawing, Everything, Labelling
-from tests.graph.conftest import a_request
+from testing.harness import a_request
 
 pytestmark = pytest.mark.anyio
 

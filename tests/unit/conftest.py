@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.settings import PROJECT_ROOT
 from pipeline.store import open_database
-from tests.servers import postgres, s3
+from testing.servers import postgres, s3
 
 
 @pytest.fixture(scope="session", autouse=True)

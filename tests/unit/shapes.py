@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from pipeline.imaging.masks import Mask, encode_mask, outline
 from pipeline.records import Pixels, Segmentation
-from pipeline.regions import Mask, encode_mask, outline
 from training.scenes import draw_scene
 
 SIDE = 128

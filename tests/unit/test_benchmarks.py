@@ -15,8 +15,8 @@ from benchmarks.everything import draw_scenes, last
 from benchmarks.harness import compare
 from benchmarks.pace import Pace
 from pipeline.engines.clip import ClipEngine
-from pipeline.engines.diffusion import DiffusionEngine
-from pipeline.engines.sam2 import Sam2Engine
+from pipeline.engines.diffusion.engine import DiffusionEngine
+from pipeline.engines.sam2.engine import Sam2Engine
 from pipeline.settings import ServiceSettings
 
 

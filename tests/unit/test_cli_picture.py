@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from cli.picture import fit, show_picture
-from pipeline.images import encode_png
+from pipeline.imaging.codecs import encode_png
 
 RED, BLUE = (220, 20, 60), (10, 20, 230)
 

@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 from pipeline.cifar100 import CIFAR100
-from pipeline.engines.clip import MAX_TEXTS, ClipEngine
-from pipeline.engines.clip_preprocessing import Preprocessing
+from pipeline.engines.clip import MAX_TEXTS, ClipEngine, Preprocessing
 from pipeline.engines.weights import ModelUnavailable, fingerprint
 from pipeline.settings import ClipSettings, Labelling, ModelSource
 from tests.unit.shapes import draw_held_out, draw_shapes

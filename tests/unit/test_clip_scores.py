@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.clip_scores import contrasts, ensembled, label_shares, matches
 from pipeline.settings import Probing
+from pipeline.text_scoring import contrasts, ensembled, label_shares, matches
 
 X, Y, Z = np.eye(3, dtype=np.float32)
 

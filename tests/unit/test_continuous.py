@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.engines.continuous import ContinuousDiffusion, Order, RowCounts
-from pipeline.engines.diffusion import DiffusionEngine
-from pipeline.engines.origins import SourceImage
+from pipeline.engines.diffusion.batching import ContinuousDiffusion, DenoiseJob, RowCounts
+from pipeline.engines.diffusion.engine import DiffusionEngine
+from pipeline.engines.diffusion.img2img import SourceImage
 from pipeline.errors import ImageRefused
 from pipeline.records import Scheduler, StepProgress
 from tests.unit.shapes import draw_shapes
@@ -32,7 +32,7 @@ def run(runner, *orders):
 
 
 def order(key, **changes):
-    return Order(key=key, request=request(**changes))
+    return DenoiseJob(key=key, request=request(**changes))
 
 
 @pytest.mark.parametrize("scheduler", Scheduler)
@@ -75,8 +75,8 @@ def test_what_a_batch_does_not_fill_is_counted_as_padding(engine):
     runner = ContinuousDiffusion(engine, [2, 4, 8])
     run(runner, *(order(f"order {number}", steps=2) for number in range(3)))  # each takes two rows
 
-    assert runner.take_rows() == RowCounts(filled=12, computed=16)
-    assert runner.take_rows() == RowCounts(filled=0, computed=0)
+    assert runner.pop_row_counts() == RowCounts(filled=12, computed=16)
+    assert runner.pop_row_counts() == RowCounts(filled=0, computed=0)
 
 
 def test_decoding_and_denoising_take_turns(engine):

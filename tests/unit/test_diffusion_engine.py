@@ -9,8 +9,8 @@ from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPVisionConfig
 
-from pipeline.engines.diffusion import DiffusionEngine
-from pipeline.engines.schedulers import make_scheduler
+from pipeline.engines.diffusion.engine import DiffusionEngine
+from pipeline.engines.diffusion.schedulers import make_scheduler
 from pipeline.engines.weights import ModelUnavailable, fingerprint
 from pipeline.errors import ImageRefused
 from pipeline.records import GenerationRequest, Scheduler, StepProgress

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.drawing import draw_overlay, render
-from pipeline.images import decode_png
+from pipeline.imaging.codecs import decode_png
+from pipeline.imaging.drawing import draw_overlay, render
 from pipeline.records import Segmentation
 from pipeline.settings import Drawing
 from tests.unit.shapes import noise, rectangle, segmentation_of

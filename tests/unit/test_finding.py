@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipeline.engines.clip import ClipEngine
-from pipeline.finding import Found, rank
-from pipeline.regions import masked_crops
+from pipeline.imaging.masks import masked_crops
 from pipeline.settings import Finding, ServiceSettings
+from pipeline.text_scoring import Found, rank
 from training.evaluate_sam2 import masks_of, open_engine, pairwise_iou, segment
 from training.scenes import compose
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.images import decode_png, digest, encode_png
+from pipeline.imaging.codecs import decode_png, digest, encode_png
 from tests.unit.shapes import noise
 
 

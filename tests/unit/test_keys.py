@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Engine, select
 
+from pipeline.api_keys import TOKEN_PREFIX, check_owner, token_digest
 from pipeline.errors import InvalidOwner, KeyNotFound
-from pipeline.keys import TOKEN_PREFIX, check_owner, token_digest
 from pipeline.store import EventLog, KeyStore, new_id, open_database
 from pipeline.store.tables import api_keys
 

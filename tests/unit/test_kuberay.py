@@ -20,7 +20,7 @@ from cli.environment import RAY_ENVIRONMENT
 from configs.kuberay.write_manifests import HERE, files
 from graphs.ingress import Ingress
 from pipeline.settings import PROJECT_ROOT, ServiceSettings
-from tests.debian import ensure
+from testing.debian import ensure
 
 SCHEMA = PROJECT_ROOT / "tests" / "data" / "kuberay_rayservice_crd.yaml"
 OVERLAYS = sorted(path.name for path in (HERE / "overlays").iterdir())

@@ -13,7 +13,7 @@ import yaml
 from cli.targets import FILE_NAME, findable
 from monitoring.grafana import BOARDS, FOLDER, written
 from monitoring.panels import Board
-from tests.prometheus_server import CONFIGS, ROOT, tool
+from testing.prometheus_server import CONFIGS, ROOT, tool
 
 ALERTS = yaml.safe_load((CONFIGS / "alerts.yml").read_text())
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()

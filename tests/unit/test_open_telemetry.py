@@ -19,8 +19,8 @@ from cli import main
 from cli.launcher import LaunchOptions, read_config
 from pipeline.settings import ServiceSettings, TraceSettings
 from pipeline.traces import here, open_traces, own_context, span, within
-from tests.service_process import changed_config
-from tests.tracing import CALLER, CALLER_TRACE, spans_in
+from testing.service_process import changed_config
+from testing.tracing import CALLER, CALLER_TRACE, spans_in
 
 
 @contextmanager

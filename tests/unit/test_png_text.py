@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.images import encode_png
-from pipeline.png_text import PARAMETERS, read_parameters, with_text, write_parameters
+from pipeline.imaging.codecs import encode_png
+from pipeline.imaging.png_metadata import PARAMETERS, read_parameters, with_text, write_parameters
 from pipeline.records import GenerationRequest, Scheduler, Source
 
 PICTURE = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)

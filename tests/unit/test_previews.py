@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.engines.previews import LatentPreview, is_decoded, predict_clean
-from pipeline.engines.schedulers import make_scheduler
+from pipeline.engines.diffusion.previews import LatentPreview, is_decoded, predict_clean
+from pipeline.engines.diffusion.schedulers import make_scheduler
 from pipeline.records import Scheduler
 
 CHANNELS = 4

@@ -25,7 +25,7 @@ from cli.haproxy_shim import rebound
 from cli.launcher import LaunchOptions, join
 from cli.ports import own_ports
 from cli.proxies import Proxy, ProxyKind, find_haproxy, prepared
-from tests.service_process import wait_until
+from testing.service_process import wait_until
 
 PORTS = {haproxy_shim.STATS_PORT: "8404", haproxy_shim.METRICS_PORT: "9101"}
 NOWHERE = {"RAY_SERVE_HAPROXY_BINARY_PATH": "/nowhere/haproxy"}
@@ -136,7 +136,7 @@ def test_the_doctor_misses_haproxy_where_it_is_wanted(ingress: str, verdict: str
 
 
 def test_a_cluster_has_its_ingress_already():
-    with pytest.raises(LaunchError, match="README"):
+    with pytest.raises(LaunchError, match=r"docs/deployment\.md"):
         join("somewhere:6379", LaunchOptions(ingress=ProxyKind.HAPROXY), lambda _: None)
 
 

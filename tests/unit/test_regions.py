@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.regions import decode_mask, encode_mask, masked_crops, outline
+from pipeline.imaging.masks import decode_mask, encode_mask, masked_crops, outline
 from tests.unit.shapes import noise, rectangle, segmentation_of
 
 SIZE = (40, 60)

@@ -11,16 +11,16 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from ultralytics.models.sam.predict import SAM2Predictor
 
-from pipeline.engines import sam2
-from pipeline.engines.sam2 import Sam2Engine
-from pipeline.engines.sam2_model import load_model
-from pipeline.engines.survey import Found, covered, expect_missed, plan_rounds
+from pipeline.engines.sam2 import engine as sam2
+from pipeline.engines.sam2.engine import Sam2Engine
+from pipeline.engines.sam2.loading import load_model
+from pipeline.engines.sam2.point_sampling import SampledRegions, coarse_to_fine_rounds, covered, estimate_missed
 from pipeline.engines.weights import ModelUnavailable, fingerprint
+from pipeline.imaging.masks import decode_mask
 from pipeline.records import PointsAndBox, Segmentation, StepProgress
-from pipeline.regions import decode_mask
 from pipeline.settings import Everything, ModelSource, Sam2Settings
 from pipeline.traces import within
-from tests.tracing import KeptTraces
+from testing.tracing import KeptTraces
 from tests.unit.shapes import draw_held_out, draw_shapes
 
 # Small pictures keep these tests quick; the profile's are larger.
@@ -83,8 +83,8 @@ def test_progress_counts_batches_and_batches_change_nothing_but_that(engine):
 
 def test_closing_stops_the_work(engine, monkeypatch):
     asked = []
-    ask = engine._ask
-    monkeypatch.setattr(engine, "_ask", lambda *args: asked.append(1) or ask(*args))
+    ask = engine._decode_points
+    monkeypatch.setattr(engine, "_decode_points", lambda *args: asked.append(1) or ask(*args))
     stream = engine.segment(draw_shapes(), MINI.model_copy(update={"points_per_batch": 8}))
     assert next(stream) == StepProgress(step=1, num_steps=8)
     stream.close()
@@ -120,9 +120,9 @@ def test_it_keeps_what_ultralytics_keeps(engine, mini_models, height, width, par
     image = draw_shapes(height, width)
     theirs, scores, boxes = ask_ultralytics(mini_models, image, parameters)
     share = sam2.image_share((height, width), parameters.image_size)
-    picture = engine._look(sam2.fit(image, share, parameters.image_size))
+    picture = engine._encode_cached(sam2.fit(image, share, parameters.image_size))
     points = sam2.point_grid(parameters.points_per_side, (height, width), parameters.image_size)
-    found = engine._ask(picture, points, torch.arange(len(points)), parameters)
+    found = engine._decode_points(picture, points, torch.arange(len(points)), parameters)
     kept = sam2.without_duplicates(found, parameters.max_box_iou)
     ours = sam2.upsample(kept.logits, (parameters.image_size, parameters.image_size)) > 0
     assert len(ours) == len(theirs) > 0
@@ -154,7 +154,7 @@ def ask_ultralytics(mini_models, image, parameters):
 def test_a_mask_is_not_dilated_on_its_way_to_the_image():
     logits = torch.full((1, 32, 32), -4.0)
     logits[:, 8:24, 8:24] = 4.0
-    (mask,) = sam2.masks_at(logits, 128, (128, 128), (256, 256))
+    (mask,) = sam2.upscaled_masks(logits, 128, (128, 128), (256, 256))
     assert mask.sum() == pytest.approx(128 * 128, rel=0.02)
 
 
@@ -184,8 +184,8 @@ def test_weights_of_another_model_are_refused(tmp_path, mini_models):
 
 def test_a_known_name_that_is_nowhere_says_where_to_put_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipeline.engines.sam2_model.SETTINGS", {"weights_dir": str(tmp_path / "kept")})
-    monkeypatch.setattr("pipeline.engines.sam2_model.attempt_download_asset", str)  # a hub that has nothing
+    monkeypatch.setattr("pipeline.engines.sam2.loading.SETTINGS", {"weights_dir": str(tmp_path / "kept")})
+    monkeypatch.setattr("pipeline.engines.sam2.loading.attempt_download_asset", str)  # a hub that has nothing
     with pytest.raises(ModelUnavailable, match=rf"sam2\.1_t\.pt is not at {tmp_path / 'kept' / 'sam2.1_t.pt'}"):
         load_model(ModelSource(source="sam2.1_t.pt"))
     with pytest.raises(ModelUnavailable, match="architecture is unknown"):
@@ -203,7 +203,7 @@ def test_a_known_name_is_pinned_and_never_unpickled_blindly(tmp_path, monkeypatc
 
 @pytest.mark.parametrize(("points_per_side", "sizes"), [(3, [9]), (8, [16, 48]), (12, [36, 108]), (32, [64, 192, 768])])
 def test_rounds_go_from_coarse_to_fine_and_ask_every_point_once(points_per_side, sizes):
-    rounds = plan_rounds(points_per_side)
+    rounds = coarse_to_fine_rounds(points_per_side)
     assert [len(each) for each in rounds] == sizes
     assert sorted(np.concatenate(rounds)) == list(range(points_per_side**2))
 
@@ -213,7 +213,7 @@ def found_by(points, masks):
     logits = torch.tensor(np.array(masks), dtype=torch.float32) - 0.5
     boxes = torch.tensor([[0.0, 0, 3, 3], [0, 0, 3, 3], [1, 1, 2, 2]])[: len(points)]
     unique = [0, 2][: len(points) - 1]
-    return Found(masks=logits[unique] > 0, boxes=boxes[unique], all_boxes=boxes, all_points=np.array(points))
+    return SampledRegions(masks=logits[unique] > 0, boxes=boxes[unique], all_boxes=boxes, all_points=np.array(points))
 
 
 def test_points_in_known_regions_are_covered_and_surprises_say_what_they_may_hide():
@@ -223,16 +223,16 @@ def test_points_in_known_regions_are_covered_and_surprises_say_what_they_may_hid
     known = found_by([0, 1, 2], [whole, whole, part])
     assert covered(known, grid, side=4).tolist() == [True] * 3
     # The third point lay in what the others had found, and yet gave a region of its own: one surprise in three tests.
-    assert expect_missed(known, np.arange(3), grid, 6, 4, 0.7) == 2
+    assert estimate_missed(known, np.arange(3), grid, 6, 4, 0.7) == 2
     known = found_by([0, 1], [whole, whole])
-    assert expect_missed(known, np.arange(2), grid, 6, 4, 0.7) == 0
+    assert estimate_missed(known, np.arange(2), grid, 6, 4, 0.7) == 0
 
 
 def test_with_a_recall_below_one_fewer_points_are_asked(engine, monkeypatch):
     asked = []
-    ask = engine._ask
+    ask = engine._decode_points
     monkeypatch.setattr(
-        engine, "_ask", lambda picture, points, *rest: asked.append(len(points)) or ask(picture, points, *rest)
+        engine, "_decode_points", lambda image, points, *rest: asked.append(len(points)) or ask(image, points, *rest)
     )
     *progress, found = engine.segment(draw_shapes(), MINI.model_copy(update={"recall": 0.5}))
     assert len(found) > 0
@@ -267,11 +267,11 @@ def test_a_picture_is_encoded_once_for_all_that_is_asked_of_it(engine, monkeypat
     engine.segment_prompts(picture, [PointsAndBox(box=(10, 14, 50, 54)), disc], MINI)
     segment(engine, picture)
     assert len(encoded) == 1
-    for seed in range(sam2.MAX_PICTURES):
+    for seed in range(sam2.MAX_ENCODED):
         engine.segment_prompts(draw_held_out(seed), [disc], MINI)
     engine.segment_prompts(picture, [disc], MINI)
-    assert len(encoded) == 2 + sam2.MAX_PICTURES
-    assert len(engine._pictures) == sam2.MAX_PICTURES
+    assert len(encoded) == 2 + sam2.MAX_ENCODED
+    assert len(engine._encoded) == sam2.MAX_ENCODED
 
 
 def test_prompts_are_answered_in_order_as_ultralytics_answers_them(engine, mini_models):
@@ -316,7 +316,7 @@ def test_masks_measured_one_by_one_are_measured_as_on_a_gpu():
 
 
 def test_a_trace_tells_encoding_from_decoding_and_an_image_is_encoded_once(engine):
-    engine.forget()
+    engine.clear_cache()
     traces = KeptTraces()
     with traces.of_request("POST", []) as request, within(request):
         segment(engine, draw_shapes())

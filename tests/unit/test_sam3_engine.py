@@ -13,7 +13,7 @@ import torch
 
 from pipeline.engines.sam3 import Sam3Engine, build_model
 from pipeline.engines.weights import ModelUnavailable
-from pipeline.regions import decode_mask
+from pipeline.imaging.masks import decode_mask
 from pipeline.settings import ModelSource, Sam3Settings
 from tests.unit.shapes import draw_shapes
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from pipeline.engines.step_scheduler import Entry, StepScheduler
+from pipeline.engines.diffusion.batching import Entry, StepScheduler
 
 BUCKETS = (1, 2, 4, 8)
 SMALL, LARGE = (8, 8), (16, 16)
@@ -100,7 +100,7 @@ def test_background_work_rides_in_the_padding_and_waits_otherwise():
 
 
 def test_background_work_counts_as_peoples_after_a_while():
-    scheduler = StepScheduler((2,), patience=3)
+    scheduler = StepScheduler((2,), aging_steps=3)
     scheduler.admit(entry("behind", background=True, owner="x"))
     scheduler.admit(entry("a", owner="y"))
     assert [keys(scheduler.next_batch()) for _ in range(4)] == [["a"]] * 3 + [["behind"]]
@@ -116,10 +116,10 @@ def test_what_can_never_be_served_is_refused():
 
 
 @pytest.mark.parametrize("round_", range(60))
-def test_over_random_arrivals_nobody_starves_and_everybody_gets_each_step_once(seed, round_):
+def test_over_random_arrivals_nobody_starves_and_everybody_gets_each_step_once(seed, round_):  # noqa: PLR0915  # one simulation
     rng = random.Random(f"{seed} {round_}")
     buckets = rng.choice([BUCKETS, (2, 4, 8, 16), (4,), (2, 8)])
-    scheduler = StepScheduler(buckets, patience=rng.choice([0, 5, 40]))
+    scheduler = StepScheduler(buckets, aging_steps=rng.choice([0, 5, 40]))
     some_background = rng.random() < 0.5
     head_since: dict[str, int] = {}
     owners = [f"owner {i}" for i in range(rng.randint(1, 5))]
@@ -155,8 +155,8 @@ def test_over_random_arrivals_nobody_starves_and_everybody_gets_each_step_once(s
             if left[served] == 0:
                 scheduler.remove(served)
                 del live[served]
-        if not some_background:  # each owner's turn comes, and in it each of its lanes
-            heads = {(e.owner, e.lane): key for key, e in reversed(live.items())}
+        if not some_background:  # each owner's turn comes, and in it each of its groups
+            heads = {(e.owner, e.group): key for key, e in reversed(live.items())}
             head_since = {key: head_since.get(key, step) for key in heads.values()}
             longest = len(owners) * 2 * len(shapes)
             assert all(step - max(last_served[key], head_since[key]) <= longest for key in heads.values())
@@ -170,13 +170,13 @@ def check_batch(batch, live, buckets):
     taken = keys(batch)
     assert len(set(taken)) == len(taken)
     assert set(taken) <= live.keys()  # none that is done or cancelled
-    assert len({e.lane for e in batch.entries}) == 1
+    assert len({e.group for e in batch.entries}) == 1
     pinned = batch.entries[0].pinned
     buckets = buckets if pinned is None else (pinned,)
     used = sum(e.rows for e in batch.entries)
     assert used <= batch.rows
     assert batch.rows in buckets
-    left_out = [e for e in live.values() if e.lane == batch.entries[0].lane and e.key not in taken]
+    left_out = [e for e in live.values() if e.group == batch.entries[0].group and e.key not in taken]
     if any(not e.background for e in left_out):
         assert used + 2 > buckets[-1]
     if not any(e.background for e in live.values()) and len({e.rows for e in live.values()}) == 1:

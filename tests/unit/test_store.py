@@ -19,13 +19,13 @@ from pipeline.events import ImageCreated
 from pipeline.jobs import JobOrder, JobState, Lease
 from pipeline.records import GenerationRequest, ImageRecord, Scheduler
 from pipeline.settings import Retention
-from pipeline.store import Blobs, ImageFilter, TruthStore, new_id, open_database
+from pipeline.store import Blobs, ImageFilter, Store, new_id, open_database
 from pipeline.store.database import writing
 from pipeline.store.tables import events
 from pipeline.webhooks import DeliveryState
 from tests.unit.test_jobs import an_order
 
-OpenStore = Callable[..., TruthStore]
+OpenStore = Callable[..., Store]
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -51,9 +51,9 @@ def open_store(database_url: str, blobs_location: Path | str) -> Iterator[OpenSt
     """Opens the same store again and again, as a restarted process would."""
     engines = []
 
-    def open_(retention: Retention | None = None) -> TruthStore:
+    def open_(retention: Retention | None = None) -> Store:
         engines.append(open_database(database_url))
-        return TruthStore(engines[-1], Blobs(blobs_location), retention or Retention())
+        return Store(engines[-1], Blobs(blobs_location), retention or Retention())
 
     yield open_
     for engine in engines:
@@ -61,7 +61,7 @@ def open_store(database_url: str, blobs_location: Path | str) -> Iterator[OpenSt
 
 
 @pytest.fixture
-def store(open_store: OpenStore) -> TruthStore:
+def store(open_store: OpenStore) -> Store:
     return open_store()
 
 
@@ -89,7 +89,7 @@ def a_record(owner: str = "public", **changes: object) -> ImageRecord:
 
 
 def add(
-    store: TruthStore, record: ImageRecord, *sessions: str, png: bytes = b"png", lease: Lease | None = None
+    store: Store, record: ImageRecord, *sessions: str, png: bytes = b"png", lease: Lease | None = None
 ) -> ImageRecord:
     created = ImageCreated(
         request_id="r", image_id=record.image_id, owner=record.owner, digest=record.digest, seconds=1.5
@@ -112,13 +112,13 @@ def test_a_store_opened_again_has_everything(open_store: OpenStore):
     assert again.last_image_id("public", "s") == record.image_id
 
 
-def test_an_upload_has_no_request(store: TruthStore):
+def test_an_upload_has_no_request(store: Store):
     record = add(store, a_record(request=None, model=""))
 
     assert store.record(record.image_id, "public") == record
 
 
-def test_the_image_and_its_event_are_one_fact(store: TruthStore):
+def test_the_image_and_its_event_are_one_fact(store: Store):
     record = add(store, a_record())
     with pytest.raises(Exception, match=r"(?i)unique"):
         add(store, record)
@@ -130,7 +130,7 @@ def test_the_image_and_its_event_are_one_fact(store: TruthStore):
     ]
 
 
-def test_sessions_and_owners_have_last_images_of_their_own(store: TruthStore):
+def test_sessions_and_owners_have_last_images_of_their_own(store: Store):
     both = add(store, a_record(), "a", "b")
     newer = add(store, a_record(), "b")
     theirs = add(store, a_record(owner="somebody"), "a")
@@ -141,7 +141,7 @@ def test_sessions_and_owners_have_last_images_of_their_own(store: TruthStore):
     assert store.last_image_id("somebody", "b") is None
 
 
-def test_unknown_and_foreign_images_are_not_found(store: TruthStore):
+def test_unknown_and_foreign_images_are_not_found(store: Store):
     theirs = add(store, a_record(owner="somebody"))
 
     for image_id in (theirs.image_id, new_id()):
@@ -153,7 +153,7 @@ def test_unknown_and_foreign_images_are_not_found(store: TruthStore):
         store.png(new_id())
 
 
-def test_a_job_and_its_image_are_kept_together_or_not_at_all(store: TruthStore):
+def test_a_job_and_its_image_are_kept_together_or_not_at_all(store: Store):
     order = JobOrder(job_id=new_id(), kind="generate", owner="public", request_id="r", request={})
     done = store.jobs.submit(order, holder="w", lease_s=60)
     record = add(store, a_record(), lease=done.lease)
@@ -168,7 +168,7 @@ def test_a_job_and_its_image_are_kept_together_or_not_at_all(store: TruthStore):
     assert store.last_image_id("public", "s") != late.image_id
 
 
-def test_history_is_newest_first_in_pages_and_one_s_own(store: TruthStore):
+def test_history_is_newest_first_in_pages_and_one_s_own(store: Store):
     made = [add(store, a_record()).image_id for _ in range(5)]
     add(store, a_record(owner="somebody"))
 
@@ -178,7 +178,7 @@ def test_history_is_newest_first_in_pages_and_one_s_own(store: TruthStore):
     assert [record.image_id for record in first + rest] == made[::-1]
 
 
-def test_images_are_found_by_session_prompt_and_time(store: TruthStore):
+def test_images_are_found_by_session_prompt_and_time(store: Store):
     def found(**wanted: object) -> list[str]:
         return [record.image_id for record in store.history("public", limit=9, wanted=ImageFilter(**wanted))]
 
@@ -203,7 +203,7 @@ def test_images_are_found_by_session_prompt_and_time(store: TruthStore):
     assert found(session="desk") == []
 
 
-def test_images_are_found_by_what_their_pixels_show(store: TruthStore):
+def test_images_are_found_by_what_their_pixels_show(store: Store):
     def found(label: str, owner: str = "public") -> list[str]:
         return [record.image_id for record in store.history(owner, limit=9, wanted=ImageFilter(label=label))]
 
@@ -226,7 +226,7 @@ def test_images_are_found_by_what_their_pixels_show(store: TruthStore):
     assert theirs
 
 
-def test_a_deleted_image_is_gone_with_all_that_was_kept_of_it(store: TruthStore):
+def test_a_deleted_image_is_gone_with_all_that_was_kept_of_it(store: Store):
     record = add(store, a_record(), "s")
     store.keep_artifact(a_key(record), b"result")
 
@@ -240,7 +240,7 @@ def test_a_deleted_image_is_gone_with_all_that_was_kept_of_it(store: TruthStore)
     assert store.last_image_id("public", "s") is None
 
 
-def test_results_live_as_long_as_any_image_of_their_pixels(store: TruthStore):
+def test_results_live_as_long_as_any_image_of_their_pixels(store: Store):
     one, same = add(store, a_record()), add(store, a_record())
     store.keep_artifact(a_key(one), b"result")
 
@@ -250,7 +250,7 @@ def test_results_live_as_long_as_any_image_of_their_pixels(store: TruthStore):
     assert store.artifact(a_key(same)) is None
 
 
-def test_results_of_equal_pixels_are_each_owner_s_own(store: TruthStore):
+def test_results_of_equal_pixels_are_each_owner_s_own(store: Store):
     mine, theirs = add(store, a_record()), add(store, a_record(owner="somebody"))
     assert mine.digest == theirs.digest
     store.keep_artifact(a_key(mine), b"mine")
@@ -266,7 +266,7 @@ def test_results_of_equal_pixels_are_each_owner_s_own(store: TruthStore):
 def test_results_that_belong_to_no_image_of_their_owner_are_swept(
     open_store: OpenStore, blobs_location: Path | str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("pipeline.store.truth.ORPHAN_AGE", timedelta(days=-1))
+    monkeypatch.setattr("pipeline.store.store.ORPHAN_AGE", timedelta(days=-1))
     store = open_store()
     record = add(store, a_record())
     kept, foreign = a_key(record), replace(a_key(record), owner="somebody")
@@ -307,7 +307,7 @@ def test_retention_by_bytes_drops_each_owner_s_oldest(open_store: OpenStore):
     assert len(store.history("somebody", limit=10)) == len(theirs)
 
 
-def test_a_sweep_leaves_alone_what_is_named(store: TruthStore):
+def test_a_sweep_leaves_alone_what_is_named(store: Store):
     record = add(store, a_record(), "s")
     store.keep_artifact(a_key(record), b"result")
 
@@ -318,18 +318,18 @@ def test_a_sweep_leaves_alone_what_is_named(store: TruthStore):
     assert store.last_image_id("public", "s") == record.image_id
 
 
-def test_facts_count_what_there_is(store: TruthStore):
-    assert store.facts().newest_image_age_s is None
+def test_facts_count_what_there_is(store: Store):
+    assert store.statistics().newest_image_age_s is None
     add(store, a_record(), "a", "b", png=b"12345")
 
-    facts = store.facts()
+    facts = store.statistics()
 
     assert (facts.images, facts.image_bytes, facts.sessions, facts.events) == (1, 5, 2, 1)
     assert 0 <= facts.newest_image_age_s < 60
 
 
-def test_facts_tell_how_many_jobs_and_deliveries_wait_and_how_long(store: TruthStore):
-    empty = store.facts()
+def test_facts_tell_how_many_jobs_and_deliveries_wait_and_how_long(store: Store):
+    empty = store.statistics()
     assert empty.jobs == dict.fromkeys(JobState, 0)
     assert (empty.oldest_job_age_s, empty.newest_event) == ({"queued": 0, "running": 0}, 0)
     assert (empty.deliveries, empty.oldest_delivery_age_s) == (dict.fromkeys(DeliveryState, 0), 0)
@@ -339,7 +339,7 @@ def test_facts_tell_how_many_jobs_and_deliveries_wait_and_how_long(store: TruthS
     assert len(store.jobs.lease("w", lease_s=30, limit=1)) == 1
     store.webhooks.expand(100)
 
-    facts = store.facts()
+    facts = store.statistics()
 
     assert {state: count for state, count in facts.jobs.items() if count} == {"queued": 2, "running": 1}
     assert facts.oldest_job_age_s.keys() == {"queued", "running"}
@@ -399,7 +399,7 @@ def test_event_numbers_follow_the_order_of_commits(open_store: OpenStore):
 
 
 def test_several_processes_may_open_a_new_store_at_once(open_store: OpenStore):
-    stores: list[TruthStore] = []
+    stores: list[Store] = []
     threads = [Thread(target=lambda: stores.append(open_store())) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -428,7 +428,7 @@ def test_ids_are_valid_sort_by_time_and_differ_within_a_millisecond(monkeypatch:
     ids = []
     for later_ms in (0, 1, 999, 86_400_000, 10**11):
         clock = SimpleNamespace(time_ns=lambda at=now_ms + later_ms: at * 1_000_000 + 999_999)
-        monkeypatch.setattr("pipeline.store.ids.time", clock)
+        monkeypatch.setattr("pipeline.store.common.time", clock)
         ids.append(new_id())
         assert uuid.UUID(ids[-1]).int >> 80 == now_ms + later_ms
         assert len({new_id() for _ in range(100)}) == 100

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.engines.sam2_model import IMAGE_PARTS
+from pipeline.engines.sam2.loading import IMAGE_PARTS
 from training.cards import MODELS
 from training.diffusion_parts import MODEL_INDEX, build_scheduler, build_text_encoder, build_unet, build_vae
 from training.train_diffusion import write_short_tokenizer

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import InvalidUpload
-from pipeline.uploads import MAX_SIDE, decode_upload
+from pipeline.imaging.codecs import MAX_SIDE, decode_upload
 from tests.hostile_pictures import (
     COLOURED,
     FORMATS,

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from pipeline.engines.sam2 import MEAN, STD
-from pipeline.engines.sam2_model import WEIGHTS_FILE
+from pipeline.engines.sam2.engine import MEAN, STD
+from pipeline.engines.sam2.loading import WEIGHTS_FILE
 from training.timed.clock import Interval
 from training.timed.device import prepare_torch, working_dtype
 from training.timed.image_prompts import ImagePrompts, draw_image_prompts

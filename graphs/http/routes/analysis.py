@@ -28,7 +28,7 @@ from graphs.http.schemas.segments import CocoDocument, Segment, SegmentFormat, S
 from graphs.services import Services
 from pipeline.answer_warnings import image_warnings
 from pipeline.errors import InvalidRequest
-from pipeline.images import digest_of_bytes
+from pipeline.imaging.codecs import digest_of_bytes
 from pipeline.records import Descriptions, ImageRecord, PointsAndBox, Segmentation
 
 MAX_TEXTS = 256  # labels times templates

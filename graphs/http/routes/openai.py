@@ -42,11 +42,11 @@ from graphs.http.schemas.openai import (
 from graphs.http.sse import EVENT_STREAM, sse_response
 from graphs.services import Services
 from pipeline.errors import InvalidRequest, InvalidUpload, UnknownModel
-from pipeline.images import decode_png
+from pipeline.imaging.codecs import decode_png
+from pipeline.imaging.masks import Mask
 from pipeline.jobs import IdempotencyKey
 from pipeline.notices import STEPPED, Notice
 from pipeline.records import Encoding, GenerationRequest, ImageFormat, ImageRecord
-from pipeline.regions import Mask
 
 Kind = Literal["image_generation", "image_edit"]  # what the events of a stream are called
 

@@ -35,7 +35,7 @@ async def online(services: ServicesDep) -> Response:
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(services: ServicesDep) -> Response:
     """Tell Prometheus what is stored. What happens is told by Ray's exporter, on a port of its own."""
-    body = await asyncio.to_thread(render_metrics, services.images.facts, services.settings.data_path)
+    body = await asyncio.to_thread(render_metrics, services.images.statistics, services.settings.data_path)
     return Response(body, media_type=CONTENT_TYPE_LATEST)
 
 

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from graphs.http.schemas.common import Answer, base64_text
 from graphs.http.schemas.generation import Prompt
-from pipeline import images
+from pipeline.imaging import codecs as images
+from pipeline.imaging.masks import decode_mask
 from pipeline.records import Description, Descriptions, ImageRecord, Polygon, Region, Segmentation
-from pipeline.regions import decode_mask
 
 MAX_POINTS = 64
 COCO_IMAGE = 1  # the id of the one image in a document

@@ -1,0 +1,256 @@
+"""Continuous batching: many images denoised together, each joining and leaving at any step."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import accumulate
+
+from pipeline.engines.diffusion.engine import Denoising, DiffusionEngine
+from pipeline.engines.diffusion.img2img import SourceImage
+from pipeline.records import GenerationRequest, Pixels, StepProgress
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DenoiseJob:
+    """A request to the runner."""
+
+    key: str
+    request: GenerationRequest
+    owner: str = ""
+    background: bool = False
+    origin: SourceImage | None = None
+    previews: bool = False  # whether anybody wants to see it on the way
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """The outcome of a job's turn: it got a step further, or it ended, with an image or an error."""
+
+    key: str
+    outcome: StepProgress | Pixels | Exception
+
+
+@dataclass(slots=True)
+class RowCounts:
+    """Rows of the batches that the UNet was given; what was computed and not filled is padding."""
+
+    filled: int = 0
+    computed: int = 0
+
+
+class ContinuousDiffusion:
+    """Runs an engine for everybody at once. Calls must not overlap in time.
+
+    Args:
+        engine: does the arithmetic.
+        buckets: numbers of rows in a batch, ascending; an image with guidance takes two. Images that are to be
+            deterministic have batches of their own.
+    """
+
+    def __init__(self, engine: DiffusionEngine, buckets: Iterable[int]) -> None:
+        self._engine = engine
+        self._scheduler = StepScheduler(buckets)
+        self._images: dict[str, Denoising] = {}  # being denoised
+        self._denoised: deque[tuple[str, Denoising]] = deque()  # waiting to be decoded
+        self._decoded_last = False
+        self._rows = RowCounts()
+        self.fingerprint = engine.fingerprint
+        self.count_tokens = engine.count_tokens
+
+    def admit(self, job: DenoiseJob) -> StepResult | None:
+        """Admit a job to the next step; returns the error if it can't be started."""
+        try:
+            image = self._engine.start(job.request, job.origin, previews=job.previews)
+            entry = Entry(
+                key=job.key,
+                shape=image.shape,
+                rows=image.rows,
+                owner=job.owner,
+                background=job.background,
+                pinned=image.rows if job.request.deterministic else None,
+            )
+            self._scheduler.admit(entry)
+        except Exception as error:  # one job's, not the others'
+            return StepResult(key=job.key, outcome=error)
+        self._images[job.key] = image
+        return None
+
+    def cancel(self, key: str) -> None:
+        """Remove a job; it takes part in no further step. One that has ended is no error."""
+        self._scheduler.remove(key)
+        self._images.pop(key, None)
+        self._denoised = deque(pair for pair in self._denoised if pair[0] != key)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self._images and not self._denoised
+
+    def pop_row_counts(self) -> RowCounts:
+        """The rows since the last time one asked."""
+        rows, self._rows = self._rows, RowCounts()
+        return rows
+
+    def step(self) -> list[StepResult]:
+        """Do one piece of work: denoise a batch by a step, or decode an image; the two take turns."""
+        if self._denoised and (not self._images or not self._decoded_last):
+            self._decoded_last = True
+            return [self._decode(*self._denoised.popleft())]
+        self._decoded_last = False
+        return self._denoise()
+
+    def _denoise(self) -> list[StepResult]:
+        batch = self._scheduler.next_batch()
+        if batch is None:
+            return []
+        keys = [entry.key for entry in batch.entries]
+        self._rows.filled += sum(entry.rows for entry in batch.entries)
+        self._rows.computed += batch.rows
+        try:
+            progress = self._engine.advance([self._images[key] for key in keys], batch.rows)
+        except Exception as error:  # who was in it goes; the next batch may fare better
+            for key in keys:
+                self.cancel(key)
+            return [StepResult(key=key, outcome=error) for key in keys]
+        for key in keys:
+            if self._images[key].is_done:
+                self._scheduler.remove(key)
+                self._denoised.append((key, self._images.pop(key)))
+        return [StepResult(key=key, outcome=step) for key, step in zip(keys, progress, strict=True)]
+
+    def _decode(self, key: str, image: Denoising) -> StepResult:
+        try:
+            return StepResult(key=key, outcome=self._engine.finish(image))
+        except Exception as error:  # a refused image is its own job's matter
+            return StepResult(key=key, outcome=error)
+
+
+BatchGroup = tuple[tuple[int, int], int | None]
+
+AGING_STEPS = 40  # steps after which background work counts as interactive
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """A request as the scheduler sees it."""
+
+    key: str  # its name; no two live entries share one
+    shape: tuple[int, int]  # of the latents, rows and columns
+    rows: int  # that it takes in a batch: 2 with guidance
+    owner: str = ""
+    background: bool = False
+    pinned: int | None = None  # the only number of rows its batches may have
+
+    @property
+    def group(self) -> BatchGroup:
+        """Only those of one group fit in a batch."""
+        return self.shape, self.pinned
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Who takes part in one step."""
+
+    entries: tuple[Entry, ...]
+    rows: int  # the bucket: what the entries don't fill is padding
+
+
+class StepScheduler:
+    """Decides which requests take part in the next denoising step: continuous batching as a pure data structure.
+
+    Requests join at any step and leave when they are done or cancelled. One call of the UNet takes rows of one
+    resolution only, and always as many as one of a few fixed sizes ("buckets"): kernels differ between sizes, and with
+    them the last bits of an image.
+
+    - Owners take turns at choosing what the next batch is made of, and in a full batch everybody's first request goes
+      before anybody's second; one owner's requests are served in the order in which they came.
+    - One owner's resolutions take turns, and so do requests that are pinned to one size of batch and those that aren't.
+    - Interactive requests go before background work, which rides where a batch would be padded, and counts as
+      interactive after a while.
+
+    Args:
+        buckets: numbers of rows in a batch, ascending.
+        aging_steps: in steps, see `AGING_STEPS`.
+    """
+
+    def __init__(self, buckets: Iterable[int], aging_steps: int = AGING_STEPS) -> None:
+        self._buckets = tuple(buckets)
+        self._aging_steps = aging_steps
+        self._entries: dict[str, tuple[Entry, int]] = {}  # with the step before which it came, in order of admission
+        # Of owners who are there, and of their groups: the last step that was theirs.
+        self._turn_at: dict[str, int] = {}  # chosen for them; others may have taken part
+        self._served_at: dict[tuple[str, BatchGroup], int] = {}
+        self._step = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def admit(self, entry: Entry) -> None:
+        """Let a request take part from the next step on.
+
+        Raises:
+            ValueError: its key is taken, or it has more rows than its largest batch.
+        """
+        if entry.key in self._entries:
+            raise ValueError(f"{entry.key} is there already")
+        largest = self._buckets_of(entry.group)[-1]
+        if entry.rows > largest:
+            raise ValueError(f"{entry.rows} rows are more than the largest batch of {largest}")
+        self._entries[entry.key] = entry, self._step
+
+    def remove(self, key: str) -> None:
+        """Take out a request that is done or cancelled; one that isn't there is no error."""
+        self._entries.pop(key, None)
+
+    def next_batch(self) -> Batch | None:
+        """Choose who takes part in the next step; None if nobody is there."""
+        urgent = [entry for entry, came_at in self._entries.values() if self._is_urgent(entry, came_at)]
+        candidates = urgent or [entry for entry, _ in self._entries.values()]
+        if not candidates:
+            return None
+        owner = min((entry.owner for entry in candidates), key=lambda owner: self._turn_at.get(owner, -1))
+        groups = (entry.group for entry in candidates if entry.owner == owner)
+        group = min(groups, key=lambda group: self._served_at.get((owner, group), -1))
+        buckets = self._buckets_of(group)
+        chosen = _fill(self._round_robin((e for e in candidates if e.group == group), owner), buckets[-1])
+        used = sum(entry.rows for entry in chosen)
+        rows = next(bucket for bucket in buckets if bucket >= used)
+        others = [e for e, _ in self._entries.values() if e.group == group and e not in chosen]
+        chosen += _fill(self._round_robin(others, owner), rows - used)
+        self._step += 1
+        self._note(owner, chosen)
+        return Batch(entries=tuple(chosen), rows=rows)
+
+    def _buckets_of(self, group: BatchGroup) -> tuple[int, ...]:
+        _, pinned = group
+        return self._buckets if pinned is None else (pinned,)
+
+    def _round_robin(self, entries: Iterable[Entry], first: str) -> list[Entry]:
+        """Everybody's first request, then everybody's second, and so on; in a round `first`'s goes first."""
+        seen: defaultdict[str, int] = defaultdict(int)
+        ranked = []
+        for entry in entries:
+            served_at = self._served_at.get((entry.owner, entry.group), -1)
+            ranked.append((seen[entry.owner], entry.owner != first, served_at, entry))
+            seen[entry.owner] += 1
+        return [entry for *_, entry in sorted(ranked, key=lambda rank: rank[:3])]
+
+    def _note(self, owner: str, served: list[Entry]) -> None:
+        """Remember whose turn it was and who was served, of those who are there."""
+        there = [entry for entry, _ in self._entries.values()]
+        turns = self._turn_at | {owner: self._step}
+        served_at = self._served_at | {(entry.owner, entry.group): self._step for entry in served}
+        owners, groups = {entry.owner for entry in there}, {(entry.owner, entry.group) for entry in there}
+        self._turn_at = {owner: at for owner, at in turns.items() if owner in owners}
+        self._served_at = {group: at for group, at in served_at.items() if group in groups}
+
+    def _is_urgent(self, entry: Entry, came_at: int) -> bool:
+        return not entry.background or self._step - came_at >= self._aging_steps
+
+
+def _fill(entries: list[Entry], rows: int) -> list[Entry]:
+    """The first entries, up to the one that doesn't fit: no small one overtakes a large one time and again."""
+    totals = accumulate(entry.rows for entry in entries)
+    return [entry for entry, total in zip(entries, totals, strict=True) if total <= rows]

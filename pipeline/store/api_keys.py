@@ -1,0 +1,80 @@
+"""API keys in SQL. Methods block: call them from a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Row, func, insert, select, update
+
+from pipeline.api_keys import ApiKey, check_owner, new_token, token_digest
+from pipeline.errors import KeyNotFound
+from pipeline.store.common import new_id
+from pipeline.store.log import EventLog, as_utc
+from pipeline.store.tables import api_keys
+
+
+class KeyStore:
+    """All keys, by the digests of their tokens."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+
+    def create(self, owner: str, name: str = "") -> tuple[ApiKey, str]:
+        """Make a key; returns what is kept of it, and its token, which is not.
+
+        Raises:
+            InvalidOwner: nobody can be called that.
+        """
+        token = new_token()
+        row = {"key_id": new_id(), "owner": check_owner(owner), "name": name, "created_at": datetime.now(UTC)}
+        with self._log.writing() as connection:
+            made = connection.execute(
+                insert(api_keys).values(row | {"digest": token_digest(token)}).returning(api_keys)
+            )
+            return _key(made.one()), token
+
+    def list(self, owner: str | None = None) -> Sequence[ApiKey]:
+        """List an owner's keys, oldest first, revoked ones as well; everybody's if None."""
+        query = select(api_keys).order_by(api_keys.c.key_id)
+        if owner is not None:
+            query = query.where(api_keys.c.owner == owner)
+        with self._log.engine.connect() as connection:
+            return [_key(row) for row in connection.execute(query)]
+
+    def revoke(self, key_id: str) -> ApiKey:
+        """End a key for good; one that is revoked already stays as it is.
+
+        The service remembers for 10 s whose a token is, so that the key dies within 10 s.
+
+        Raises:
+            KeyNotFound: there is no such key.
+        """
+        now = func.coalesce(api_keys.c.revoked_at, datetime.now(UTC))
+        with self._log.writing() as connection:
+            ended = update(api_keys).where(api_keys.c.key_id == key_id).values(revoked_at=now).returning(api_keys)
+            row = connection.execute(ended).one_or_none()
+        if row is None:
+            raise KeyNotFound(key_id=key_id)
+        return _key(row)
+
+    def owner_of(self, token: str) -> str | None:
+        """Tell whose a token is; None if it is nobody's, or its key is revoked."""
+        # By digest: how long the comparison of one takes tells nothing about the token.
+        query = select(api_keys.c.owner).where(
+            api_keys.c.digest == token_digest(token), api_keys.c.revoked_at.is_(None)
+        )
+        with self._log.engine.connect() as connection:
+            owner: str | None = connection.execute(query).scalar_one_or_none()
+        return owner
+
+
+def _key(row: Row[Any]) -> ApiKey:
+    return ApiKey(
+        key_id=row.key_id,
+        owner=row.owner,
+        name=row.name,
+        created_at=as_utc(row.created_at),
+        revoked_at=row.revoked_at and as_utc(row.revoked_at),
+    )

@@ -1,0 +1,112 @@
+"""Scores of texts against pictures, from CLIP's vectors: label shares, matches, contrasts, and search for regions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.records import Vectors
+from pipeline.settings import Finding, Probing
+
+Scores = npt.NDArray[np.float32]
+
+
+def label_shares(pictures: Vectors, labels: Vectors, logit_scale: float) -> Scores:
+    """The softmax of `logit_scale` × cosine over labels (arXiv:2103.00020, section 3.1).
+
+    Args:
+        pictures: (n, d).
+        labels: (k, d).
+
+    Returns:
+        (n, k), each row of sum 1.
+    """
+    logits = logit_scale * (pictures @ labels.T)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: Scores = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+def ensembled(prompts: Vectors) -> Vectors:
+    """One vector for each label from those of its prompts, (k, t, d): their mean, of unit norm (section 3.1.4)."""
+    means = prompts.mean(axis=1)
+    vectors: Vectors = means / np.linalg.norm(means, axis=1, keepdims=True)
+    return vectors
+
+
+def matches(cosines: Scores, probing: Probing) -> Scores:
+    """Map cosines linearly from the profile's bounds to 0 … 1, clipped."""
+    shares: Scores = ((cosines - probing.floor) / (probing.ceiling - probing.floor)).clip(0, 1)
+    return shares
+
+
+def contrasts(pictures: Vectors, concepts: Vectors, neutral: Vectors, logit_scale: float) -> tuple[Scores, Scores]:
+    """How the concepts share a picture among them, and what of it falls to none of them.
+
+    Args:
+        pictures: (n, d).
+        concepts: (k, d).
+        neutral: (m, d), texts that fit any picture.
+
+    Returns:
+        (n, k) and (n,), together of sum 1 for each picture.
+    """
+    shares = label_shares(pictures, np.vstack([concepts, neutral]), logit_scale)
+    return shares[:, : len(concepts)], shares[:, len(concepts) :].sum(axis=1)
+
+
+Vector = npt.NDArray[np.float32]  # (d,), unit norm
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """The regions that a text means, best first; none where it names nothing in the picture.
+
+    A score says how well something matches by itself, from 0 to 1; 0.5 is the profile's bound. The best region may
+    score less, if the whole picture says that the text is true of it.
+    """
+
+    region_ids: tuple[int, ...]
+    scores: tuple[float, ...]  # of those regions, descending
+    presence: float  # the score of the text being true of anything here, found or not
+
+    def __len__(self) -> int:
+        return len(self.region_ids)
+
+
+def rank(regions: Vectors, picture: Vector, text: Vector, finding: Finding) -> Found:
+    """Find the regions that a text means.
+
+    The text is taken to be there if the whole picture or one region reaches the bound. The answer is then the best
+    region, and each other one that reaches the bound too. The picture has a say because a region that holds two things,
+    one before the other, is less like either's name than the picture is. Regions of one score keep their order, the
+    most confident first.
+
+    Args:
+        regions: (n, d), of the masked crops, in the segmentation's order.
+        picture: (d,), of the whole picture.
+        text: (d,), of the text in the profile's template.
+        finding: the bound and what scores are made with.
+    """
+    cosines = regions @ text  # (n,)
+    order = np.argsort(-cosines, kind="stable")
+    strongest = evidence(regions, picture, text)
+    num_matching = int((cosines >= finding.min_cosine).sum())
+    is_there = strongest >= finding.min_cosine
+    found = order[: max(1, num_matching)] if is_there else order[:0]
+    *scores, presence = score(np.append(cosines[found], strongest), finding).tolist()
+    return Found(region_ids=tuple(found.tolist()), scores=tuple(scores), presence=presence)
+
+
+def evidence(regions: Vectors, picture: Vector, text: Vector) -> float:
+    """The cosine that speaks most for a text being true of something: a region's or the whole picture's."""
+    return float((regions @ text).max(initial=float(picture @ text)))
+
+
+def score(cosines: npt.NDArray[np.floating], finding: Finding) -> npt.NDArray[np.floating]:
+    """Map cosines to 0 … 1, the bound to 0.5: the sigmoid of `logit_scale` × their distance from it."""
+    logits = finding.logit_scale * (cosines - finding.min_cosine)
+    scores: npt.NDArray[np.floating] = (1 + np.tanh(logits / 2)) / 2  # the sigmoid, without overflow
+    return scores

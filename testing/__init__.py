@@ -1,0 +1,1 @@
+"""Helpers that tests and benchmarks share: services as processes, servers, fakes, waiting."""
