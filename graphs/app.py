@@ -16,7 +16,7 @@ from deployments.segmenter import Segmenter
 from graphs.ingress import Ingress
 from pipeline.settings import ServiceSettings
 
-LAST_WORDS_S = 10.0  # for what a request's end brings along, after its deadline
+SHUTDOWN_GRACE_S = 10.0  # after a request's deadline, for its cleanup
 
 
 def build(settings: ServiceSettings) -> Application:
@@ -45,8 +45,8 @@ def build(settings: ServiceSettings) -> Application:
         num_gpus = settings.num_gpus.get(deployment.name, 0) if accelerator != "cpu" else 0
         return deployment.options(
             ray_actor_options={**(deployment.ray_actor_options or {}), "num_gpus": num_gpus},
-            # A replica that is to go may finish what it has in hand: Serve by itself ends it after 20 s.
-            graceful_shutdown_timeout_s=settings.admission.deadline_s + LAST_WORDS_S,
+            # A draining replica may finish its requests in flight: Serve's default is 20 s.
+            graceful_shutdown_timeout_s=settings.admission.deadline_s + SHUTDOWN_GRACE_S,
         )
 
     return sized(Ingress).bind(

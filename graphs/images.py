@@ -21,7 +21,7 @@ from pipeline.store import ImageFilter, Store, StoreStatistics, new_id
 from pipeline.traces import span
 
 MAX_ENCODED_BYTES = 32 << 20  # of images in other formats and sizes
-MAX_PNG_BYTES = 32 << 20  # of images that were just stored: whoever made one reads it next
+MAX_PNG_BYTES = 32 << 20  # of images that were just stored: their makers read them next
 MAX_BYTES = 256 << 20  # of pixels that workers share
 
 
@@ -70,8 +70,8 @@ class ImageRepository:
         """Encode and store a new image, and make it the last one of these sessions.
 
         Args:
-            started: when the work on it began, on the monotonic clock.
-            request: what it was made from; of an upload what its PNG says, if anything.
+            started: of the work on it, on the monotonic clock.
+            request: that it was made from; of an upload the one in its PNG, if any.
             model: fingerprint of the diffusion model; empty for an upload.
             lease: of the job whose result it is.
             key: the client's name for the request that brought it.
@@ -81,7 +81,7 @@ class ImageRepository:
 
         Raises:
             IdempotencyMismatch: the key was used for another request.
-            LeaseLost: the job is somebody else's by now; nothing is kept.
+            LeaseLost: another holder has the job's lease by now; nothing is stored.
         """
         digest = images.digest(pixels)
         image = self._pixels.add(digest, pixels)

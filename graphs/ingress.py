@@ -31,13 +31,13 @@ from pipeline.traces import open_traces
 
 SWEEP_INTERVAL_S = 600.0
 THREADS = 16
-UNASKED_S = 10.0  # after which Serve asks for this replica's health no more: it is to end
-GAUGE_INTERVAL_S = 2.0  # a gauge that is not set again and again vanishes from the exporter
+HEALTH_CHECK_SILENCE_S = 10.0  # without a health check Serve is draining this replica
+GAUGE_INTERVAL_S = 2.0  # a gauge that isn't set regularly vanishes from the exporter
 
 
 @serve.deployment(
     max_ongoing_requests=256,
-    # Behind the admission in the app: should it ever be too slow to refuse, the proxy does, in plain text.
+    # Above the admission limits of the app: the proxy refuses, in plain text, only what the app is too slow to refuse.
     max_queued_requests=256,
     backpressure_config={"status_code": 429, "retry_after_s": 2},
     graceful_shutdown_wait_loop_s=0.2,
@@ -58,7 +58,7 @@ class Ingress:
     ) -> None:
         configure_logging(settings.data_path, settings.log_format)
         self._background_tasks: list[asyncio.Task[None]] = []
-        self._asked_at = time.monotonic()
+        self._health_checked_at = time.monotonic()
         self._metrics = Metrics(serve_metrics)
         workers = ServeWorkers(diffusion=diffusion, clip=clip, segmenter=segmenter, renderer=renderer)
         store = open_store(settings)
@@ -78,41 +78,41 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         loop = asyncio.get_running_loop()
-        # Ray's own pool has five threads for a replica this small; the store and the pictures want more.
+        # Ray's own pool has five threads for a replica this small; the store and the codecs need more.
         loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="blocking"))
-        chores = (self._report_loop(), self._prune_loop(), self._close_streams_when_draining(), self._services.run())
-        self._background_tasks = [loop.create_task(chore) for chore in chores]
+        loops = (self._report_loop(), self._prune_loop(), self._close_streams_when_draining(), self._services.run())
+        self._background_tasks = [loop.create_task(background) for background in loops]
         return build_http_app(self._services, self._access_control)
 
     def check_health(self) -> None:
-        """Serve asks again and again, and replaces a replica that raises.
+        """Called by Serve every few seconds; a replica that raises is replaced.
 
         Raises:
-            RuntimeError: something that is to run as long as the replica does has ended.
+            RuntimeError: a background task has ended.
         """
-        self._asked_at = time.monotonic()
-        for chore in self._background_tasks:
-            if chore.done():
-                raise RuntimeError(f"{chore.get_coro()} has ended: {chore.exception()!r}")
+        self._health_checked_at = time.monotonic()
+        for task in self._background_tasks:
+            if task.done():
+                raise RuntimeError(f"{task.get_coro()} has ended: {task.exception()!r}")
 
     async def __del__(self) -> None:
-        """Serve waits for it before it ends a replica: jobs in hand are given back, streams end."""
-        for chore in self._background_tasks:
-            chore.cancel()
+        """Requeue jobs in flight and end streams; Serve waits for it before it stops a replica."""
+        for task in self._background_tasks:
+            task.cancel()
         await asyncio.gather(*self._background_tasks, return_exceptions=True)
         await asyncio.to_thread(self._services.traces.close)
 
     async def _report_loop(self) -> None:
         while True:
             for limiter in (self._services.generation.admission, self._services.analysis_admission):
-                self._metrics.set_in_hand(limiter.what, len(limiter))
+                self._metrics.set_in_flight(limiter.what, len(limiter))
             await asyncio.sleep(GAUGE_INTERVAL_S)
 
     async def _close_streams_when_draining(self) -> None:
-        """Send readers away who would keep Serve waiting for the end of this replica, which it doesn't announce."""
+        """End event streams once Serve drains this replica, which it doesn't announce; they would keep it waiting."""
         while True:
             await asyncio.sleep(HEALTH_INTERVAL_S)
-            if time.monotonic() - self._asked_at > UNASKED_S:
+            if time.monotonic() - self._health_checked_at > HEALTH_CHECK_SILENCE_S:
                 self._services.feed.close_subscriptions()
 
     async def _prune_loop(self) -> None:
@@ -120,7 +120,7 @@ class Ingress:
             try:
                 await asyncio.to_thread(self._services.images.prune)
             except Exception:
-                logger.exception("The store could not be swept")
+                logger.exception("Pruning the store failed")
             await asyncio.sleep(SWEEP_INTERVAL_S)
 
 

@@ -1,7 +1,7 @@
-"""Background analysis: runs every stage for each new image, so that results exist before they are asked for.
+"""Background analysis: runs every stage for each new image, so that results exist before they are requested.
 
-Interactive calls go first: the segmenter looks for them between its batches of points. Prefetching is best effort: when
-too many images wait, the oldest are dropped, and the first interactive call computes what a failure left out.
+It yields to interactive calls: the segmenter checks for them between its batches of points. It is best effort: when too
+many images wait, the oldest are dropped, and the first interactive call computes what is missing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger("ai_pipeline")
 
 
 class AnalysisPrefetcher:
-    """A bounded queue of new images and the task that works it off.
+    """A bounded queue of new images, and the task that analyzes them.
 
     Args:
         max_waiting: images that wait; the oldest makes room for one more.
@@ -36,7 +36,7 @@ class AnalysisPrefetcher:
         self._task: asyncio.Task[None] | None = None
 
     def on_event(self, event: Event) -> None:
-        """Take note of an event; begins the work if it is the first."""
+        """Queue a new image; the first one starts the task."""
         if not isinstance(event, ImageCreated):
             return
         self._waiting.append((event, here()))
@@ -60,6 +60,6 @@ class AnalysisPrefetcher:
             for stage in STAGES:  # each comes after what it builds on
                 await self._stages.result(stage, record, created.request_id, background=True)
         except PipelineError as error:  # deleted meanwhile, or a model isn't ready
-            logger.info("No reaction to image %s: %s", created.image_id, error)
+            logger.info("Image %s was not prefetched: %s", created.image_id, error)
         except Exception:
-            logger.exception("The reaction to image %s failed", created.image_id)
+            logger.exception("Prefetching image %s failed", created.image_id)

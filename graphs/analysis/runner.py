@@ -119,7 +119,7 @@ class StageRunner:
             return _typed(stage, result)
 
     async def known(self, stage: Stage[A], record: ImageRecord) -> A | None:
-        """Return a stage's result from memory or the store; None where a worker would have to be asked."""
+        """Return a stage's result from memory or the store; None where a worker would have to compute it."""
         below: Stage[Artifact] | None = stage
         while below is not None:
             if below.model and not self._models.knows(below.model):
@@ -175,7 +175,7 @@ class StageRunner:
         return self._remember(key, encoded, computed.value)
 
     def _read_stored(self, key: CacheKey) -> tuple[bytes, Artifact] | None:
-        """Read a result from the store; one that is damaged, or can't be had, is as good as none."""
+        """Read a result from the store; None if it is missing, damaged or unreadable."""
         try:
             encoded = self._store.artifact(key)
             return None if encoded is None else (encoded, artifacts.decode(encoded))
@@ -184,14 +184,14 @@ class StageRunner:
             return None
 
     def _write_stored(self, key: CacheKey, encoded: bytes) -> None:
-        """Keep a result in the store; where that fails it is computed again after a restart."""
+        """Store a result; if that fails it is computed again after a restart."""
         try:
             self._store.keep_artifact(key, encoded)
         except Exception:
             logger.exception("A result of the stage %s could not be stored", key.stage)
 
     async def _put_in_cache(self, key: CacheKey, reply: Lease | None, encoded: bytes, request_id: str) -> None:
-        """Put a result into the shared cache, unless that is away: asking it once was enough."""
+        """Put a result into the shared cache, unless that was unavailable before."""
         if reply is not None:
             await self._cache.put(key, encoded, request_id)
 

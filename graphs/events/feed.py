@@ -25,7 +25,7 @@ T = TypeVar("T")
 POLL_S = 2.0
 PAUSE_S = 1.0  # after the hub gave no answer
 PAGE = 500  # notices read from the log at a time
-MAX_OUTGOING = 100  # notices that the hub hasn't taken yet; older ones are dropped
+MAX_OUTGOING = 100  # notices the hub hasn't accepted yet; older ones are dropped
 MAX_NEWEST = 100  # jobs
 MAX_ENDED = 1000  # jobs whose steps may still be on their way from another process
 MAX_WAITING = 1000  # notices of one stream; steps pass it by from half of that on
@@ -37,30 +37,30 @@ logger = logging.getLogger("ai_pipeline")
 
 
 class EventBroker(Protocol):
-    """What the feed asks of the event hub: `deployments.event_hub.RemoteHub`, or a test's own."""
+    """Carries events between processes: `deployments.event_hub.RemoteHub`, or a fake."""
 
-    has_peers: bool  # whether other processes listen
+    has_peers: bool  # whether other processes subscribe
 
     async def publish(self, passing: Sequence[Notice]) -> None:
-        """Tell the other processes that the log has grown, and what passes by."""
+        """Announce to the other processes that the log has grown, and send ephemeral events."""
 
     async def listen(self) -> Sequence[Notice]:
-        """Wait until another process says that the log has grown; returns what passed by."""
+        """Wait until another process announces that the log has grown; return its ephemeral events."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Subscription:
-    """What one reader is told."""
+    """The events one reader subscribes to."""
 
     log: EventLog
     owner: str
     types: Collection[str]
     job_id: str | None
-    opened_at: int  # the last sequence number that was told before
-    waiting: asyncio.Queue[Notice | None] = field(default_factory=asyncio.Queue)  # None: too many, it ends
+    opened_at: int  # the last sequence number delivered before
+    waiting: asyncio.Queue[Notice | None] = field(default_factory=asyncio.Queue)  # None ends it: the reader is too slow
 
     def wants(self, notice: Notice) -> bool:
-        """Whether it is for this reader."""
+        """Whether the notice matches."""
         return (
             notice.owner == self.owner
             and (not self.types or notice.type in self.types)
@@ -68,16 +68,16 @@ class Subscription:
         )
 
     async def notices(self, after: int | None = None) -> AsyncGenerator[Notice, None]:
-        """Yield each logged notice once and in order, those that pass between them.
+        """Yield each logged notice once and in order, ephemeral ones between them.
 
-        Ends only when the reader is too slow; whoever comes back with the last sequence number misses nothing logged.
+        Ends only when the reader is too slow; a reader that resumes by sequence number misses nothing logged.
 
         Args:
             after: the last sequence number the reader knows; from the stream's opening on if None.
         """
         known = self.opened_at if after is None else after
         while after is not None and (page := await asyncio.to_thread(self._page, known)):
-            for notice in page:  # what comes meanwhile waits
+            for notice in page:  # newer ones wait in the queue
                 yield notice
                 known = notice.sequence or known
         while (waiting := await self.waiting.get()) is not None:
@@ -89,42 +89,43 @@ class Subscription:
 
 
 class EventFeed:
-    """The notices of all owners, and the streams of those who follow them.
+    """Delivers the notices of all owners to subscriptions.
 
     Args:
         log: the event log.
-        hub: carries word to and from other processes; None where there are no others.
+        hub: carries events to and from other processes; None where there are none.
     """
 
     def __init__(self, log: EventLog, hub: EventBroker | None) -> None:
         self._log = log
         self._hub = hub
-        self._at = 0  # sequence number up to which everything was told
+        self._at = 0  # sequence number up to which everything was delivered
         self._is_reading = False
         self._grown = asyncio.Event()
-        self._passing: list[Notice] = []  # to be told after what is logged already
+        self._ephemeral: list[Notice] = []  # to be delivered after what is logged already
         self._outgoing: list[Notice] = []
         self._has_outgoing = asyncio.Event()
         self._streams: set[Subscription] = set()
-        self._followed: set[Subscription] = set()  # those of them that only their readers would end
-        self._newest: OrderedDict[str, Notice] = OrderedDict()  # what passed last, by job, for those who come later
+        self._followed: set[Subscription] = set()  # those of them without an end of their own
+        self._newest: OrderedDict[str, Notice] = OrderedDict()  # the last ephemeral one, by job, for later subscribers
         self._ended: OrderedDict[str, None] = OrderedDict()  # ids of jobs that have made their image or have ended
         self._started: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self.consumers: list[Callable[[Notice], None]] = []  # told everything that is logged
+        self._is_hub_away = False  # logged once for each time
+        self.consumers: list[Callable[[Notice], None]] = []  # get everything that is logged
 
     @property
     def num_streams(self) -> int:
-        """Readers in this process."""
+        """Subscriptions in this process."""
         return len(self._streams)
 
     @property
     def has_readers(self) -> bool:
-        """Whether what passes may reach anybody."""
+        """Whether ephemeral events may have a subscriber, here or in another process."""
         return bool(self._streams) or (self._hub is not None and self._hub.has_peers)
 
     async def latest_sequence(self) -> int:
-        """The sequence number up to which everything was told."""
+        """Return the sequence number up to which everything was delivered."""
         await self.start()
         return self._at
 
@@ -134,17 +135,17 @@ class EventFeed:
             loop = asyncio.get_running_loop()
             self._started = loop.create_future()
 
-            def tell() -> None:
+            def announce() -> None:
                 loop.call_soon_threadsafe(self._wake_up)
 
-            self._log.on_append = tell
-            chores = [self._read_log()] + ([self._publish_loop(), self._receive_loop()] if self._hub else [])
+            self._log.on_append = announce
+            loops = [self._read_log()] + ([self._publish_loop(), self._receive_loop()] if self._hub else [])
             # In contexts of their own: this one may be a request's, and would be cancelled with it.
-            self._tasks = [loop.create_task(chore, context=contextvars.Context()) for chore in chores]
+            self._tasks = [loop.create_task(loop_, context=contextvars.Context()) for loop_ in loops]
         await asyncio.shield(self._started)
 
     def stop(self) -> None:
-        """End all of it, and every stream."""
+        """Stop, and end every subscription."""
         for stream in self._streams:
             stream.waiting.put_nowait(None)
         self._log.on_append = lambda: None
@@ -152,22 +153,22 @@ class EventFeed:
             task.cancel()
 
     def close_subscriptions(self) -> None:
-        """End the streams that only their readers would end, who come back with the last sequence number they know."""
+        """End the subscriptions without an end of their own; their readers resume by sequence number."""
         for stream in self._followed:
             stream.waiting.put_nowait(None)
 
     def publish(self, notice: Notice) -> None:
-        """Tell of something that passes without being logged, after everything that was logged before it."""
+        """Deliver an ephemeral event, after everything that was logged before it."""
         if self._hub is not None:
             self._outgoing = [*self._outgoing[-MAX_OUTGOING:], notice]
             self._has_outgoing.set()
-        self._tell(notice)
+        self._deliver_in_order(notice)
 
     @asynccontextmanager
     async def stream(
         self, owner: str, *, types: Collection[str] = (), job_id: str | None = None
     ) -> AsyncIterator[Subscription]:
-        """Open a stream of what happens to an owner's things, only of these types, only of this job."""
+        """Subscribe to an owner's events, of these types or all, of this job or all."""
         await self.start()
         stream = Subscription(log=self._log, owner=owner, types=types, job_id=job_id, opened_at=self._at)
         newest = self._newest.get(job_id or "")
@@ -182,7 +183,7 @@ class EventFeed:
     async def follow(
         self, owner: str, *, after: int | None = None, types: Collection[str] = (), job_id: str | None = None
     ) -> AsyncGenerator[Notice, None]:
-        """Yield the notices of a stream, which ends with the iterator; see `Subscription.notices`."""
+        """Yield the notices of a subscription, which ends with the iterator; see `Subscription.notices`."""
         async with self.stream(owner, types=types, job_id=job_id) as stream, aclosing(stream.notices(after)) as notices:
             self._followed.add(stream)
             try:
@@ -205,15 +206,15 @@ class EventFeed:
         self._grown.set()
         self._has_outgoing.set()
 
-    def _tell(self, passing: Notice) -> None:
+    def _deliver_in_order(self, ephemeral: Notice) -> None:
         if self._grown.is_set() or self._is_reading:
-            self._passing.append(passing)
+            self._ephemeral.append(ephemeral)
         else:
-            self._deliver(passing)
+            self._deliver(ephemeral)
 
     def _deliver(self, notice: Notice) -> None:
         if notice.sequence is None and notice.job_id in self._ended:
-            return  # its image overtook it on the way from another process
+            return  # its image arrived first from another process
         if notice.sequence is None and notice.job_id:
             self._newest[notice.job_id] = notice
             self._newest.move_to_end(notice.job_id)
@@ -237,32 +238,32 @@ class EventFeed:
         while True:
             self._is_reading = True
             self._grown.clear()
-            due, self._passing = self._passing, []  # what was logged before these, this read finds
+            due, self._ephemeral = self._ephemeral, []  # this read finds what was logged before them
             page = await self._page()
             while page:
                 for notice in page:
                     if notice.job_id and notice.type in AFTER_STEPS:
                         due = self._deliver_steps(notice.job_id, due)
-                        self._passing = self._deliver_steps(notice.job_id, self._passing)
+                        self._ephemeral = self._deliver_steps(notice.job_id, self._ephemeral)
                     self._deliver_logged(notice)
                 page = await self._page() if len(page) == PAGE else ()
             for notice in due:
                 self._deliver(notice)
-            self._is_reading = bool(self._passing)
+            self._is_reading = bool(self._ephemeral)
             if not self._is_reading:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_S):
                         await self._grown.wait()
 
-    def _deliver_steps(self, job_id: str, passing: Sequence[Notice]) -> list[Notice]:
-        """Deliver what passes of a job, and return the rest."""
-        for notice in passing:
+    def _deliver_steps(self, job_id: str, ephemeral: Sequence[Notice]) -> list[Notice]:
+        """Deliver the ephemeral events of a job, and return the rest."""
+        for notice in ephemeral:
             if notice.job_id == job_id:
                 self._deliver(notice)
-        return [notice for notice in passing if notice.job_id != job_id]
+        return [notice for notice in ephemeral if notice.job_id != job_id]
 
     def _deliver_logged(self, notice: Notice) -> None:
-        """Deliver what is logged to streams and consumers; a job that begins again has steps again."""
+        """Deliver a logged event to subscriptions and consumers; a job that starts again has steps again."""
         if notice.job_id and notice.type in AFTER_STEPS:
             self._ended[notice.job_id] = None
             if len(self._ended) > MAX_ENDED:
@@ -286,22 +287,31 @@ class EventFeed:
                 await asyncio.sleep(PAUSE_S)
 
     async def _publish_loop(self) -> None:
-        """Tell the others, all that has come up at a time."""
+        """Publish to the other processes, everything outgoing at once."""
         while self._hub:
             await self._has_outgoing.wait()
             self._has_outgoing.clear()
-            passing, self._outgoing = self._outgoing, []
-            with suppress(Exception):  # a hub that is away costs the others a few seconds
-                await self._hub.publish(passing)
+            outgoing, self._outgoing = self._outgoing, []
+            try:
+                await self._hub.publish(outgoing)
+            except Exception as error:  # the others poll the log: a hub that is away costs them a few seconds
+                self._log_hub_failure(error)
 
     async def _receive_loop(self) -> None:
-        """Be told by the others."""
+        """Receive what the other processes publish."""
         while self._hub:
             try:
                 passed = await self._hub.listen()
-            except Exception:
+            except Exception as error:  # meanwhile the log is polled
+                self._log_hub_failure(error)
                 await asyncio.sleep(PAUSE_S)
                 continue
+            self._is_hub_away = False
             self._grown.set()
             for notice in passed:
-                self._tell(notice)
+                self._deliver_in_order(notice)
+
+    def _log_hub_failure(self, error: Exception) -> None:
+        if not self._is_hub_away:
+            logger.warning("The event hub does not answer; the log is polled: %s: %s", type(error).__name__, error)
+        self._is_hub_away = True

@@ -1,7 +1,7 @@
-"""Tells webhooks what happens: every ingress replica takes part, and what one leaves undone another one does.
+"""Webhook dispatcher: expands events into deliveries, claims those that are due, sends them, and records the outcome.
 
-What is to be sent stands in the store; this turns events into deliveries, claims those that are due, and writes down
-what became of each. A receiver that is slow or away holds up nobody else's.
+Every ingress replica runs one, and takes over what another leaves undone. A receiver that is slow or away delays only
+its own deliveries.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pipeline.settings import WebhookSettings
 from pipeline.store import WebhookStore
 from pipeline.webhooks import Claim, Delivery, Webhook, backoff_s, new_secret
 
-POLL_S = 2.0  # for what other replicas know of, or have left behind
+POLL_S = 2.0  # for what other replicas have stored or left undone
 STOP_WITHIN_S = 2.0
 CONNECT_WITHIN_S = 5.0
 SETTLE_WITHIN_S = 15.0  # a delivery is claimed for the request's time and this
@@ -42,13 +42,13 @@ logger = logging.getLogger("ai_pipeline")
 
 
 class WebhookDispatcher:
-    """The webhooks of all owners, and the deliveries in hand of one process.
+    """The webhooks of all owners, and the deliveries in flight of one process.
 
     Args:
         store: where webhooks and deliveries are.
         settings: bounds, and which addresses may be sent to.
-        public_url: where clients reach the service, for the URLs in what is sent.
-        random: where the jitter of retries comes from.
+        public_url: where clients reach the service, for URLs in deliveries.
+        random: source of the jitter of retries.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class WebhookDispatcher:
         self._public_url = public_url
         self._random = random or Random()
         self._in_flight: dict[asyncio.Task[None], str] = {}  # to the webhook's id
-        self._wake_up = asyncio.Event()  # there may be something to send, and there is room
-        self._is_needed = True  # some webhook was enabled when one last looked, or has been here since
+        self._wake_up = asyncio.Event()  # there may be a due delivery, and a free slot
+        self._is_needed = True  # a webhook is enabled, as far as this process knows
 
     async def register(
         self,
@@ -76,13 +76,13 @@ class WebhookDispatcher:
         secret: str | None = None,
         key: IdempotencyKey | None = None,
     ) -> Webhook:
-        """Tell a URL what happens to an owner's things from now on.
+        """Subscribe a URL to an owner's events from now on.
 
         Args:
-            owner: whose things.
-            url: where to.
+            owner: of the events.
+            url: of the receiver.
             types: of events; all if empty.
-            secret: signs what is sent; a new one if None.
+            secret: signs deliveries; a new one if None.
             key: the client's name for the request.
 
         Raises:
@@ -124,7 +124,7 @@ class WebhookDispatcher:
         await asyncio.to_thread(self._store.delete, webhook_id, owner)
 
     async def enable(self, webhook_id: str, owner: str) -> Webhook:
-        """Send to a disabled webhook again, what happens from now on.
+        """Enable a disabled webhook, for events from now on.
 
         Raises:
             WebhookNotFound: the owner has no such webhook.
@@ -142,7 +142,7 @@ class WebhookDispatcher:
         return await asyncio.to_thread(self._store.deliveries, webhook_id, owner, limit=limit, before=before)
 
     async def redeliver(self, webhook_id: str, delivery_id: str, owner: str) -> Delivery:
-        """Send a delivery again now, whatever became of it.
+        """Send a delivery again now, whatever its state.
 
         Raises:
             WebhookNotFound: the owner has no such webhook.
@@ -153,7 +153,7 @@ class WebhookDispatcher:
         return delivery
 
     async def test(self, webhook_id: str, owner: str) -> Delivery:
-        """Send a webhook an event of its own.
+        """Send `webhook.tested` to a webhook.
 
         Raises:
             WebhookNotFound: the owner has no such webhook.
@@ -163,18 +163,18 @@ class WebhookDispatcher:
         return delivery
 
     def on_event(self, _: Notice) -> None:
-        """Take note that something happened, here or elsewhere."""
-        if self._is_needed:  # one that was enabled elsewhere is served there until this looks again
+        """Look for due deliveries after an event, of this process or another."""
+        if self._is_needed:  # else another process, which enabled one, serves it until this one polls
             self._wake_up.set()
 
     async def run(self) -> None:
-        """Send what is due until cancelled; what is not settled by then comes due again."""
+        """Send due deliveries until cancelled; those without an outcome by then become due again."""
         async with _client(self._settings) as client:
             try:
                 while True:
                     self._wake_up.clear()
                     try:
-                        wait_s = await self._begin_due(client)
+                        wait_s = await self._start_due(client)
                     except Exception:
                         logger.exception("No deliveries could be taken")
                         wait_s = POLL_S
@@ -184,22 +184,22 @@ class WebhookDispatcher:
             finally:
                 await self._end()
 
-    async def _begin_due(self, client: httpx.AsyncClient) -> float:
-        """Begin what is due, as far as there is room; returns when to look again, in seconds."""
+    async def _start_due(self, client: httpx.AsyncClient) -> float:
+        """Start due deliveries, as far as there are free slots; return when to poll again, in seconds."""
         self._is_needed = await asyncio.to_thread(self._store.has_enabled)
         if not self._is_needed:
             return POLL_S
         while await asyncio.to_thread(self._store.expand, EVENTS):
             pass
-        while (room := CAPACITY - len(self._in_flight)) > 0:
-            in_hand = Counter(self._in_flight.values())
-            busy = [webhook_id for webhook_id, num in in_hand.items() if num >= PER_WEBHOOK]
+        while (free := CAPACITY - len(self._in_flight)) > 0:
+            in_flight = Counter(self._in_flight.values())
+            busy = [webhook_id for webhook_id, num in in_flight.items() if num >= PER_WEBHOOK]
             due_s = await asyncio.to_thread(self._store.next_due_s, busy)
             if due_s is None or due_s > 0:
                 return POLL_S if due_s is None else min(due_s, POLL_S)
             lease_s = self._settings.timeout_s + SETTLE_WITHIN_S
             claims = await asyncio.to_thread(
-                self._store.claim, room, lease_s=lease_s, per_webhook=PER_WEBHOOK, in_hand=in_hand
+                self._store.claim, free, lease_s=lease_s, per_webhook=PER_WEBHOOK, in_hand=in_flight
             )
             for claim in claims:
                 task = asyncio.create_task(self._deliver(client, claim))
@@ -216,7 +216,7 @@ class WebhookDispatcher:
         self._wake_up.set()
 
     async def _end(self) -> None:
-        """Let what is under way come to its end, but not for long."""
+        """Let deliveries in flight finish, within `STOP_WITHIN_S`."""
         if self._in_flight:
             _, late = await asyncio.wait(list(self._in_flight), timeout=STOP_WITHIN_S)
             for task in late:
@@ -227,18 +227,18 @@ class WebhookDispatcher:
         try:
             status, error = await self._send(client, claim)
             await asyncio.to_thread(self._settle, claim.delivery, status, error)
-        except Exception:  # the database's: the delivery comes due again when its time has run out
-            logger.exception("What became of the delivery %s could not be written down", claim.delivery.delivery_id)
+        except Exception:  # the database's: the delivery becomes due again when its lease expires
+            logger.exception("The outcome of delivery %s could not be stored", claim.delivery.delivery_id)
 
     async def _send(self, client: httpx.AsyncClient, claim: Claim) -> tuple[int | None, str]:
-        """Send a delivery; returns the status of the answer, if there was one, and what went wrong."""
-        body = message(claim.notice, claim.delivery.subject, self._public_url)
-        headers = signed(claim, body, datetime.now(UTC))
+        """Send a delivery; return the status of the response, if there was one, and the error."""
+        body = cloudevent_body(claim.notice, claim.delivery.subject, self._public_url)
+        headers = signature_headers(claim, body, datetime.now(UTC))
         try:
             async with (
                 asyncio.timeout(self._settings.timeout_s),
                 client.stream("POST", claim.url, content=body, headers=headers) as response,
-            ):  # what the answer says beyond its status is not read
+            ):  # the body of the response is not read
                 return response.status_code, f"The receiver answered {response.status_code}."
         except AddressRefused as refused:
             return None, str(refused)
@@ -259,7 +259,7 @@ class WebhookDispatcher:
 
 
 def _client(settings: WebhookSettings) -> httpx.AsyncClient:
-    """What sends: directly, without a memory of connections or cookies that one receiver could leave for another."""
+    """An HTTP client without proxy, kept connections or cookies that one receiver could leave for another."""
     limits = httpx.Limits(max_connections=CAPACITY, max_keepalive_connections=0)
     direct = httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
     return httpx.AsyncClient(
@@ -271,18 +271,18 @@ def _client(settings: WebhookSettings) -> httpx.AsyncClient:
     )
 
 
-MAX_BODY_BYTES = 20_000  # Standard Webhooks: large ones are refused by too many receivers
+MAX_BODY_BYTES = 20_000  # Standard Webhooks: many receivers refuse larger ones
 CONTENT_TYPE = "application/cloudevents+json"
 USER_AGENT = "ai-pipeline"
 NAMELESS = "urn:ai-pipeline"  # the source where the service doesn't know its own URL
 
 
-def message(notice: Notice, subject: str | None, public_url: str | None) -> bytes:
-    """Write down what happened as a CloudEvent 1.0 in structured JSON, without pixels but with the URLs of them.
+def cloudevent_body(notice: Notice, subject: str | None, public_url: str | None) -> bytes:
+    """Encode a notice as a CloudEvent 1.0 in structured JSON, without pixels but with their URLs.
 
     Args:
-        notice: what happened.
-        subject: the image or job it happened to.
+        notice: of the event log.
+        subject: its image or job.
         public_url: where clients reach the service; URLs are relative if None.
     """
     base = (public_url or "").rstrip("/")
@@ -306,16 +306,16 @@ def message(notice: Notice, subject: str | None, public_url: str | None) -> byte
     body = orjson.dumps(event)
     if len(body) < MAX_BODY_BYTES:
         return body
-    return orjson.dumps(event | {"data": references})  # the rest can be read there
+    return orjson.dumps(event | {"data": references})  # the receiver can read the rest at its URLs
 
 
-def signed(claim: Claim, body: bytes, now: datetime) -> dict[str, str]:
+def signature_headers(claim: Claim, body: bytes, now: datetime) -> dict[str, str]:
     """Make the headers of a delivery.
 
     Args:
-        claim: what is delivered; its id stays the same however often it is sent, so that receivers know it again.
-        body: what is sent.
-        now: when, with its zone.
+        claim: the delivery; its id stays the same for every attempt, so that receivers can deduplicate.
+        body: of the request.
+        now: the time, with its zone.
     """
     moment, delivery_id = now.astimezone(UTC), claim.delivery.delivery_id
     return {

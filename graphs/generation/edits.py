@@ -27,7 +27,7 @@ MARGIN = 1 / 64  # of the longer side: the rim of a region, where its colour fad
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EditArea:
-    """Where an image may change, said in one way; everywhere if in none."""
+    """Where an image may change, by one of three; everywhere if none is given."""
 
     picture: str | None = None  # of the image's size, in base64, white where it may change
     region: int | None = None
@@ -46,7 +46,7 @@ class EditRequests:
     async def variation(
         self, record: ImageRecord, options: GenerationOptions, prompt: str | None, strength: float, request_id: str
     ) -> GenerationRequest:
-        """A request for an image like this one.
+        """Return a request for an image like this one.
 
         Args:
             prompt: the image's own if None, or what it shows.
@@ -69,7 +69,7 @@ class EditRequests:
         area: EditArea,
         request_id: str,
     ) -> GenerationRequest:
-        """A request for this image with something else in an area.
+        """Return a request for this image with other content in an area.
 
         Raises:
             InvalidRequest: a parameter is outside of what the profile allows, or the area can't be used.
@@ -89,7 +89,7 @@ class EditRequests:
         mask: Mask | None,
         size: tuple[int, int] | None = None,
     ) -> GenerationRequest:
-        """A request for an image made from a picture.
+        """Return a request for an image made from a picture.
 
         Args:
             picture: its width and height.
@@ -102,7 +102,7 @@ class EditRequests:
         """
         diffusion = self._profile.diffusion
         width, height = size or nearest_size(*picture, diffusion.limits)
-        rle = None if mask is None else await asyncio.to_thread(_written, mask, picture, (width, height))
+        rle = None if mask is None else await asyncio.to_thread(_encode_mask, mask, picture, (width, height))
         source = Source(image_id=image_id, strength=strength, mask=rle)
         return to_request(options, diffusion, prompt, width, height, source)
 
@@ -113,8 +113,8 @@ class EditRequests:
 
     async def _mask(self, record: ImageRecord, area: EditArea, request_id: str) -> Mask | None:
         if area.picture is not None:
-            upload = await self._images.decode_upload(_bytes_of(area.picture), request_id)
-            return await asyncio.to_thread(_bright, upload.pixels)
+            upload = await self._images.decode_upload(_decode_base64(area.picture), request_id)
+            return await asyncio.to_thread(_luminance_mask, upload.pixels)
         if area.region is None and area.concept is None:
             return None
         if area.region is not None:
@@ -127,19 +127,19 @@ class EditRequests:
 
 
 def _union(segmentation: Segmentation, numbers: Sequence[int]) -> Mask:
-    """All that is in one of these regions, and their rims."""
+    """The union of regions, with their rims."""
     masks = [decode_mask(segmentation.rles[number], segmentation.size) for number in numbers]
     margin = max(1, round(MARGIN * max(segmentation.size)))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
     return cv2.dilate(np.logical_or.reduce(masks).astype(np.uint8), disc) > 0
 
 
-def _bright(pixels: Pixels) -> Mask:
+def _luminance_mask(pixels: Pixels) -> Mask:
     return pixels.max(axis=2) >= WHITE  # type: ignore[no-any-return]
 
 
-def _written(mask: Mask, picture: tuple[int, int], size: tuple[int, int]) -> str:
-    """A mask of a picture, as run lengths at the size of the new image; sizes are width and height."""
+def _encode_mask(mask: Mask, picture: tuple[int, int], size: tuple[int, int]) -> str:
+    """Return a picture's mask as run lengths at the size of the new image; sizes are width and height."""
     height, width = mask.shape
     if (width, height) != picture:
         raise InvalidRequest(
@@ -151,7 +151,7 @@ def _written(mask: Mask, picture: tuple[int, int], size: tuple[int, int]) -> str
     return encode_mask(scaled).decode("ascii")
 
 
-def _bytes_of(picture: str) -> bytes:
+def _decode_base64(picture: str) -> bytes:
     try:
         return b64decode(picture.removeprefix("data:image/png;base64,"), validate=True)
     except (Base64Error, ValueError):

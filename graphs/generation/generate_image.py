@@ -42,12 +42,12 @@ class GenerateImageJob:
         self._traces = traces
 
     async def run(self, job: Job, lease: Lease) -> None:
-        """Do a job; its image and its success are kept together.
+        """Run a job; its image and its success are stored in one transaction.
 
         Raises:
             WorkerLost: the worker died.
             ImageNotFound: the image it was to be made from is gone.
-            LeaseLost: the job is somebody else's by now.
+            LeaseLost: another holder has the lease by now.
         """
         part = self._traces.under(
             job.order.request.get(TRACEPARENT, ""),

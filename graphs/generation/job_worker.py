@@ -23,13 +23,15 @@ from pipeline.jobs import ENDED, IdempotencyKey, Job, JobOrder, JobState, Lease,
 from pipeline.notices import CANCEL_REQUESTED, Notice
 from pipeline.store.jobs import JobStore
 
-LEASE_S = 15.0  # after which a job of a dead holder is taken over
+LEASE_S = 15.0  # after which another worker takes over the job of a dead one
 RENEW_S = 4.0
-POLL_S = 2.0  # for jobs that wait, where nobody says that there are any
+POLL_S = 2.0  # for queued jobs, where no event announces them
 PAUSE_S = 5.0  # after a model was not ready
 STOP_WITHIN_S = 5.0
 
-WAITING = frozenset({"job.submitted", "job.requeued", "job.retried"})  # a job may wait for somebody to take it
+WAITING = frozenset(
+    {"job.submitted", "job.requeued", "job.retried"}
+)  # types of notices after which a job may be queued
 
 logger = logging.getLogger("ai_pipeline")
 
@@ -74,17 +76,17 @@ class JobWorker:
         self._max_waiting = max_waiting
         self._max_unfinished = max_unfinished
         self._in_flight: dict[str, tuple[asyncio.Task[None], Lease]] = {}  # by job id
-        self._reserved = 0  # places of jobs that are just being accepted
-        self._has_looked = asyncio.Event()  # or isn't looking for jobs to take
+        self._reserved = 0  # slots of jobs that are being accepted
+        self._has_looked = asyncio.Event()  # set while it isn't leasing jobs
         self._has_looked.set()
-        self._wake_up = asyncio.Event()  # it is time to look for jobs to take
-        self._may_wait = True  # some did when one last looked, or have come since
-        self._pause_until = 0.0  # no jobs are taken before, on the loop's clock
+        self._wake_up = asyncio.Event()  # look for queued jobs
+        self._may_wait = True  # whether jobs may be queued
+        self._pause_until = 0.0  # no jobs are leased before, on the loop's clock
         self._accepting: set[asyncio.Task[Submitted]] = set()
-        self._waiters: dict[str, asyncio.Event] = {}  # by id of a job that others work on
+        self._waiters: dict[str, asyncio.Event] = {}  # by id of a job that runs elsewhere
 
     async def find_by_key(self, owner: str, key: IdempotencyKey) -> Job | None:
-        """Find the job a key was used for; None if it is new.
+        """Return the job that an idempotency key was used for; None if it is new.
 
         Raises:
             IdempotencyMismatch: the key was used for another request.
@@ -92,13 +94,13 @@ class JobWorker:
         return await asyncio.to_thread(self._store.known, owner, key)
 
     async def submit(self, order: JobOrder, key: IdempotencyKey | None = None) -> Submitted:
-        """Accept a job, and begin it if there is room.
+        """Accept a job, and start it if there is a free slot.
 
-        A caller who is cancelled meanwhile leaves no job behind, unless it has a key by which to come back for it.
+        If the caller is cancelled meanwhile, so is the job, unless it has an idempotency key.
 
         Raises:
             IdempotencyMismatch: the key was used for another request.
-            TooManyJobs: there is no room, and too many wait for some.
+            TooManyJobs: no slot is free, and too many jobs are queued.
             TooManyUnfinished: the owner has too many.
         """
         accepting = asyncio.get_running_loop().create_task(self._accept(order, key), context=contextvars.Context())
@@ -113,13 +115,13 @@ class JobWorker:
             raise
 
     async def _accept(self, order: JobOrder, key: IdempotencyKey | None) -> Submitted:
-        await self._has_looked.wait()  # else this job would wait for a place that nobody needs, and later ones pass it
-        with self._reserved_place() as has_place:
+        await self._has_looked.wait()  # else this job would be queued while a slot is free, and later ones overtake it
+        with self._reserved_slot() as has_slot:
             accepted = await asyncio.to_thread(
                 self._store.submit,
                 order,
                 key,
-                holder=uuid4().hex if has_place else None,
+                holder=uuid4().hex if has_slot else None,
                 lease_s=LEASE_S,
                 max_waiting=self._max_waiting,
                 max_unfinished=self._max_unfinished,
@@ -129,27 +131,27 @@ class JobWorker:
         return accepted
 
     @contextmanager
-    def _reserved_place(self) -> Iterator[bool]:
-        has_place = self._free_slots > 0
-        self._reserved += has_place
+    def _reserved_slot(self) -> Iterator[bool]:
+        has_slot = self._free_slots > 0
+        self._reserved += has_slot
         try:
-            yield has_place
+            yield has_slot
         finally:
-            self._reserved -= has_place
+            self._reserved -= has_slot
 
     async def wait_finished(self, job_id: str, owner: str) -> Job:
-        """Wait for the end of a job, whoever works on it.
+        """Wait until a job has ended, in this process or another.
 
         Raises:
             JobNotFound: the owner has no such job.
-            StorageUnavailable: how it ended could not be written down.
+            StorageUnavailable: its end could not be stored.
         """
         while True:
             if job_id in self._in_flight:
                 task, _ = self._in_flight[job_id]
                 await asyncio.wait({task})
                 if not task.cancelled() and (failure := task.exception()) is not None:
-                    raise failure  # how it ended could not be written down: when its lease runs out it begins again
+                    raise failure  # its end could not be stored: it starts again when its lease expires
             ended = self._waiters.setdefault(job_id, asyncio.Event())
             try:
                 job = await asyncio.to_thread(self._store.get, job_id, owner)
@@ -165,7 +167,7 @@ class JobWorker:
                         await ended.wait()
 
     def on_event(self, notice: Notice) -> None:
-        """Take note of what happened to jobs, here or elsewhere."""
+        """React to an event of a job, of this process or another."""
         if notice.type in WAITING and notice.payload.get("waits", True):
             self.wake()
         elif notice.type == CANCEL_REQUESTED and notice.job_id in self._in_flight:
@@ -198,7 +200,7 @@ class JobWorker:
         return job
 
     async def cancel(self, job_id: str, owner: str) -> Job:
-        """Cancel a job: one in hand here at once.
+        """Cancel a job; one in flight here stops at once.
 
         Raises:
             JobNotFound: the owner has no such job.
@@ -210,12 +212,12 @@ class JobWorker:
         return job
 
     def wake(self) -> None:
-        """Have a look for jobs now rather than at the next poll."""
+        """Look for queued jobs now rather than at the next poll."""
         self._may_wait = True
         self._wake_up.set()
 
     async def run(self) -> None:
-        """Take jobs and renew leases until cancelled; then stop the work and give the jobs back."""
+        """Lease jobs and renew leases until cancelled; then stop their work and requeue them."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._acquire_loop())
@@ -234,13 +236,13 @@ class JobWorker:
             if self._free_slots > 0 and loop.time() >= self._pause_until:
                 self._has_looked.clear()
                 try:
-                    taken = await self._lease()
+                    leased = await self._lease()
                 except Exception:
-                    logger.exception("No jobs could be taken")
+                    logger.exception("No jobs could be leased")
                 else:
-                    for job, lease in taken:
+                    for job, lease in leased:
                         self._begin(job, lease)
-                    self._may_wait = bool(taken)
+                    self._may_wait = bool(leased)
                 finally:
                     self._has_looked.set()
             with suppress(TimeoutError):
@@ -248,7 +250,7 @@ class JobWorker:
                     await self._wake_up.wait()
 
     async def _lease(self) -> Sequence[tuple[Job, Lease]]:
-        """Take jobs; what is taken while this runner ends is given back, as nobody here would do it."""
+        """Lease jobs; release those leased while this worker is being cancelled."""
         leasing = asyncio.create_task(
             asyncio.to_thread(self._store.lease, uuid4().hex, lease_s=LEASE_S, limit=self._free_slots)
         )
@@ -277,7 +279,7 @@ class JobWorker:
 
     @property
     def _free_slots(self) -> int:
-        """Jobs that can be begun now."""
+        """Jobs that can start now."""
         return self._capacity - len(self._in_flight) - self._reserved
 
     def _begin(self, job: Job, lease: Lease) -> None:
@@ -291,7 +293,7 @@ class JobWorker:
 
     def _end(self, task: asyncio.Task[None], lease: Lease) -> None:
         if not task.cancelled() and (failure := task.exception()) is not None:
-            logger.error("How job %s ended could not be written down: %s", lease.job_id, failure)
+            logger.error("The end of job %s could not be stored: %s", lease.job_id, failure)
         if self._in_flight.get(lease.job_id, (None, None))[1] == lease:  # else this process has begun it again
             del self._in_flight[lease.job_id]
         if self._may_wait:
@@ -309,7 +311,7 @@ class JobWorker:
         except (ModelNotReady, Overloaded, StorageUnavailable) as error:
             if job.order.is_waited_for:
                 await self._settle(self._store.fail, lease, to_problem(error))
-            else:  # nobody is told to come back later: it is kept until it can be done
+            else:  # no caller is waiting for a Retry-After: the job is kept until it can run
                 self._pause_until = asyncio.get_running_loop().time() + PAUSE_S
                 await self._settle(self._store.stop, lease)
         except PipelineError as error:
@@ -326,6 +328,6 @@ class JobWorker:
 
 
 def _cancel(task: asyncio.Task[None]) -> None:
-    """Cancel work once: who asked hears of it by its own notice as well, and a second time would hit the settling."""
+    """Cancel work once: the caller's cancel arrives as an event too, and a second one would interrupt the settling."""
     if not task.cancelling():
         task.cancel()

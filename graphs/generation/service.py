@@ -1,4 +1,4 @@
-"""Generation service: every image is a job, whether its caller waits for it, streams it, or comes back for it."""
+"""Generation service: every image is a job, whether its caller waits, streams, or polls."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class GeneratedImage:
     record: ImageRecord
     request: GenerationRequest
     request_id: str  # of the request it was made for
-    description: Description | None  # of the whole image, if it was asked for
+    description: Description | None  # of the whole image, if the caller wants it
 
 
 class GenerationService:
-    """Makes images by jobs.
+    """Makes images as jobs.
 
     Args:
-        jobs: does them.
-        log: holds what happened to jobs that have ended.
+        jobs: runs them.
+        log: has the events of jobs that have ended.
         stages: describes new images.
         admission: bounds the requests that wait for an image.
     """
@@ -88,10 +88,10 @@ class GenerationService:
     async def run(self, specs: Sequence[GenerationJobSpec], *, describe: bool = False) -> list[GeneratedImage]:
         """Make the images of one request, and return them in order.
 
-        Each is a job. It stops with the caller, unless it has a key by which the caller may come back for it.
+        Each is a job. It is cancelled with its caller, unless it has an idempotency key.
 
         Args:
-            describe: whether each is to be classified as well.
+            describe: whether to classify each.
 
         Raises:
             Overloaded: too many images are waiting already.
@@ -107,7 +107,7 @@ class GenerationService:
     async def stream(
         self, specs: Sequence[GenerationJobSpec], *, previews: bool = True, describe: bool = False
     ) -> AsyncGenerator[Notice | list[GeneratedImage], None]:
-        """Make images as `run` does; yields what happens on the way, and the images last.
+        """Make images as `run` does; yield their events, and the images last.
 
         Args:
             previews: whether steps carry previews.
@@ -124,7 +124,7 @@ class GenerationService:
     async def stream_job(
         self, job_id: str, owner: str, after: int = 0
     ) -> AsyncGenerator[Notice | GeneratedImage, None]:
-        """Yield what happens to a job from a sequence number on, and the described image last.
+        """Yield a job's events from a sequence number on, and the described image last.
 
         A stream that is cut off by the end of this process just ends.
 
@@ -142,7 +142,7 @@ class GenerationService:
             yield await self._generated(await self._jobs.wait_finished(job_id, owner), describe=True)
 
     async def find_request(self, owner: str, key: IdempotencyKey | None) -> GenerationRequest | None:
-        """Return what the first image of a key was asked for, so that a repetition asks alike; None if the key is new.
+        """Return the request of a key's first image, so that a repetition reuses its random seed; None if it is new.
 
         Raises:
             IdempotencyMismatch: the key was used for another request.
@@ -174,7 +174,7 @@ class GenerationService:
 
     @asynccontextmanager
     async def _submitted(self, spec: GenerationJobSpec, job_id: str, *, previews: bool) -> AsyncIterator[Job]:
-        """Submit a job for a caller who waits; cancel it if the caller leaves, unless it has a key to come back with.
+        """Submit a job with a waiting caller; cancel it with the caller, unless it has an idempotency key.
 
         Raises:
             JobRunning: the key was used for this request meanwhile, which isn't finished.
@@ -192,7 +192,7 @@ class GenerationService:
                 raise
 
     async def _job_notices(self, job_id: str, owner: str, after: int = 0) -> AsyncGenerator[Notice, None]:
-        """Yield what happens to a job from a sequence number on, until it has ended."""
+        """Yield a job's events from a sequence number on, until it has ended."""
         if (await self._jobs.get(job_id, owner)).state.is_final:
             for notice in await self._logged_notices(job_id, owner, after):
                 yield notice
@@ -260,11 +260,11 @@ class GenerationService:
         )
 
     def warnings(self, generated: GeneratedImage) -> tuple[AnswerWarning, ...]:
-        """Return what callers should know of a new image."""
+        """Return the warnings of a new image."""
         return warnings_of(self._profile, generated.request, generated.description)
 
     def job_warnings(self, job: Job) -> tuple[AnswerWarning, ...]:
-        """Return what callers should know of the image that a job makes, from what was asked for."""
+        """Return the warnings of the image that a job makes, from its request."""
         if job.order.kind != GENERATE:
             return ()
         return warnings_of(self._profile, GenerationRequest.from_dict(job.order.request))

@@ -14,13 +14,13 @@ from graphs.http.routes import analysis, events, images, jobs, legacy, openai, s
 from graphs.services import Services
 
 DESCRIPTION = """
-Text becomes an image, the image is classified and taken apart, and what was computed once is kept.
+Generate an image from a text, classify it and segment it; every result is stored and reused.
 
 Calls without an `image_id` mean the last image of the caller's session: that of the `X-Session-ID` header, else of the
-`session_id` cookie that `/generate` gives, else the one all callers without either share.
+`session_id` cookie that `/generate` sets, else the one all callers without either share.
 
-A service that wants API keys takes them as `Authorization: Bearer …`. What one owner makes, no other finds.
-Where an owner's requests are limited, `RateLimit` tells how many are left, and a refusal (429) when to come back.
+A service that requires API keys takes them as `Authorization: Bearer …`; owners can't access each other's images.
+Where an owner has a rate limit, `RateLimit` headers have the remaining requests, and a 429 has `Retry-After`.
 """
 
 

@@ -55,24 +55,24 @@ class JsonRoute(APIRoute):
 
 
 def caching_headers(etag: str, *, for_ever: bool) -> dict[str, str]:
-    """Headers of something that may be kept: for ever, or as long as asking says that it is the same."""
+    """Caching headers: immutable, or to be revalidated by ETag."""
     keep = f"private, max-age={ONE_YEAR_S}, immutable" if for_ever else "private, no-cache"
     return {"ETag": f'"{etag}"', "Cache-Control": keep, "Accept-Ranges": "bytes"}
 
 
 def is_known(request: Request, etag: str) -> bool:
-    """Whether the client says that it has it already."""
-    said = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-    return f'"{etag}"' in said or "*" in said
+    """Whether the client has it already, by `If-None-Match`."""
+    tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    return f'"{etag}"' in tags or "*" in tags
 
 
 def not_modified(etag: str, *, for_ever: bool = True) -> Response:
-    """The answer to a client who has it already."""
+    """The response to a client that has it already."""
     return Response(status_code=304, headers=caching_headers(etag, for_ever=for_ever))
 
 
 def content(request: Request, body: bytes, media_type: str, etag: str, *, for_ever: bool = True) -> Response:
-    """Send bytes, or the one range of them that is asked for; several ranges are answered by the whole.
+    """Send bytes, or the one requested range of them; several ranges get the whole.
 
     Args:
         etag: names these bytes.

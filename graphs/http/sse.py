@@ -24,7 +24,7 @@ EVENT_STREAM = "text/event-stream"
 FINISHED = "generation.finished"
 FAILED = "error"
 STREAM_FINISHED = "stream.finished"  # of a stream that ends by itself
-LAST_WORDS_S = 5.0  # after the request's deadline, for the work to stop and the stream to say so
+STREAM_GRACE_S = 5.0  # after the request's deadline, for the work to stop and the stream to send its error
 HEARTBEAT_S = 10.0
 
 
@@ -38,7 +38,7 @@ async def sse_response(scope: Scope, items: AsyncGenerator[T, None], encode: Cal
     deadline = RequestContext.of(scope).deadline
     ends_at = deadline.when()
     if ends_at is not None:
-        deadline.reschedule(ends_at + LAST_WORDS_S)
+        deadline.reschedule(ends_at + STREAM_GRACE_S)
     return EventSourceResponse(_with_first(scope, first, items, encode, ends_at), headers={"Cache-Control": "no-store"})
 
 

@@ -116,6 +116,6 @@ class Metrics:
             case _:
                 pass
 
-    def set_in_hand(self, gate: str, pieces: int) -> None:
+    def set_in_flight(self, gate: str, pieces: int) -> None:
         """Set the gauge of a gate; to be repeated every few seconds, or Ray's exporter forgets it."""
         self._in_hand.set(pieces, tags={"gate": gate})

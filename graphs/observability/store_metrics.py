@@ -1,6 +1,6 @@
-"""Metrics of facts: what the store knows, read when somebody scrapes `/metrics`.
+"""Metrics of the store, read at each scrape of `/metrics`.
 
-Ray's exporter tells what happened in each process; this tells what there is, the same from every replica.
+Ray's exporter counts what happens in each process; these are the same from every replica.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class StoreMetricsCollector(Collector):
 
     Args:
         facts: counts them; blocks.
-        folder: with this service's data; tells of the disk it lies on.
+        folder: with this service's data, for the metrics of its disk.
     """
 
     def __init__(self, facts: Callable[[], StoreStatistics], folder: Path) -> None:

@@ -1,1 +1,1 @@
-"""Handles of the model deployments, and what is known of them."""
+"""Handles of the model deployments, and their status."""

@@ -38,14 +38,14 @@ TextModelName = Literal["Diffusion", "Clip"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SharedImage:
-    """An image where every worker can reach it."""
+    """An image in shared memory, for every worker."""
 
     digest: str
     pixels: Any  # a ray.ObjectRef of Pixels; the Pixels themselves without a cluster
 
 
 class WorkerDied(Exception):
-    """A replica was lost in the middle of a call; the call may be made again."""
+    """A replica died during a call; the call may be retried."""
 
 
 class Workers(Protocol):
@@ -89,7 +89,7 @@ class ServeWorkers:
     async def generate(
         self, request: GenerationRequest, owner: str, source: SharedImage | None = None, previews: bool = False
     ) -> AsyncGenerator[StepProgress | Computed[Pixels], None]:
-        """Stream the progress of one image, every step with previews if anybody wants to see them, the image last."""
+        """Stream the progress of one image, every step with previews if a subscriber wants them, the image last."""
         pixels = None if source is None else source.pixels
         with here().child("call generate", kind="client") as call:
             method = self._diffusion.options(stream=True).generate
@@ -106,59 +106,59 @@ class ServeWorkers:
         self, image: SharedImage, segmentation: Segmentation | None, labelling: Labelling
     ) -> Computed[Descriptions]:
         """Classify the image, or each region of it."""
-        return await _ask("describe", self._clip.describe, image.pixels, segmentation, labelling)
+        return await _call("describe", self._clip.describe, image.pixels, segmentation, labelling)
 
     async def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Encode texts, (n, d)."""
-        return await _ask("encode_texts", self._clip.encode_texts, tuple(texts))
+        return await _call("encode_texts", self._clip.encode_texts, tuple(texts))
 
     async def count_tokens(self, model: TextModelName, texts: Sequence[str]) -> Sequence[int]:
-        """Count what a model makes of each text."""
+        """Count the tokens of each text."""
         handle = {"Diffusion": self._diffusion, "Clip": self._clip}[model]
-        return await _ask("count_tokens", handle.count_tokens, tuple(texts))
+        return await _call("count_tokens", handle.count_tokens, tuple(texts))
 
     async def segment(self, image: SharedImage, parameters: Everything, background: bool) -> Computed[Segmentation]:
-        """Take the image apart; work in the background lets other calls go first."""
-        return await _ask("segment", self._segmenter_of(image).segment, image.pixels, parameters, background)
+        """Segment the image; background work yields to interactive calls."""
+        return await _call("segment", self._segmenter_of(image).segment, image.pixels, parameters, background)
 
     async def segment_prompts(
         self, image: SharedImage, prompts: Sequence[PointsAndBox], parameters: Everything
     ) -> Computed[Segmentation]:
         """Cut out what prompts show, one region for each, in their order."""
         segment_prompts = self._segmenter_of(image).segment_prompts
-        return await _ask("segment_prompts", segment_prompts, image.pixels, prompts, parameters)
+        return await _call("segment_prompts", segment_prompts, image.pixels, prompts, parameters)
 
     async def find(self, image: SharedImage, text: str, parameters: Sam3Settings) -> Computed[Segmentation]:
         """Cut out everything that a text names, with SAM3."""
-        return await _ask("find", self._segmenter_of(image).find, image.pixels, text, parameters)
+        return await _call("find", self._segmenter_of(image).find, image.pixels, text, parameters)
 
     async def render(self, image: SharedImage, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]:
         """Draw overlay and spotlights."""
-        return await _ask("render", self._renderer.render, image.pixels, segmentation, style)
+        return await _call("render", self._renderer.render, image.pixels, segmentation, style)
 
     async def encode(self, image: SharedImage, encoding: Encoding) -> bytes:
         """Encode the image itself."""
-        return await _ask("encode", self._renderer.encode, image.pixels, encoding)
+        return await _call("encode", self._renderer.encode, image.pixels, encoding)
 
     async def decode_upload(self, data: bytes) -> Upload:
-        """Decode a picture from outside."""
-        return await _ask("decode_upload", self._renderer.decode_upload, data)
+        """Decode an upload."""
+        return await _call("decode_upload", self._renderer.decode_upload, data)
 
     async def status(self, model: ModelName) -> ModelStatus:
-        """Ask one replica of a deployment about its model."""
+        """Return the status of a deployment's model, from one replica."""
         handle = {"Diffusion": self._diffusion, "Clip": self._clip, "Segmenter": self._segmenter}[model]
-        with within(NOTHING):  # whoever asked first, the answer is for all
-            return await _ask("status", handle.status)
+        with within(NOTHING):  # shared by all callers: it belongs to no request's trace
+            return await _call("status", handle.status)
 
     def _segmenter_of(self, image: SharedImage) -> DeploymentHandle[Any]:
-        """The segmenter by way of the replica that holds this image encoded, if any does."""
+        """The segmenter, routed to the replica that has this image encoded, if there is one."""
         return self._segmenter.options(session_id=image.digest)
 
 
 async def retry_once(
     stage: str, request_id: str, work: Callable[[], Awaitable[T]], emit: Callable[[StageRetried], None]
 ) -> T:
-    """Do the work, and once more if its worker dies: the seed is in the request, so the result is the same.
+    """Retry work once if its worker dies: the seed is in the request, so the result is the same.
 
     Raises:
         WorkerLost: it died twice.
@@ -174,8 +174,8 @@ async def retry_once(
         raise WorkerLost(stage=stage) from None
 
 
-async def _ask(what: str, method: DeploymentHandle[T], *args: Any) -> T:
-    """Call a replica, which goes on in the caller's trace."""
+async def _call(what: str, method: DeploymentHandle[T], *args: Any) -> T:
+    """Call a replica within the caller's trace."""
     with span(f"call {what}", kind="client") as call:
         response: DeploymentResponse[T] = method.remote(*args, **call.carried)
         try:
@@ -189,7 +189,7 @@ async def _ask(what: str, method: DeploymentHandle[T], *args: Any) -> T:
 
 
 def to_pipeline_error(error: Exception, stage: str) -> Exception:
-    """Say in our own words what went wrong in a call."""
+    """Translate an error of a call."""
     match error:
         case PipelineError():  # Ray raises a class derived from both the replica's error and its own
             cause = error.cause if isinstance(error, RayTaskError) else error

@@ -1,7 +1,7 @@
-"""What is known of the models: fingerprints for the keys, readiness for those who ask.
+"""Model status: fingerprints for cache keys, and readiness.
 
-A busy replica answers no question for a while, so the last answer counts and is refreshed in the background; a model
-is ready as long as that answer said so and Serve has a replica of it running.
+A busy replica doesn't respond for a while, so the last status counts and is refreshed in the background; a model
+is ready as long as its last status is and Serve runs a replica of it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from graphs.workers.handles import ModelName, Workers
 from pipeline.errors import ModelNotReady
 from pipeline.records import ModelStatus
 
-FIRST_ANSWER_S = 30.0  # how long a request waits for a model nobody has heard of yet
+FIRST_ANSWER_S = 30.0  # how long a request waits for the first status of a model
 ANSWER_S = 2.0  # how long readiness waits for it
-REFRESH_S = 10.0  # how old an answer may be before it is asked for again
+REFRESH_S = 10.0  # age at which a status is refreshed
 REPLICAS_S = 1.0  # how old Serve's replica counts may be; asking takes 44 ms
 
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
@@ -30,10 +30,10 @@ logger = logging.getLogger("ai_pipeline")
 
 
 class ModelStatusTracker:
-    """Remembers what the replicas said of their models.
+    """Caches the status that replicas report of their models.
 
     Args:
-        workers: who to ask.
+        workers: report the status.
         running_replicas: counts the running replicas of each deployment; may block.
     """
 
@@ -46,7 +46,7 @@ class ModelStatusTracker:
         self._replicas: tuple[float, Mapping[str, int]] = (0.0, {})
 
     async def fingerprint(self, model: ModelName) -> str:
-        """Name the weights a model's results come from.
+        """Return the fingerprint of a model's weights.
 
         Raises:
             ModelNotReady: the model isn't loaded; says why.
@@ -59,7 +59,7 @@ class ModelStatusTracker:
         return status.fingerprint
 
     def knows(self, model: ModelName) -> bool:
-        """Whether `fingerprint` answers without asking a replica."""
+        """Whether `fingerprint` returns without a call to a replica."""
         status = self._known.get(model)
         return status is not None and status.ready
 
@@ -68,7 +68,7 @@ class ModelStatusTracker:
         self._known[model] = replace(self._known[model], fingerprint=fingerprint)
 
     async def statuses(self) -> dict[ModelName, ModelStatus]:
-        """Tell the state of every model."""
+        """Return the status of every model."""
         counted_at, counts = self._replicas
         if time.monotonic() - counted_at > REPLICAS_S:
             counts = await asyncio.to_thread(self._running_replicas)
@@ -91,7 +91,7 @@ class ModelStatusTracker:
         return self._known.get(model) or _not_ready("its replica is still starting, or busy")
 
     def _ask(self, model: ModelName) -> asyncio.Task[None]:
-        """Ask a replica, unless that question is under way already."""
+        """Request a replica's status, unless a request is in flight."""
         question = self._questions.get(model)
         if question is None or question.done():
             self._asked_at[model] = time.monotonic()
@@ -102,7 +102,9 @@ class ModelStatusTracker:
         try:
             self._known[model] = await self._workers.status(model)
         except Exception as error:  # no replica to ask, or it died: what is known stays known
-            logger.warning("The %s model's replica could not be asked: %s", model, type(error).__name__)
+            logger.warning(
+                "The status of the %s model's replica could not be read: %s: %s", model, type(error).__name__, error
+            )
 
 
 def _not_ready(reason: str) -> ModelStatus:

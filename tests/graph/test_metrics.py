@@ -127,8 +127,8 @@ def test_methods_nobody_knows_are_counted_as_one(metrics, registry):
 
 
 def test_a_gate_has_a_gauge(metrics, registry):
-    metrics.set_in_hand("images", 3)
-    metrics.set_in_hand("analyses", 0)
+    metrics.set_in_flight("images", 3)
+    metrics.set_in_flight("analyses", 0)
     assert registry.told == [
         ("pipeline_in_hand", 3, {"gate": "images"}),
         ("pipeline_in_hand", 0, {"gate": "analyses"}),

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from graphs.events import webhooks as webhook_dispatcher
-from graphs.events.webhooks import MAX_BODY_BYTES, message
+from graphs.events.webhooks import MAX_BODY_BYTES, cloudevent_body
 from pipeline import webhooks
 from pipeline.errors import StageFailed, to_problem
 from pipeline.notices import TYPES, Notice
@@ -353,7 +353,7 @@ def test_what_is_sent_stays_small_whatever_happened(type_):
         payload=payload,
         created_at=datetime.now(UTC),
     )
-    body = message(notice, NOWHERE, f"https://{'x' * 200}.example/")
+    body = cloudevent_body(notice, NOWHERE, f"https://{'x' * 200}.example/")
     assert len(body) < MAX_BODY_BYTES
     data = json.loads(body)["data"]
     assert data["job_url"] == f"https://{'x' * 200}.example/v1/jobs/{NOWHERE}"

@@ -1,4 +1,4 @@
-"""What an image shows: classes, regions, concepts, pictures of them. No logic: each route asks the services."""
+"""Analysis of an image: classes, regions, concepts, and pictures of them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def _regions(services: Services, image: ImageRecord, request_id: str) -> t
 async def analysis(
     image: ImageDep, services: ServicesDep, caller: CallerDep, labels: Labels = "", templates: Templates = None
 ) -> Response:
-    """Say what an image and each of its regions show: of the profile's labels or of your own."""
+    """Classify an image and each of its regions, by the profile's labels or your own."""
     labelling, own = services.profile.clip.labelling, _labels(labels)
     names, unknown = (own, None) if own else (labelling.names, labelling.unknown)
     prompts = templates or [labelling.template]
@@ -92,13 +92,13 @@ async def segments(
     caller: CallerDep,
     format_: Annotated[SegmentFormat, Query(alias="format")] = SegmentFormat.POLYGONS,
 ) -> Response:
-    """Take an image apart: every region with its mask, as polygons, run lengths, PNG, or one COCO document."""
+    """Segment an image: every region with its mask, as polygons, run lengths, PNG, or one COCO document."""
     return await _written(image, *await _regions(services, image, caller.request_id), format_, caller)
 
 
 @router.post("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS | error_responses(400, 413))
 async def asked_segments(image: ImageDep, body: SegmentsBody, services: ServicesDep, caller: CallerDep) -> Response:
-    """Cut out what lies at points or in a box, or find what a text names; nothing, if it isn't there."""
+    """Segment what lies at points or in a box, or find the regions of a text; none, if it isn't there."""
     if body.text is None:
         prompt = _prompt(body, image)
         found = await services.queries.cut_out(image, [prompt], caller.request_id)
@@ -109,7 +109,7 @@ async def asked_segments(image: ImageDep, body: SegmentsBody, services: Services
 
 @router.get("/regions/{region}", response_model=Segment, responses=_PROBLEMS)
 async def region(image: ImageDep, region: int, services: ServicesDep, caller: CallerDep) -> Response:
-    """Tell all there is to know of one region."""
+    """Return one region, with its mask in every form."""
     segmentation, descriptions = await _regions(services, image, caller.request_id)
     chosen = [(check_region(region, segmentation), None)]
     forms = (SegmentFormat.POLYGONS, SegmentFormat.RLE, SegmentFormat.PNG)
@@ -119,14 +119,14 @@ async def region(image: ImageDep, region: int, services: ServicesDep, caller: Ca
 
 @router.post("/probe", response_model=ImageConcepts, responses=_PROBLEMS | error_responses(400, 413))
 async def probe(image: ImageDep, body: ConceptsBody, services: ServicesDep, caller: CallerDep) -> Response:
-    """Say how well concepts match an image and each of its regions, by themselves and beside each other."""
+    """Score concepts against an image and each of its regions, independently and relative to each other."""
     found = await services.queries.match(image, body.concepts, caller.request_id)
     return json_response(image_concepts(found, request_id=caller.request_id, image_id=image.image_id))
 
 
 @router.get("/overlay.png", response_class=Response, responses=_PICTURE)
 async def overlay(image: ImageDep, request: Request, services: ServicesDep, caller: CallerDep) -> Response:
-    """Draw the outlines of all regions into the image."""
+    """Return the image with the outlines of all regions, as PNG."""
     drawings = await services.stages.result(RENDER, image, caller.request_id)
     return _picture(request, drawings.overlay)
 
@@ -135,7 +135,7 @@ async def overlay(image: ImageDep, request: Request, services: ServicesDep, call
 async def spotlight(
     image: ImageDep, region: int, request: Request, services: ServicesDep, caller: CallerDep
 ) -> Response:
-    """Draw the image with everything outside of a region dimmed."""
+    """Return the image with everything outside of a region dimmed, as PNG."""
     number = check_region(region, await services.stages.result(SEGMENT, image, caller.request_id))
     drawings = await services.stages.result(RENDER, image, caller.request_id)
     return _picture(request, drawings.spotlights[number])
@@ -178,8 +178,8 @@ def _prompt(body: SegmentsBody, record: ImageRecord) -> PointsAndBox:
     return PointsAndBox(points=tuple((p.x, p.y, p.inside) for p in body.points), box=body.box)
 
 
-def _labels(said: str) -> list[str]:
-    return list(dict.fromkeys(label.strip() for label in said.split(",") if label.strip()))
+def _labels(value: str) -> list[str]:
+    return list(dict.fromkeys(label.strip() for label in value.split(",") if label.strip()))
 
 
 def _check_prompts(labels: Sequence[str], templates: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What happens to one's images and jobs, as a stream."""
+"""The event stream."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ router = APIRouter(prefix="/v1", tags=["events"])
 
 async def get_resumption(
     last_event_id: Annotated[
-        int | None, Header(ge=0, le=MAX_SEQUENCE, description="Go on after this event: browsers send it by themselves.")
+        int | None,
+        Header(ge=0, le=MAX_SEQUENCE, description="Resume after this event; browsers send it by themselves."),
     ] = None,
     after: Annotated[int | None, Query(ge=0, le=MAX_SEQUENCE, description="The same, for the first call.")] = None,
 ) -> int | None:
-    """The last event a reader knows, the header's before the query's."""
+    """Return the last event a reader knows, the header's before the query's."""
     return after if last_event_id is None else last_event_id
 
 
@@ -46,10 +47,10 @@ async def events(
         bool, Query(description="`false`: only what has happened so far, and `stream.finished` as the last event.")
     ] = True,
 ) -> Response:
-    """Stream what happens to one's images and jobs, from now on or from `Last-Event-ID` on; 0 is the beginning.
+    """Stream the events of your images and jobs, from now on or from `Last-Event-ID` on; 0 is the beginning.
 
-    Each logged event comes once, in order, with its number as `id`. Steps (`generation.stepped`) have none: they
-    come while they happen or not at all.
+    Each logged event is sent once, in order, with its sequence number as `id`. Steps (`generation.stepped`) have none:
+    they are sent while they happen, or not at all.
     """
     wanted = frozenset(name.strip() for name in types.split(",") if name.strip())
     if unknown := wanted.difference(TYPES, [STEPPED]):

@@ -1,4 +1,4 @@
-"""Images as resources: made, uploaded, listed, looked at, removed. No logic: each asks the services."""
+"""Images as resources: create, upload, edit, list, read, delete."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -86,10 +86,10 @@ edits_router = APIRouter(prefix="/v1/images/{image_id}", route_class=JsonRoute, 
 async def create(
     body: CreateBody, request: Request, services: ServicesDep, caller: CallerDep, key: KeyDep, prefer: Prefer = ""
 ) -> Response:
-    """Make images of a text: each the next seed's, all at once.
+    """Generate images from a text, with consecutive seeds, concurrently.
 
-    With `Accept: text/event-stream` the events on the way come first, each with its `job_id`; with
-    `Prefer: respond-async` the answer is the jobs, at once.
+    With `Accept: text/event-stream` events come first, each with its `job_id`; with `Prefer: respond-async` the jobs
+    are returned at once.
     """
     wanted = await services.generation.find_request(caller.owner, key) or body.resolve(services.profile.diffusion)
     specs = job_specs(with_consecutive_seeds(wanted, body.n), caller, key)
@@ -104,7 +104,7 @@ async def create(
     openapi_extra=_PICTURE_BODY,
 )
 async def upload(request: Request, services: ServicesDep, caller: CallerDep, key: KeyHeader = None) -> Response:
-    """Keep an image of one's own: PNG, JPEG or WebP, as the body or as a form's file."""
+    """Upload an image: PNG, JPEG or WebP, as the body or as a form's file."""
     picture = await _picture(request)
     uploaded = await services.images.upload(
         picture,
@@ -139,7 +139,7 @@ async def history(
     since: Annotated[datetime | None, Query(description="Made then or later.")] = None,
     until: Annotated[datetime | None, Query(description="Made before.")] = None,
 ) -> Response:
-    """List the images one owns, newest first."""
+    """List your images, newest first."""
     wanted = ImageFilter(session=session, label=label, prompt=prompt, since=_in_utc(since), until=_in_utc(until))
     records = await services.images.history(
         caller.owner, limit=limit + 1, before=str(before) if before else None, wanted=wanted
@@ -151,7 +151,7 @@ async def history(
 
 @router.get("/{image_id}", response_model=StoredImage, responses=error_responses(401, 404, 422, 429, 503))
 async def image(image_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
-    """Tell how an image was made."""
+    """Return an image's metadata: how it was made, and its warnings."""
     record = await services.images.find(str(image_id), owner=caller.owner, session="")
     description = await services.stages.describe_known(record)
     return json_response(StoredImage.of(record, image_warnings(services.profile, record, description)))
@@ -177,7 +177,7 @@ async def picture(
     size: Annotated[int | None, Query(ge=1, le=4096, description="Of the longer side, in pixels.")] = None,
     quality: Annotated[int, Query(ge=1, le=100, description="Of JPEG and WebP.")] = 90,
 ) -> Response:
-    """Send an image, as PNG or otherwise. It never changes, so clients may keep it for ever."""
+    """Return an image's bytes, as PNG or otherwise. They never change, so clients may cache them for ever."""
     record = await services.images.find(str(image_id), owner=caller.owner, session="")
     encoding = _encoding(record, format_, size, quality)
     etag = record.digest if encoding == Encoding() else f"{record.digest}-{format_}-{size or 0}-{quality}"
@@ -189,7 +189,7 @@ async def picture(
 
 @router.delete("/{image_id}", status_code=204, responses=error_responses(401, 404, 422, 429, 503))
 async def delete(image_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
-    """Remove an image and all that was computed of it."""
+    """Delete an image and everything computed from it."""
     await services.images.delete(str(image_id), owner=caller.owner, request_id=caller.request_id)
     return Response(status_code=204)
 
@@ -204,7 +204,7 @@ async def variations(
     key: KeyDep,
     prefer: Prefer = "",
 ) -> Response:
-    """Make images like this one: the less strength, the more alike."""
+    """Generate variations (img2img): the less strength, the more alike."""
     wanted = await services.generation.find_request(caller.owner, key)
     if wanted is None:
         record = await services.images.find(str(image_id), owner=caller.owner, session="")
@@ -223,7 +223,7 @@ async def edited(
     key: KeyDep,
     prefer: Prefer = "",
 ) -> Response:
-    """Make images that show something else in a mask, a region, or what a concept finds; all else stays."""
+    """Edit an image (inpainting) within a mask, a region, or the regions of a concept; all else stays."""
     wanted = await services.generation.find_request(caller.owner, key)
     if wanted is None:
         record = await services.images.find(str(image_id), owner=caller.owner, session="")

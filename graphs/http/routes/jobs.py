@@ -1,4 +1,4 @@
-"""The jobs one has submitted."""
+"""Jobs: list, read, follow, cancel, retry."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def jobs(
     before: Before = None,
     state: Annotated[list[JobState] | None, Query(description="Only these.")] = None,
 ) -> Response:
-    """List the jobs one submitted, newest first."""
+    """List your jobs, newest first."""
     found = await services.jobs.list(
         caller.owner, limit=limit + 1, before=str(before) if before else None, states=state or ()
     )
@@ -43,7 +43,7 @@ async def jobs(
 
 @router.get("/{job_id}", response_model=schemas.JobStatus, responses=error_responses(401, 404, 422, 429, 503))
 async def job(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
-    """Tell where a job stands."""
+    """Return a job's state, and its result or problem."""
     return json_response(_status(services, await services.jobs.get(str(job_id), caller.owner)))
 
 
@@ -54,9 +54,9 @@ async def job(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Respons
     | {200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
 )
 async def events(job_id: UUID, request: Request, services: ServicesDep, caller: CallerDep, after: Resume) -> Response:
-    """Follow a job: what has happened to it, what happens, and what it made as the last, `generation.finished`.
+    """Stream a job's events, past and future, and its result as the last one, `generation.finished`.
 
-    With `Last-Event-ID` from there on. Steps with their previews come to those who listen while they happen.
+    `Last-Event-ID` resumes a stream. Steps with previews are sent only while they happen.
     """
     await services.jobs.get(str(job_id), caller.owner)
     items = services.generation.stream_job(str(job_id), caller.owner, after or 0)
@@ -65,7 +65,7 @@ async def events(job_id: UUID, request: Request, services: ServicesDep, caller: 
 
 @router.post("/{job_id}/cancel", response_model=schemas.JobStatus, responses=error_responses(401, 404, 422, 429, 503))
 async def cancel(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
-    """Stop a job; one that has ended stays as it is."""
+    """Cancel a job; one that has ended is left as it is."""
     return json_response(_status(services, await services.jobs.cancel(str(job_id), caller.owner)))
 
 
@@ -76,5 +76,5 @@ async def cancel(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Resp
     responses=error_responses(401, 404, 409, 422, 429, 503),
 )
 async def retry(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
-    """Begin a job again that failed, was cancelled or is dead."""
+    """Retry a job that failed, was cancelled or is dead."""
     return json_response(_status(services, await services.jobs.retry(str(job_id), caller.owner)), status_code=202)

@@ -77,12 +77,12 @@ async def generate(
     key: KeyDep,
     prefer: Annotated[str, Header(description=f"`{RESPOND_ASYNC}` answers at once, with the job.")] = "",
 ) -> Response:
-    """Make an image of a text and say what it shows.
+    """Generate an image from a text, and classify it.
 
-    With `Accept: text/event-stream` the events on the way come first: `generation.stepped` carries a `preview`
-    (base64 PNG). The last one is `generation.finished` with the answer, or `error` with the problem.
-    With `Prefer: respond-async` the answer is the job that makes it, at once; it goes on whatever becomes of the
-    client or of the server. Without, a client that hangs up stops it, unless it sent an `Idempotency-Key`.
+    With `Accept: text/event-stream` events come first: `generation.stepped` carries a `preview` (base64 PNG). The last
+    one is `generation.finished` with the response, or `error` with the problem.
+    With `Prefer: respond-async` the job is returned at once; it survives disconnects and restarts. Without, a client
+    that disconnects cancels it, unless it sent an `Idempotency-Key`.
     """
     specs = job_specs([body.resolve(services.profile.diffusion)], caller, key)
     if RESPOND_ASYNC in prefer:
@@ -121,7 +121,7 @@ async def with_generated(
 
 @router.post("/analyze", response_model=schemas.Analysis, responses=_USUAL_PROBLEMS | error_responses(404))
 async def analyze(image: ChosenImage, services: ServicesDep, caller: CallerDep) -> Response:
-    """Say what an image shows, and where."""
+    """Classify and segment an image."""
     async with task_group() as group:
         describing = group.create_task(services.stages.describe(image, caller.request_id))
         segmenting = group.create_task(services.stages.result(SEGMENT, image, caller.request_id))
@@ -143,7 +143,7 @@ async def analyze(image: ChosenImage, services: ServicesDep, caller: CallerDep) 
 async def probe(
     body: schemas.ProbeBody, services: ServicesDep, caller: CallerDep, image_id: ImageId = None
 ) -> Response:
-    """Say how well a text matches an image and each of its regions."""
+    """Score a text against an image and each of its regions."""
     image = await find_image(services, caller, body.image_id or image_id)
     found = await services.queries.probe(image, body.prompt, caller.request_id)
     matches = zip(found.region_labels, found.region_matches, strict=True)
@@ -163,7 +163,7 @@ async def probe(
 
 @router.post("/segment", response_model=schemas.SegmentAnswer, responses=_USUAL_PROBLEMS | error_responses(404))
 async def segment(image: ChosenImage, services: ServicesDep, caller: CallerDep) -> Response:
-    """Take an image apart and classify each region on its own."""
+    """Segment an image and classify each region."""
     async with task_group() as group:
         segmenting = group.create_task(services.stages.result(SEGMENT, image, caller.request_id))
         describing_regions = group.create_task(services.stages.result(DESCRIBE_REGIONS, image, caller.request_id))

@@ -129,7 +129,7 @@ async def list_models(services: ServicesDep, _: CallerDep) -> Response:
 
 @router.get(f"{MODELS}/{{model}}", response_model=Model, responses=openai_error_responses(401, 404, 429, 503))
 async def model(model: str, services: ServicesDep, _: CallerDep) -> Response:
-    """Tell of one model."""
+    """Return one model."""
     known = _models(services)
     if model not in known:
         raise UnknownModel(model=model, known=" or ".join(known), param="model")

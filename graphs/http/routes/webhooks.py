@@ -1,4 +1,4 @@
-"""The webhooks one has."""
+"""Webhooks and their deliveries."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=JsonRou
     responses=error_responses(400, 401, 404, 409, 413, 422, 429, 503),
 )
 async def register(body: WebhookBody, services: ServicesDep, caller: CallerDep, key: KeyDep) -> Response:
-    """Be told by HTTP what happens to one's images and jobs from now on.
+    """Subscribe a URL to the events of your images and jobs from now on.
 
-    Each event comes as a CloudEvent (structured JSON) in a POST that is signed as Standard Webhooks says. Answer
-    2xx within 15 s to have it; 410 to be sent nothing any more. Anything else is tried again over half a day. An
-    event may come twice: `webhook-id` stays the same. What happens to one image, or to one job, comes in order.
+    Each event is sent as a CloudEvent (structured JSON) in a POST signed as Standard Webhooks specifies. Respond 2xx
+    within 15 s to accept it, or 410 to disable the webhook; anything else is retried over half a day. Delivery is at
+    least once: `webhook-id` identifies duplicates. Events of one image, or of one job, come in order.
     """
     made = await services.webhooks.register(caller.owner, body.url, types=body.types, secret=body.secret, key=key)
     created = json_response(WebhookMade.of(made), status_code=201)
@@ -36,14 +36,14 @@ async def register(body: WebhookBody, services: ServicesDep, caller: CallerDep, 
 
 @router.get("", response_model=Webhooks, responses=error_responses(401, 429, 503))
 async def webhooks(services: ServicesDep, caller: CallerDep) -> Response:
-    """List the webhooks one has, newest first."""
+    """List your webhooks, newest first."""
     found = await services.webhooks.list(caller.owner)
     return json_response(Webhooks(webhooks=[WebhookStatus.of(webhook) for webhook in found]))
 
 
 @router.get("/{webhook_id}", response_model=WebhookStatus, responses=error_responses(401, 404, 422, 429, 503))
 async def webhook(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
-    """Tell where a webhook leads, and whether it is enabled."""
+    """Return a webhook: its URL, its types, and whether it is enabled."""
     return json_response(WebhookStatus.of(await services.webhooks.get(str(webhook_id), caller.owner)))
 
 
@@ -56,9 +56,9 @@ async def delete(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> 
 
 @router.post("/{webhook_id}/enable", response_model=WebhookStatus, responses=error_responses(401, 404, 422, 429, 503))
 async def enable(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
-    """Be told again, what happens from now on, after a 410 has disabled the webhook.
+    """Enable a webhook that a 410 has disabled, for events from now on.
 
-    What failed meanwhile can be delivered again one by one.
+    Failed deliveries can be redelivered one by one.
     """
     return json_response(WebhookStatus.of(await services.webhooks.enable(str(webhook_id), caller.owner)))
 
@@ -83,7 +83,7 @@ async def deliveries(
     limit: Limit = PAGE,
     before: Before = None,
 ) -> Response:
-    """List what was sent or is to be sent, newest first, and what became of it."""
+    """List deliveries, newest first, with their outcome."""
     found = await services.webhooks.deliveries(
         str(webhook_id), caller.owner, limit=limit + 1, before=str(before) if before else None
     )
@@ -98,6 +98,6 @@ async def deliveries(
     responses=error_responses(401, 404, 422, 429, 503),
 )
 async def redeliver(webhook_id: UUID, delivery_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
-    """Send a delivery again now, whatever became of it."""
+    """Send a delivery again now, whatever its state."""
     again = await services.webhooks.redeliver(str(webhook_id), str(delivery_id), caller.owner)
     return json_response(DeliveryStatus.of(again), status_code=202)

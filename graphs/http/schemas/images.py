@@ -45,7 +45,7 @@ class EditsBody(Parameters):
         str | None,
         Field(max_length=MAX_MASK_CHARS, description="Base64 picture of the image's size, white where it may change."),
     ] = None
-    region: Annotated[int | None, Field(ge=0, description="A region's number, as `/segments` tells it.")] = None
+    region: Annotated[int | None, Field(ge=0, description="A region's number, as in `/segments`.")] = None
     concept: Annotated[Prompt | None, Field(description="What to find and change, such as `apple`.")] = None
     strength: Strength = 1.0
     n: NumImages = 1

@@ -62,7 +62,7 @@ class Segment(BaseModel):
     predicted_iou: float
     stability: float
     labels: list[Label]
-    score: float | None = Field(None, description="How well it is what was asked for by text, 0 to 1.")
+    score: float | None = Field(None, description="How well it matches the text of the request, 0 to 1.")
     polygon: Polygon | None = None
     rle: RunLengths | None = None
     mask: str | None = Field(None, description="Base64 PNG of one bit a pixel, white where the region is.")
@@ -86,7 +86,7 @@ class Segment(BaseModel):
 
 
 class Segments(Answer):
-    """The regions of an image, most confident first, or best match first where a text asked for them."""
+    """The regions of an image, most confident first, or best match first for a text."""
 
     width: int
     height: int

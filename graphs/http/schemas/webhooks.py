@@ -37,7 +37,7 @@ def _usable(secret: str) -> str:
 
 
 class WebhookBody(BaseModel):
-    """Whom to tell what happens to one's images and jobs."""
+    """A receiver of the events of one's images and jobs."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"url": "https://example.com/hook", "types": ["image.created", "job.failed"]}]}
