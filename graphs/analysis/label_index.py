@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
+
+from cachetools import LRUCache
 
 from pipeline.records import Descriptions, ImageRecord
 from pipeline.store import Store
@@ -20,7 +21,7 @@ class LabelIndex:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._indexed: OrderedDict[str, None] = OrderedDict()  # ids of images whose labels are stored
+        self._indexed: LRUCache[str, bool] = LRUCache(MAX_INDEXED)  # ids of images whose labels are stored
 
     async def add(self, record: ImageRecord, described: Descriptions) -> None:
         """Store the labels of the whole image; a failure is logged, and made up for by the next call."""
@@ -33,6 +34,4 @@ class LabelIndex:
         except Exception:
             logger.exception("The labels of image %s could not be stored", record.image_id)
             return
-        self._indexed[record.image_id] = None
-        if len(self._indexed) > MAX_INDEXED:
-            self._indexed.popitem(last=False)
+        self._indexed[record.image_id] = True

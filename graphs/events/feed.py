@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
+
+from cachetools import LRUCache
 
 from pipeline.jobs import ENDED
 from pipeline.notices import Notice
@@ -107,8 +108,8 @@ class EventFeed:
         self._has_outgoing = asyncio.Event()
         self._streams: set[Subscription] = set()
         self._followed: set[Subscription] = set()  # those of them without an end of their own
-        self._newest: OrderedDict[str, Notice] = OrderedDict()  # the last ephemeral one, by job, for later subscribers
-        self._ended: OrderedDict[str, None] = OrderedDict()  # ids of jobs that have made their image or have ended
+        self._newest: LRUCache[str, Notice] = LRUCache(MAX_NEWEST)  # the last ephemeral one, by job
+        self._ended: LRUCache[str, bool] = LRUCache(MAX_ENDED)  # ids of jobs that have made their image or have ended
         self._started: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._is_hub_away = False  # logged once for each time
@@ -217,9 +218,6 @@ class EventFeed:
             return  # its image arrived first from another process
         if notice.sequence is None and notice.job_id:
             self._newest[notice.job_id] = notice
-            self._newest.move_to_end(notice.job_id)
-            if len(self._newest) > MAX_NEWEST:
-                self._newest.popitem(last=False)
         elif notice.type in ENDED:
             self._newest.pop(str(notice.job_id), None)
         for stream in [stream for stream in self._streams if stream.wants(notice)]:
@@ -265,9 +263,7 @@ class EventFeed:
     def _deliver_logged(self, notice: Notice) -> None:
         """Deliver a logged event to subscriptions and consumers; a job that starts again has steps again."""
         if notice.job_id and notice.type in AFTER_STEPS:
-            self._ended[notice.job_id] = None
-            if len(self._ended) > MAX_ENDED:
-                self._ended.popitem(last=False)
+            self._ended[notice.job_id] = True
         elif notice.job_id and notice.type == STARTED:
             self._ended.pop(notice.job_id, None)
         self._at = notice.sequence or self._at

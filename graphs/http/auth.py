@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from cachetools import TLRUCache
 from fastapi.security.utils import get_authorization_scheme_param
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
@@ -104,7 +105,9 @@ class ApiKeyCache:
 
     def __init__(self, keys: KeyStore) -> None:
         self._keys = keys
-        self._known: OrderedDict[str, tuple[str, float]] = OrderedDict()  # owner and end, by digest, soonest end first
+        self._known: TLRUCache[str, tuple[str, float]] = TLRUCache(  # owner and expiry, by digest
+            MAX_KNOWN, ttu=lambda _, known, __: known[1], timer=lambda: time.monotonic()
+        )
 
     def __len__(self) -> int:
         return len(self._known)
@@ -113,15 +116,11 @@ class ApiKeyCache:
         """Return the owner of a token; None if it is unknown or revoked."""
         digest, now = token_digest(token), time.monotonic()
         known = self._known.get(digest)
-        if known is not None and known[1] > now:
+        if known is not None:
             return known[0]
-        self._known.pop(digest, None)
         owner = await asyncio.to_thread(self._keys.owner_of, token)
         if owner is not None:
-            self._known[digest] = owner, now + KNOWN_FOR_S  # from before it was looked up, when it was surely good
-            self._known.move_to_end(digest)
-            if len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
+            self._known[digest] = owner, now + KNOWN_FOR_S  # of the time before the lookup: it was valid then
         return owner
 
 

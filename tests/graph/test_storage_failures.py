@@ -140,7 +140,7 @@ async def test_a_job_whose_image_cannot_be_kept_is_kept_itself(
 
         with failure(bench.store, tmp_path):
             bench.workers.gate.set()
-            await until(lambda: "could not be written down" in caplog.text or bench.workers.calls["encode"] > 1)
+            await until(lambda: "could not be stored" in caplog.text or bench.workers.calls["encode"] > 1)
         now = time.time
         monkeypatch.setattr(time, "time", lambda: now() + job_runner.LEASE_S)
 
