@@ -1,3 +1,3 @@
-"""Thin Ray Serve shells, one round each engine. They never import each other, and torch only inside `__init__`."""
+"""Thin Ray Serve wrappers, one around each engine. They never import each other, and torch only inside `__init__`."""
 
-HEALTH_INTERVAL_S = 2.0  # between Serve's looks whether a replica is there: a dead one is replaced soon
+HEALTH_INTERVAL_S = 2.0  # between Serve's health checks: a dead replica is replaced soon

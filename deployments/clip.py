@@ -1,4 +1,4 @@
-"""The CLIP deployment: what an image and its regions show, and the vectors of texts."""
+"""The CLIP deployment: classification of images and regions, and embeddings of texts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_BATCH_CALLS = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _PendingCall:
-    """A call that waits for its batch."""
+    """A waiting call, to be answered by a batch."""
 
     image: Pixels
     segmentation: Segmentation | None
@@ -45,7 +45,7 @@ class _PendingCall:
     ray_actor_options={"num_cpus": 0.25},
 )
 class Clip:
-    """A shell round `ClipEngine`: calls that wait together are answered together."""
+    """A wrapper around `ClipEngine` that batches waiting calls."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Clip:
     async def describe(
         self, image: Pixels, segmentation: Segmentation | None, labelling: Labelling
     ) -> Computed[Descriptions]:
-        """Classify an image, (h, w, 3) uint8, or each region of it: its crop, everything outside its mask blanked."""
+        """Classify an image, (h, w, 3) uint8, or the crop of each region, with all outside its mask blanked."""
         self._replica.count_call()
         answer: asyncio.Future[Descriptions] = asyncio.get_running_loop().create_future()
         self._pending.append(
@@ -80,24 +80,24 @@ class Clip:
 
     @traced
     async def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """Encode texts, (n, d) unit norm."""
+        """Encode texts as (n, d), unit norm."""
         return await self._replica.run_exclusive(
             span("forward", texts=len(texts))(lambda engine: engine.encode_texts(texts))
         )
 
     @traced
     async def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
-        """Count the tokens of texts, each with its beginning and end."""
+        """Count the tokens of texts, each with its start and end token."""
         return await self._replica.run_shared(lambda engine: engine.count_tokens(texts))
 
     def status(self) -> ModelStatus:
-        """Tell whether the model is loaded."""
+        """Return whether the model is loaded."""
         return self._replica.status()
 
     async def _batch_loop(self) -> None:
         """Run batches until no call is pending; the calls of a batch share a labelling."""
         while self._pending:
-            wanted = [call for call in self._pending if not call.answer.done()]  # who has gone is cancelled
+            wanted = [call for call in self._pending if not call.answer.done()]  # cancelled callers are done
             batch = [call for call in wanted if call.labelling == wanted[0].labelling][:MAX_BATCH_CALLS]
             self._pending = [call for call in wanted if call not in batch]
             began_ns = time.time_ns()
@@ -113,7 +113,7 @@ class Clip:
                     call.answer.set_result(answer)
 
     async def _describe_batch(self, batch: list[_PendingCall]) -> Sequence[Descriptions | Exception]:
-        """Describe what all ask for together; if that fails, each alone, so that one call's fault stays its own."""
+        """Describe the pictures of all calls in one batch; if it fails, call by call, so that only one fails."""
         try:
             return await self._replica.run_shared(partial(_describe, call=batch))
         except Exception as error:
@@ -123,7 +123,7 @@ class Clip:
 
 
 def _describe(engine: ClipEngine, call: list[_PendingCall]) -> list[Descriptions]:
-    """Describe the pictures of all calls in one batch, and give each its own."""
+    """Describe the pictures of all calls in one batch, and split the result by call."""
     pictures = [
         [one.image] if one.segmentation is None else list(masked_crops(one.image, one.segmentation, engine.fill))
         for one in call

@@ -1,4 +1,4 @@
-"""Actors that outlive whoever started them, found by their name."""
+"""Detached actors: they outlive the process that started them, and are found by name."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def find_or_start(actor: Any, name: str, *args: object, num_cpus: float) -> ray.
     """Return the running actor of this name, starting it if there is none; Ray restarts it when it dies.
 
     Args:
-        actor: what `ray.remote` made of the class.
-        args: for a new one.
+        actor: the class, wrapped by `ray.remote`.
+        args: of the constructor, for a new actor.
     """
     return actor.options(
         name=name,

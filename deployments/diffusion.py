@@ -1,4 +1,4 @@
-"""The diffusion deployment: text to image, all requests of a replica denoised together."""
+"""The diffusion deployment: text to image, with continuous batching of a replica's requests."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ Outcome = StepProgress | Pixels | Exception
 
 @dataclass(kw_only=True, slots=True)
 class _Stream:
-    """A request in hand."""
+    """A request in flight."""
 
     span: Span
-    every_s: float  # between two steps that are told, at least
-    told_at: float = -math.inf
+    every_s: float  # minimum time between two progress reports
+    reported_at: float = -math.inf
     outcomes: asyncio.Queue[Outcome] = field(default_factory=asyncio.Queue)
-    denoising: Span = NOTHING  # a part of it
+    denoising: Span = NOTHING  # child span of the steps
 
     def put(self, outcome: Outcome, *, since_ns: int, images: int) -> None:
-        """Tell of a piece of work that began at `since_ns` on the wall clock and was done for so many images."""
+        """Record and report work that began at `since_ns` on the wall clock, on a batch of so many images."""
         if isinstance(outcome, StepProgress):
             if self.denoising is NOTHING:
                 self.denoising = self.span.child("denoise", since_ns=since_ns, steps=outcome.num_steps)
@@ -47,14 +47,14 @@ class _Stream:
                 self.denoising.end()
         elif not isinstance(outcome, Exception):
             self.span.child("decode", since_ns=since_ns).end()
-        if not isinstance(outcome, StepProgress) or self._may_tell():
+        if not isinstance(outcome, StepProgress) or self._is_report_due():
             self.outcomes.put_nowait(outcome)
 
-    def _may_tell(self) -> bool:
+    def _is_report_due(self) -> bool:
         now = time.monotonic()
-        is_due = now >= self.told_at + self.every_s
+        is_due = now >= self.reported_at + self.every_s
         if is_due:
-            self.told_at = now
+            self.reported_at = now
         return is_due
 
 
@@ -66,7 +66,7 @@ class _Stream:
     ray_actor_options={"num_cpus": 0.25},
 )
 class Diffusion:
-    """A shell round `ContinuousDiffusion`: requests join and leave between its steps."""
+    """A wrapper around `ContinuousDiffusion`: requests join and leave between its steps."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Diffusion:
         self._filled = Counter("pipeline_engine_rows_filled", description="Rows of the UNet's batches with an image.")
         self._computed = Counter("pipeline_engine_rows_computed", description="Rows of the UNet's batches, of all.")
         self._progress_every_s = settings.progress_every_s
-        self._streams: dict[str, _Stream] = {}  # of requests in hand
+        self._streams: dict[str, _Stream] = {}  # of the requests in flight, by job key
         self._arriving: list[DenoiseJob] = []
         self._leaving: list[str] = []
         self._driver: asyncio.Task[None] | None = None
@@ -102,13 +102,13 @@ class Diffusion:
         previews: bool = False,
         traceparent: str = "",
     ) -> AsyncIterator[StepProgress | Computed[Pixels]]:
-        """Yield the progress, and the image, (h, w, 3) uint8, last.
+        """Yield the progress, then the image, (h, w, 3) uint8.
 
         Args:
-            source: (h', w', 3) uint8, of the image that `request.source` names.
-            previews: whether anybody wants to see it on the way: every step. Else progress comes now and then, as each
-                one costs its way through proxies and processes.
-            traceparent: of the caller's span, if it has one.
+            source: (h', w', 3) uint8, the image that `request.source` names.
+            previews: whether the caller wants a preview with every step. Otherwise progress is throttled, as each
+                report costs a way through proxies and processes.
+            traceparent: the caller's span, if it has one.
         """
         from pipeline.engines.diffusion.batching import DenoiseJob
         from pipeline.engines.diffusion.img2img import origin_of
@@ -131,13 +131,13 @@ class Diffusion:
 
     @traced
     async def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
-        """Count the tokens of texts, each with its beginning and end."""
+        """Count the tokens of texts, each with its start and end token."""
         return await self._replica.run_shared(
             lambda runner: runner.count_tokens(texts)
-        )  # its tokenizer is one thread's
+        )  # the tokenizer belongs to the engine's thread
 
     def status(self) -> ModelStatus:
-        """Tell whether the model is loaded."""
+        """Return whether the model is loaded."""
         return self._replica.status()
 
     def _join(self, job: DenoiseJob, span: Span) -> _Stream:
@@ -153,7 +153,7 @@ class Diffusion:
             self._driver = asyncio.create_task(self._step_loop())
 
     async def _step_loop(self) -> None:
-        """Step until nobody is left, and nothing of those who left."""
+        """Step until no request is left, and all that left are removed from the engine."""
         while self._streams or self._leaving:
             arriving = [job for job in self._arriving if job.key in self._streams]
             work = partial(advance, arriving=arriving, leaving=self._leaving)
@@ -161,7 +161,7 @@ class Diffusion:
             began_ns = time.time_ns()
             try:
                 results = await self._replica.run_shared(work)
-            except Exception as error:  # the runner itself is broken: nobody may wait for ever
+            except Exception as error:  # the runner itself is broken: no caller may wait for ever
                 for stream in self._streams.values():
                     stream.outcomes.put_nowait(error)
                 raise
@@ -178,7 +178,7 @@ class Diffusion:
 
 
 def advance(runner: ContinuousDiffusion, arriving: list[DenoiseJob], leaving: list[str]) -> list[StepResult]:
-    """Let requests go and come, then take a step."""
+    """Remove leaving requests, admit arriving ones, then take a step."""
     for key in leaving:
         runner.cancel(key)
     failed = [result for job in arriving if (result := runner.admit(job)) is not None]

@@ -1,6 +1,6 @@
-"""What the model deployments share: load an engine or keep the reason why not, and run it in a thread.
+"""What the model deployments share: loading an engine, or keeping the reason for a failure, and running it in a thread.
 
-The first lines of a replica's life import torch, so this module imports it, and the engines, inside functions only.
+Torch is imported when a replica starts, so this module imports it, and the engines, inside functions only.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from pipeline.settings import Accelerator
 E = TypeVar("E")
 T = TypeVar("T")
 
-LOAD_AGAIN_S = 60.0  # after a load that failed: a hub or a memory may have room by then
-NICENESS = 10  # of a replica on a CPU: proxies and ingress answer first, inference takes what is left
+LOAD_AGAIN_S = 60.0  # after a failed load: the hub may be reachable, or memory free, by then
+NICENESS = 10  # of a replica on a CPU: proxies and ingress go before inference
 
 logger = logging.getLogger("ray.serve")
 
@@ -40,15 +40,15 @@ logger = logging.getLogger("ray.serve")
 class EngineReplica(Generic[E]):
     """One engine in one replica, used by one call at a time, never on the event loop.
 
-    Without its engine a replica tells why, unless there are others already: an update that can't be loaded is not to
-    take their place, nor a share of their calls.
+    A replica that can't load its engine starts and reports why, unless others are running already: an update that can't
+    be loaded must not replace them, nor get a share of their calls.
 
     Args:
         model: the deployment's name.
-        load: makes the engine on a device.
+        load: creates the engine on a device.
         accelerator: where to compute.
         threads: torch's threads on a CPU.
-        fingerprint: names the weights an engine holds.
+        fingerprint: returns the digest of an engine's weights.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class EngineReplica(Generic[E]):
         self._load_again_at = 0.0
         self._prepare = partial(_prepare_process, accelerator, threads)
         self._device = ""
-        is_one_more = self._thread.submit(_has_running_siblings).result()  # before they can be as young as this one
-        self._thread.submit(self._load).result()  # what is compiled belongs to the thread that will run it
+        is_one_more = self._thread.submit(_has_running_siblings).result()  # first: later siblings don't count
+        self._thread.submit(self._load).result()  # compiled code belongs to the thread that will run it
         if is_one_more and not self._status.ready:
             raise RuntimeError(f"The {model} model could not be loaded: {self._status.reason}")
 
     def status(self) -> ModelStatus:
-        """Return whether the engine is loaded, and why not; also retries a failed load."""
+        """Return whether the engine is loaded, or why not; also retries a failed load."""
         if not self._status.ready and time.monotonic() >= self._load_again_at:
             self._load_again_at = math.inf
             self._thread.submit(self._load)
@@ -92,14 +92,14 @@ class EngineReplica(Generic[E]):
             self._status = ModelStatus(
                 ready=True, device=self._device, fingerprint=self._fingerprint(self._engine), reason=""
             )
-        except Exception as error:  # raising would have Serve start a replica over and over that has no better sibling
+        except Exception as error:  # raising would make Serve restart a replica without siblings for ever
             logger.exception("The %s model could not be loaded", self._model)
             self._status = ModelStatus(ready=False, device="", fingerprint="", reason=str(error))
         self._load_again_at = time.monotonic() + LOAD_AGAIN_S
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the loaded weights; empty before."""
+        """The digest of the loaded weights; empty before they are loaded."""
         return self._status.fingerprint
 
     @property
@@ -107,27 +107,27 @@ class EngineReplica(Generic[E]):
         """The engine.
 
         Raises:
-            ModelNotReady: it could not be loaded; says why.
+            ModelNotReady: it could not be loaded, with the reason.
         """
         if self._engine is None:
             raise ModelNotReady(model=self._model, reason=self._status.reason)
         return self._engine
 
     def count_call(self) -> None:
-        """Count a call of many that share the engine.
+        """Count one of several calls that share the engine.
 
         Raises:
-            ModelNotReady: it could not be loaded; says why.
+            ModelNotReady: it could not be loaded, with the reason.
         """
         _ = self.engine
         self._calls.inc()
 
     async def run_shared(self, work: Callable[[E], T]) -> T:
-        """Run work that several calls share, such as a batch."""
+        """Run work shared by several calls, such as a batch."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, self.engine)
 
     async def run_exclusive(self, work: Callable[[E], T]) -> T:
-        """Run one call's work, with the engine to itself."""
+        """Run one call's work with exclusive use of the engine."""
         engine = self.engine
         async with self._lock.acquire(background=False):
             self._calls.inc()
@@ -136,7 +136,7 @@ class EngineReplica(Generic[E]):
     async def stream(
         self, start: Callable[[E], Generator[T, None, None]], background: bool = False
     ) -> AsyncGenerator[T, None]:
-        """Run work that yields: there a cancelled call stops, and background work yields to interactive calls."""
+        """Run a generator; at each item a cancelled call stops, and background work yields to interactive calls."""
         engine = self.engine
         async with self._lock.acquire(background) as yield_to_interactive:
             self._calls.inc()
@@ -147,7 +147,7 @@ class EngineReplica(Generic[E]):
                     yield item
                     await yield_to_interactive()
             finally:
-                # A step may still be running; the thread takes this up after it.
+                # A step may still be running; the thread closes the iterator after it.
                 self._thread.submit(iterator.close)
 
     async def run_to_result(self, start: Callable[[E], Generator[T, None, None]], background: bool = False) -> T:
@@ -157,12 +157,12 @@ class EngineReplica(Generic[E]):
         return last
 
     def _in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Work in the engine's thread, in the span of whoever calls."""
+        """Run work in the engine's thread, in the span of the caller."""
         return asyncio.get_running_loop().run_in_executor(self._thread, contextvars.copy_context().run, work)
 
 
 def _has_running_siblings() -> bool:
-    """Whether other replicas of this deployment take calls; without a cluster there are none."""
+    """Return whether other replicas of this deployment are running; without a cluster there are none."""
     try:
         context = serve.get_replica_context()
     except RayServeException:
@@ -174,7 +174,7 @@ def _has_running_siblings() -> bool:
 
 @cache  # a replica may have several engines
 def _prepare_process(accelerator: Accelerator, threads: int) -> str:
-    """Choose the device, and set what belongs to the whole process; returns the device."""
+    """Choose the device and apply process-wide settings; return the device."""
     import torch
 
     from pipeline.engines.device import pick_device, use_cpu
@@ -191,15 +191,15 @@ def _prepare_process(accelerator: Accelerator, threads: int) -> str:
     return device
 
 
-REPORT_INTERVAL_S = 2.0  # a gauge that is not set again and again vanishes from the exporter
+REPORT_INTERVAL_S = 2.0  # a gauge that isn't set repeatedly vanishes from the exporter
 
 
 def report_gpu_memory(device: str, share: float) -> None:
-    """Begin to report; returns at once.
+    """Start reporting in a thread of its own.
 
     Args:
-        device: where the replica computes, as torch names it; on a CPU it holds nothing of a GPU.
-        share: of the card's memory that it may take, 0 to 1.
+        device: where the replica computes, as torch names it; on a CPU it holds no GPU memory.
+        share: of the GPU's memory that it may take, 0 to 1.
     """
     threading.Thread(target=_report, args=(device, share), name="gpu-memory", daemon=True).start()
 

@@ -1,7 +1,7 @@
-"""The event hub: one named, detached Ray actor that carries word between the ingress replicas.
+"""The event hub: one named, detached Ray actor that carries events between the ingress replicas.
 
-It holds no truth and may die: what is logged is read from the log, sooner with its help, and steps that pass are lost
-to the streams of other replicas while it is away.
+It keeps nothing durable and may die: logged events are read from the log, only later without it, and ephemeral ones
+(steps) don't reach the streams of other replicas while it is away.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import ray
 from deployments import detached_actor
 from pipeline.notices import Notice
 
-PROTOCOL = 1  # raised when a method's meaning changes; versions live side by side during a rollout
-KEPT_S = 5.0  # a listener that is further behind misses what passed
+PROTOCOL = 1  # raised when a method's meaning changes; versions run concurrently during a rollout
+KEPT_S = 5.0  # a listener that is further behind misses ephemeral events
 CALL_WITHIN_S = 2.0
 LISTEN_S = 10.0  # one long poll
-GONE_AFTER_S = 30.0  # a listener that hasn't asked for so long is no more
-IDLE_EXIT_S = 24 * 3600.0  # a hub nobody called for so long is an older version's
+GONE_AFTER_S = 30.0  # a listener that hasn't polled for so long is dropped
+IDLE_EXIT_S = 24 * 3600.0  # a hub without calls for so long belongs to an older version
 
 
 class EventHub:
-    """Passes on what one listener publishes to all the others."""
+    """Delivers what one listener publishes to all others."""
 
     def __init__(self) -> None:
         self._kept: deque[tuple[int, float, str, Sequence[Notice]]] = deque()
@@ -38,7 +38,7 @@ class EventHub:
         self._watch = asyncio.get_running_loop().create_task(self._end_when_idle())
 
     async def publish(self, listener: str, passing: Sequence[Notice]) -> None:
-        """Tell the others that the log has grown, and what passes by."""
+        """Announce to the others that the log has grown, and deliver ephemeral events."""
         self._count += 1
         now = time.monotonic()
         self._kept.append((self._count, now, listener, passing))
@@ -48,21 +48,21 @@ class EventHub:
             self._more.notify_all()
 
     async def listen(self, listener: str, after: int | None) -> tuple[int, int, Sequence[Notice]]:
-        """Wait for publications of others.
+        """Wait for what others publish.
 
         Args:
-            listener: who asks.
-            after: what the last answer said; None at first.
+            listener: the caller's name.
+            after: the position that the last call returned; None at first.
 
         Returns:
-            Where this answer ends; how many listeners there are; what passed by.
+            The position to continue from; the number of listeners; the ephemeral events.
         """
         now = time.monotonic()
         if listener not in self._heard_at:
-            await self.publish(listener, ())  # so that the others learn that they are not alone
+            await self.publish(listener, ())  # so that the others learn of a peer
         self._heard_at[listener] = now
         self._heard_at = {name: at for name, at in self._heard_at.items() if now - at < GONE_AFTER_S}
-        at = self._count if after is None or after > self._count else after  # more than there are: of a hub that died
+        at = self._count if after is None or after > self._count else after  # a higher position is from a hub that died
         if not self._since(at, listener):
             async with self._more:
                 with suppress(TimeoutError):
@@ -72,7 +72,7 @@ class EventHub:
         return self._count, len(self._heard_at), passed
 
     async def end(self) -> None:
-        """End this actor; only one of its own calls may."""
+        """End this actor; `exit_actor` works only within a call of its own."""
         ray.actor.exit_actor()
 
     def _since(self, at: int, listener: str) -> list[Sequence[Notice]]:
@@ -87,18 +87,18 @@ class EventHub:
 
 
 def find_or_start() -> ray.actor.ActorHandle:
-    """Return the running hub, starting it if there is none."""
+    """Return the running hub, or start one."""
     return detached_actor.find_or_start(ray.remote(EventHub), f"event-hub-v{PROTOCOL}", num_cpus=0.05)
 
 
 class RemoteHub:
-    """The actor as one ingress replica's feed sees it."""
+    """A client of the hub, for one ingress replica's feed."""
 
     def __init__(self) -> None:
         self._name = uuid.uuid4().hex
         self._actor = find_or_start()
         self._at: int | None = None
-        self.has_peers = True  # for all one knows
+        self.has_peers = True  # until the first answer
 
     async def publish(self, passing: Sequence[Notice]) -> None:
         if self.has_peers:
@@ -116,6 +116,6 @@ class RemoteHub:
         try:
             async with asyncio.timeout(within_s):
                 return await getattr(self._actor, method).remote(*args)
-        except ray.exceptions.ActorDiedError:  # for good: it ended itself, or its node is gone
+        except ray.exceptions.ActorDiedError:  # permanently: it ended itself, or its node is gone
             self._actor = await asyncio.to_thread(find_or_start)
             raise

@@ -12,11 +12,11 @@ AGING_S = 1.0
 
 
 class PriorityLock:
-    """A lock that background work gets last, and yields between its steps.
+    """A lock that background work acquires last, and yields between its steps.
 
     Args:
-        aging_s: after which background work counts as interactive: an interactive call may have joined it meanwhile,
-            and a stream of interactive calls would starve both.
+        aging_s: after which background work counts as interactive: an interactive call may have joined it by then, and
+            a stream of others would starve both.
     """
 
     def __init__(self, aging_s: float = AGING_S) -> None:
@@ -27,13 +27,13 @@ class PriorityLock:
 
     @asynccontextmanager
     async def acquire(self, background: bool) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-        """Hold the lock while the block runs; yields what background work calls between its steps to yield the lock."""
-        asked_at = time.monotonic()
+        """Hold the lock during the block; the value is a function by which background work yields between its steps."""
+        requested_at = time.monotonic()
         is_ours = True
 
         async def yield_to_interactive() -> None:
             nonlocal is_ours
-            is_young = time.monotonic() - asked_at < self._aging_s
+            is_young = time.monotonic() - requested_at < self._aging_s
             if background and is_young and any(not turn.done() for turn in self._interactive):
                 is_ours = False
                 self._release()
@@ -44,7 +44,7 @@ class PriorityLock:
         try:
             yield yield_to_interactive
         finally:
-            if is_ours:  # else it was cancelled while it had yielded the lock
+            if is_ours:  # not if it was cancelled while it had yielded the lock
                 self._release()
 
     async def _wait_for_turn(self, background: bool) -> None:
@@ -58,7 +58,7 @@ class PriorityLock:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # it was handed to us already
+            if not turn.cancelled():  # the lock was granted already
                 self._release()
             raise
 

@@ -1,4 +1,4 @@
-"""The renderer deployment: drawing, encoding and decoding, away from every event loop."""
+"""The renderer deployment: drawing, encoding and decoding, off every event loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipeline.traces import open_traces
     ray_actor_options={"num_cpus": 0.1},
 )
 class Renderer:
-    """OpenCV releases the interpreter while it works, so threads are enough."""
+    """Draws, encodes and decodes in threads: OpenCV releases the GIL while it works."""
 
     def __init__(self, traces: TraceSettings = UNTRACED) -> None:
         self.traces = open_traces(traces, "Renderer")
@@ -37,7 +37,7 @@ class Renderer:
 
     @traced
     async def decode_upload(self, data: bytes) -> Upload:
-        """Decode a picture from outside."""
+        """Decode an uploaded picture."""
         return await asyncio.to_thread(uploads.decode_upload, data)
 
     @traced

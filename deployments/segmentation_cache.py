@@ -1,7 +1,7 @@
-"""The shared segmentation cache: one named, detached Ray actor round `pipeline.cache.LeasedLru`.
+"""The shared segmentation cache: one named, detached Ray actor around `pipeline.cache.LeasedLru`.
 
-Lossy by design. It is back within a second of a crash, empty, and nobody may depend on it: callers give every call a
-deadline (see `graphs.analysis.cache_client`) and compute without it when it doesn't answer.
+Lossy by design. It is back within a second of a crash, empty, and no caller may depend on it: every call has a
+deadline (see `graphs.analysis.cache_client`), after which the caller computes without it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from deployments import detached_actor
 from pipeline.cache import Busy, Hit, Lease, LeasedLru
 from pipeline.settings import CacheSettings
 
-PROTOCOL = 1  # raised when a method's meaning changes; versions live side by side during a rollout
-INLINE_BYTES = 1 << 20  # larger values go into the object store, put there by this actor so that they live with it
-REPORT_INTERVAL_S = 2.0  # a gauge that is not set again and again vanishes from the exporter
+PROTOCOL = 1  # raised when a method's meaning changes; versions run concurrently during a rollout
+INLINE_BYTES = 1 << 20  # larger values go into the object store, owned by this actor so that they live as long
+REPORT_INTERVAL_S = 2.0  # a gauge that isn't set repeatedly vanishes from the exporter
 COUNTS = ("hits", "misses", "waits", "evictions")
 
 Value: TypeAlias = "bytes | ray.ObjectRef"
@@ -38,36 +38,36 @@ class SegmentationCache:
         self._reporter = self._loop.create_task(self._report())
 
     async def acquire(self, key: str) -> Hit[Value] | Lease | Busy:
-        """Ask for a key; see `LeasedLru.acquire`."""
+        """Acquire a key; see `LeasedLru.acquire`."""
         self._last_call_at = time.monotonic()
         return self._entries.acquire(key)
 
     @ray.method(concurrency_group="waiters")  # type: ignore[untyped-decorator]
     async def wait(self, key: str, timeout_s: float) -> None:
-        """Return when the key's computation ended one way or another, or after `timeout_s`.
+        """Return when the key's computation has succeeded or failed, or after `timeout_s`.
 
         Waiters have a concurrency group of their own, or enough of them would keep `put` from ever running. Ray runs
-        each group in its own thread with its own event loop, so the waiting itself hops to the loop of the others.
+        each group in its own thread with its own event loop, so the waiting itself runs on the loop of the others.
         """
         waiting = asyncio.run_coroutine_threadsafe(self._wait(key, timeout_s), self._loop)
         await asyncio.wrap_future(waiting)
 
     async def renew(self, key: str, token: int) -> bool:
-        """Prolong a lease; False if it was lost."""
+        """Renew a lease; return False if it was lost."""
         return self._entries.renew(key, token)
 
     async def release(self, key: str, token: int) -> None:
-        """Give a lease back without a value and wake those who wait: one of them gets it."""
+        """Release a lease without a value and wake the waiters: one of them acquires it."""
         self._entries.release(key, token)
         self._wake(key)
 
     async def put(self, key: str, value: bytes) -> None:
-        """Keep a value and wake those who wait for it."""
+        """Store a value and wake its waiters."""
         self._entries.put(key, value if len(value) <= INLINE_BYTES else ray.put(value), len(value))
         self._wake(key)
 
     async def stats(self) -> dict[str, int]:
-        """The counts of `CacheStats`."""
+        """Return the counts of `CacheStats`."""
         return asdict(self._entries.stats)
 
     async def _wait(self, key: str, timeout_s: float) -> None:
@@ -80,7 +80,7 @@ class SegmentationCache:
             return
 
     async def end(self) -> None:
-        """End this actor; only one of its own calls may."""
+        """End this actor; `exit_actor` works only within a call of its own."""
         ray.actor.exit_actor()
 
     def _wake(self, key: str) -> None:
@@ -104,20 +104,20 @@ class SegmentationCache:
                     reported[name] = now[name]
             for name, gauge in gauges.items():
                 gauge.set(now[name])
-            for key in self._entries.expire():  # of holders that died
+            for key in self._entries.expire():  # their holders died
                 self._wake(key)
             await asyncio.sleep(min(REPORT_INTERVAL_S, self._idle_exit_s))
         ray.get_runtime_context().current_actor.end.remote()
 
 
 def find_or_start(settings: CacheSettings, shard: int = 0) -> ray.actor.ActorHandle:
-    """Return the running cache actor, starting it if there is none."""
+    """Return the running cache actor, or start one."""
     actor = ray.remote(concurrency_groups={"waiters": 10_000})(SegmentationCache)
     return detached_actor.find_or_start(actor, f"segmentation-cache-v{PROTOCOL}-{shard}", settings, num_cpus=0.1)
 
 
 class RemoteCache:
-    """The actor as its client sees it: plain awaitable methods, values as bytes."""
+    """A client of the actor: plain awaitable methods, values as bytes."""
 
     def __init__(self, settings: CacheSettings) -> None:
         self._settings = settings
@@ -144,6 +144,6 @@ class RemoteCache:
     async def _call(self, method: str, *args: object) -> object:
         try:
             return await getattr(self._actor, method).remote(*args)
-        except ray.exceptions.ActorDiedError:  # for good: it ended itself, or its node is gone
+        except ray.exceptions.ActorDiedError:  # permanently: it ended itself, or its node is gone
             self._actor = find_or_start(self._settings)
             raise

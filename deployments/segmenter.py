@@ -1,4 +1,4 @@
-"""The SAM2 deployment: takes images apart. Calls for one image go to one replica, which keeps it encoded."""
+"""The SAM2 deployment: segmentation. Calls for one image are routed to one replica, which caches its encoding."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
     request_router_config=RequestRouterConfig(request_router_class=ROUTER),
 )
 class Segmenter:
-    """A shell round `Sam2Engine`, and `Sam3Engine` where the profile has one."""
+    """A wrapper around `Sam2Engine`, and `Sam3Engine` where the profile has one."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Segmenter:
 
     @traced
     async def segment(self, image: Pixels, parameters: Everything, background: bool = False) -> Computed[Segmentation]:
-        """Find every region of an image, (h, w, 3) uint8; background work waits for others between batches."""
+        """Find every region of an image, (h, w, 3) uint8; background work yields to other calls between batches."""
         found: StepProgress | Segmentation = await self._replica.run_to_result(
             lambda engine: engine.segment(image, parameters), background
         )
@@ -65,20 +65,20 @@ class Segmenter:
     async def segment_prompts(
         self, image: Pixels, prompts: Sequence[PointsAndBox], parameters: Everything
     ) -> Computed[Segmentation]:
-        """Cut out what prompts show in an image, (h, w, 3) uint8: one region for each, in their order."""
+        """Segment what prompts point at in an image, (h, w, 3) uint8: one region for each, in their order."""
         found = await self._replica.run_exclusive(lambda engine: engine.segment_prompts(image, prompts, parameters))
         return Computed(value=found, model=self._replica.fingerprint)
 
     @traced
     async def find(self, image: Pixels, text: str, parameters: Sam3Settings) -> Computed[Segmentation]:
-        """Cut out everything in an image, (h, w, 3) uint8, that a text names."""
+        """Segment everything in an image, (h, w, 3) uint8, that a text names."""
         if self._sam3 is None:
             raise ModelNotReady(model="SAM3", reason="the profile has none")
         found = await self._sam3.run_exclusive(lambda engine: engine.find(image, text, parameters))
         return Computed(value=found, model=self._sam3.fingerprint)
 
     def status(self) -> ModelStatus:
-        """Tell whether the model is loaded."""
+        """Return whether the model is loaded."""
         return self._replica.status()
 
 

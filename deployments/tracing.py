@@ -1,4 +1,4 @@
-"""Calls of a replica that go on in their caller's trace."""
+"""Trace propagation into calls of a replica."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Traced(Protocol):
 
 
 def traced(method: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
-    """Have an async method take its caller's `traceparent`, if there is one, and do its work in a span under it."""
+    """Make an async method accept its caller's `traceparent`, and run in a child span of it, if there is one."""
 
     @wraps(method)
     async def in_trace(self: Traced, *args: Any, traceparent: str = "", **named: Any) -> T:

@@ -1,4 +1,4 @@
-"""What callers should know of an answer that they get nevertheless."""
+"""Warnings that accompany a successful response."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pipeline.records import AnswerWarning, Description, GenerationRequest, Imag
 from pipeline.settings import Profile
 from pipeline.vocabulary import known_singular, unknown_words
 
-MAX_NAMED = 10  # words in a sentence; all of them stand in the warning's `words`
+MAX_NAMED = 10  # words in the sentence; the warning's `words` has all of them
 
 
 def warnings_of(
     profile: Profile, request: GenerationRequest | None, description: Description | None = None
 ) -> tuple[AnswerWarning, ...]:
-    """Return the warnings of an image, each of its own code.
+    """Return the warnings of an image, at most one of each code.
 
     Args:
-        request: what the image is made from by the profile's model; None for a picture from outside.
-        description: what the image shows, as far as that is known.
+        request: what the profile's model made the image from; None for an uploaded picture.
+        description: of the whole image; None if it isn't known.
     """
     return (*_of_request(profile, request), *_of_description(profile, description))
 
@@ -37,7 +37,7 @@ def _of_request(profile: Profile, request: GenerationRequest | None) -> Iterator
         return
     words = unknown_words(f"{request.prompt}\n{request.negative_prompt}", vocabulary)
     if words:
-        yield AnswerWarning(code=WarningCode.UNKNOWN_WORDS, detail=_say_unknown(words, vocabulary), words=words)
+        yield AnswerWarning(code=WarningCode.UNKNOWN_WORDS, detail=_describe_unknown(words, vocabulary), words=words)
 
 
 def _of_description(profile: Profile, description: Description | None) -> Iterator[AnswerWarning]:
@@ -55,7 +55,7 @@ def _of_description(profile: Profile, description: Description | None) -> Iterat
     )
 
 
-def _say_unknown(words: Sequence[str], vocabulary: Sequence[str]) -> str:
+def _describe_unknown(words: Sequence[str], vocabulary: Sequence[str]) -> str:
     named = [f'"{word}"' for word in words[:MAX_NAMED]]
     if len(words) > MAX_NAMED:
         named.append(f"{len(words) - MAX_NAMED} more")

@@ -1,6 +1,6 @@
-"""Results as bytes and back: what the cache holds and the store keeps.
+"""Serialisation of results for the cache and the store.
 
-The container is safetensors, so reading one can never run code: arrays as they are, everything else as JSON in an
+The container is safetensors, so that reading one never runs code: arrays as they are, everything else as JSON in an
 array of its own, PNG files and run lengths as byte arrays.
 """
 
@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 
 from pipeline.records import Artifact, Descriptions, Drawings, Segmentation
 
-FORMAT_VERSION = 2  # part of every cache key: bytes of an older form are never read
+FORMAT_VERSION = 2  # part of every cache key: bytes of an older format are never read
 
 _Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -47,10 +47,10 @@ def encode(artifact: Artifact) -> bytes:
 
 
 def decode(data: bytes) -> Artifact:
-    """Read what `encode` wrote.
+    """Deserialise what `encode` wrote.
 
     Raises:
-        ValueError: the bytes are something else.
+        ValueError: the bytes are no artifact.
     """
     try:
         arrays = load(data)
@@ -84,7 +84,7 @@ def decode(data: bytes) -> Artifact:
 
 
 def _pack(name: str, blobs: Sequence[bytes]) -> _Arrays:
-    """Lay byte strings end to end, as numpy has no ragged arrays."""
+    """Concatenate byte strings and keep their ends, as numpy has no ragged arrays."""
     return {
         name: np.frombuffer(b"".join(blobs), np.uint8),
         f"{name}_ends": np.cumsum([0, *map(len, blobs)], dtype=np.int64)[1:],

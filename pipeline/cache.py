@@ -1,8 +1,8 @@
-"""The policy of the shared cache: who computes, who waits, what is evicted. No clock of its own, no locks, no I/O.
+"""The policy of the shared cache: single flight by leases, and LRU eviction. No clock of its own, no locks, no I/O.
 
-A key is asked for with `acquire`. The answer is a `Hit` (here it is), a `Lease` (compute it: nobody else will while
-the lease lives) or `Busy` (somebody is computing it: wait, then ask again). Leases end by `put`, `release` or time,
-so a crashed holder delays others by one lease at most.
+`acquire` returns a `Hit` (the value), a `Lease` (compute the value: no other caller will while the lease lives) or
+`Busy` (another holder is computing it: wait, then acquire again). A lease ends by `put`, `release` or expiry, so a
+crashed holder delays others by one lease at most.
 """
 
 from __future__ import annotations
@@ -22,62 +22,62 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheKey:
-    """What decides a result: the pixels, what was done to them, by which model, with which parameters.
+    """What determines a result: the pixels, the stage, the model and the parameters.
 
-    And whose it is: nobody is answered faster because somebody else had the same picture analyzed, as that would tell.
+    The owner is part of it, so that response times don't reveal whether another owner has analyzed the same picture.
     """
 
     owner: str
     digest: str  # of the image
     stage: str
-    model: str  # fingerprint; `-` where no model takes part
-    parameters: str  # digest of everything else that decides the result
+    model: str  # fingerprint; `-` for stages without a model
+    parameters: str  # digest of everything else that determines the result
 
     def __str__(self) -> str:
         return f"{self.owner}/{self.digest}/{self.stage}/{self.model}/{self.parameters}/v{FORMAT_VERSION}"
 
 
 def parameter_digest(*parts: str) -> str:
-    """Shorten a stage's parameters, and the keys of the results it builds on, to 16 hex digits."""
+    """Hash a stage's parameters, and the keys of the results it depends on, to 16 hex digits."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hit(Generic[T]):
-    """The value is here."""
+    """The value was found."""
 
     value: T
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
-    """The caller is to compute the value."""
+    """The caller holds the lease and must compute the value."""
 
     token: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Busy:
-    """Somebody else is computing the value."""
+    """Another holder is computing the value."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheStats:
-    """Counts since the cache was made; `size_bytes` and `entries` as of now."""
+    """Counts since the cache was created; `size_bytes` and `entries` are current values."""
 
     hits: int
-    misses: int  # leases given
-    waits: int  # callers told to wait
+    misses: int  # leases granted
+    waits: int  # `Busy` answers
     evictions: int
     entries: int
     size_bytes: int
 
 
 class SizedLru(Generic[K, T]):
-    """A table bounded in bytes; the least recently used values are dropped first.
+    """A mapping bounded in bytes; the least recently used values are evicted first.
 
     Args:
-        max_bytes: what all values together may take; a larger value is not kept at all.
+        max_bytes: of all values together; a larger value is not stored at all.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -93,14 +93,14 @@ class SizedLru(Generic[K, T]):
         return key in self._values
 
     def get(self, key: K) -> T | None:
-        """Read a value and count it as used."""
+        """Return a value and mark it as used; None if there is none."""
         if key not in self._values:
             return None
         self._values.move_to_end(key)
         return self._values[key][0]
 
     def put(self, key: K, value: T, size_bytes: int) -> None:
-        """Keep a value, in place of an older one of this key, and drop what is too much."""
+        """Store a value, replacing an older one of this key, and evict what exceeds the bound."""
         if key in self._values:
             self.size_bytes -= self._values.pop(key)[1]
         if size_bytes > self.max_bytes:
@@ -116,16 +116,16 @@ class SizedLru(Generic[K, T]):
 @dataclass(slots=True)
 class _Grant:
     token: int
-    expires_at: float  # on the cache's clock
+    expires_at: float  # by the cache's clock
 
 
 class LeasedLru(Generic[T]):
-    """A `SizedLru` with leases on what is missing.
+    """A `SizedLru` with leases on missing values.
 
     Args:
-        max_bytes: what all values together may take.
+        max_bytes: of all values together.
         lease_s: how long a lease lives unless renewed.
-        clock: seconds that only grow.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(self, max_bytes: int, lease_s: float, clock: Callable[[], float]) -> None:
@@ -138,7 +138,7 @@ class LeasedLru(Generic[T]):
 
     @property
     def stats(self) -> CacheStats:
-        """What happened so far."""
+        """The counts so far."""
         return CacheStats(
             hits=self._hits,
             misses=self._misses,
@@ -149,7 +149,7 @@ class LeasedLru(Generic[T]):
         )
 
     def acquire(self, key: str) -> Hit[T] | Lease | Busy:
-        """Ask for a key's value, or for the right to compute it."""
+        """Return a key's value, a lease to compute it, or `Busy`."""
         value = self._values.get(key)
         if value is not None:
             self._hits += 1
@@ -163,7 +163,7 @@ class LeasedLru(Generic[T]):
         return Lease(token=grant.token)
 
     def renew(self, key: str, token: int) -> bool:
-        """Prolong a lease; False if it ran out and is someone else's now."""
+        """Renew a lease; return False if it has expired or has another holder."""
         grant = self._leases.get(key)
         if grant is None or grant.token != token:
             return False
@@ -171,22 +171,22 @@ class LeasedLru(Generic[T]):
         return True
 
     def release(self, key: str, token: int) -> None:
-        """Give a lease back without a value: the next caller computes."""
+        """Release a lease without a value: the next caller gets a lease."""
         grant = self._leases.get(key)
         if grant is not None and grant.token == token:
             del self._leases[key]
 
     def put(self, key: str, value: T, size_bytes: int) -> None:
-        """Keep a value, whoever holds the lease: equal keys have equal values."""
+        """Store a value, from the lease holder or any other caller: equal keys have equal values."""
         self._leases.pop(key, None)
         self._values.put(key, value, size_bytes)
 
     def expire(self) -> list[str]:
-        """Drop the leases that ran out; returns their keys."""
+        """Drop the leases that have expired; return their keys."""
         return [key for key in list(self._leases) if not self._leased(key)]
 
     def is_busy(self, key: str) -> bool:
-        """Whether waiting for the key makes sense: it has no value, and a living lease."""
+        """Return whether a key is being computed: it has no value, and an unexpired lease."""
         return key not in self._values and self._leased(key)
 
     def _leased(self, key: str) -> bool:

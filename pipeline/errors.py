@@ -1,39 +1,43 @@
-"""Every error the service raises on purpose. The docstring is the message; keyword arguments fill it in.
+"""Every error the service raises on purpose. The docstring is the message, a template for the keyword arguments.
 
 PipelineError
-├── InvalidRequest              422  what was sent can't be used
+├── InvalidRequest              422  the request is invalid
 │   ├── MalformedBody           400
 │   ├── InvalidUpload           422
 │   ├── AddressRefused          422
 │   ├── InvalidOwner            422
 │   ├── ConceptNotFound         422
 │   └── ImageRefused            422
-├── Unauthorized                401  who is it?
-├── NoImageYet                  400
-├── ImageNotFound               404
-├── RegionNotFound              404
-├── UnknownModel                404
-├── JobNotFound                 404
-├── KeyNotFound                 404
-├── JobNotRetriable             409
-├── JobEnded                    409
-├── JobRunning                  409
-├── LeaseLost                   409  never reaches a client
 ├── IdempotencyMismatch         422
-├── WebhookNotFound             404
-├── DeliveryNotFound            404
-├── TooManyWebhooks             409
-├── RouteNotFound               404
+├── NoImageYet                  400
+├── Unauthorized                401  no valid API key
+├── NotFound                    404
+│   ├── ImageNotFound           404
+│   ├── RegionNotFound          404
+│   ├── UnknownModel            404
+│   ├── JobNotFound             404
+│   ├── KeyNotFound             404
+│   ├── WebhookNotFound         404
+│   ├── DeliveryNotFound        404
+│   └── RouteNotFound           404
 ├── MethodNotAllowed            405
+├── Conflict                    409
+│   ├── JobNotRetriable         409
+│   ├── JobEnded                409
+│   ├── JobRunning              409
+│   ├── TooManyWebhooks         409
+│   └── LeaseLost               409  never reaches a client
 ├── BodyTooLarge                413
-├── Overloaded                  429  come back later
-├── TooManyJobs                 429
-├── TooManyRequests             429  for this owner
-├── TooManyAtOnce               429
-├── TooManyUnfinished           429
-├── ModelNotReady               503
-├── WorkerLost                  503
-├── StorageUnavailable          503
+├── RateLimited                 429  the service is busy, or an owner is at a limit
+│   ├── Overloaded              429
+│   ├── TooManyJobs             429
+│   ├── TooManyRequests         429
+│   ├── TooManyAtOnce           429
+│   └── TooManyUnfinished       429
+├── Unavailable                 503
+│   ├── ModelNotReady           503
+│   ├── WorkerLost              503
+│   └── StorageUnavailable      503
 ├── DeadlineExceeded            504
 └── StageFailed                 500
 """
@@ -60,17 +64,17 @@ class PipelineError(Exception):
 
     @property
     def code(self) -> str:
-        """The error's name for programs, such as `image_not_found`."""
+        """The machine-readable name, such as `image_not_found`."""
         return _code(type(self))
 
     @property
     def title(self) -> str:
-        """The error's name for people, such as `Image not found`."""
+        """The human-readable name, such as `Image not found`."""
         return self.code.replace("_", " ").capitalize()
 
 
 def to_problem(error: PipelineError) -> dict[str, Any]:
-    """An error as plain data, to be kept with what it ended."""
+    """Convert an error to plain data, to be stored with a failed job."""
     return {
         "code": error.code,
         "title": error.title,
@@ -81,7 +85,7 @@ def to_problem(error: PipelineError) -> dict[str, Any]:
 
 
 def from_problem(problem: Mapping[str, Any]) -> PipelineError:
-    """The error that `to_problem` wrote down; a plain one if its class is gone."""
+    """Recreate the error that `to_problem` converted; a `PipelineError` if its class no longer exists."""
     classes = [PipelineError]
     for cls in classes:
         classes += cls.__subclasses__()
@@ -143,60 +147,55 @@ class NoImageYet(PipelineError):
     status = 400
 
 
-class ImageNotFound(PipelineError):
+class NotFound(PipelineError):
+    """There is no such thing."""
+
+    status = 404
+
+
+class ImageNotFound(NotFound):
     """There is no image {image_id!r}. Send the image_id that /generate answered."""
 
-    status = 404
 
-
-class RegionNotFound(PipelineError):
+class RegionNotFound(NotFound):
     """There is no region {region}: this image has {regions}, numbered from 0."""
 
-    status = 404
 
-
-class UnknownModel(PipelineError):
+class UnknownModel(NotFound):
     """There is no model {model!r} here. Send {known}, or leave it out."""
 
-    status = 404
+
+class JobNotFound(NotFound):
+    """There is no job {job_id}. It may belong to another owner, or be too old."""
 
 
-class JobNotFound(PipelineError):
-    """There is no job {job_id}. It may be somebody else's, or too old."""
-
-    status = 404
-
-
-class KeyNotFound(PipelineError):
+class KeyNotFound(NotFound):
     """There is no API key {key_id}. `ai-pipeline keys list` names all there are."""
 
-    status = 404
+
+class Conflict(PipelineError):
+    """The request conflicts with the current state."""
+
+    status = 409
 
 
-class JobNotRetriable(PipelineError):
+class JobNotRetriable(Conflict):
     """The job {job_id} is {state}: only one that failed, was cancelled or is dead can be retried."""
 
-    status = 409
+
+class JobEnded(Conflict):
+    """The job {job_id} is {state} and has no result. POST /v1/jobs/{job_id}/retry starts it again."""
 
 
-class JobEnded(PipelineError):
-    """The job {job_id} is {state} and made nothing. POST /v1/jobs/{job_id}/retry begins it again."""
-
-    status = 409
-
-
-class JobRunning(PipelineError):
-    """The first request with this Idempotency-Key is still being worked on. Send it again later for its answer,
+class JobRunning(Conflict):
+    """The first request with this Idempotency-Key is still in progress. Send it again later for its response,
     or follow the job at /v1/jobs/{job_id}/events."""
 
-    status = 409
     retry_after_s = 1
 
 
-class LeaseLost(PipelineError):
-    """The job {job_id} is not this worker's any more."""
-
-    status = 409
+class LeaseLost(Conflict):
+    """This worker has lost its lease on the job {job_id}."""
 
 
 class IdempotencyMismatch(PipelineError):
@@ -205,32 +204,24 @@ class IdempotencyMismatch(PipelineError):
     status = 422
 
 
-class WebhookNotFound(PipelineError):
-    """There is no webhook {webhook_id}. It may be somebody else's, or deleted."""
-
-    status = 404
+class WebhookNotFound(NotFound):
+    """There is no webhook {webhook_id}. It may belong to another owner, or be deleted."""
 
 
-class DeliveryNotFound(PipelineError):
+class DeliveryNotFound(NotFound):
     """This webhook has no delivery {delivery_id}. It may be too old."""
 
-    status = 404
+
+class TooManyWebhooks(Conflict):
+    """There are {registered} webhooks already, the limit for one owner. Delete one first."""
 
 
-class TooManyWebhooks(PipelineError):
-    """There are {registered} webhooks already, which is all an owner may have. Delete one first."""
-
-    status = 409
-
-
-class RouteNotFound(PipelineError):
-    """There is nothing at {what}. See /docs for what there is."""
-
-    status = 404
+class RouteNotFound(NotFound):
+    """There is no route {what}. See /docs for all routes."""
 
 
 class MethodNotAllowed(PipelineError):
-    """{what} is not possible. Send {allowed}."""
+    """{what} is not allowed. Send {allowed}."""
 
     status = 405
 
@@ -241,65 +232,63 @@ class BodyTooLarge(PipelineError):
     status = 413
 
 
-class Overloaded(PipelineError):
-    """The service already has {waiting} {what} to work on, which is all it takes at a time.
+class RateLimited(PipelineError):
+    """There are too many requests. Try again later."""
+
+    status = 429
+    retry_after_s = 5
+
+
+class Overloaded(RateLimited):
+    """The service already has {waiting} {what} in progress, which is its limit.
     Try again in {retry_after_s} s."""
 
-    status = 429
 
+class TooManyJobs(RateLimited):
+    """{waiting} jobs are queued already, which is the limit. Try again in a minute."""
 
-class TooManyJobs(PipelineError):
-    """{waiting} jobs wait already, which is all the service keeps. Try again in a minute."""
-
-    status = 429
     retry_after_s = 60
 
 
-class TooManyRequests(PipelineError):
-    """You have sent {limit} requests within a minute, which is all that one owner may send.
+class TooManyRequests(RateLimited):
+    """You have sent {limit} requests within a minute, which is the rate limit for one owner.
     Try again in {retry_after_s} s."""
 
-    status = 429
 
+class TooManyAtOnce(RateLimited):
+    """{limit} of your requests are in flight, which is the limit for one owner.
+    Try again once one of them has finished."""
 
-class TooManyAtOnce(PipelineError):
-    """{limit} of your requests are being answered, which is all that one owner may have at a time.
-    Try again once one of them is finished."""
-
-    status = 429
     retry_after_s = 1
 
 
-class TooManyUnfinished(PipelineError):
-    """{limit} of your jobs are unfinished, which is all that one owner may have. Wait for one of them, or cancel it."""
+class TooManyUnfinished(RateLimited):
+    """{limit} of your jobs are unfinished, which is the limit for one owner. Wait for one of them, or cancel it."""
 
-    status = 429
+
+class Unavailable(PipelineError):
+    """The service is unavailable. Try again later."""
+
+    status = 503
     retry_after_s = 5
 
 
-class ModelNotReady(PipelineError):
+class ModelNotReady(Unavailable):
     """The {model} model is not ready: {reason}"""
 
-    status = 503
     retry_after_s = 10
 
 
-class WorkerLost(PipelineError):
+class WorkerLost(Unavailable):
     """The worker for {stage!r} was lost again and again while working on this request. Try again later."""
 
-    status = 503
-    retry_after_s = 5
 
-
-class StorageUnavailable(PipelineError):
-    """The storage can't be reached, or takes nothing more. Try again later; the service's log says what is wrong."""
-
-    status = 503
-    retry_after_s = 5
+class StorageUnavailable(Unavailable):
+    """The storage is unreachable or full. Try again later; the service's log has the cause."""
 
 
 class DeadlineExceeded(PipelineError):
-    """The request was not finished within {deadline_s:g} s and has been stopped. Try again, or ask for less."""
+    """The request exceeded its deadline of {deadline_s:g} s and was cancelled. Try again, or send a smaller request."""
 
     status = 504
 

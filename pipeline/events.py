@@ -1,7 +1,7 @@
-"""Everything that can happen, in the past tense, closed by one union at the end.
+"""All in-process events, named in the past tense, with their union at the end.
 
-Only `graphs/` emits events. Logs and metrics consume them and know nothing else.
-Prompts never stand in an event: events reach logs, and logs reach many eyes.
+Only `graphs/` emits events. Logs and metrics consume them and nothing else.
+An event never contains a prompt: events are logged, and many can read logs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class _Event:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationStarted(_Event):
-    """The work on a new image has begun."""
+    """A new image is being generated."""
 
     width: int  # pixels
     height: int  # pixels
@@ -36,7 +36,7 @@ class GenerationStepped(_Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreviewShown(_Event):
-    """The first look at an image that is being made."""
+    """The first preview of an image was sent."""
 
     seconds: float  # since its job was accepted
 
@@ -53,7 +53,7 @@ class ImageCreated(_Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageDeleted(_Event):
-    """An image and all that was computed of it was removed."""
+    """An image, and everything computed from it, was deleted."""
 
     image_id: str
 
@@ -64,7 +64,7 @@ class StageFinished(_Event):
 
     image_id: str
     stage: str
-    seconds: float  # the work's own wall time, waiting for a worker included
+    seconds: float  # wall time of the stage itself, with the wait for a worker
     num_regions: int  # 0 for the image as a whole
 
 
@@ -75,7 +75,7 @@ class ImageDescribed(StageFinished):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageSegmented(StageFinished):
-    """SAM2 took the image apart."""
+    """SAM2 segmented the image."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,12 +97,12 @@ class ImageProbed(_Event):
 
 
 Source = Literal["memory", "cache", "run", "store"]
-"""Of a result: this replica's memory; the shared cache; a run in progress; the truth."""
+"""Where a result came from: this replica's memory, the shared cache, a run in progress, or the store."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResultReused(_Event):
-    """A stage's result was there already, or somebody else's run was joined."""
+    """A stage's result existed already, or another caller's run was joined."""
 
     image_id: str
     stage: str
@@ -111,27 +111,27 @@ class ResultReused(_Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheBypassed(_Event):
-    """The shared cache did not answer in time; the work went on without it."""
+    """The shared cache did not answer in time; the result was computed without it."""
 
     operation: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageRetried(_Event):
-    """A worker was lost during a stage; the stage was given to another one."""
+    """A worker was lost during a stage; another worker retries it."""
 
     stage: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestFinished(_Event):
-    """An HTTP request was answered, one way or another."""
+    """An HTTP request has ended, successfully or not."""
 
     route: str  # the route's template, never the raw path
     method: str
     status: int
     seconds: float
-    code: str  # of the error; empty when it went well
+    code: str  # of the error; empty on success
     detail: str  # of the error, for the log
     is_routine: bool = False  # a probe or a scrape, every few seconds
 
@@ -152,6 +152,6 @@ Event = (
 
 
 def event_type(event: Event) -> str:
-    """Name an event's kind as streams do: `GenerationStepped` is "generation.stepped"."""
+    """Return an event's type as in event streams: "generation.stepped" for `GenerationStepped`."""
     what, done = re.findall("[A-Z][a-z]+", type(event).__name__)
     return f"{what}.{done}".lower()

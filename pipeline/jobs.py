@@ -1,13 +1,13 @@
-"""Jobs: accepted requests as facts that survive whoever works on them.
+"""Jobs: accepted requests, stored so that they survive their workers.
 
 ```
-            ┌──── given back, lease ran out, worker lost ────┐
-queued ──── leased ──▶ running ──▶ succeeded | failed | cancelled
-   │                      └─ lost on its last attempt ──▶ dead
+   ┌── released, lease expired, worker lost ──┐
+queued ───── leased ─────────────────────▶ running ──▶ succeeded | failed | cancelled
+   │                                          └─ lost on its last attempt ──▶ dead
    └── cancelled          failed, cancelled, dead ── retried ──▶ queued
 ```
-A worker holds a job by a lease that it renews. What it writes counts only while it holds the lease, so a job has one
-result, however often it was begun. One that has lost its workers twice is suspected of killing them: its last attempt
+A worker holds a lease on a job and renews it. Only the lease holder may settle the job, so a job has one result,
+however many attempts it took. A job that has lost its worker twice is suspected of killing workers: its last attempt
 runs alone.
 """
 
@@ -22,9 +22,9 @@ from typing import Any
 MAX_ATTEMPTS = 3
 SERVER_ERROR = 500
 
-# In a request, beside what decides the result.
-PREVIEWS = "previews"  # whether anybody wants to see it on the way
-TRACEPARENT = "traceparent"  # the span that the work belongs under, where traces are on
+# Keys of a request that don't affect the result.
+PREVIEWS = "previews"  # whether the client wants previews
+TRACEPARENT = "traceparent"  # the parent span of the work, where traces are on
 BESIDE = frozenset({PREVIEWS, TRACEPARENT})
 
 
@@ -36,66 +36,66 @@ class JobState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    DEAD = "dead"  # its workers died under it, every time
+    DEAD = "dead"  # its worker was lost on every attempt
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more happens to it by itself."""
+        """Whether the state is final, except for a retry by the owner."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
-ENDED = frozenset(f"job.{state.value}" for state in JobState if state.is_final)  # types of the notices of ends
-AGAIN = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.DEAD})  # what may be retried
+ENDED = frozenset(f"job.{state.value}" for state in JobState if state.is_final)  # types of the notices of final states
+AGAIN = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.DEAD})  # states that may be retried
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobOrder:
-    """What somebody wants done."""
+    """What a client submitted."""
 
     job_id: str  # sorts by time
     kind: str  # such as "generate"
     owner: str
-    request_id: str  # of the HTTP request that asked for it
-    request: Mapping[str, Any]  # everything that is needed to do it, as JSON
-    sessions: tuple[str, ...] = ()  # whose last image its result becomes
-    is_waited_for: bool = False  # by a client on the line: it goes before those that are to be fetched later
+    request_id: str  # of the HTTP request that submitted it
+    request: Mapping[str, Any]  # everything a worker needs, as JSON
+    sessions: tuple[str, ...] = ()  # sessions whose last image its result becomes
+    is_waited_for: bool = False  # by a connected client: it goes before jobs to be fetched later
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """An order and what became of it."""
+    """An order and its state."""
 
     order: JobOrder
     state: JobState
-    attempts: int  # times it was begun
+    attempts: int  # times it was started
     cancel_requested: bool
-    result: Mapping[str, Any] | None  # once it succeeded
-    problem: Mapping[str, Any] | None  # once it failed
+    result: Mapping[str, Any] | None  # of a succeeded job
+    problem: Mapping[str, Any] | None  # of a failed job
     created_at: datetime
     finished_at: datetime | None
 
     @property
     def job_id(self) -> str:
-        """Its name."""
+        """The id of the order."""
         return self.order.job_id
 
     @property
     def age_s(self) -> float:
-        """Seconds since it was accepted."""
+        """Seconds since the job was accepted."""
         return max(0.0, (datetime.now(UTC) - self.created_at).total_seconds())
 
     @property
     def is_worth_repeating(self) -> bool:
-        """Whether it failed by the service's fault, so that whoever asks for it again may be luckier."""
+        """Whether the job failed by a fault of the service, so that a retry may succeed."""
         return self.state is JobState.FAILED and self.problem is not None and self.problem["status"] >= SERVER_ERROR
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
-    """The right to work on a job."""
+    """A worker's exclusive right to a job, for a limited time."""
 
     job_id: str
-    holder: str  # a new name for each time jobs are taken, so that an earlier lease is never mistaken for a later one
+    holder: str  # a new name for each acquisition, so that an expired lease is never mistaken for a later one
     attempt: int
 
 
@@ -104,13 +104,13 @@ class Submitted:
     """An accepted job."""
 
     job: Job
-    is_new: bool  # otherwise the one its idempotency key was used for before
-    lease: Lease | None  # if it was to begin at once
+    is_new: bool  # False: its idempotency key was used before
+    lease: Lease | None  # if it starts at once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IdempotencyKey:
-    """What a client calls a request, so that sending it twice does it once."""
+    """A client's name for a request, so that a retry has no further effect."""
 
     key: str
     fingerprint: str  # of the request

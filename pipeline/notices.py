@@ -1,4 +1,4 @@
-"""What streams and webhooks are told: facts of the event log, and steps that pass without being logged."""
+"""What streams and webhooks deliver: logged events, and ephemeral ones (steps), which are never logged."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-STEPPED = "generation.stepped"  # passes, and is not logged
-CANCEL_REQUESTED = "job.cancel_requested"  # of one that is being worked on
-WEBHOOK_TYPES = "webhook."  # what begins like this concerns one webhook; no other is sent it
+STEPPED = "generation.stepped"  # ephemeral: not logged
+CANCEL_REQUESTED = "job.cancel_requested"  # of a running job
+WEBHOOK_TYPES = "webhook."  # prefix of types that are sent to one webhook alone
 WEBHOOK_TESTED = f"{WEBHOOK_TYPES}tested"
 
 TYPES = (
@@ -26,14 +26,14 @@ TYPES = (
     "image.deleted",
     WEBHOOK_TESTED,
 )
-"""Every type the log holds; webhooks are sent no others."""
+"""All types of the event log; webhooks are sent no others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Notice:
-    """Something that happened to an owner's things."""
+    """An event of one owner's images, jobs or webhooks."""
 
-    sequence: int | None  # in the log, ascending in the order of commits; None for what passes
+    sequence: int | None  # in the log, ascending in commit order; None if ephemeral
     type: str  # such as "image.created"
     owner: str
     image_id: str | None

@@ -1,7 +1,7 @@
-"""Spans as OpenTelemetry makes and sends them; imported only where traces are on.
+"""Spans by OpenTelemetry; imported only where traces are on.
 
-The provider is the process's own and never the global one, or libraries would add theirs: Ray Serve's don't know what
-shares a run, and FastAPI's hold query strings, in which prompts may stand.
+The provider is private to this module and never the global one, or libraries would add their spans: Ray Serve's don't
+know which requests share a run, and FastAPI's contain query strings, which may hold prompts.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from pipeline.traces import NOTHING, Fact, Kind, Span, Traces
 
 NAMESPACE = "ai-pipeline"
 FILE = "file:"
-OTLP_PATH = "/v1/traces"  # what a collector's bare address leaves out
-EXPORT_EVERY_MS = 500  # a process that is killed takes along what ended since
-FILE_BUFFER_BYTES = 1 << 20  # what is exported at a time is one write: several processes append to a file
+OTLP_PATH = "/v1/traces"  # appended to a collector's address without a path
+EXPORT_EVERY_MS = 500  # a killed process loses the spans ended since
+FILE_BUFFER_BYTES = 1 << 20  # each export is one write: several processes append to a file
 
 _W3C = TraceContextTextMapPropagator()
 _IDS = RandomIdGenerator()
 
 
 class RecordedSpan(Span):
-    """A span of a trace. Where the trace isn't sampled, its parts are itself, and it carries that on."""
+    """A span of a trace. In an unsampled trace it is its own child, and propagates the sampling decision."""
 
     def __init__(self, tracer: trace.Tracer, begun: trace.Span) -> None:
         context = begun.get_span_context()
@@ -64,7 +64,7 @@ class RecordedSpan(Span):
         self._begun.update_name(name)
 
     def note(self, **facts: Fact) -> None:
-        if self._begun.is_recording():  # work may outlive the caller who began it
+        if self._begun.is_recording():  # work may outlive its caller's span
             self._begun.set_attributes(facts)
 
     def remark(self, name: str, **facts: Fact) -> None:
@@ -81,7 +81,7 @@ class RecordedSpan(Span):
     def end(self, error: BaseException | None = None) -> None:
         if not self._begun.is_recording():
             return
-        if isinstance(error, Exception):  # not its words: they may quote what the client sent
+        if isinstance(error, Exception):  # not the message: it may quote the request
             self.fail(type(error).__name__)
         elif error is not None:
             self.note(cancelled=True)
@@ -89,12 +89,12 @@ class RecordedSpan(Span):
 
 
 class RecordedTraces(Traces):
-    """Begins traces.
+    """Starts spans, and sends them to a processor.
 
     Args:
-        processor: takes the spans that have ended.
-        component: which part of the service this process is.
-        ratio: of the traces begun here that are recorded, 0 to 1.
+        processor: exports ended spans.
+        component: the service's name in the spans, such as "Diffusion".
+        ratio: of the traces started here that are sampled, 0 to 1.
     """
 
     def __init__(self, processor: SpanProcessor, component: str, ratio: float = 1.0) -> None:
@@ -134,7 +134,7 @@ class RecordedTraces(Traces):
 
 
 def exporting_to(to: str) -> SpanProcessor:
-    """Send spans to a collector, or append them to a file, as `TraceSettings.to` says."""
+    """Return a processor that sends spans to a collector or appends them to a file, see `TraceSettings.to`."""
     return BatchSpanProcessor(_exporter(to), schedule_delay_millis=EXPORT_EVERY_MS)
 
 
@@ -156,6 +156,6 @@ def _line(ended: ReadableSpan) -> str:
 
 
 def _unsampled() -> trace.Span:
-    """The head of a trace that nobody records."""
+    """Return the root of an unsampled trace."""
     context = SpanContext(_IDS.generate_trace_id(), _IDS.generate_span_id(), is_remote=False, trace_flags=TraceFlags())
     return NonRecordingSpan(context)

@@ -1,6 +1,6 @@
-"""The one tree of settings: a `Profile` says what is computed, `ServiceSettings` where it runs.
+"""All settings: a `Profile` defines what is computed, `ServiceSettings` where it runs.
 
-A profile is a file in `configs/`; service settings are the `args` of `serve_config.yaml`. Unknown keys are refused.
+A profile is a file in `configs/`; service settings are the `args` of `serve_config.yaml`. Unknown keys are rejected.
 Engines never read settings: parameters are resolved at the ingress and travel with each call.
 """
 
@@ -22,9 +22,9 @@ _CODE = Path(__file__).resolve().parent.parent
 _IS_CHECKOUT = (_CODE / "pyproject.toml").is_file()
 
 PROJECT_ROOT = _CODE if _IS_CHECKOUT else Path(sysconfig.get_path("data")) / "share" / "ai-pipeline"
-"""Has `configs/`, `models/` and `serve_config.yaml`: the checkout, or what a wheel has installed."""
+"""Contains `configs/`, `models/` and `serve_config.yaml`: the checkout, or the data files of an installed wheel."""
 DATA_ROOT = PROJECT_ROOT if _IS_CHECKOUT else platformdirs.user_data_path("ai-pipeline")
-"""What relative paths of written data start from."""
+"""The base of relative paths for written data."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -42,11 +42,11 @@ class ModelSource(_Settings):
     """Where weights come from."""
 
     source: str
-    """A folder or file (starts with `.` or `/`; `.` is the project's root), or a name the model's library knows."""
+    """A folder or file (starts with `.` or `/`; `.` is the project's root), or a name known to the model's library."""
     revision: str | None = None
     """Commit or tag on the hub."""
     sha256: str | None = None
-    """What a checkpoint file's digest must be; other content is refused."""
+    """Required digest of the weights; other content is rejected."""
     dtype: DType = "float32"
 
     @property
@@ -81,22 +81,22 @@ class DiffusionSettings(_Settings):
     model: ModelSource
     safety_checker: bool = False
     batch_rows: tuple[int, ...] = (1, 2, 4, 8, 16)
-    """Sizes of a denoising batch, ascending; an image with guidance takes two rows. An image is the same bit for bit
-    whenever it went through batches of one size, so a single size makes it the same whatever the load, at the price
-    of a full batch for a lonely image."""
+    """Batch buckets of the denoiser, in rows, ascending; an image with guidance takes two rows. An image is
+    bit-identical within one batch size, so a single size makes it independent of the load, at the cost of a full batch
+    for one image."""
     decoded_previews: int = 0
-    """How often an image that somebody follows is decoded on the way, for autoencoders that are quick; 0 shows a linear
-    guess at every step instead."""
+    """Number of decoded previews of an image whose client wants previews, for fast autoencoders; 0 sends a linear
+    approximation at every step instead."""
     progress_every_s: Annotated[float, Field(ge=0)] = 0.5
-    """How often the progress of an image is told that nobody follows, at most; who follows one is told every step."""
+    """Minimum time between progress reports of an image without previews; with previews every step is reported."""
     compiled: bool = False
-    """Compile the denoiser for each size of batch, with CUDA graphs on a GPU: minutes at the start, less time for each
-    step. Only for the default size of an image; others are denoised as they are without."""
+    """Compile the denoiser for each batch size, with CUDA graphs on a GPU: minutes at the start, less time for each
+    step. Applies to the default image size only; others are denoised uncompiled."""
     defaults: GenerationDefaults
     limits: GenerationLimits
     vocabulary: tuple[str, ...] | None = None
-    """All words the model knows: a prompt with others is answered with a warning. None for a model that knows open
-    language, which never warns."""
+    """All words the model knows: a prompt with others gets a warning. None for a model with an open vocabulary, without
+    warnings."""
 
 
 class Labelling(_Settings):
@@ -107,15 +107,15 @@ class Labelling(_Settings):
     top_k: int = 5
     logit_scale: float = 100.0
     unknown: str | None = None
-    """A text, such as `a photo of something unknown`, for pictures that show none of the labels: it takes part in the
-    softmax and is not listed; where its share is above `max_unknown` the answer carries a warning."""
+    """A text, such as `a photo of something unknown`, for pictures that show none of the labels: it is part of the
+    softmax but not listed; a share above `max_unknown` adds a warning to the response."""
     max_unknown: Fraction = 0.5
     background: str | None = None
-    """The label of what is behind things; its share of a whole image counts as unknown as well."""
+    """The label of backgrounds; its share of a whole image counts as unknown as well."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The labels themselves."""
+        """The labels."""
         return CIFAR100 if self.labels == "cifar100" else self.labels
 
 
@@ -125,31 +125,31 @@ class Probing(_Settings):
     floor: float = 0.22
     ceiling: float = 0.33
     neutral: tuple[str, ...] = ("a photo", "a picture of something", "a background")
-    """Texts that fit any picture: what resembles them more than a concept is none of the concepts."""
+    """Texts that fit any picture: a picture closer to them than to a concept shows none of the concepts."""
 
 
 class Finding(_Settings):
-    """Which regions a text means, by the cosines of this CLIP model."""
+    """Thresholds for the regions that a text names, as cosines of this CLIP model."""
 
     template: str = "{text}"
-    """What is encoded for the text that was asked for."""
+    """Template of the encoded text; `{text}` is the requested one."""
     min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.25
-    """Where neither the picture nor a region comes as close to the text, it names nothing there."""
+    """If neither the picture nor a region reaches it, the text names nothing in the picture."""
     logit_scale: Annotated[float, Field(gt=0)] = 100.0
-    """How steeply a score leaves 0.5 on either side of that bound."""
+    """Steepness of the scores around that bound, where they are 0.5."""
 
 
 class ClipSettings(_Settings):
     model: ModelSource
     pretrained: str | None = None
-    """open_clip's tag of the weights, where `model.source` names an architecture."""
+    """open_clip's tag of the weights, if `model.source` names an architecture."""
     labelling: Labelling = Labelling()
     probing: Probing = Probing()
     finding: Finding = Finding()
 
 
 class Everything(_Settings):
-    """Segmenting without a prompt: a grid of points, the good masks, no duplicates."""
+    """Segmentation of everything: a grid of points, masks above the thresholds, no duplicates."""
 
     image_size: int = 1024  # pixels; the longer side is scaled to it
     points_per_side: int = 32
@@ -159,12 +159,12 @@ class Everything(_Settings):
     stability_offset: float = 0.95  # logits
     max_box_iou: Fraction = 0.7
     max_mask_iou: Fraction = 1.0
-    """Of two regions that overlap by more, the one of lower predicted IoU is dropped; 1 leaves it at the boxes."""
+    """Of two regions that overlap by more, the one of lower predicted IoU is dropped; 1 compares boxes only."""
     recall: Fraction = 1.0
-    """Of the regions that the whole grid gives; below 1 points that lie in regions found before are left out as far as
-    that allows."""
+    """Minimum share of the regions that the whole grid finds; below 1, points within regions already found are skipped
+    as far as it allows."""
     min_area: Fraction = 0.0
-    """Of the image's pixels; a smaller region is a speck and dropped."""
+    """Share of the image's pixels; smaller regions are dropped as specks."""
 
 
 class Sam2Settings(_Settings):
@@ -173,25 +173,25 @@ class Sam2Settings(_Settings):
 
 
 class Sam3Settings(_Settings):
-    """Finding what a text names with SAM3 instead of by ranking the regions that SAM2 finds without being asked."""
+    """Segmentation by text with SAM3, instead of by ranking the regions of SAM2."""
 
     model: ModelSource
-    """A checkpoint of Meta's as a file, such as `/weights/sam3.pt`; they give it to who asks."""
+    """Meta's checkpoint as a file, such as `/weights/sam3.pt`; Meta provides it on request."""
     image_size: int = 1008  # pixels, each way; a multiple of 14
     min_score: Fraction = 0.5
     max_box_iou: Fraction = 0.7
 
 
 class Drawing(_Settings):
-    """How overlays and spotlights look."""
+    """Appearance of overlays and spotlights."""
 
     dim: Fraction = 0.3
-    """Brightness left outside a spotlight's region."""
+    """Brightness outside a spotlight's region."""
     outline: tuple[int, int, int] = (0, 255, 0)  # RGB
 
 
 class Threads(_Settings):
-    """Torch's threads of a replica on a CPU, by its model. SAM3 has those of SAM2, whose process it shares."""
+    """Torch threads of a replica on a CPU, by model. SAM3 shares SAM2's process and threads."""
 
     diffusion: Annotated[int, Field(ge=1)] = 2
     clip: Annotated[int, Field(ge=1)] = 2
@@ -212,37 +212,37 @@ class Profile(_Settings):
 
 
 class Admission(_Settings):
-    """How much waits before more is refused, for each ingress replica."""
+    """How much work an ingress replica accepts before it refuses more."""
 
     max_generations: int = 8
     max_stages: int = 16
-    """Stage runs in progress; callers who join one of them are free."""
+    """Stage runs in progress; callers that join one don't count."""
     max_waiting_jobs: int = 1000
-    """Accepted jobs of all ingress replicas that nobody works on yet."""
+    """Queued jobs of all ingress replicas together."""
     deadline_s: float = 300.0
     max_body_bytes: int = 1 << 20
     max_upload_bytes: int = 32 << 20
 
 
 class OwnerLimits(_Settings):
-    """What one owner may take of the service; None is no limit.
+    """Rate and concurrency limits of one owner; None is no limit.
 
-    Requests are counted by each ingress replica for itself: with two replicas an owner may have up to twice as many.
+    Each ingress replica counts requests separately: with two replicas an owner may have up to twice as many.
     """
 
     requests_per_minute: Count | None = None
     concurrent_requests: Count | None = None
-    """Being answered at a time, event streams among them."""
+    """In flight at a time, including event streams."""
     unfinished_jobs: Count | None = None
-    """Waiting or being worked on; counted in the database, so for all replicas together."""
+    """Queued or running; counted in the database, so for all replicas together."""
 
 
 class ReactionSettings(_Settings):
-    """What is computed of a new image before anybody asks."""
+    """Prefetching: background analysis of new images before a request."""
 
     enabled: bool = True
     max_waiting: int = 64
-    """New images for each ingress replica; the oldest makes room for one more."""
+    """Waiting images of each ingress replica; beyond it the oldest is dropped."""
 
 
 class CacheSettings(_Settings):
@@ -250,15 +250,15 @@ class CacheSettings(_Settings):
 
     max_bytes: int = 256 << 20
     recent_bytes: int = 64 << 20
-    """What each ingress replica remembers by itself: a call to the shared cache takes 5 ms."""
+    """Local cache of each ingress replica: a call to the shared cache takes 5 ms."""
     lease_s: float = 10.0
     call_deadline_s: float = 0.5
     idle_exit_s: float = 24 * 3600.0
-    """A cache nobody called for so long ends itself: it is an older version's, or of no use."""
+    """A cache without calls for so long ends itself: it belongs to an older version, or is not used."""
 
 
 class Retention(_Settings):
-    """How long and how much is kept."""
+    """How long and how much data is retained."""
 
     max_age_days: float = 30.0
     max_bytes_per_owner: int = 10 << 30
@@ -269,48 +269,48 @@ def _environment(name: str) -> str | None:
 
 
 class StorageSettings(_Settings):
-    """Where the truth is kept.
+    """Where durable data is stored.
 
-    What is left out the environment may say: every process of a cluster has it, and it holds the credentials as well,
-    PGPASSWORD for PostgreSQL and AWS_ACCESS_KEY_ID and its like for S3, so that none stands in a file.
+    The environment provides what is omitted here: every process of a cluster has it. It also provides the credentials,
+    PGPASSWORD for PostgreSQL and AWS_ACCESS_KEY_ID etc. for S3, so that no file contains any.
     """
 
     database: str | None = Field(default_factory=lambda: _environment("PIPELINE_DATABASE"))
-    """A SQLAlchemy URL such as `postgresql+psycopg://…`; if nothing says it, an SQLite file in the data folder."""
+    """A SQLAlchemy URL such as `postgresql+psycopg://…`; by default an SQLite file in the data folder."""
     blobs: str | None = Field(default_factory=lambda: _environment("PIPELINE_BLOBS"))
-    """A URL such as `s3://bucket/prefix`; if nothing says it, a folder in the data folder."""
+    """A URL such as `s3://bucket/prefix`; by default a folder in the data folder."""
     retention: Retention = Retention()
 
     @property
     def is_local(self) -> bool:
-        """Whether some of it is on one machine's disk."""
+        """Whether part of the storage is on one machine's disk."""
         return self.database is None or self.database.startswith("sqlite") or self.blobs is None
 
 
 class TraceSettings(_Settings):
-    """Telling where a request's time went, in OpenTelemetry's words."""
+    """Traces of requests by OpenTelemetry."""
 
     to: Annotated[str, Field(pattern="^(off|(file:|https?://).+)$")] = "off"
-    """A collector that speaks OTLP over HTTP, such as `http://127.0.0.1:4318`; `file:PATH` for a JSON line for each
-    span, where a relative path starts where data folders do; or `off` (in YAML with quotes, or left out)."""
+    """A collector for OTLP over HTTP, such as `http://127.0.0.1:4318`; `file:PATH` for a JSON line for each span, with
+    relative paths from the base of data folders; or `off` (in YAML with quotes, or omitted)."""
     ratio: Fraction = 1.0
-    """Of the requests that come without a `traceparent`; with one they are recorded if it says so."""
+    """Sampled share of the requests without a `traceparent`; with one, its sampled flag decides."""
 
 
 UNTRACED = TraceSettings()
 
 
 class WebhookSettings(_Settings):
-    """Telling others by HTTP what happens."""
+    """Delivery of events by HTTP."""
 
     allow_private_addresses: bool = False
-    """Send into networks that aren't public as well: whoever may register a webhook then reaches what this machine
-    can reach."""
+    """Deliver to non-public networks as well: clients that may register webhooks can then reach every host that this
+    machine can reach."""
     timeout_s: Annotated[float, Field(gt=0)] = 15.0
-    """For the whole of a request."""
+    """Of a whole request."""
     retry_after_s: tuple[Annotated[float, Field(ge=0)], ...] = (5, 30, 120, 600, 3600, 3 * 3600, 8 * 3600)
-    """Seconds to wait after the first failed attempt, the second and so on, after the last of which none follows. By
-    default exponential over half a day, as Standard Webhooks recommends: a receiver's night is survived."""
+    """Waits in seconds before the first retry, the second and so on; none follows the last. By default exponential over
+    half a day, as Standard Webhooks recommends: it outlasts a receiver's outage of one night."""
     max_per_owner: int = 20
 
 
@@ -320,14 +320,14 @@ class ServiceSettings(_Settings):
     profile: str = "mini"
     """A name in `configs/` or the path of a YAML file."""
     data_dir: Path = Path("data")
-    """`app.log`, and the storage where it is local. A relative path starts at the project's root, or, where a wheel was
-    installed, at the user's data folder for applications (`~/.local/share/ai-pipeline`)."""
+    """Holds `app.log`, and the storage if it is local. A relative path starts at the project's root, or, for an
+    installed wheel, at the user's data folder for applications (`~/.local/share/ai-pipeline`)."""
     storage: StorageSettings = Field(default_factory=StorageSettings)
     accelerator: Accelerator = "auto"
     num_gpus: dict[str, Fraction] = {"Diffusion": 0.35, "Clip": 0.1, "Segmenter": 0.2}
     log_format: Literal["text", "json"] = "text"
     keys: Literal["off", "required"] = "off"
-    """Whether a request needs an API key. Without, everything belongs to one owner, `public`."""
+    """Whether requests must authenticate with an API key. If not, everything belongs to one owner, `public`."""
     limits: OwnerLimits = OwnerLimits()
     admission: Admission = Admission()
     cache: CacheSettings = CacheSettings()
@@ -335,12 +335,12 @@ class ServiceSettings(_Settings):
     traces: TraceSettings = TraceSettings()
     webhooks: WebhookSettings = WebhookSettings()
     model_aliases: tuple[str, ...] = ()
-    """Other names that OpenAI's clients may call the diffusion model by, such as `gpt-image-2`."""
+    """Further names of the diffusion model for OpenAI clients, such as `gpt-image-2`."""
     embed_parameters: bool = True
-    """Write prompt and parameters into each PNG, as other tools do; whoever gets the picture can read them."""
+    """Write prompt and parameters into each PNG, as other tools do; everyone with the picture can read them."""
     public_url: str | None = None
-    """Where clients reach the service, such as `https://images.example.com`; what it sends of its own accord then holds
-    whole URLs."""
+    """The service's URL for clients, such as `https://images.example.com`; webhook deliveries then contain absolute
+    URLs."""
 
     @property
     def data_path(self) -> Path:
@@ -348,11 +348,11 @@ class ServiceSettings(_Settings):
         return (DATA_ROOT / self.data_dir.expanduser()).resolve()
 
     def load_profile(self) -> Profile:
-        """Read the profile this names.
+        """Load the profile that `profile` names.
 
         Raises:
             FileNotFoundError: there is no such profile.
-            ValueError: the file holds something else than a profile.
+            ValueError: the file contains no valid profile.
         """
         named = PROJECT_ROOT / "configs" / f"{self.profile}.yaml"
         path = named if named.is_file() else Path(self.profile)

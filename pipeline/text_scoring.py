@@ -1,4 +1,4 @@
-"""Scores of texts against pictures, from CLIP's vectors: label shares, matches, contrasts, and search for regions."""
+"""Scores of texts against pictures by CLIP vectors: label shares, matches, contrasts, and search for regions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Scores = npt.NDArray[np.float32]
 
 
 def label_shares(pictures: Vectors, labels: Vectors, logit_scale: float) -> Scores:
-    """The softmax of `logit_scale` × cosine over labels (arXiv:2103.00020, section 3.1).
+    """Return the softmax of `logit_scale` × cosine over labels (arXiv:2103.00020, section 3.1).
 
     Args:
         pictures: (n, d).
@@ -30,7 +30,7 @@ def label_shares(pictures: Vectors, labels: Vectors, logit_scale: float) -> Scor
 
 
 def ensembled(prompts: Vectors) -> Vectors:
-    """One vector for each label from those of its prompts, (k, t, d): their mean, of unit norm (section 3.1.4)."""
+    """Average the vectors of each label's prompts, (k, t, d), to one of unit norm, (k, d) (section 3.1.4)."""
     means = prompts.mean(axis=1)
     vectors: Vectors = means / np.linalg.norm(means, axis=1, keepdims=True)
     return vectors
@@ -43,7 +43,7 @@ def matches(cosines: Scores, probing: Probing) -> Scores:
 
 
 def contrasts(pictures: Vectors, concepts: Vectors, neutral: Vectors, logit_scale: float) -> tuple[Scores, Scores]:
-    """How the concepts share a picture among them, and what of it falls to none of them.
+    """Return each concept's softmax share of a picture, and the share of none of them.
 
     Args:
         pictures: (n, d).
@@ -51,7 +51,7 @@ def contrasts(pictures: Vectors, concepts: Vectors, neutral: Vectors, logit_scal
         neutral: (m, d), texts that fit any picture.
 
     Returns:
-        (n, k) and (n,), together of sum 1 for each picture.
+        (n, k) and (n,), which sum to 1 for each picture.
     """
     shares = label_shares(pictures, np.vstack([concepts, neutral]), logit_scale)
     return shares[:, : len(concepts)], shares[:, len(concepts) :].sum(axis=1)
@@ -64,13 +64,13 @@ Vector = npt.NDArray[np.float32]  # (d,), unit norm
 class Found:
     """The regions that a text means, best first; none where it names nothing in the picture.
 
-    A score says how well something matches by itself, from 0 to 1; 0.5 is the profile's bound. The best region may
-    score less, if the whole picture says that the text is true of it.
+    A score is from 0 to 1 and independent of other regions; 0.5 is the profile's bound. The best region may score less,
+    if the whole picture reaches the bound.
     """
 
     region_ids: tuple[int, ...]
     scores: tuple[float, ...]  # of those regions, descending
-    presence: float  # the score of the text being true of anything here, found or not
+    presence: float  # the score of the best match, a region or the whole picture
 
     def __len__(self) -> int:
         return len(self.region_ids)
@@ -79,16 +79,16 @@ class Found:
 def rank(regions: Vectors, picture: Vector, text: Vector, finding: Finding) -> Found:
     """Find the regions that a text means.
 
-    The text is taken to be there if the whole picture or one region reaches the bound. The answer is then the best
-    region, and each other one that reaches the bound too. The picture has a say because a region that holds two things,
-    one before the other, is less like either's name than the picture is. Regions of one score keep their order, the
-    most confident first.
+    The text counts as present if the whole picture or one region reaches the bound. The result is then the best region,
+    and every other one that reaches the bound too. The picture counts because a region that holds two things, one in
+    front of the other, matches either's name less well than the picture does. Regions of equal score keep their order,
+    the most confident first.
 
     Args:
         regions: (n, d), of the masked crops, in the segmentation's order.
         picture: (d,), of the whole picture.
         text: (d,), of the text in the profile's template.
-        finding: the bound and what scores are made with.
+        finding: the bound and the scale of the scores.
     """
     cosines = regions @ text  # (n,)
     order = np.argsort(-cosines, kind="stable")
@@ -101,7 +101,7 @@ def rank(regions: Vectors, picture: Vector, text: Vector, finding: Finding) -> F
 
 
 def evidence(regions: Vectors, picture: Vector, text: Vector) -> float:
-    """The cosine that speaks most for a text being true of something: a region's or the whole picture's."""
+    """Return the highest cosine between a text and any region or the whole picture."""
     return float((regions @ text).max(initial=float(picture @ text)))
 
 

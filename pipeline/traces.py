@@ -1,10 +1,10 @@
-"""Traces: which piece of work belongs to which request, across tasks, threads and processes.
+"""Traces: which work belongs to which request, across tasks, threads and processes.
 
-Work says `with span("its name"):` and knows no more; where nothing is traced, that costs a look at a variable. Traces
-begin, and go on, at the edge of a process: `Traces` does that for an HTTP request, a job, and a call of a replica.
-OpenTelemetry makes and sends the spans, see `pipeline.open_telemetry`, and isn't imported where traces are off.
+Code that does work only uses `with span("its name"):`; where nothing is traced, that costs the look-up of a variable.
+`Traces` starts or continues a trace where a process is entered: by an HTTP request, a job, or a call of a replica.
+OpenTelemetry records and sends the spans, see `pipeline.open_telemetry`, and isn't imported where traces are off.
 
-No prompt and no owner ever stands in a span: spans reach many eyes.
+A span never contains a prompt or an owner: many can read spans.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9
 
 
 class Span:
-    """A piece of work in a trace; this one, and whatever is done with it, is recorded nowhere.
+    """A piece of work in a trace; this base class is a no-op and records nothing.
 
-    As a context manager it ends with its block. That may run in several tasks, as a generator's does.
+    As a context manager it ends with its block, which may run in several tasks, as a generator's does.
     """
 
     def __init__(self, traceparent: str = "") -> None:
-        self.traceparent = traceparent  # as W3C's Trace Context writes it; empty if it is in no trace
+        self.traceparent = traceparent  # in the format of W3C Trace Context; empty without a trace
 
     @property
     def carried(self) -> dict[str, str]:
-        """What another process needs to go on under it, as arguments of a call or as JSON."""
+        """The context that another process needs for child spans, as arguments of a call or as JSON."""
         return {}
 
     def child(self, name: str, *, kind: Kind = "internal", since_ns: int | None = None, **facts: Fact) -> Span:
-        """Begin a part of it, or note one that began at `since_ns` of the wall clock."""
+        """Start a child span, now or at `since_ns` on the wall clock."""
         return NOTHING
 
     def rename(self, name: str) -> None:
-        """Call it what turned out to be its name."""
+        """Change the name, once the final one is known."""
 
     def note(self, **facts: Fact) -> None:
-        """Say more about it."""
+        """Set attributes."""
 
     def remark(self, name: str, **facts: Fact) -> None:
-        """Say that something happened meanwhile, now."""
+        """Add an event at this moment."""
 
     def fail(self, why: str) -> None:
-        """Say that it failed, in words that quote nobody."""
+        """Set the status to failed; `why` must not quote any input."""
 
     def link(self, other: Span) -> None:
-        """Say that it waits for work that belongs under another."""
+        """Link to another span, whose work this one waits for."""
 
     def end(self, error: BaseException | None = None) -> None:
-        """End it, by an error if there was one; once is enough, more does no harm."""
+        """End the span, with an error if there was one; further calls have no effect."""
 
     def __enter__(self) -> Self:
         return self
@@ -75,13 +75,13 @@ _here: contextvars.ContextVar[Span] = contextvars.ContextVar("span", default=NOT
 
 
 def here() -> Span:
-    """The span whose work this is."""
+    """Return the current span."""
     return _here.get()
 
 
 @contextmanager
 def span(name: str, *, kind: Kind = "internal", **facts: Fact) -> Iterator[Span]:
-    """Do the block's work in a span of its own, a part of the one around it. Not for generators, see `Span`."""
+    """Run the block in a child of the current span. Not for generators, see `Span`."""
     around = here()
     if around is NOTHING:
         yield NOTHING
@@ -92,7 +92,7 @@ def span(name: str, *, kind: Kind = "internal", **facts: Fact) -> Iterator[Span]
 
 @contextmanager
 def within(around: Span) -> Iterator[None]:
-    """Do the block's work in a span that others end."""
+    """Make a span the current one during the block, without ending it."""
     before = _here.set(around)
     try:
         yield
@@ -101,43 +101,43 @@ def within(around: Span) -> Iterator[None]:
 
 
 def own_context() -> contextvars.Context:
-    """A context that holds the span and nothing else: for tasks that aren't cancelled with the request around them."""
+    """Return a context with only the current span: for tasks that outlive their request."""
     context = contextvars.Context()
     context.run(_here.set, here())
     return context
 
 
 class Traces:
-    """Begins the traces of a process; this one records none."""
+    """Starts the traces of a process; this base class records none."""
 
     def of_request(
         self, method: str, traceparents: Sequence[str], tracestate: str = "", *, is_routine: bool = False
     ) -> Span:
-        """Begin the span of an HTTP request.
+        """Start the span of an HTTP request.
 
         Args:
             method: of the request.
-            traceparents: the values of the header; what isn't a single valid one counts as none.
+            traceparents: the values of the header; anything but a single valid one is ignored.
             tracestate: the value of that header.
-            is_routine: recorded only if its caller records it, as questions that machines ask every few seconds.
+            is_routine: a probe or a scrape, sampled only if its caller's trace is.
         """
         is_valid = len(traceparents) == 1 and TRACEPARENT.fullmatch(traceparents[0])
         return Span(traceparents[0]) if is_valid else NOTHING
 
     def under(self, traceparent: str, name: str, *, kind: Kind = "internal", **facts: Fact) -> Span:
-        """Begin a span under one of another process; of nothing if that recorded none."""
+        """Start a child span of another process's span; a no-op without one."""
         return NOTHING
 
     def close(self) -> None:
-        """Send what isn't sent yet; blocks."""
+        """Send all spans that aren't sent yet; blocks."""
 
 
 def open_traces(settings: TraceSettings, component: str) -> Traces:
-    """Begin to send spans where the settings say.
+    """Start sending spans to where the settings say.
 
     Args:
-        settings: of the service.
-        component: which part of it this process is, such as "Diffusion".
+        settings: the destination and the sampling ratio.
+        component: the name of this process's component, such as "Diffusion".
     """
     if settings.to == "off":
         return Traces()

@@ -1,4 +1,4 @@
-"""Which words of a prompt a model doesn't know, where it knows a closed list of them."""
+"""Words of a prompt that a model with a closed vocabulary doesn't know."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _APOSTROPHES = "'’"
 
 
 def split_words(text: str) -> list[str]:
-    """Split a text into its words, in lower case: runs of letters, digits and apostrophes, and pictures such as 🍎."""
+    """Split a text into words, case-folded: runs of letters, digits and apostrophes, and single emoji such as 🍎."""
     words: list[str] = []
     for kind, characters in groupby(unicodedata.normalize("NFC", text), _kind_of):
         run = "".join(characters)
@@ -22,11 +22,11 @@ def split_words(text: str) -> list[str]:
 
 
 def unknown_words(text: str, vocabulary: Collection[str] | None) -> tuple[str, ...]:
-    """List the words of a text that aren't in a vocabulary, in their order and each once.
+    """Return the words of a text that aren't in a vocabulary, in order and each once.
 
     Args:
         text: a prompt.
-        vocabulary: the words a model knows, in any case; None for a model of open language, which knows all.
+        vocabulary: the words a model knows, in any case; None for a model with an open vocabulary.
     """
     if vocabulary is None:
         return ()
@@ -35,7 +35,7 @@ def unknown_words(text: str, vocabulary: Collection[str] | None) -> tuple[str, .
 
 
 def known_singular(word: str, vocabulary: Collection[str]) -> str | None:
-    """Return the known word of which a word is a simple plural, as "apple" for "apples"; None if there is none."""
+    """Return the known singular of a simple plural, such as "apple" for "apples"; None if there is none."""
     for ending, singular_ending in (("ies", "y"), ("es", ""), ("s", "")):
         singular = f"{word.removesuffix(ending)}{singular_ending}"
         if word.endswith(ending) and singular in vocabulary:

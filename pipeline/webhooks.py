@@ -1,13 +1,13 @@
-"""Webhooks: whom to tell by HTTP what happens, and each telling as a fact that survives whoever does it.
+"""Webhooks: subscriptions to events by HTTP, and deliveries, stored so that they survive their dispatcher.
 
 ```
-            ┌─ put off, dispatcher lost ─┐
+            ┌─ retried, dispatcher lost ─┐
 event ──▶ pending ──── sent ─────────────┴──▶ delivered
              │                                   │
              └── last attempt, gone ──▶ failed ──┴── redelivered ──▶ pending
 ```
-A delivery is sent at least once: who is told twice knows it by the delivery's id. What happens to one image, or to one
-job, is told in the order in which it happened; what happens to others waits for none of it.
+Delivery is at least once: a receiver recognises duplicates by the delivery's id. Events of one image, or of one job,
+are delivered in order; events of others don't wait for them.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from enum import StrEnum
 from pipeline.notices import Notice
 
 SECRET_PREFIX = "whsec_"
-MIN_SECRET_BYTES, NEW_SECRET_BYTES, MAX_SECRET_BYTES = 24, 32, 64  # before base64; the bounds are Standard Webhooks'
-JITTER = 0.2  # of the wait, either way: what failed together is not to come back together
+MIN_SECRET_BYTES, NEW_SECRET_BYTES, MAX_SECRET_BYTES = 24, 32, 64  # before base64; bounds by Standard Webhooks
+JITTER = 0.2  # of the wait, either way: deliveries that failed together are not retried together
 
 
 class DeliveryState(StrEnum):
     """Where a delivery stands."""
 
-    PENDING = "pending"  # to be sent, being sent, or waiting to be sent again
-    DELIVERED = "delivered"  # the receiver said that it has it
-    FAILED = "failed"  # nobody took it; it isn't sent again by itself
+    PENDING = "pending"  # to be sent, being sent, or waiting for a retry
+    DELIVERED = "delivered"  # accepted by the receiver
+    FAILED = "failed"  # not accepted by the receiver; not retried any more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Webhook:
-    """Somebody to be told."""
+    """A receiver of an owner's events."""
 
     webhook_id: str  # sorts by time
-    owner: str  # whose things are told of
+    owner: str  # whose events are delivered
     url: str
-    types: tuple[str, ...]  # of events; empty for all
-    secret: str = field(repr=False)  # signs what is sent: `whsec_` and base64
+    types: tuple[str, ...]  # event types; empty for all
+    secret: str = field(repr=False)  # signs the requests: `whsec_` and base64
     created_at: datetime
     disabled_at: datetime | None  # nothing is sent from then on
     disabled_reason: str | None
@@ -51,17 +51,17 @@ class Webhook:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivery:
-    """One event for one webhook, and what became of it."""
+    """One event for one webhook, and its state."""
 
     delivery_id: str  # sorts by time
     webhook_id: str
     sequence: int  # of the event
     type: str  # of the event
-    subject: str | None  # the image or job whose deliveries come in order; None: in no order
+    subject: str | None  # the image or job within which deliveries are ordered; None: unordered
     state: DeliveryState
-    attempts: int  # times it was begun
-    next_at: float  # when a pending one comes due, in seconds on the database's clock
-    last_status: int | None  # of the last answer
+    attempts: int  # times it was started
+    next_at: float  # when a pending one is due, in seconds on the database's clock
+    last_status: int | None  # HTTP status of the last response
     last_error: str | None  # of the last attempt
     created_at: datetime
     settled_at: datetime | None
@@ -69,7 +69,7 @@ class Delivery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """A delivery somebody took to send, with all that takes."""
+    """A delivery claimed by a dispatcher, with everything needed to send it."""
 
     delivery: Delivery
     url: str
@@ -78,21 +78,21 @@ class Claim:
 
 
 def new_secret() -> str:
-    """Make a secret to sign with."""
+    """Generate a signing secret."""
     return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(NEW_SECRET_BYTES)).decode()
 
 
 def is_secret(text: str) -> bool:
-    """Whether a text can be a secret to sign with."""
+    """Return whether a text is a valid signing secret."""
     try:
         key = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
-    except (binascii.Error, ValueError):  # the latter of what isn't ASCII
+    except (binascii.Error, ValueError):  # ValueError: not ASCII
         return False
     return text.startswith(SECRET_PREFIX) and MIN_SECRET_BYTES <= len(key) <= MAX_SECRET_BYTES
 
 
 def backoff_s(schedule_s: Sequence[float], attempt: int, jitter: float) -> float | None:
-    """How long to wait after an attempt that failed, in seconds; None if it was the last.
+    """Return the wait after a failed attempt, in seconds; None if it was the last.
 
     Args:
         schedule_s: the waits after the first attempt, the second and so on, in seconds.

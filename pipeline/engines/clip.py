@@ -1,4 +1,4 @@
-"""What a picture shows: CLIP through open_clip, zero-shot labels and vectors that pictures and texts share."""
+"""CLIP by open_clip: zero-shot classification, and vectors of pictures and texts in one space."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class ClipEngine:
     Attributes:
         device: `"cpu"` or `"cuda:0"`.
         fingerprint: digest of the weights.
-        fill: RGB, the model's mean colour. Pixels painted with it normalise to about 0.
+        fill: RGB, the model's mean colour. Pixels filled with it normalise to about 0.
 
     Raises:
-        ModelUnavailable: the folder is missing or incomplete, or the named weights can't be had.
+        ModelUnavailable: the folder is missing or incomplete, or the named weights are unavailable.
     """
 
     def __init__(self, settings: ClipSettings, device: str) -> None:
@@ -70,11 +70,11 @@ class ClipEngine:
         """Describe pictures by their vectors and best labels, all in one batch.
 
         Confidences are the softmax of `logit_scale` × cosine over all labels (arXiv:2103.00020, section 3.1), and over
-        the text for what is none of them, where there is one.
+        the text for "none of them", if there is one.
 
         Args:
             pictures: n arrays (h, w, 3) uint8 RGB, of any sizes.
-            labelling: the labels, their prompt, what stands for none of them, and how many to keep.
+            labelling: the labels, their template, the text for none of them, and how many to keep.
         """
         labels = labelling.names
         matrix = self._label_matrix(labels, labelling.template, labelling.unknown)  # (labels, or one more, d)
@@ -91,7 +91,7 @@ class ClipEngine:
         )
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """Encode texts as they are, without a template; those seen lately come from a cache.
+        """Encode texts as they are, without a template; recent ones are cached.
 
         Returns:
             (n, d) float32, unit norm, read-only.
@@ -107,17 +107,17 @@ class ClipEngine:
         return _read_only(np.stack([found[text] for text in texts]) if texts else self._no_vectors())
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens of texts, each with its beginning and end; what the model cuts off doesn't count."""
+        """Count the tokens of texts, each with its start and end token, after truncation to the model's length."""
         counts: list[int] = (self._tokenize(list(texts)) != 0).sum(dim=1).tolist()
         return counts
 
     def _encode_labels(self, labels: tuple[str, ...], template: str, unknown: str | None) -> Vectors:
-        """Encode the prompts of labels, and the text for none of them last, if there is one.
+        """Encode the prompts of labels, then the text for none of them, if there is one.
 
-        The data sets' underscores are spaces to the model.
+        Underscores of the data sets' labels become spaces.
 
         Returns:
-            (labels, d), or a row more.
+            (labels, d), or one more row.
         """
         prompts = [template.format(label=label.replace("_", " ")) for label in labels]
         return self._compute_texts(prompts if unknown is None else [*prompts, unknown])
@@ -139,7 +139,7 @@ class ClipEngine:
 
 
 def find_model(settings: ClipSettings) -> tuple[str, Path]:
-    """Find the model as open_clip wants it named, and the folder or file that holds its weights.
+    """Return the model's name for open_clip, and the folder or file with its weights.
 
     Raises:
         ModelUnavailable: there is no such folder, or open_clip can't provide the named weights.
@@ -170,11 +170,11 @@ def _read_only(array: Vectors) -> Vectors:
 
 
 class Preprocessing:
-    """What one model wants.
+    """The preprocessing of one model.
 
     Args:
-        config: open_clip's preprocessing of it: `size`, `mean`, `std`, `interpolation`, `resize_mode`, `fill_color`.
-        device: where batches go, still as bytes.
+        config: its preprocessing in open_clip: `size`, `mean`, `std`, `interpolation`, `resize_mode`, `fill_color`.
+        device: where batches are moved, as uint8, before normalisation.
     """
 
     def __init__(self, config: dict[str, Any], device: str) -> None:
@@ -195,7 +195,7 @@ class Preprocessing:
         return normalised
 
     def _fit(self, pixels: Pixels) -> torch.Tensor:
-        """Scale a picture and cut or fill it to the model's size, (3, s, s) uint8."""
+        """Scale a picture, and crop or pad it to the model's size, (3, s, s) uint8."""
         image = torch.tensor(pixels).permute(2, 0, 1)
         scaled: torch.Tensor = transforms.resize(
             image, self._scaled_size(image.shape[1], image.shape[2]), self._interpolation
@@ -211,7 +211,7 @@ class Preprocessing:
         return canvas
 
     def _scaled_size(self, height: int, width: int) -> list[int]:
-        """The size to scale to, rounded as open_clip and torchvision round it."""
+        """Return the size to scale to, rounded as in open_clip and torchvision."""
         if self._mode == "squash":
             return list(self._size)
         ratios = height / self._size[0], width / self._size[1]
@@ -224,7 +224,7 @@ class Preprocessing:
 
 
 def _overlap(start: float, length: int, size: int) -> tuple[slice, slice]:
-    """Which part of a side of `length` lies on a canvas of `size` round the same middle, and where on it."""
+    """Return which part of a side of `length` lies on a centred canvas of `size`, and where on it."""
     if start >= 0:
         first = round(start)
         return slice(first, first + size), slice(0, size)

@@ -1,4 +1,4 @@
-"""Where an engine computes: the choice of device and the threads of a CPU."""
+"""Choice of device, and CPU threads."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from pipeline.settings import Accelerator
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-LARGEST_KEPT, KEPT = 32 << 20, 512 << 20  # bytes: glibc's limit for a block, and of all that is kept
+LARGEST_KEPT, KEPT = 32 << 20, 512 << 20  # bytes: glibc's limit for a block, and for all free memory that is kept
 
 
 def pick_device(accelerator: Accelerator) -> str:
-    """Choose `"cpu"` or `"cuda:0"`, the first GPU this process may see; `auto` takes a GPU where there is one.
+    """Choose `"cpu"` or `"cuda:0"`, the first GPU visible to this process; `auto` prefers a GPU.
 
     Raises:
-        RuntimeError: `cuda` is asked for and this process sees no GPU.
+        RuntimeError: `cuda` is required and this process sees no GPU.
     """
     if accelerator == "cpu":
         return "cpu"
@@ -28,12 +28,12 @@ def pick_device(accelerator: Accelerator) -> str:
 
 
 def use_cpu(threads: int) -> None:
-    """Let torch use so many CPU threads in this process, and glibc use freed blocks again.
+    """Set torch's CPU threads in this process, and make glibc reuse freed blocks.
 
-    glibc would give large blocks back to the kernel at once; engines ask for the same few sizes again and again, and
+    By default glibc returns large blocks to the kernel at once; engines allocate the same few sizes repeatedly, and
     fresh pages took a tenth of SAM2's time.
 
-    Must be called by whoever owns the process, not by an engine: the settings are global, and Ray sets one thread for
+    Must be called by the owner of the process, not by an engine: the settings are global, and Ray sets one thread for
     an actor with less than one CPU.
     """
     torch.set_num_threads(threads)

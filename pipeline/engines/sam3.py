@@ -1,6 +1,6 @@
-"""Finding what a text names with SAM3, out of ultralytics' modules.
+"""Segmentation by text with SAM3, built from ultralytics' modules.
 
-Its weights are Meta's, under a licence of their own, and must be given as a file; they are read without running code.
+The weights are Meta's, under their own licence, and must be provided as a file; they are read without running code.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pipeline.imaging.codecs import resized
 from pipeline.records import Pixels, Segmentation
 from pipeline.settings import Sam3Settings
 
-DETECTOR = "detector."  # what its tensors are called in Meta's checkpoints
+DETECTOR = "detector."  # prefix of its tensors in Meta's checkpoints
 RENAMED = {"interactive_convs": "sam2_convs"}  # SAM 3.1
 
 
@@ -58,12 +58,12 @@ class Sam3Engine:
 
     @torch.inference_mode()
     def find(self, pixels: Pixels, text: str, parameters: Sam3Settings) -> Segmentation:
-        """Cut out everything that a text names, the surest first.
+        """Segment everything that a text names, the highest score first.
 
         Args:
             pixels: (h, w, 3) uint8 RGB.
             text: a noun phrase, such as `red apple`.
-            parameters: the size it is looked at, and what is sure enough.
+            parameters: the input size and the thresholds.
         """
         side = parameters.image_size
         self._model.set_imgsz((side, side))
@@ -92,8 +92,8 @@ class Sam3Engine:
 def build_model() -> Any:
     """Build an untrained `SAM3SemanticModel`.
 
-    Ultralytics' builder imports a CLIP that no registry has, for nothing but its tokenizer, and unpickles a checkpoint
-    as it likes: the tokenizer is open_clip's, which is the same, and the weights come later.
+    Ultralytics' builder imports a CLIP that no registry has, only for its tokenizer, and unpickles a checkpoint without
+    restrictions: here the tokenizer is open_clip's, which is identical, and the weights are loaded later.
     """
     from ultralytics.models.sam import build_sam3
 

@@ -1,6 +1,6 @@
-"""Weights on this machine: finding them, checking and naming their content, reading them without running code.
+"""Local weights: finding, verifying and fingerprinting them, and reading them without running code.
 
-Nothing here downloads; an engine asks its model's own library for that and turns a failure into `ModelUnavailable`.
+Nothing here downloads; an engine downloads with its model's own library and turns a failure into `ModelUnavailable`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ StateDict = dict[str, torch.Tensor]
 
 FINGERPRINT_CHARS = 16
 CONTENT_SUFFIXES = frozenset({".json", ".txt", ".safetensors"})
-OTHER_VARIANTS = (".fp16.", ".non_ema.")  # beside the files an engine reads in a hub's folder
+OTHER_VARIANTS = (".fp16.", ".non_ema.")  # in a hub's folder, not read by an engine
 
 HOW_TO_PROVIDE = (
     "Set the profile's source to a folder or file on this machine (./path or /path), let the hub's cache hold the "
@@ -29,22 +29,22 @@ HOW_TO_PROVIDE = (
 
 
 class ModelUnavailable(Exception):
-    """A model's weights are missing or can't be used; the message names them and says how to provide them."""
+    """A model's weights are missing or unusable; the message names them and how to provide them."""
 
 
 def unavailable(wanted: object, problem: str) -> ModelUnavailable:
-    """Word the error for the weights `wanted`, a path or a name, as `<wanted> <problem>. <what to do>.`"""
+    """Create the error for the weights `wanted`, a path or a name: `<wanted> <problem>. <what to do>.`"""
     return ModelUnavailable(f"{wanted} {problem}. {HOW_TO_PROVIDE}.")
 
 
 def find(source: ModelSource) -> Path | None:
-    """Find the folder or file a source names on this machine.
+    """Find the local folder or file that a source names.
 
     Returns:
-        Its path, or None where the source is a name that only the model's library knows.
+        Its path, or None if the source is a name that only the model's library knows.
 
     Raises:
-        ModelUnavailable: there is no such folder or file, or its content is not what `source.sha256` says.
+        ModelUnavailable: there is no such folder or file, or its digest isn't `source.sha256`.
     """
     path = source.local_path
     if path is None:
@@ -56,7 +56,7 @@ def find(source: ModelSource) -> Path | None:
 
 
 def verify(path: Path, sha256: str | None) -> None:
-    """Refuse weights whose content digest isn't `sha256`; None accepts any.
+    """Reject weights whose content digest isn't `sha256`; None accepts any.
 
     Raises:
         ModelUnavailable: the digests differ.
@@ -69,14 +69,14 @@ def verify(path: Path, sha256: str | None) -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """Name weights by their content: the first 16 characters of `content_digest`."""
+    """Return the fingerprint of weights: the first 16 characters of `content_digest`."""
     return content_digest(path)[:FINGERPRINT_CHARS]
 
 
 def content_digest(path: Path) -> str:
     """Compute the SHA-256, in hex, of a file's bytes, or of a folder's weight and config files.
 
-    A folder's digest runs over the relative names and the SHA-256 of these files in sorted order; other files, such as
+    A folder's digest is over the relative names and the SHA-256 of these files in sorted order; other files, such as
     a README, don't count.
     """
     if path.is_file():
@@ -100,9 +100,9 @@ def _file_digest(path: Path) -> str:
 
 
 def load_state_dict(path: Path) -> StateDict:
-    """Read a checkpoint's tensors to the CPU: safetensors, or a pickle restricted to tensors and plain containers.
+    """Load a checkpoint's tensors to the CPU: safetensors, or a pickle restricted to tensors and plain containers.
 
-    A dictionary under the key `model`, as SAM2's checkpoints have it, is taken in place of the whole.
+    A dictionary under the key `model`, as in SAM2's checkpoints, is returned instead of the whole.
 
     Raises:
         ModelUnavailable: the file is missing, damaged, holds no state dict, or would run code when unpickled.

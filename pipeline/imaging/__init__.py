@@ -1,1 +1,1 @@
-"""Pictures: codecs, uploads, masks, drawings, and what a PNG says of itself."""
+"""Pictures: codecs, uploads, masks, drawings and PNG metadata."""

@@ -1,4 +1,4 @@
-"""Pixels to bytes and back: digests, encoders, and the decoder of uploads, which refuses what its header forbids."""
+"""Image digests, encoders and decoders. Uploads are rejected by their header's size, before pixels are decoded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _QUALITY = {ImageFormat.JPEG: cv2.IMWRITE_JPEG_QUALITY, ImageFormat.WEBP: cv2.IM
 
 
 def digest(pixels: Pixels) -> str:
-    """Name an image by its content: SHA-256 in hex over its shape and RGB bytes.
+    """Return an image's digest: SHA-256 in hex over its shape and RGB bytes.
 
     Args:
         pixels: (h, w, 3) uint8.
@@ -30,7 +30,7 @@ def digest(pixels: Pixels) -> str:
 
 
 def digest_of_bytes(data: bytes) -> str:
-    """Name bytes by their content: the first half of their SHA-256 in hex."""
+    """Return the digest of bytes: the first half of their SHA-256 in hex."""
     return hashlib.sha256(data).hexdigest()[:32]
 
 
@@ -44,7 +44,7 @@ def encode_png(pixels: Pixels) -> bytes:
 
 
 def encode(pixels: Pixels, encoding: Encoding) -> bytes:
-    """Encode an RGB image, (h, w, 3) uint8, as it is asked for, scaled if need be."""
+    """Encode an RGB image, (h, w, 3) uint8, in the given format, scaled to the given size."""
     scaled = pixels if encoding.size is None else resized(pixels, *encoding.size)
     if encoding.format is ImageFormat.PNG:
         return encode_png(scaled)
@@ -54,14 +54,14 @@ def encode(pixels: Pixels, encoding: Encoding) -> bytes:
 
 
 def encode_mask_png(mask: npt.NDArray[np.bool_]) -> bytes:
-    """Encode a mask, (h, w) bool, as a PNG of one bit a pixel: white where it is true."""
+    """Encode a mask, (h, w) bool, as a PNG of one bit per pixel: white where it is true."""
     levels = mask.astype(np.uint8) * 255
     _, encoded = cv2.imencode(".png", levels, [cv2.IMWRITE_PNG_BILEVEL, 1])
     return encoded.tobytes()
 
 
 def resized(pixels: Pixels, width: int, height: int) -> Pixels:
-    """Scale a picture, (h, w, 3) uint8, to a size in pixels; one that has it already is returned as it is."""
+    """Scale a picture, (h, w, 3) uint8, to a size in pixels; one of that size is returned unchanged."""
     if pixels.shape[:2] == (height, width):
         return pixels
     shrinks = pixels.shape[0] * pixels.shape[1] > height * width
@@ -70,10 +70,10 @@ def resized(pixels: Pixels, width: int, height: int) -> Pixels:
 
 
 def decode_png(data: bytes) -> Pixels:
-    """Decode a PNG this service encoded to (h, w, 3) uint8 RGB, read-only.
+    """Decode a PNG encoded by this service to (h, w, 3) uint8 RGB, read-only.
 
     Raises:
-        ValueError: the bytes are no whole PNG.
+        ValueError: the bytes are no complete PNG.
     """
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if bgr is None:
@@ -84,27 +84,27 @@ def decode_png(data: bytes) -> Pixels:
 
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-MIN_SIDE = 16  # pixels; below it there is nothing to understand
+MIN_SIDE = 16  # pixels; smaller pictures are too small to analyze
 MAX_SIDE = 4096
 MAX_PIXELS = 12_000_000  # 36 MB as RGB
-BACKGROUND = (255, 255, 255)  # shows through where a picture is transparent
+BACKGROUND = (255, 255, 255)  # RGB, behind transparent pixels
 
 
 def decode_upload(data: bytes) -> Upload:
     """Decode a PNG, JPEG or WebP file.
 
-    The orientation that EXIF asks for is applied, transparency is laid on white, of an animation the first frame is
-    taken, 16 bits become 8. Of all else in the file only a PNG's text `parameters` is kept.
+    EXIF orientation is applied, transparency is composed onto white, an animation is reduced to its first frame, and 16
+    bits to 8. Of the metadata only a PNG's text `parameters` is kept.
 
     Returns:
         The picture, (h, w, 3) uint8 RGB, read-only.
 
     Raises:
-        InvalidUpload: the file is of another kind, damaged, too small or too large; says which.
+        InvalidUpload: the file has another format, is damaged, too small or too large; the message says which.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow doubts is refused below, or harmless
+            warnings.simplefilter("ignore")  # what Pillow warns of is rejected below, or harmless
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(*image.size)
                 upright = ImageOps.exif_transpose(image)
@@ -116,16 +116,16 @@ def decode_upload(data: bytes) -> Upload:
     except Image.DecompressionBombError:
         raise InvalidUpload(problem=f"The picture is too large. Send one of at most {MAX_PIXELS} pixels.") from None
     except (UnidentifiedImageError, ImportError):
-        # Where ultralytics is loaded it has replaced Image.open, which then looks for a HEIF plugin that isn't there.
+        # Once loaded, ultralytics has replaced Image.open by a version that looks for a HEIF plugin, which is missing.
         raise InvalidUpload(problem="The file is no PNG, JPEG or WebP picture. Send one of these.") from None
-    except Exception as error:  # Pillow's decoders raise whatever their libraries do
+    except Exception as error:  # Pillow's decoders raise any exception of their libraries
         raise InvalidUpload(problem=f"The picture can't be decoded ({error}). Send a whole one.") from error
     pixels.flags.writeable = False
     return Upload(pixels=pixels, transparent=transparent, parameters=parameters if isinstance(parameters, str) else "")
 
 
 def _check_size(width: int, height: int) -> None:
-    """Look at the header's size, before a pixel is decoded."""
+    """Check the header's size, before pixels are decoded."""
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise InvalidUpload(
             problem=f"The picture is {width} x {height}. Send one with sides of {MIN_SIDE} to {MAX_SIDE} pixels and "
@@ -134,7 +134,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _transparent(upright: Image.Image) -> npt.NDArray[np.bool_] | None:
-    """Where nothing of a picture is to be seen, (h, w); None if there is no such place."""
+    """Return where a picture is fully transparent, (h, w) bool; None if nowhere."""
     if not upright.has_transparency_data:
         return None
     transparent = np.asarray(upright.convert("RGBA"))[..., 3] == 0

@@ -16,11 +16,11 @@ from pipeline.settings import Drawing
 
 FONT = cv2.FONT_HERSHEY_PLAIN
 NATURAL_SIDE = 512  # pixels: the image side at which labels have the font's natural size
-SMALLEST_LABEL = 0.6  # of the natural size; below it nobody can read a label
+SMALLEST_LABEL = 0.6  # of the natural size; smaller labels are unreadable
 
 
 def render(pixels: Pixels, segmentation: Segmentation, style: Drawing) -> Drawings:
-    """Draw and encode everything there is to see of a segmentation.
+    """Draw and encode the overlay and the spotlights of a segmentation.
 
     Args:
         pixels: (h, w, 3) uint8 RGB; not changed.
@@ -48,7 +48,7 @@ def draw_overlay(pixels: Pixels, segmentation: Segmentation, colour: tuple[int, 
 
 
 def draw_spotlight(pixels: Pixels, dimmed: Pixels, mask: Mask) -> Pixels:
-    """Show the region in the image's own light and everything else dimmed."""
+    """Return the image with everything outside of a region dimmed."""
     spotlight = dimmed.copy()
     cv2.copyTo(pixels, mask.astype(np.uint8), spotlight)
     return spotlight
@@ -56,7 +56,7 @@ def draw_spotlight(pixels: Pixels, dimmed: Pixels, mask: Mask) -> Pixels:
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    """Threads of the process's own: OpenCV releases the interpreter while it works."""
+    """Return this process's thread pool: OpenCV releases the GIL while it works."""
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="drawing")
 
 
@@ -67,7 +67,7 @@ def _draw_label(
     scale: float,
     colour: tuple[int, int, int],
 ) -> None:
-    """Write text on black at the top left of a box, moved as far as it takes to lie inside the picture."""
+    """Draw text on black at the top left of a box, shifted to lie inside the picture."""
     thickness = max(1, round(scale))
     (width, height), _ = cv2.getTextSize(text, FONT, scale, thickness)
     x = int(np.clip(box[0], 0, max(0, canvas.shape[1] - width - 2)))

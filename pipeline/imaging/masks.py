@@ -1,4 +1,4 @@
-"""Masks and what is derived from them: run lengths, outlines, crops."""
+"""Masks: run lengths, outlines and crops."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def outline(mask: Mask) -> Polygon:
 
 
 def masked_crops(pixels: Pixels, segmentation: Segmentation, fill: tuple[int, int, int]) -> Iterator[Pixels]:
-    """Cut each region out along its box, with everything outside its mask painted in `fill` (RGB).
+    """Crop each region to its box, with everything outside its mask filled with `fill` (RGB).
 
     Yields:
         (box height, box width, 3) uint8, in the segmentation's order.

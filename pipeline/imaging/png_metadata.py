@@ -1,4 +1,4 @@
-"""How an image was made, written into its PNG as the ecosystem's tools write and read it.
+"""Generation parameters in a PNG's text, in the format of other tools.
 
 The text `parameters` holds the prompt, a line `Negative prompt: …` if there is one, and a last line
 `Steps: 15, Sampler: DDIM, CFG scale: 3, Seed: 7, Size: 128x128, …` (AUTOMATIC1111's stable-diffusion-webui).
@@ -14,8 +14,8 @@ from importlib.metadata import version
 from pipeline.records import GenerationRequest, Scheduler
 
 PARAMETERS = "parameters"
-SOURCE = "Denoising strength"  # of an image that was made from another one
-MAX_CHARS = 2000  # of a prompt that is read
+SOURCE = "Denoising strength"  # of an image that was generated from another one
+MAX_CHARS = 2000  # maximum length of a prompt that is read
 MAX_TEXT_CHARS = 3 * MAX_CHARS
 MAX_STEPS = 1000
 MAX_SIDE = 16384
@@ -33,14 +33,14 @@ SAMPLERS = {
 _SCHEDULERS = {name.lower(): scheduler for scheduler, name in SAMPLERS.items()}
 _NEGATIVE = "\nNegative prompt: "
 _FIELD = re.compile(r"(?:^|, *)([A-Za-z][\w ]{0,40}): *(\"(?:\\.|[^\\\"])*\"|[^,]*)")
-_HEADER_BYTES = 33  # signature and IHDR, after which a text may stand
+_HEADER_BYTES = 33  # signature and IHDR, after which a text chunk may follow
 
 
 def write_parameters(request: GenerationRequest, model: str) -> str:
-    """Write down how an image was made.
+    """Format the parameters of an image.
 
     Args:
-        model: fingerprint of the diffusion model; empty where it isn't known.
+        model: fingerprint of the diffusion model; empty if it isn't known.
     """
     fields: dict[str, object] = {
         "Steps": request.steps,
@@ -59,15 +59,15 @@ def write_parameters(request: GenerationRequest, model: str) -> str:
 
 
 def read_parameters(text: str) -> GenerationRequest | None:
-    """Read what `write_parameters`, or another tool, wrote; None where that doesn't say all an image takes."""
+    """Parse the parameters that this or another tool wrote; return None if they don't determine the image."""
     if len(text) > MAX_TEXT_CHARS:
         return None
-    said, _, last = text.strip().rpartition("\n")
-    prompt, _, negative = said.partition(_NEGATIVE)
+    prompts, _, last = text.strip().rpartition("\n")
+    prompt, _, negative = prompts.partition(_NEGATIVE)
     fields = dict(_FIELD.findall(last))
     scheduler = _SCHEDULERS.get(fields.get("Sampler", "").lower())
     if scheduler is None or not prompt or SOURCE in fields or not all(map(_is_plain, (prompt, negative))):
-        return None  # of one that was made from another image, that one isn't known
+        return None  # generated from another image, which isn't known
     try:
         width, height = map(int, fields["Size"].split("x"))
         steps, seed, guidance = int(fields["Steps"]), int(fields["Seed"]), float(fields["CFG scale"])

@@ -27,7 +27,7 @@ __all__ = [
 
 
 def open_store(settings: ServiceSettings) -> Store:
-    """Open the storage that the settings name, making it if it is not there yet."""
+    """Open the storage of the settings, creating it if it doesn't exist."""
     data = settings.data_path
     data.mkdir(parents=True, exist_ok=True)
     engine = open_database(settings.storage.database or f"sqlite:///{data / 'truth.sqlite'}")

@@ -16,16 +16,16 @@ from pipeline.store.tables import api_keys
 
 
 class KeyStore:
-    """All keys, by the digests of their tokens."""
+    """API keys by the digests of their tokens."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
 
     def create(self, owner: str, name: str = "") -> tuple[ApiKey, str]:
-        """Make a key; returns what is kept of it, and its token, which is not.
+        """Create a key; return its stored metadata, and its token, which isn't stored.
 
         Raises:
-            InvalidOwner: nobody can be called that.
+            InvalidOwner: the owner's name is invalid.
         """
         token = new_token()
         row = {"key_id": new_id(), "owner": check_owner(owner), "name": name, "created_at": datetime.now(UTC)}
@@ -36,7 +36,7 @@ class KeyStore:
             return _key(made.one()), token
 
     def list(self, owner: str | None = None) -> Sequence[ApiKey]:
-        """List an owner's keys, oldest first, revoked ones as well; everybody's if None."""
+        """List an owner's keys, oldest first, including revoked ones; of all owners if None."""
         query = select(api_keys).order_by(api_keys.c.key_id)
         if owner is not None:
             query = query.where(api_keys.c.owner == owner)
@@ -44,9 +44,9 @@ class KeyStore:
             return [_key(row) for row in connection.execute(query)]
 
     def revoke(self, key_id: str) -> ApiKey:
-        """End a key for good; one that is revoked already stays as it is.
+        """Revoke a key permanently; one that is revoked already is left as it is.
 
-        The service remembers for 10 s whose a token is, so that the key dies within 10 s.
+        The service caches a token's owner for 10 s, so the key is accepted for up to 10 s more.
 
         Raises:
             KeyNotFound: there is no such key.
@@ -60,8 +60,8 @@ class KeyStore:
         return _key(row)
 
     def owner_of(self, token: str) -> str | None:
-        """Tell whose a token is; None if it is nobody's, or its key is revoked."""
-        # By digest: how long the comparison of one takes tells nothing about the token.
+        """Authenticate a token: return its owner; None if it is unknown, or its key is revoked."""
+        # By digest: the timing of its comparison reveals nothing about the token.
         query = select(api_keys.c.owner).where(
             api_keys.c.digest == token_digest(token), api_keys.c.revoked_at.is_(None)
         )

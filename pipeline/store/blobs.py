@@ -18,17 +18,17 @@ from pipeline.errors import StorageUnavailable
 
 logger = logging.getLogger("ai_pipeline")
 
-_STAGED = re.compile(r".*#\d+")  # what a write leaves behind that was killed in the middle
+_STAGED = re.compile(r".*#\d+")  # left behind by a killed write
 
 
 class Blobs:
-    """Named bytes, each written whole or not at all.
+    """Named blobs, each written atomically.
 
-    All methods raise `StorageUnavailable` where the store can't be reached, refuses, or is full.
+    All methods raise `StorageUnavailable` if the store is unreachable, refuses access, or is full.
 
     Args:
-        location: a folder, or a URL such as `s3://bucket/prefix`; credentials come from the environment, as the
-            cloud's own tools read them.
+        location: a folder, or a URL such as `s3://bucket/prefix`; credentials come from the environment variables
+            of the cloud's own tools.
     """
 
     def __init__(self, location: Path | str) -> None:
@@ -40,37 +40,37 @@ class Blobs:
             self._store = from_url(location)  # type: ignore[assignment]
 
     def put(self, name: str, data: bytes) -> None:
-        """Write bytes, in place of what had this name."""
+        """Write a blob, replacing an older one of this name."""
         with _available():
             obstore.put(self._store, name, data)
 
     def get(self, name: str) -> bytes | None:
-        """Read bytes; None if there are none of this name."""
+        """Read a blob; return None if there is none of this name."""
         with _available(), suppress(NotFoundError, FileNotFoundError):
             return obstore.get(self._store, name).bytes().to_bytes()
         return None
 
     def delete(self, *names: str) -> None:
-        """Remove bytes; names that aren't there are no error."""
+        """Delete blobs; unknown names are ignored."""
         for name in names:
             with _available(), suppress(NotFoundError, FileNotFoundError):
                 obstore.delete(self._store, name)
 
     def list(self, prefix: str) -> Iterator[tuple[str, datetime]]:
-        """Name everything below a prefix, with the time it was written."""
+        """Yield the names below a prefix, with the time of writing."""
         with _available():
             for page in obstore.list(self._store, prefix):
                 for entry in page:
                     yield entry["path"], entry["last_modified"]
 
     def sweep_staged(self, older_than_s: float) -> int:
-        """Remove what killed writes left in a local folder; an object store needs no such care. Returns how many."""
+        """Delete leftovers of killed writes in a local folder (object stores leave none); return their number."""
         if self._folder is None:
             return 0
         before = time.time() - older_than_s
         removed = 0
         for path in self._folder.rglob("*"):
-            with suppress(FileNotFoundError):  # another replica sweeps too, and a write may just end
+            with suppress(FileNotFoundError):  # another replica may sweep too, and a write may finish
                 if _STAGED.fullmatch(path.name) and path.stat().st_mtime < before:
                     path.unlink()
                     removed += 1

@@ -15,7 +15,7 @@ from pipeline.store.tables import idempotency_keys
 
 
 def new_id() -> str:
-    """Make an id that sorts by time and can't be guessed: a UUID of version 7 (RFC 9562), to 244 nanoseconds."""
+    """Generate an id that sorts by time and can't be guessed: a UUID of version 7 (RFC 9562), to 244 nanoseconds."""
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
     fraction = nanoseconds * 4096 // 1_000_000  # RFC 9562, 6.2, method 3
     bits = milliseconds << 80 | 0x7 << 76 | fraction << 64 | secrets.randbits(64)
@@ -24,13 +24,13 @@ def new_id() -> str:
 
 
 def remember_key(connection: Connection, owner: str, key: IdempotencyKey, made: str) -> None:
-    """Write down what a key was used for."""
+    """Store the id of what a key was used for."""
     row = {"owner": owner, "key": key.key, "fingerprint": key.fingerprint, "made": made}
     connection.execute(insert(idempotency_keys).values(row | {"created_at": datetime.now(UTC)}))
 
 
 def made_with(connection: Connection, owner: str, key: IdempotencyKey) -> str | None:
-    """Find the id of what a key was used for; None if it is new.
+    """Return the id of what a key was used for; None if the key is new.
 
     Raises:
         IdempotencyMismatch: the key was used for another request.

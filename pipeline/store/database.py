@@ -1,4 +1,4 @@
-"""One way to SQLite and PostgreSQL: how connections open, how writes are ordered, how the schema is brought up."""
+"""Access to SQLite and PostgreSQL: connections, serialised writes, and schema migrations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from pipeline.errors import StorageUnavailable
 
-BUSY_TIMEOUT_MS = 60_000  # of a writer whose turn others take, on a machine that has other work as well
+BUSY_TIMEOUT_MS = 60_000  # of a writer that waits for others, on a busy machine
 WAL_RETRY_S = 0.02
 WRITE_LOCK = 0x61695F70  # the advisory lock of all writers on PostgreSQL
 MIGRATION_LOCK = 0x61695F6D
@@ -28,10 +28,10 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def open_database(url: str) -> Engine:
-    """Open a database by its SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`, and bring its schema up.
+    """Open a database by its SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`, and migrate its schema.
 
-    What is not the fault of a statement, such as a full disk, a lock that is never let go or a server that is away, is
-    raised as `StorageUnavailable`, here and by all that is done with the engine.
+    Operational errors, such as a full disk, a lock that is never released or an unreachable server, are raised as
+    `StorageUnavailable`, here and by every use of the engine.
     """
     engine = create_engine(url, pool_pre_ping=True)
     event.listen(engine, "handle_error", _translate)
@@ -44,9 +44,9 @@ def open_database(url: str) -> Engine:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction that is the only writing one: what it numbers is committed before anything gets a higher number.
+    """Open the only writing transaction: its sequence numbers are committed before any higher ones are assigned.
 
-    Otherwise a reader of the event log could pass a number that is committed later, and never see it.
+    Otherwise a reader of the event log could pass a number that is committed later, and miss its event.
     """
     with engine.connect().execution_options(writing=True) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
@@ -55,17 +55,17 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 
 def database_time(connection: Connection) -> float:
-    """Tell the time in seconds since 1970 by the clock that all users of a database share.
+    """Return the seconds since 1970 by the clock that all users of a database share.
 
-    Where several machines share one, their own clocks may differ by more than a lease.
+    The clocks of machines that share a database may differ by more than a lease.
     """
     if connection.dialect.name == "postgresql":
         return float(connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
-    return time.time()  # whoever shares an SQLite file shares a clock
+    return time.time()  # all users of an SQLite file share a machine, and its clock
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the schema to the newest version; of several processes that try at once, one does and the others wait."""
+    """Migrate the schema to the newest version; of concurrent processes one migrates and the others wait."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.connect().execution_options(writing=True) as connection, connection.begin():
@@ -82,7 +82,7 @@ def _translate(context: ExceptionContext) -> None:
 
 
 def _use_wal(cursor: Any) -> None:
-    """Switch a database to its write-ahead log; while others do so too, SQLite says "locked" without waiting."""
+    """Switch a database to WAL mode; retry, as SQLite raises "locked" without waiting if others switch too."""
     last_try = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
         try:
@@ -95,11 +95,11 @@ def _use_wal(cursor: Any) -> None:
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # the driver must not begin transactions of its own
+    connection.isolation_level = None  # the driver must not start transactions itself
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     _use_wal(cursor)
-    cursor.execute("PRAGMA synchronous=NORMAL")  # safe against crashes of processes; power loss may cost the newest
+    cursor.execute("PRAGMA synchronous=NORMAL")  # safe against process crashes; power loss may lose the newest writes
     cursor.close()
 
 

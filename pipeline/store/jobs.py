@@ -1,4 +1,4 @@
-"""Jobs in SQL: submitted, leased, renewed, settled. Every change and the event that reports it are one transaction."""
+"""Jobs in SQL: submitted, leased, renewed, settled. A change and its event are one transaction."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from pipeline.store.database import database_time
 from pipeline.store.log import EventLog, as_utc, log
 from pipeline.store.tables import idempotency_keys, jobs
 
-LONG_WAIT = timedelta(seconds=30)  # after which a job goes before new ones that somebody waits for
+LONG_WAIT = timedelta(seconds=30)  # after which a job goes before new ones with a waiting caller
 
 
 class JobStore:
-    """All jobs. Methods block: call them from a thread.
+    """Stores jobs. Methods block: call them from a thread.
 
     Args:
-        clock: tells the time in seconds to a connection.
+        clock: returns the time in seconds, on a connection.
     """
 
     def __init__(self, event_log: EventLog, clock: Callable[[Connection], float] = database_time) -> None:
@@ -48,22 +48,22 @@ class JobStore:
         max_waiting: int | None = None,
         max_unfinished: int | None = None,
     ) -> Submitted:
-        """Accept a job; with a key that the owner used before, the job it was used for.
+        """Accept a job; for an idempotency key that the owner used before, return the job of its first use.
 
-        That one is begun again if the service was to blame for its failure, as whoever asks again hopes for.
+        That job is retried if it failed by a fault of the service.
 
         Args:
-            order: what is to be done.
-            key: the client's name for it.
-            holder: who begins it at once; it waits for somebody to take it if None, and while a suspect does.
-            lease_s: for that holder.
-            max_waiting: jobs of all owners that may wait already.
-            max_unfinished: jobs of this owner that may wait, or be worked on, already.
+            order: the job.
+            key: its idempotency key.
+            holder: acquires a lease on it at once; if None, or while a suspect job is unfinished, it is queued.
+            lease_s: duration of that lease.
+            max_waiting: limit of queued jobs of all owners.
+            max_unfinished: limit of queued and running jobs of this owner.
 
         Raises:
             IdempotencyMismatch: the key was used for another request.
-            TooManyJobs: it would have to wait, and as many do already.
-            TooManyUnfinished: the owner has as many already.
+            TooManyJobs: it would have to be queued, and the limit is reached.
+            TooManyUnfinished: the owner's limit is reached.
         """
         with self.log.writing() as connection:
             known = None if key is None else _known(connection, order.owner, key)
@@ -88,7 +88,7 @@ class JobStore:
             return Submitted(job=job, is_new=True, lease=lease)
 
     def known(self, owner: str, key: IdempotencyKey) -> Job | None:
-        """Find the job a key was used for; None if it is new.
+        """Return the job of a key's first use; None if the key is new.
 
         Raises:
             IdempotencyMismatch: the key was used for another request.
@@ -108,7 +108,7 @@ class JobStore:
     def list(
         self, owner: str, *, limit: int, before: str | None = None, states: Collection[JobState] = ()
     ) -> Sequence[Job]:
-        """List an owner's jobs, newest first, from before the job id `before` on."""
+        """List an owner's jobs, newest first, starting after the job id `before`."""
         query = select(jobs).where(jobs.c.owner == owner).order_by(jobs.c.job_id.desc()).limit(limit)
         if before is not None:
             query = query.where(jobs.c.job_id < before)
@@ -118,17 +118,17 @@ class JobStore:
             return [as_job(row) for row in connection.execute(query)]
 
     def lease(self, holder: str, *, lease_s: float, limit: int) -> Sequence[tuple[Job, Lease]]:
-        """Take up to `limit` jobs to work on; jobs whose holder is gone are among them.
+        """Acquire leases on up to `limit` queued jobs, after requeuing those whose leases have expired.
 
-        Those that somebody waits for, or that have waited for long, go first; then owners take turns by how many of
-        theirs are worked on; then the oldest. A job on its last attempt has twice lost who worked on it, and may be to
-        blame. It is worked on alone: nothing else is begun from the moment it is queued until it has ended. One whose
-        last attempt was lost as well is dead.
+        Jobs with a waiting caller, and those queued for long, go first; then owners take turns by the number of their
+        running jobs; then the oldest goes first. A job on its last attempt has lost its worker twice, and may be the
+        cause. It runs alone: no other job is started from the moment it is queued until it has ended. If its last
+        attempt is lost as well it is dead.
 
         Args:
-            holder: who takes them; no two calls may use the same name, so that a lease is never mistaken for another.
-            lease_s: for how long.
-            limit: how many at most.
+            holder: the lease holder; unique for each call, so that a lease is never mistaken for another.
+            lease_s: duration of the leases.
+            limit: their maximum number.
         """
         with self.log.writing() as connection:
             now = self._clock(connection)
@@ -142,10 +142,10 @@ class JobStore:
             return [begin(connection, job_id, holder, now + lease_s) for job_id in ids]
 
     def renew(self, leases: Collection[Lease], *, lease_s: float) -> tuple[Sequence[Lease], Sequence[Lease]]:
-        """Hold on to jobs.
+        """Renew leases.
 
         Returns:
-            Those that are still held, and those whose work is to stop: cancelled, or lost to another holder.
+            The renewed leases, and those whose work must stop: the job was cancelled, or the lease is lost.
         """
         kept: list[Lease] = []
         stopped: list[Lease] = []
@@ -162,37 +162,37 @@ class JobStore:
         return kept, stopped
 
     def succeed(self, lease: Lease, result: Mapping[str, Any]) -> None:
-        """Settle a job with its result.
+        """Settle a job as succeeded, with its result.
 
         Raises:
-            LeaseLost: somebody else has it by now, or it is settled.
+            LeaseLost: another holder has the lease by now, or the job is settled.
         """
         with self.log.writing() as connection:
             settle(connection, lease, JobState.SUCCEEDED, result=result)
 
     def fail(self, lease: Lease, problem: Problem) -> None:
-        """Settle a job with what went wrong.
+        """Settle a job as failed, with its problem.
 
         Raises:
-            LeaseLost: somebody else has it by now, or it is settled.
+            LeaseLost: another holder has the lease by now, or the job is settled.
         """
         with self.log.writing() as connection:
             settle(connection, lease, JobState.FAILED, problem=problem)
 
     def lose(self, lease: Lease, problem: Problem) -> None:
-        """Queue a job again whose worker was lost; after its last attempt it is dead, of this problem.
+        """Requeue a job whose worker was lost; after its last attempt settle it as dead, with this problem.
 
         Raises:
-            LeaseLost: somebody else has it by now, or it is settled.
+            LeaseLost: another holder has the lease by now, or the job is settled.
         """
         with self.log.writing() as connection:
             lost(connection, held(connection, lease), problem)
 
     def stop(self, lease: Lease) -> None:
-        """Settle a job as cancelled, if that was asked for; otherwise give it back, as if it had not been begun.
+        """Settle a job as cancelled, if that was requested; otherwise requeue it without counting the attempt.
 
         Raises:
-            LeaseLost: somebody else has it by now, or it is settled.
+            LeaseLost: another holder has the lease by now, or the job is settled.
         """
         with self.log.writing() as connection:
             row = held(connection, lease)
@@ -202,7 +202,7 @@ class JobStore:
             requeue(connection, row, attempts=row.attempts - 1)
 
     def cancel(self, job_id: str, owner: str) -> Job:
-        """Cancel a job: at once if it waits, at its holder's next renewal if it runs. A settled one stays as it is.
+        """Cancel a job: at once if queued, at its holder's next renewal if running. A settled one is left as it is.
 
         Raises:
             JobNotFound: the owner has no such job.
@@ -217,12 +217,12 @@ class JobStore:
             return read_job(connection, job_id, owner)
 
     def retry(self, job_id: str, owner: str, max_unfinished: int | None = None) -> Job:
-        """Queue a job that failed, was cancelled or is dead again, as if it were new.
+        """Retry a job that failed, was cancelled or is dead: queue it as if it were new.
 
         Raises:
             JobNotFound: the owner has no such job.
-            JobNotRetriable: it isn't one of these.
-            TooManyUnfinished: the owner has as many already that wait or are worked on.
+            JobNotRetriable: it is in another state.
+            TooManyUnfinished: the owner's limit of queued and running jobs is reached.
         """
         with self.log.writing() as connection:
             job = read_job(connection, job_id, owner)
@@ -232,25 +232,25 @@ class JobStore:
             return begin_again(connection, job)
 
     def end_leases(self) -> None:
-        """Let every lease run out: for whoever knows that all holders are gone."""
+        """Expire all leases: for a caller that knows that all holders are gone."""
         with self.log.writing() as connection:
             connection.execute(update(jobs).where(jobs.c.state == JobState.RUNNING).values(lease_until=0.0))
 
     def prune(self, oldest_kept: datetime) -> None:
-        """Forget settled jobs, and idempotency keys, from before a moment."""
+        """Delete settled jobs, and idempotency keys, from before a moment."""
         with self.log.writing() as connection:
             connection.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < oldest_kept))
             connection.execute(delete(jobs).where(jobs.c.finished_at < oldest_kept))
 
     def _recover(self, connection: Connection, now: float) -> None:
-        """Queue the jobs whose leases ran out; bury those that lost too many holders."""
+        """Requeue the jobs whose leases have expired; settle those without an attempt left as dead."""
         expired = select(jobs).where(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now).order_by(jobs.c.job_id)
         for row in list(connection.execute(expired)):
             lost(connection, row, to_problem(WorkerLost(stage=row.kind)))
 
 
 def _suspect(connection: Connection) -> str | None:
-    """The oldest job that is to be worked on alone, whether it waits or is being worked on."""
+    """Return the id of the oldest job, queued or running, that must run alone."""
     waits = and_(jobs.c.state == JobState.QUEUED, jobs.c.attempts == MAX_ATTEMPTS - 1)
     runs = and_(jobs.c.state == JobState.RUNNING, jobs.c.attempts == MAX_ATTEMPTS)
     found = select(jobs.c.job_id).where(or_(waits, runs)).order_by(jobs.c.job_id).limit(1)
@@ -259,7 +259,7 @@ def _suspect(connection: Connection) -> str | None:
 
 
 def _in_turn() -> Select[Any]:
-    """The queued jobs in the order in which they are to be begun."""
+    """Select the queued jobs in the order in which they are to be started."""
     running = (
         select(jobs.c.owner, func.count().label("number"))
         .where(jobs.c.state == JobState.RUNNING)
@@ -296,7 +296,7 @@ Problem = Mapping[str, Any]
 
 
 def accept(connection: Connection, order: JobOrder, *, waits: bool) -> Job:
-    """Insert a new job, queued. `waits` tells readers of the log that nobody begins it at once."""
+    """Insert a new job, queued. `waits` is logged: no holder starts it at once, so a worker must poll."""
     row = {name: getattr(order, name) for name in ("job_id", "kind", "owner", "request_id", "is_waited_for")}
     row |= {"request": dict(order.request), "sessions": list(order.sessions), "created_at": datetime.now(UTC)}
     row |= {"state": JobState.QUEUED, "attempts": 0, "cancel_requested": False}
@@ -315,7 +315,7 @@ def begin_again(connection: Connection, job: Job) -> Job:
 
 
 def begin(connection: Connection, job_id: str, holder: str, until: float) -> tuple[Job, Lease]:
-    """Give a queued job to a holder until a time on the database's clock, in seconds."""
+    """Lease a queued job to a holder until a time on the database's clock, in seconds."""
     row = connection.execute(
         update(jobs)
         .where(jobs.c.job_id == job_id)
@@ -329,7 +329,7 @@ def begin(connection: Connection, job_id: str, holder: str, until: float) -> tup
 def settle_row(
     connection: Connection, where: Any, state: JobState, values: dict[str, Any], owner: str, job_id: str
 ) -> None:
-    """Write down a job's end, and that it came."""
+    """Settle a job, and log its final state."""
     settled = {"state": state, "finished_at": datetime.now(UTC), "holder": None, "lease_until": None}
     connection.execute(update(jobs).where(where).values(settled | values))
     payload = {name: value for name, value in values.items() if value is not None}
@@ -339,7 +339,7 @@ def settle_row(
 
 
 def requeue(connection: Connection, row: Row[Any], attempts: int) -> None:
-    """Queue a running job again, with so many attempts counted."""
+    """Requeue a running job with the given number of attempts."""
     connection.execute(
         update(jobs)
         .where(jobs.c.job_id == row.job_id)
@@ -349,7 +349,7 @@ def requeue(connection: Connection, row: Row[Any], attempts: int) -> None:
 
 
 def lost(connection: Connection, row: Row[Any], problem: Problem) -> None:
-    """Queue a running job again whose worker is gone, or settle it if it was cancelled or has no attempt left."""
+    """Requeue a running job whose worker was lost, or settle it if it was cancelled or has no attempt left."""
     if row.cancel_requested:
         settle_row(connection, jobs.c.job_id == row.job_id, JobState.CANCELLED, {}, row.owner, row.job_id)
     elif row.attempts < MAX_ATTEMPTS:
@@ -360,10 +360,10 @@ def lost(connection: Connection, row: Row[Any], problem: Problem) -> None:
 
 
 def held(connection: Connection, lease: Lease) -> Row[Any]:
-    """Read the job of a lease.
+    """Return the row of a leased job.
 
     Raises:
-        LeaseLost: somebody else has it by now, or it is settled.
+        LeaseLost: another holder has the lease by now, or the job is settled.
     """
     row = connection.execute(select(jobs).where(is_held(lease))).one_or_none()
     if row is None:
@@ -372,7 +372,7 @@ def held(connection: Connection, lease: Lease) -> Row[Any]:
 
 
 def is_held(lease: Lease) -> Any:
-    """Whether a lease is the one a job is held by, as a condition."""
+    """Return the condition that a job is held by this lease."""
     return and_(
         jobs.c.job_id == lease.job_id,
         jobs.c.state == JobState.RUNNING,
@@ -394,7 +394,7 @@ def read_job(connection: Connection, job_id: str, owner: str) -> Job:
 
 
 def as_job(row: Row[Any]) -> Job:
-    """Read a row of the jobs."""
+    """Convert a row of the jobs."""
     return Job(
         order=JobOrder(
             job_id=row.job_id,
@@ -423,10 +423,10 @@ def settle(
     result: Mapping[str, Any] | None = None,
     problem: Problem | None = None,
 ) -> None:
-    """Settle a leased job within a transaction of the caller's, so that its result commits with it or not at all.
+    """Settle a leased job within the caller's transaction, so that its result commits with it or not at all.
 
     Raises:
-        LeaseLost: somebody else has it by now, or it is settled.
+        LeaseLost: another holder has the lease by now, or the job is settled.
     """
     row = held(connection, lease)
     values = {"result": None if result is None else dict(result), "problem": None if problem is None else dict(problem)}

@@ -1,4 +1,4 @@
-"""The event log: written in the transaction of the fact it reports, read in the order of commits."""
+"""The event log (outbox): written in the transaction of the change it reports, read in commit order."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pipeline.notices import Notice
 from pipeline.store.database import writing
 from pipeline.store.tables import events
 
-LOGGED = "has_logged"  # what a connection is marked with
+LOGGED = "has_logged"  # mark of a connection that has logged
 
 
 class EventLog:
-    """What happened, and the transactions that may add to it.
+    """The event log, and the transactions that may append to it.
 
     Attributes:
-        on_append: called after each of these transactions that did, in its thread.
+        on_append: called after each transaction that has appended, in its thread.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -29,7 +29,7 @@ class EventLog:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction as in `database.writing`."""
+        """Open a transaction as in `database.writing`."""
         with writing(self.engine) as connection:
             connection.info.pop(LOGGED, None)
             yield connection
@@ -38,7 +38,7 @@ class EventLog:
             self.on_append()
 
     def newest(self) -> int:
-        """The highest sequence number that is kept; 0 without any."""
+        """Return the highest sequence number in the log; 0 if it is empty."""
         with self.engine.connect() as connection:
             return int(connection.execute(select(func.coalesce(func.max(events.c.sequence), 0))).scalar_one())
 
@@ -51,12 +51,12 @@ class EventLog:
         types: Collection[str] = (),
         job_id: str | None = None,
     ) -> Sequence[Notice]:
-        """Read what happened after a sequence number, oldest first.
+        """Read the events after a sequence number, oldest first.
 
         Args:
-            after: the last number the reader knows.
-            limit: how many at most.
-            owner: whose; everybody's if None.
+            after: the last number the reader has seen.
+            limit: maximum number of events.
+            owner: only of this owner; of all if None.
             types: only these; all if empty.
             job_id: only of this job.
         """
@@ -80,7 +80,7 @@ def log(
     image_id: str | None = None,
     job_id: str | None = None,
 ) -> int:
-    """Write down that something happened; returns its sequence number."""
+    """Log an event; return its sequence number."""
     connection.info[LOGGED] = True
     written = connection.execute(
         insert(events)
@@ -98,7 +98,7 @@ def log(
 
 
 def as_notice(row: Row[Any]) -> Notice:
-    """Read a row of the log."""
+    """Convert a row of the log."""
     return Notice(
         sequence=row.sequence,
         type=row.type,
@@ -111,5 +111,5 @@ def as_notice(row: Row[Any]) -> Notice:
 
 
 def as_utc(moment: datetime) -> datetime:
-    """SQLite forgets the zone; everything is written in UTC."""
+    """Return a time with its zone, UTC, which SQLite doesn't store."""
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Row counts and ages of what is stored, for the metrics."""
+"""Row counts and ages of stored data, for the metrics."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pipeline.webhooks import DeliveryState
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreStatistics:
-    """What the store holds, for the metrics."""
+    """Counts and ages of stored data."""
 
     images: int
     image_bytes: int
     sessions: int
     events: int
-    newest_event: int  # its number, which only grows; 0 before the first
+    newest_event: int  # its sequence number, which only grows; 0 before the first
     newest_image_age_s: float | None  # None without an image
     jobs: Mapping[str, int]  # by state, all of them
     oldest_job_age_s: Mapping[str, float]  # by state, of those that haven't ended; 0 without any
@@ -33,7 +33,7 @@ class StoreStatistics:
 
 
 def count_rows(connection: Connection) -> StoreStatistics:
-    """Count what there is."""
+    """Count rows, bytes and ages."""
     num_images, image_bytes, newest = connection.execute(
         select(func.count(), func.coalesce(func.sum(images.c.size_bytes), 0), func.max(images.c.created_at))
     ).one()
@@ -60,7 +60,7 @@ def _by_state(connection: Connection, table: Table, states: type[StrEnum]) -> di
 
 
 def _ages_s(connection: Connection, table: Table, states: Collection[str]) -> dict[str, float]:
-    """The age of each state's oldest row, in seconds."""
+    """Return the age of each state's oldest row, in seconds."""
     oldest = select(table.c.state, func.min(table.c.created_at)).where(table.c.state.in_(states))
     return {state: _age_s(created_at) for state, created_at in connection.execute(oldest.group_by(table.c.state))}
 

@@ -1,7 +1,7 @@
-"""The truth: facts in SQL, bytes in an object store.
+"""The store: rows in SQL, blobs in an object store.
 
-Bytes are written before the row that names them, and removed after it: whatever is killed in between leaves bytes
-nobody names, which the sweep removes, and never a row without its bytes.
+Blobs are written before the row that names them, and deleted after it: a process killed in between leaves orphaned
+blobs, which the sweep deletes, and never a row without its blob.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from pipeline.store.statistics import StoreStatistics, count_rows
 from pipeline.store.tables import events, image_labels, image_sessions, images, sessions
 from pipeline.store.webhooks import WebhookStore
 
-ORPHAN_AGE = timedelta(hours=1)  # bytes without a row may be those of an image just being written
+ORPHAN_AGE = timedelta(hours=1)  # younger blobs without a row may belong to an image being written
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFilter:
-    """Which images are wanted; None is all of them."""
+    """Criteria for images; None matches all."""
 
-    session: str | None = None  # made in it
-    label: str | None = None  # shown by it, as `Store.label` was told
-    prompt: str | None = None  # a part of its prompt, in small or capital letters (SQLite knows those of ASCII)
+    session: str | None = None  # in which the image was made
+    label: str | None = None  # of the picture, as set by `Store.label`
+    prompt: str | None = None  # a part of its prompt, case-insensitive (ASCII only on SQLite)
     since: datetime | None = None
     until: datetime | None = None  # exclusive
 
@@ -48,7 +48,7 @@ ALL_IMAGES = ImageFilter()
 
 
 class Store:
-    """Images by id, the last image of each session, results worth keeping, and the stores of all else.
+    """Images by id, the last image of each session, persistent results, and the stores of all else.
 
     Methods block: call them from a thread.
     """
@@ -70,23 +70,23 @@ class Store:
         lease: Lease | None = None,
         key: IdempotencyKey | None = None,
     ) -> ImageRecord:
-        """Keep an image, make it the last one of these sessions of its owner, and log that it was created.
+        """Store an image, make it the last one of these sessions of its owner, and log its creation.
 
         Args:
-            record: what is known of it.
+            record: its metadata.
             png: its bytes.
-            sessions: whose last image it becomes.
+            sessions_: sessions whose last image it becomes.
             created: the event.
-            lease: of the job whose result it is; the job is settled with it or not at all.
-            key: the client's name for the request that brought it.
+            lease: on the job whose result it is; both are committed together or not at all.
+            key: idempotency key of the request.
 
         Returns:
-            The record; with a key that was used before, that of the image it was used for, and nothing is kept.
+            The record; for a key that was used before, that of its first image, and nothing is stored.
 
         Raises:
             IdempotencyMismatch: the key was used for another request.
-            ImageNotFound: the key was used for an image that is gone.
-            LeaseLost: the job is somebody else's by now; the image is not kept.
+            ImageNotFound: the key was used for an image that has been deleted.
+            LeaseLost: another holder has the lease by now; the image is not stored.
         """
         self._blobs.put(_png_name(record.image_id), png)
         row = {
@@ -97,7 +97,7 @@ class Store:
         }
         with self.log.writing() as connection:
             if key is not None and (made := made_with(connection, record.owner, key)) is not None:
-                return _read(connection, made, record.owner)  # what was written in vain, the sweep finds
+                return _read(connection, made, record.owner)  # the sweep deletes the orphaned blob
             connection.execute(insert(images).values(row))
             if key is not None:
                 remember_key(connection, record.owner, key, record.image_id)
@@ -138,7 +138,7 @@ class Store:
         return png
 
     def last_image_id(self, owner: str, session: str) -> str | None:
-        """Find the session's last image; None if it has none."""
+        """Return the id of the session's last image; None if it has none."""
         with self.log.engine.connect() as connection:
             found: str | None = connection.execute(
                 select(sessions.c.image_id).where(sessions.c.owner == owner, sessions.c.session == session)
@@ -148,7 +148,7 @@ class Store:
     def history(
         self, owner: str, *, limit: int, before: str | None = None, wanted: ImageFilter = ALL_IMAGES
     ) -> list[ImageRecord]:
-        """List an owner's images, newest first, from before the image id `before` on."""
+        """List an owner's images, newest first, starting after the image id `before`."""
         query = found_by(wanted, owner).limit(limit)
         if before is not None:
             query = query.where(images.c.image_id < before)
@@ -156,12 +156,12 @@ class Store:
             return [_record(row) for row in connection.execute(query)]
 
     def label(self, owner: str, digest: str, labels: Mapping[str, float]) -> None:
-        """Say what an owner's picture shows, each label with its confidence from 0 to 1, so that it is found by it."""
+        """Set the labels of an owner's picture, with confidences from 0 to 1, for searches by label."""
         with self.log.writing() as connection:
             label_picture(connection, owner, digest, labels)
 
     def delete(self, image_id: str, owner: str) -> None:
-        """Remove an image and all that was kept of it.
+        """Delete an image and everything stored for it.
 
         Raises:
             ImageNotFound: the owner has no such image.
@@ -184,15 +184,15 @@ class Store:
             self._blobs.delete(*(name for name, _ in self._blobs.list(f"artifacts/{owner}/{deleted.digest}")))
 
     def artifact(self, key: CacheKey) -> bytes | None:
-        """Read a kept result; None if there is none."""
+        """Read a stored result; return None if there is none."""
         return self._blobs.get(_artifact_name(key))
 
     def keep_artifact(self, key: CacheKey, encoded: bytes) -> None:
-        """Keep a result as long as its image."""
+        """Store a result for as long as its image."""
         self._blobs.put(_artifact_name(key), encoded)
 
     def sweep(self) -> None:
-        """Drop what is older or larger than retention allows, and what killed writes left behind."""
+        """Delete what exceeds the retention limits, and leftovers of killed writes."""
         self._blobs.sweep_staged(ORPHAN_AGE.total_seconds())
         oldest_kept = datetime.now(UTC) - timedelta(days=self._retention.max_age_days)
         for image_id, owner in self._expired(oldest_kept):
@@ -205,7 +205,7 @@ class Store:
         self._sweep_orphans()
 
     def statistics(self) -> StoreStatistics:
-        """Count what there is."""
+        """Return counts and ages for the metrics."""
         with self.log.engine.connect() as connection:
             return count_rows(connection)
 
@@ -222,7 +222,7 @@ class Store:
         connection.execute(upsert.values(row).on_conflict_do_update(index_elements=["owner", "session"], set_=changed))
 
     def _expired(self, oldest_kept: datetime) -> list[tuple[str, str]]:
-        """Name the images that are too old, and each owner's oldest beyond its bytes."""
+        """Return id and owner of images that are too old, and of each owner's oldest beyond its byte limit."""
         newer_bytes = func.sum(images.c.size_bytes).over(partition_by=images.c.owner, order_by=images.c.image_id.desc())
         ranked = select(images.c.image_id, images.c.owner, images.c.created_at, newer_bytes.label("total")).subquery()
         query = select(ranked.c.image_id, ranked.c.owner).where(
@@ -238,7 +238,7 @@ class Store:
             return  # another replica sweeps as well
 
     def _sweep_orphans(self) -> None:
-        """Remove bytes that no row names."""
+        """Delete blobs that no row names."""
         before = datetime.now(UTC) - ORPHAN_AGE
         with self.log.engine.connect() as connection:
             ids = set(connection.execute(select(images.c.image_id)).scalars())
@@ -280,7 +280,7 @@ def _artifact_name(key: CacheKey) -> str:
 
 
 def found_by(wanted: ImageFilter, owner: str) -> Select[Any]:
-    """The query for an owner's images that a filter lets through, newest first."""
+    """Return the query for an owner's images that match a filter, newest first."""
     query = select(images).where(images.c.owner == owner).order_by(images.c.image_id.desc())
     if wanted.session is not None:
         is_of_session = image_sessions.c.session == wanted.session
@@ -291,7 +291,7 @@ def found_by(wanted: ImageFilter, owner: str) -> Select[Any]:
         )
         query = query.where(images.c.digest.in_(labelled))
     if wanted.prompt is not None:
-        # Both in SQL: SQLite lowers ASCII alone, and what is written alike must be found.
+        # Both are lowered in SQL: SQLite lowers ASCII only, and equal texts must match.
         pattern = re.sub(r"([%_/])", r"/\1", wanted.prompt)
         prompt = func.lower(images.c.request["prompt"].as_string())
         query = query.where(prompt.like(func.lower(f"%{pattern}%"), escape="/"))
@@ -303,7 +303,7 @@ def found_by(wanted: ImageFilter, owner: str) -> Select[Any]:
 
 
 def enter_sessions(connection: Connection, image_id: str, sessions: Sequence[str]) -> None:
-    """Write down in which sessions an image was made."""
+    """Store the sessions in which an image was made."""
     if sessions:
         connection.execute(
             insert(image_sessions), [{"image_id": image_id, "session": session} for session in dict.fromkeys(sessions)]
@@ -311,7 +311,7 @@ def enter_sessions(connection: Connection, image_id: str, sessions: Sequence[str
 
 
 def label_picture(connection: Connection, owner: str, digest: str, labels: Mapping[str, float]) -> None:
-    """Write down what a picture shows, instead of what was said of it before; one without an image is left out."""
+    """Replace the labels of a picture; one without an image gets none."""
     of_picture = (image_labels.c.owner == owner) & (image_labels.c.digest == digest)
     connection.execute(delete(image_labels).where(of_picture))
     exists = select(images.c.image_id).where(images.c.owner == owner, images.c.digest == digest).limit(1)
@@ -326,6 +326,6 @@ def forget_image(connection: Connection, image_id: str) -> None:
 
 
 def forget_picture(connection: Connection, owner: str, digest: str) -> None:
-    """Remove what a picture shows, when no image has it any more."""
+    """Delete the labels of a picture without images."""
     of_picture = (image_labels.c.owner == owner) & (image_labels.c.digest == digest)
     connection.execute(delete(image_labels).where(of_picture))

@@ -1,4 +1,4 @@
-"""The facts in SQL. Changed only together with a migration in `migrations/versions`."""
+"""The SQL schema. A change needs a migration in `migrations/versions`."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ images = Table(
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),  # of the PNG
-    Column("request", JSON),  # what made it; NULL for an upload
+    Column("request", JSON),  # that generated it; of an upload what its PNG says; else NULL
     Column("model", String(64), nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Index("images_by_owner", "owner", "image_id"),
 )
 
-# What images are found by.
+# Indexes for searches of images.
 image_sessions = Table(
     "image_sessions",
     metadata,
@@ -48,7 +48,7 @@ image_labels = Table(
     metadata,
     Column("owner", String(128), primary_key=True),
     Column("digest", String(64), primary_key=True),
-    Column("label", String(128), primary_key=True),  # what the picture shows
+    Column("label", String(128), primary_key=True),  # from its description
     Column("confidence", Double, nullable=False),  # 0 to 1
     Index("image_labels_by_label", "owner", "label"),
 )
@@ -62,7 +62,7 @@ sessions = Table(
     Column("updated_at", DateTime(timezone=True), nullable=False),
 )
 
-# The outbox: written in the transaction of the fact it reports, so that sequence order equals commit order.
+# The outbox: written in the transaction of the change it reports, so that sequence order equals commit order.
 events = Table(
     "events",
     metadata,
@@ -118,7 +118,7 @@ webhooks = Table(
     Column("url", Text, nullable=False),
     Column("types", JSON, nullable=False),  # empty: all
     Column("secret", String(128), nullable=False),
-    Column("cursor", BigInteger, nullable=False),  # the last event that was turned into deliveries
+    Column("cursor", BigInteger, nullable=False),  # sequence of the last event turned into deliveries
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("disabled_at", DateTime(timezone=True)),
     Column("disabled_reason", Text),

@@ -1,7 +1,7 @@
 """Webhooks and their deliveries in SQL.
 
-Several processes claim deliveries at once. Each transaction is the only writing one, so that no event is turned into
-two deliveries of a webhook and none is claimed twice.
+Several processes claim deliveries concurrently. Each transaction is the only writing one, so that no event becomes two
+deliveries of a webhook and none is claimed twice.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pipeline.webhooks import Claim, Delivery, DeliveryState, Webhook
 
 
 class WebhookStore:
-    """All webhooks and their deliveries. Methods block: call them from a thread.
+    """Stores webhooks and their deliveries. Methods block: call them from a thread.
 
     Args:
-        clock: tells the time in seconds to a connection.
+        clock: returns the time in seconds, on a connection.
     """
 
     def __init__(self, log: EventLog, clock: Callable[[Connection], float] = database_time) -> None:
@@ -44,20 +44,20 @@ class WebhookStore:
         max_per_owner: int | None = None,
         key: IdempotencyKey | None = None,
     ) -> Webhook:
-        """Tell a URL what happens to an owner's things from now on; with a key used before, what it was used for.
+        """Subscribe a URL to an owner's events from now on; for a key used before, return the webhook of its first use.
 
         Args:
-            owner: whose things.
-            url: where to.
-            types: of events; all if empty.
-            secret: signs what is sent.
-            max_per_owner: how many webhooks one may have.
-            key: the client's name for the request.
+            owner: of the events.
+            url: of the receiver.
+            types: event types; all if empty.
+            secret: signs the requests.
+            max_per_owner: limit of webhooks of one owner.
+            key: idempotency key of the request.
 
         Raises:
             IdempotencyMismatch: the key was used for another request.
-            TooManyWebhooks: the owner has as many already.
-            WebhookNotFound: the key was used for one that is deleted.
+            TooManyWebhooks: the owner's limit is reached.
+            WebhookNotFound: the key was used for a webhook that has been deleted.
         """
         with self.log.writing() as connection:
             if key is not None and (made := made_with(connection, owner, key)) is not None:
@@ -88,7 +88,7 @@ class WebhookStore:
             return _read(connection, webhook_id, owner)
 
     def delete(self, webhook_id: str, owner: str) -> None:
-        """Remove a webhook and its deliveries.
+        """Delete a webhook and its deliveries.
 
         Raises:
             WebhookNotFound: the owner has no such webhook.
@@ -99,7 +99,7 @@ class WebhookStore:
             connection.execute(delete(webhooks).where(webhooks.c.webhook_id == webhook_id))
 
     def enable(self, webhook_id: str, owner: str) -> Webhook:
-        """Send to a disabled webhook again, what happens from now on; one that is enabled stays as it is.
+        """Enable a disabled webhook for events from now on; an enabled one is left as it is.
 
         Raises:
             WebhookNotFound: the owner has no such webhook.
@@ -111,7 +111,7 @@ class WebhookStore:
             return _read(connection, webhook_id, owner)
 
     def deliveries(self, webhook_id: str, owner: str, *, limit: int, before: str | None = None) -> Sequence[Delivery]:
-        """List a webhook's deliveries, newest first, from before the delivery id `before` on.
+        """List a webhook's deliveries, newest first, starting after the delivery id `before`.
 
         Raises:
             WebhookNotFound: the owner has no such webhook.
@@ -125,7 +125,7 @@ class WebhookStore:
             return [_as_delivery(row) for row in rows]
 
     def redeliver(self, webhook_id: str, delivery_id: str, owner: str) -> Delivery:
-        """Make a delivery due now, as if it were new, whatever became of it; to a disabled webhook once it is enabled.
+        """Make a delivery in any state due now, as if it were new; of a disabled webhook, once that is enabled.
 
         Raises:
             WebhookNotFound: the owner has no such webhook.
@@ -146,7 +146,7 @@ class WebhookStore:
             return _as_delivery(row)
 
     def test(self, webhook_id: str, owner: str) -> Delivery:
-        """Log an event that is delivered to this webhook alone, whatever its types.
+        """Log a test event, delivered to this webhook alone, regardless of its types.
 
         Raises:
             WebhookNotFound: the owner has no such webhook.
@@ -160,7 +160,7 @@ class WebhookStore:
             return _as_delivery(connection.execute(made).one())
 
     def prune(self, oldest_kept: datetime) -> None:
-        """Forget the deliveries of events from before a moment, and of those that are forgotten themselves."""
+        """Delete the deliveries of events that are from before a moment or no longer logged."""
         kept = select(events.c.sequence).where(
             events.c.sequence == deliveries.c.sequence, events.c.created_at >= oldest_kept
         )
@@ -168,15 +168,15 @@ class WebhookStore:
             connection.execute(delete(deliveries).where(~kept.exists()))
 
     def has_enabled(self) -> bool:
-        """Whether anybody is to be told anything."""
+        """Return whether any webhook is enabled."""
         with self.log.engine.connect() as connection:
             return connection.execute(select(webhooks.c.webhook_id).where(_ENABLED).limit(1)).one_or_none() is not None
 
     def expand(self, limit: int) -> bool:
-        """Turn up to `limit` events that no webhook has passed yet into deliveries; says whether there may be more."""
+        """Turn up to `limit` events beyond the webhooks' cursors into deliveries; return whether there may be more."""
         with self.log.engine.connect() as connection:
             if _unpassed(connection, limit) is None:
-                return False  # without having locked the database
+                return False  # without locking the database
         with self.log.writing() as connection:
             unpassed = _unpassed(connection, limit)
             if unpassed is None:
@@ -196,15 +196,15 @@ class WebhookStore:
     def claim(
         self, limit: int, *, lease_s: float, per_webhook: int, in_hand: Mapping[str, int] = MappingProxyType({})
     ) -> Sequence[Claim]:
-        """Take due deliveries to send. One that isn't settled or put off in time comes due again by itself.
+        """Claim due deliveries. One that isn't settled or put off before its lease expires is due again.
 
         A delivery waits until no older one of its webhook and subject is pending.
 
         Args:
-            limit: how many at most.
-            lease_s: until they come due again.
-            per_webhook: how many of one webhook the caller may have; webhooks take turns.
-            in_hand: how many it has of each already.
+            limit: maximum number of claims.
+            lease_s: after which they are due again.
+            per_webhook: maximum number of the caller's claims of one webhook; webhooks take turns.
+            in_hand: the caller's claims in flight, by webhook.
         """
         with self.log.writing() as connection:
             now = self.clock(connection)
@@ -227,10 +227,10 @@ class WebhookStore:
             return [_claim(connection, delivery_id) for delivery_id in ids]
 
     def next_due_s(self, but: Collection[str] = ()) -> float | None:
-        """Tell when there is something to claim, in seconds from now; at most 0 if there is, None if nothing waits.
+        """Return the seconds until a delivery is due; at most 0 if one is due now, None if none is pending.
 
         Args:
-            but: webhooks that don't count.
+            but: webhooks to ignore.
         """
         first = _in_turn(select(func.min(deliveries.c.next_at))).where(deliveries.c.webhook_id.not_in(but))
         with self.log.engine.connect() as connection:
@@ -238,7 +238,7 @@ class WebhookStore:
             return None if next_at is None else next_at - self.clock(connection)
 
     def delivered(self, delivery_id: str, status: int) -> None:
-        """Settle a delivery that was taken, by the receiver's answer; one that is settled stays as it is."""
+        """Settle a delivery that the receiver accepted, with its status; a settled one is left as it is."""
         with self.log.writing() as connection:
             settled = {"state": DeliveryState.DELIVERED, "settled_at": datetime.now(UTC)}
             connection.execute(
@@ -248,13 +248,13 @@ class WebhookStore:
             )
 
     def put_off(self, delivery: Delivery, after_s: float | None, *, status: int | None, error: str) -> None:
-        """Have a claimed delivery sent again, unless somebody else has begun it again by now.
+        """Schedule a retry of a claimed delivery, unless another dispatcher has claimed it by now.
 
         Args:
             delivery: as it was claimed.
-            after_s: in so many seconds; None settles it as failed.
-            status: the receiver's answer, if there was one.
-            error: what went wrong.
+            after_s: seconds until the retry; None settles it as failed.
+            status: of the receiver's response, if there was one.
+            error: description of the failure.
         """
         values: dict[str, Any] = {"last_status": status, "last_error": error}
         with self.log.writing() as connection:
@@ -270,7 +270,7 @@ class WebhookStore:
             connection.execute(update(deliveries).where(*is_held).values(values))
 
     def disable(self, webhook_id: str, reason: str) -> None:
-        """Send nothing more to a webhook until its owner enables it; what is pending fails."""
+        """Disable a webhook until its owner enables it; its pending deliveries fail."""
         now = datetime.now(UTC)
         with self.log.writing() as connection:
             disabled = {"disabled_at": now, "disabled_reason": reason}
@@ -309,10 +309,10 @@ _ENABLED = webhooks.c.disabled_at.is_(None)
 
 
 def _insert_deliveries(connection: Connection, wanted: Sequence[tuple[str, Row[Any]]], now: float) -> Sequence[str]:
-    """Write down that webhooks are to be told of events, within a transaction of the caller's; returns their ids.
+    """Insert deliveries of events to webhooks within the caller's transaction; return the deliveries' ids.
 
     Args:
-        wanted: webhook id and event.
+        wanted: pairs of webhook id and event.
         now: seconds on the database's clock.
     """
     fresh = {"state": DeliveryState.PENDING, "attempts": 0, "next_at": now, "created_at": datetime.now(UTC)}
@@ -328,7 +328,7 @@ def _insert_deliveries(connection: Connection, wanted: Sequence[tuple[str, Row[A
 
 
 def _as_delivery(row: Row[Any]) -> Delivery:
-    """Read a row of the deliveries."""
+    """Convert a row of the deliveries."""
     return Delivery(
         delivery_id=row.delivery_id,
         webhook_id=row.webhook_id,
@@ -346,9 +346,9 @@ def _as_delivery(row: Row[Any]) -> Delivery:
 
 
 def _unpassed(connection: Connection, limit: int) -> tuple[int, int] | None:
-    """Find the events after the hindmost enabled webhook: the last of `limit`, and how many; None without any.
+    """Find up to `limit` events after the lowest cursor: return the last sequence and their number; None without any.
 
-    All enabled webhooks advance together, so the hindmost is nearly everyone's place.
+    The cursors of all enabled webhooks advance together, so the lowest is close to all others.
     """
     hindmost = select(func.min(webhooks.c.cursor)).where(_ENABLED).scalar_subquery()
     page = select(events.c.sequence).where(events.c.sequence > hindmost).order_by(events.c.sequence).limit(limit)
@@ -358,13 +358,13 @@ def _unpassed(connection: Connection, limit: int) -> tuple[int, int] | None:
 
 
 def _in_turn(query: Select[Any]) -> Select[Any]:
-    """Only pending deliveries of enabled webhooks whose turn it is within their subject."""
+    """Restrict a query to pending deliveries of enabled webhooks that are the oldest of their subject."""
     older = deliveries.alias("older")
     is_blocked = (
         select(older.c.delivery_id)
         .where(
             older.c.webhook_id == deliveries.c.webhook_id,
-            older.c.subject == deliveries.c.subject,  # never true for one without
+            older.c.subject == deliveries.c.subject,  # never true without a subject
             older.c.sequence < deliveries.c.sequence,
             older.c.state == DeliveryState.PENDING,
         )
@@ -372,7 +372,7 @@ def _in_turn(query: Select[Any]) -> Select[Any]:
     )
     return (
         query.join(webhooks, webhooks.c.webhook_id == deliveries.c.webhook_id)
-        .join(events, events.c.sequence == deliveries.c.sequence)  # else there is nothing left to tell
+        .join(events, events.c.sequence == deliveries.c.sequence)  # excludes deliveries whose event was pruned
         .where(_ENABLED, deliveries.c.state == DeliveryState.PENDING, ~is_blocked)
     )
 

@@ -84,6 +84,8 @@ def test_those_worth_trying_again_say_when():
     waits = {kind.__name__: wait for kind in CLASSES if (wait := made(kind).retry_after_s) is not None}
     assert waits == {
         "JobRunning": 1,
+        "RateLimited": 5,
+        "Unavailable": 5,
         "Overloaded": 3,
         "TooManyJobs": 60,
         "TooManyRequests": 3,
@@ -98,7 +100,7 @@ def test_those_worth_trying_again_say_when():
 
 def test_one_errors_wait_is_not_anothers():
     short, long = (Overloaded(waiting=1, what="images", retry_after_s=s) for s in (1, 60))
-    assert (short.retry_after_s, long.retry_after_s, Overloaded.retry_after_s) == (1, 60, None)
+    assert (short.retry_after_s, long.retry_after_s, Overloaded.retry_after_s) == (1, 60, 5)
 
 
 def test_braces_in_a_fact_are_left_alone():

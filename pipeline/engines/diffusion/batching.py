@@ -1,4 +1,4 @@
-"""Continuous batching: many images denoised together, each joining and leaving at any step."""
+"""Continuous batching: images are denoised in shared batches, which each joins and leaves at any step."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pipeline.records import GenerationRequest, Pixels, StepProgress
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DenoiseJob:
-    """A request to the runner."""
+    """A request to `ContinuousDiffusion`."""
 
     key: str
     request: GenerationRequest
     owner: str = ""
     background: bool = False
     origin: SourceImage | None = None
-    previews: bool = False  # whether anybody wants to see it on the way
+    previews: bool = False  # whether the client wants previews
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
-    """The outcome of a job's turn: it got a step further, or it ended, with an image or an error."""
+    """The outcome of a job's step: its progress, or, when it has ended, an image or an error."""
 
     key: str
     outcome: StepProgress | Pixels | Exception
@@ -34,19 +34,19 @@ class StepResult:
 
 @dataclass(slots=True)
 class RowCounts:
-    """Rows of the batches that the UNet was given; what was computed and not filled is padding."""
+    """Rows of the UNet's batches; those computed but not filled are padding."""
 
     filled: int = 0
     computed: int = 0
 
 
 class ContinuousDiffusion:
-    """Runs an engine for everybody at once. Calls must not overlap in time.
+    """Runs an engine for all jobs concurrently. Calls must not overlap in time.
 
     Args:
-        engine: does the arithmetic.
-        buckets: numbers of rows in a batch, ascending; an image with guidance takes two. Images that are to be
-            deterministic have batches of their own.
+        engine: computes the steps.
+        buckets: numbers of rows in a batch, ascending; an image with guidance takes two. Deterministic images have
+            batches of their own.
     """
 
     def __init__(self, engine: DiffusionEngine, buckets: Iterable[int]) -> None:
@@ -60,7 +60,7 @@ class ContinuousDiffusion:
         self.count_tokens = engine.count_tokens
 
     def admit(self, job: DenoiseJob) -> StepResult | None:
-        """Admit a job to the next step; returns the error if it can't be started."""
+        """Admit a job to the next step; return the error if it can't be started."""
         try:
             image = self._engine.start(job.request, job.origin, previews=job.previews)
             entry = Entry(
@@ -72,29 +72,29 @@ class ContinuousDiffusion:
                 pinned=image.rows if job.request.deterministic else None,
             )
             self._scheduler.admit(entry)
-        except Exception as error:  # one job's, not the others'
+        except Exception as error:  # fails this job only
             return StepResult(key=job.key, outcome=error)
         self._images[job.key] = image
         return None
 
     def cancel(self, key: str) -> None:
-        """Remove a job; it takes part in no further step. One that has ended is no error."""
+        """Remove a job from all further steps; an unknown or ended one is ignored."""
         self._scheduler.remove(key)
         self._images.pop(key, None)
         self._denoised = deque(pair for pair in self._denoised if pair[0] != key)
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is nothing to do."""
+        """Whether no job is in progress."""
         return not self._images and not self._denoised
 
     def pop_row_counts(self) -> RowCounts:
-        """The rows since the last time one asked."""
+        """Return and reset the row counts since the last call."""
         rows, self._rows = self._rows, RowCounts()
         return rows
 
     def step(self) -> list[StepResult]:
-        """Do one piece of work: denoise a batch by a step, or decode an image; the two take turns."""
+        """Denoise a batch by one step, or decode an image; the two alternate."""
         if self._denoised and (not self._images or not self._decoded_last):
             self._decoded_last = True
             return [self._decode(*self._denoised.popleft())]
@@ -110,7 +110,7 @@ class ContinuousDiffusion:
         self._rows.computed += batch.rows
         try:
             progress = self._engine.advance([self._images[key] for key in keys], batch.rows)
-        except Exception as error:  # who was in it goes; the next batch may fare better
+        except Exception as error:  # fails the jobs of this batch only
             for key in keys:
                 self.cancel(key)
             return [StepResult(key=key, outcome=error) for key in keys]
@@ -123,7 +123,7 @@ class ContinuousDiffusion:
     def _decode(self, key: str, image: Denoising) -> StepResult:
         try:
             return StepResult(key=key, outcome=self._engine.finish(image))
-        except Exception as error:  # a refused image is its own job's matter
+        except Exception as error:  # such as a refused image; fails this job only
             return StepResult(key=key, outcome=error)
 
 
@@ -134,41 +134,41 @@ AGING_STEPS = 40  # steps after which background work counts as interactive
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """A request as the scheduler sees it."""
+    """A request in the scheduler."""
 
-    key: str  # its name; no two live entries share one
+    key: str  # unique among live entries
     shape: tuple[int, int]  # of the latents, rows and columns
-    rows: int  # that it takes in a batch: 2 with guidance
+    rows: int  # of a batch: 2 with guidance
     owner: str = ""
     background: bool = False
-    pinned: int | None = None  # the only number of rows its batches may have
+    pinned: int | None = None  # required number of rows of its batches
 
     @property
     def group(self) -> BatchGroup:
-        """Only those of one group fit in a batch."""
+        """Entries of one group can share a batch."""
         return self.shape, self.pinned
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """Who takes part in one step."""
+    """The entries of one step."""
 
     entries: tuple[Entry, ...]
-    rows: int  # the bucket: what the entries don't fill is padding
+    rows: int  # the bucket; rows without an entry are padding
 
 
 class StepScheduler:
     """Decides which requests take part in the next denoising step: continuous batching as a pure data structure.
 
     Requests join at any step and leave when they are done or cancelled. One call of the UNet takes rows of one
-    resolution only, and always as many as one of a few fixed sizes ("buckets"): kernels differ between sizes, and with
-    them the last bits of an image.
+    resolution only, in one of a few fixed numbers ("buckets"): kernels differ between batch sizes, and with them the
+    last bits of an image.
 
-    - Owners take turns at choosing what the next batch is made of, and in a full batch everybody's first request goes
-      before anybody's second; one owner's requests are served in the order in which they came.
-    - One owner's resolutions take turns, and so do requests that are pinned to one size of batch and those that aren't.
-    - Interactive requests go before background work, which rides where a batch would be padded, and counts as
-      interactive after a while.
+    - Owners take turns at choosing the group of the next batch, which is filled round-robin: every owner's first
+      request goes before any owner's second; one owner's requests are served first come, first served.
+    - One owner's resolutions take turns, and so do requests that are pinned to one batch size and those that aren't.
+    - Interactive requests go before background work, which fills rows that would be padding, and counts as interactive
+      after `aging_steps`.
 
     Args:
         buckets: numbers of rows in a batch, ascending.
@@ -178,9 +178,9 @@ class StepScheduler:
     def __init__(self, buckets: Iterable[int], aging_steps: int = AGING_STEPS) -> None:
         self._buckets = tuple(buckets)
         self._aging_steps = aging_steps
-        self._entries: dict[str, tuple[Entry, int]] = {}  # with the step before which it came, in order of admission
-        # Of owners who are there, and of their groups: the last step that was theirs.
-        self._turn_at: dict[str, int] = {}  # chosen for them; others may have taken part
+        self._entries: dict[str, tuple[Entry, int]] = {}  # with the step at admission, in order of admission
+        # The last step of each present owner, and of each of its groups.
+        self._turn_at: dict[str, int] = {}  # steps whose group was chosen for the owner
         self._served_at: dict[tuple[str, BatchGroup], int] = {}
         self._step = 0
 
@@ -188,10 +188,10 @@ class StepScheduler:
         return len(self._entries)
 
     def admit(self, entry: Entry) -> None:
-        """Let a request take part from the next step on.
+        """Add a request from the next step on.
 
         Raises:
-            ValueError: its key is taken, or it has more rows than its largest batch.
+            ValueError: its key exists already, or it has more rows than its largest batch.
         """
         if entry.key in self._entries:
             raise ValueError(f"{entry.key} is there already")
@@ -201,11 +201,11 @@ class StepScheduler:
         self._entries[entry.key] = entry, self._step
 
     def remove(self, key: str) -> None:
-        """Take out a request that is done or cancelled; one that isn't there is no error."""
+        """Remove a request that is done or cancelled; an unknown one is ignored."""
         self._entries.pop(key, None)
 
     def next_batch(self) -> Batch | None:
-        """Choose who takes part in the next step; None if nobody is there."""
+        """Choose the entries of the next step; None if there are none."""
         urgent = [entry for entry, came_at in self._entries.values() if self._is_urgent(entry, came_at)]
         candidates = urgent or [entry for entry, _ in self._entries.values()]
         if not candidates:
@@ -228,7 +228,7 @@ class StepScheduler:
         return self._buckets if pinned is None else (pinned,)
 
     def _round_robin(self, entries: Iterable[Entry], first: str) -> list[Entry]:
-        """Everybody's first request, then everybody's second, and so on; in a round `first`'s goes first."""
+        """Order requests round-robin by owner; in each round that of `first` goes first."""
         seen: defaultdict[str, int] = defaultdict(int)
         ranked = []
         for entry in entries:
@@ -238,7 +238,7 @@ class StepScheduler:
         return [entry for *_, entry in sorted(ranked, key=lambda rank: rank[:3])]
 
     def _note(self, owner: str, served: list[Entry]) -> None:
-        """Remember whose turn it was and who was served, of those who are there."""
+        """Record the owner whose turn it was and the entries served; forget absent owners and groups."""
         there = [entry for entry, _ in self._entries.values()]
         turns = self._turn_at | {owner: self._step}
         served_at = self._served_at | {(entry.owner, entry.group): self._step for entry in served}
@@ -251,6 +251,6 @@ class StepScheduler:
 
 
 def _fill(entries: list[Entry], rows: int) -> list[Entry]:
-    """The first entries, up to the one that doesn't fit: no small one overtakes a large one time and again."""
+    """Return the first entries, up to one that doesn't fit, so that small ones can't starve a large one."""
     totals = accumulate(entry.rows for entry in entries)
     return [entry for entry, total in zip(entries, totals, strict=True) if total <= rows]

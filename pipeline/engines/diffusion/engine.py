@@ -1,7 +1,7 @@
-"""Text to image: Stable Diffusion's parts as diffusers stores them, and our own loop over them.
+"""Text to image: Stable Diffusion's modules as diffusers stores them, with a denoising loop of our own.
 
-Images are denoised step by step, each step for as many of them as one likes: every one has its own prompt, seed,
-guidance, scheduler and number of steps. Who takes part in a step is `StepScheduler`'s business.
+Each step denoises any number of images, each with its own prompt, seed, guidance, scheduler and number of steps.
+`StepScheduler` decides which images take part in a step.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from pipeline.errors import ImageRefused
 from pipeline.records import GenerationRequest, Pixels, StepProgress
 from pipeline.settings import DiffusionSettings
 
-# Progress bars and advice for notebooks have no place in a service's log.
+# No progress bars and no advice for notebooks in a service's log.
 diffusers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 _AUTOENCODERS: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 
-MAX_TEXTS = 256  # encoded prompts that are kept; 236 kB each for Stable Diffusion 1
+MAX_TEXTS = 256  # cached encoded prompts; 236 kB each for Stable Diffusion 1
 
 
 class Denoising:
-    """An image on its way. Made by `DiffusionEngine.start`; nothing of it is shared with others."""
+    """The state of an unfinished image, created by `DiffusionEngine.start`; not shared with other images."""
 
     def __init__(
         self,
@@ -56,19 +56,19 @@ class Denoising:
         self.scheduler = scheduler
         self.timesteps: torch.Tensor = scheduler.timesteps
         self.latents = latents  # (1, c, h / f, w / f) float32
-        self.text = text  # one (1, tokens, d), or with guidance that of the negative prompt and it
+        self.text = text  # one (1, tokens, d), or with guidance those of negative prompt and prompt
         self.options = step_options(request.scheduler, generator)
         self.step = 0
         self.kept: Kept | None = None
 
     @property
     def rows(self) -> int:
-        """How many rows of a batch it takes."""
+        """Number of rows in a batch."""
         return len(self.text)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the latents: only images of one shape fit in a batch."""
+        """Rows and columns of the latents: only images of one shape can share a batch."""
         return self.latents.shape[-2], self.latents.shape[-1]
 
     @property
@@ -79,7 +79,7 @@ class Denoising:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kept:
-    """What must stay of a picture while the rest is painted."""
+    """The part of a source picture that inpainting must keep."""
 
     origin: SourceImage
     clean: torch.Tensor  # (1, c, h / f, w / f), the picture's latents
@@ -91,7 +91,7 @@ class DiffusionEngine:
     """Stable Diffusion on one device. Calls must not overlap in time, but may come from different threads.
 
     Raises:
-        ModelUnavailable: the pipeline folder or a part of it is missing, or the hub can't be reached.
+        ModelUnavailable: the pipeline folder or a part of it is missing, or the hub is unreachable.
     """
 
     def __init__(self, settings: DiffusionSettings, device: str) -> None:
@@ -111,11 +111,11 @@ class DiffusionEngine:
             raise weights.unavailable(folder, f"is no complete diffusers pipeline ({error})") from error
         self._defaults = settings.defaults
         self._decoded_previews = settings.decoded_previews
-        if device != "cpu":  # there convolutions are faster so
+        if device != "cpu":  # convolutions are faster in this format on a GPU
             self._unet.to(memory_format=torch.channels_last)
             self._vae.to(memory_format=torch.channels_last)
         self._compiled = torch.compile(self._unet, mode="reduce-overhead", dynamic=False) if settings.compiled else None
-        self._compiled_for: set[tuple[int, ...]] = set()  # shapes; to compile others would hold up everybody
+        self._compiled_for: set[tuple[int, ...]] = set()  # shapes; compiling others would block all requests
         self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()  # least recently used first
         self._pixels_per_latent: int = 2 ** (len(self._vae.config.block_out_channels) - 1)
         self._preview = LatentPreview(
@@ -123,9 +123,9 @@ class DiffusionEngine:
         )
 
     def warm_up(self, buckets: Sequence[int]) -> None:
-        """Take a step with each size of batch at the default size of an image, and decode it.
+        """Run a step with each batch size at the default image size, and decode the image.
 
-        What is compiled is compiled here, for these sizes alone, and belongs to the thread that calls this.
+        Compilation happens here, for these sizes only; compiled code belongs to the calling thread.
         """
         request = GenerationRequest(
             prompt="",
@@ -148,14 +148,14 @@ class DiffusionEngine:
     def generate(
         self, request: GenerationRequest, origin: SourceImage | None = None
     ) -> Generator[StepProgress | Pixels, None, None]:
-        """Make one image on its own. Closing the iterator stops the work after the current step.
+        """Generate one image in batches of its own. Closing the iterator stops after the current step.
 
         Yields:
-            A `StepProgress` after each call of the UNet (PNDM makes one more than `request.steps`), then the image,
+            A `StepProgress` after each call of the UNet (PNDM has one more than `request.steps`), then the image,
             (height, width, 3) uint8 RGB, read-only.
 
         Raises:
-            ValueError: a side is no multiple of the pixels that one latent covers.
+            ValueError: a side is no multiple of the number of pixels per latent.
             ImageRefused: the safety checker refused the image.
         """
         image = self.start(request, origin)
@@ -164,20 +164,20 @@ class DiffusionEngine:
         yield self.finish(image)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens of texts, each with its beginning and end; what the model cuts off doesn't count."""
+        """Count the tokens of texts, each with its start and end token, after truncation to the model's length."""
         encoded = self._tokenizer(list(texts), truncation=True, max_length=self._tokenizer.model_max_length)
         return [len(ids) for ids in encoded.input_ids]
 
     def start(
         self, request: GenerationRequest, origin: SourceImage | None = None, *, previews: bool = True
     ) -> Denoising:
-        """Begin an image. The seed's noise is drawn on the CPU, so it is the same on every device.
+        """Start an image. The seed's noise is drawn on the CPU, so it is the same on every device.
 
         Args:
-            previews: whether anybody wants to see it on the way.
+            previews: whether the client wants previews.
 
         Raises:
-            ValueError: a side is no multiple of the pixels that one latent covers.
+            ValueError: a side is no multiple of the number of pixels per latent.
         """
         scheduler = make_scheduler(request.scheduler, self._scheduler_config, request.steps, self.device)
         generator = torch.Generator("cpu").manual_seed(request.seed)
@@ -189,12 +189,12 @@ class DiffusionEngine:
         return self._start_from(origin, Denoising(request, scheduler, noise, text, generator, previews))
 
     def advance(self, images: Sequence[Denoising], rows: int | None = None) -> list[StepProgress]:
-        """Take one step with each of several images of one shape, all in one call of the UNet.
+        """Advance several images of one shape by one step, in one call of the UNet.
 
         Args:
             images: at least one, none of which is done.
-            rows: of the batch, at least as many as the images have together. What they leave is padding: an image's
-                bits depend on the batch's size, but not on who else is in it.
+            rows: of the batch, at least as many as the images have together; the rest is padding. An image's bits
+                depend on the batch size, but not on the other images.
 
         Returns:
             The progress of each.
@@ -227,7 +227,7 @@ class DiffusionEngine:
         return StepProgress(step=image.step, num_steps=len(image.timesteps), preview=preview)
 
     def _show(self, image: Denoising, scaled: torch.Tensor, predicted: torch.Tensor) -> Pixels | None:
-        """What the image will be, as far as this step tells: decoded a few times, or a linear guess each time."""
+        """Return a preview of the final image: decoded at a few steps, or a linear approximation at each step."""
         step, num_steps = image.step + 1, len(image.timesteps)
         if self._decoded_previews and not is_decoded(step, num_steps, self._decoded_previews):
             return None
@@ -235,10 +235,10 @@ class DiffusionEngine:
         return self._decode(clean) if self._decoded_previews else self._preview.draw(clean)
 
     def _start_from(self, origin: SourceImage, image: Denoising) -> Denoising:
-        """Turn an image that holds its noise into one that starts from a picture, part of the way along."""
+        """Make an image of noise start from a picture instead, with the first steps skipped."""
         order: int = image.scheduler.order
         skipped = image.request.steps - min(int(image.request.steps * origin.strength), image.request.steps)
-        if hasattr(image.scheduler, "set_begin_index"):  # DDIM finds its place by the timestep
+        if hasattr(image.scheduler, "set_begin_index"):  # DDIM derives its position from the timestep
             image.scheduler.set_begin_index(skipped * order)
         image.timesteps = image.timesteps[skipped * order :]
         if len(image.timesteps) == 0:
@@ -252,7 +252,7 @@ class DiffusionEngine:
         return image
 
     def _load(self, part: Any, folder: Path) -> Any:
-        # The dtype must be said: left out, a part takes the type of its file, and fp16 would meet fp32.
+        # The dtype must be explicit: by default a module takes that of its file, and fp16 would meet fp32.
         loaded = part.from_pretrained(folder, dtype=self._dtype, use_safetensors=True, local_files_only=True)
         return loaded.to(self.device).eval().requires_grad_(False)
 
@@ -265,7 +265,7 @@ class DiffusionEngine:
 
     @torch.inference_mode()
     def _encode_text(self, prompt: str) -> torch.Tensor:
-        """Encode a prompt as (1, tokens, d), alone, so that it comes out the same whoever else asks."""
+        """Encode a prompt as (1, tokens, d), unbatched, so that the result is independent of other requests."""
         if prompt in self._texts:
             self._texts.move_to_end(prompt)
             return self._texts[prompt]
@@ -284,7 +284,7 @@ class DiffusionEngine:
 
     @torch.inference_mode()
     def _encode_pixels(self, pixels: Pixels) -> torch.Tensor:
-        """Encode (h, w, 3) uint8 to latents, (1, c, h / f, w / f) float32: the most likely ones, no draw."""
+        """Encode (h, w, 3) uint8 to latents, (1, c, h / f, w / f) float32: the distribution's mode, not a sample."""
         image = torch.from_numpy(np.array(pixels)).to(self.device, self._dtype).permute(2, 0, 1)[None] / 127.5 - 1
         encoded = self._vae.encode(image)
         latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
@@ -294,7 +294,7 @@ class DiffusionEngine:
     def _predict(self, images: Sequence[Denoising], scaled: Sequence[torch.Tensor], rows: int) -> list[torch.Tensor]:
         """Predict noise or v of each image, (1, c, h, w) float32, with classifier-free guidance (arXiv:2207.12598).
 
-        A UNet with `addition_embed_type="text"` pools the text by itself.
+        A UNet with `addition_embed_type="text"` pools the text itself.
         """
         latents = [one for image, one in zip(images, scaled, strict=True) for _ in image.text]
         timesteps = [image.timesteps[image.step] for image in images for _ in image.text]
@@ -326,7 +326,7 @@ class DiffusionEngine:
 
 
 def _keep(image: Denoising, kept: Kept) -> torch.Tensor:
-    """Put the picture back where nothing may change, as noisy as the rest is by now."""
+    """Restore the picture where nothing may change, at the noise level of the current step."""
     there = kept.clean
     if not image.is_done:
         there = image.scheduler.add_noise(kept.clean, kept.noise, image.timesteps[image.step : image.step + 1])

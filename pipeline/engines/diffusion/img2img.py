@@ -1,4 +1,4 @@
-"""Pictures that images are made from, as the denoiser takes them."""
+"""Source pictures of img2img and inpainting, prepared for the denoiser."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pipeline.records import GenerationRequest, Pixels
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceImage:
-    """A picture to start from instead of noise alone (arXiv:2108.01073), and what of it must stay."""
+    """A picture to start from instead of noise alone (arXiv:2108.01073), and which part of it may change."""
 
     pixels: Pixels  # (height, width, 3) of the request
-    strength: float  # 0 to 1: the share of the steps that are taken; 1 forgets the picture
-    mask: Mask | None = None  # (height, width): only here anything changes; None: everywhere
+    strength: float  # 0 to 1: the share of the steps that are run; 1 ignores the picture
+    mask: Mask | None = None  # (height, width): where the image may change; None: everywhere
 
 
 def origin_of(request: GenerationRequest, pixels: Pixels) -> SourceImage | None:
-    """Prepare the picture of a request's source, (h, w, 3) uint8 of any size; None if the request has no source."""
+    """Prepare a request's source picture, (h, w, 3) uint8 of any size; None if the request has no source."""
     if request.source is None:
         return None
     mask = request.source.mask

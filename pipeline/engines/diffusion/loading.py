@@ -1,4 +1,4 @@
-"""A diffusers pipeline's files, in a folder, in the hub's cache or on the hub, and its safety checker."""
+"""Files of a diffusers pipeline, in a folder, in the hub's cache or on the hub, and its safety checker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.engines import weights
 from pipeline.records import Pixels
 from pipeline.settings import ModelSource
 
-# What the engine reads of a hub's repository; the same weights in other formats would triple the download.
+# Files of a hub's repository that the engine reads; the same weights in other formats would triple the download.
 HUB_FILES = ["*.json", "*.txt", *(f"{part}/*.safetensors" for part in ("unet", "vae", "text_encoder"))]
 HUB_SAFETY_FILES = ["safety_checker/*.safetensors"]
 HUB_VARIANTS = ["*.fp16.*", "*.non_ema.*"]
@@ -25,7 +25,7 @@ def find_pipeline(source: ModelSource, *, with_safety_checker: bool) -> Path:
     """Find a diffusers pipeline folder: on this machine, in the hub's cache or on the hub.
 
     Raises:
-        ModelUnavailable: there is no such folder, or its content isn't what `source.sha256` says.
+        ModelUnavailable: there is no such folder, or its digest isn't `source.sha256`.
     """
     local = weights.find(source)
     if local is not None:
@@ -44,7 +44,7 @@ def find_pipeline(source: ModelSource, *, with_safety_checker: bool) -> Path:
 
 
 class SafetyChecker:
-    """Compares an image with the concepts its weights name.
+    """Classifies images by the unsafe concepts of its weights.
 
     Raises:
         OSError: the pipeline folder has no `safety_checker` or no `feature_extractor`.
@@ -59,9 +59,9 @@ class SafetyChecker:
         self._checker = checker.to(device).eval()
 
     def flags(self, pixels: Pixels) -> bool:
-        """Say whether an image, (h, w, 3) uint8, shows what the checker was made to refuse."""
-        # A copy: torch warns of arrays it must not write.
+        """Return whether an image, (h, w, 3) uint8, shows an unsafe concept."""
+        # A copy: torch warns of read-only arrays.
         clip_input = self._processor(images=[pixels.copy()], return_tensors="pt").pixel_values.to(self._device)
-        # The checker paints flagged images black in place, so it gets something to paint on.
+        # The checker blackens flagged images in place, so it gets a dummy image.
         _, flagged = self._checker(clip_input=clip_input, images=[np.zeros((1, 1, 3), np.float32)])
         return bool(flagged[0])

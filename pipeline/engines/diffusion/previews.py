@@ -1,4 +1,4 @@
-"""Latents as pictures on the way: a few of them decoded, or all guessed by a linear map fitted to the decoder once."""
+"""Previews of latents: a few decoded, or all approximated by a linear map fitted once to the decoder."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import torch
 
 from pipeline.records import Pixels
 
-FIT_SIDE = 16  # latents; enough equations for a handful of unknowns, and decoded within moments
+FIT_SIDE = 16  # latents; enough equations for a few unknowns, and quickly decoded
 FIT_SEED = 0
-PIXELS = 4  # of the image in one of the preview, each way
+PIXELS = 4  # of the image for one of the preview, in each direction
 
 
 def predict_clean(
     scheduler: Any, scaled: torch.Tensor, timestep: torch.Tensor, predicted: torch.Tensor
 ) -> torch.Tensor:
-    """Estimate where the denoising will end from one call of the UNet (arXiv:2010.02502, eq. 12; arXiv:2202.00512).
+    """Estimate the clean latents from one call of the UNet (arXiv:2010.02502, eq. 12; arXiv:2202.00512).
 
     Args:
-        scheduler: a diffusers scheduler: its noise levels and what its model predicts.
-        scaled: the UNet's input, (n, c, h, w): of unit variance, whatever the scheduler's own latents are.
+        scheduler: a diffusers scheduler, for its noise levels and prediction type.
+        scaled: the UNet's input, (n, c, h, w): of unit variance for every scheduler.
         timestep: of the call.
         predicted: the UNet's output with guidance, (n, c, h, w).
     """
@@ -38,9 +38,9 @@ def predict_clean(
 
 
 def is_decoded(step: int, num_steps: int, wanted: int) -> bool:
-    """Whether the image is decoded after a step, counted from 1, so that so many previews are spread evenly.
+    """Return whether to decode the image after a step, from 1, so that `wanted` previews are spread evenly.
 
-    One comes early, so that there is something to see; after the last step there is the image itself.
+    One comes early, after step 2, and none after the last step, which the image itself follows.
     """
     if step == num_steps:
         return False
@@ -48,7 +48,7 @@ def is_decoded(step: int, num_steps: int, wanted: int) -> bool:
 
 
 class LatentPreview:
-    """The best linear guess at a decoder, at a quarter of its resolution.
+    """A linear approximation of a decoder, by least squares, at a quarter of its resolution.
 
     Args:
         decode: turns latents, (1, c, h, w), into pixels, (h * f, w * f, 3).
@@ -59,7 +59,7 @@ class LatentPreview:
         generator = torch.Generator().manual_seed(FIT_SEED)
         latents = torch.randn(1, channels, FIT_SIDE, FIT_SIDE, generator=generator)
         decoded = decode(latents).astype(np.float32)
-        self._side = max(1, len(decoded) // FIT_SIDE // PIXELS)  # of the patch that one latent becomes
+        self._side = max(1, len(decoded) // FIT_SIDE // PIXELS)  # of one latent's patch
         cell = len(decoded) // FIT_SIDE // self._side
         small = decoded.reshape(FIT_SIDE * self._side, cell, FIT_SIDE * self._side, cell, 3).mean((1, 3))
         patches = small.reshape(FIT_SIDE, self._side, FIT_SIDE, self._side, 3).swapaxes(1, 2)
@@ -75,6 +75,6 @@ class LatentPreview:
 
 
 def _with_one(latents: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """List latents, (1, c, h, w), as (h * w, c + 1), the last one for the constant part."""
+    """Reshape latents, (1, c, h, w), to (h * w, c + 1), with a last column of ones for the constant term."""
     rows = latents[0].permute(1, 2, 0).reshape(-1, latents.shape[1]).numpy()
     return np.hstack([rows, np.ones((len(rows), 1), np.float32)])

@@ -1,4 +1,4 @@
-"""The noise schedules a request may name, as diffusers' scheduler objects. Never shared between requests."""
+"""Creates diffusers' schedulers for the noise schedules a request may name. Never shared between requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diffusers import (
 
 from pipeline.records import Scheduler
 
-LCM_ORIGINAL_STEPS = 50  # diffusers' default: how many steps the models were distilled from
+LCM_ORIGINAL_STEPS = 50  # diffusers' default: the number of steps that models were distilled from
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,19 +40,19 @@ _METHODS = {
 
 
 def make_scheduler(scheduler: Scheduler, config: dict[str, Any], steps: int, device: str) -> Any:
-    """Make a fresh scheduler, ready for `steps` steps: it keeps a step index, so each request needs its own.
+    """Create a scheduler for `steps` steps: it has a step index, so each request needs its own.
 
     Args:
         scheduler: the method.
-        config: the pipeline's own scheduler config. What it says of prediction type, betas, zero SNR and spacing is
-            kept as far as the method knows it.
-        steps: how many. PNDM's `timesteps` are one longer.
-        device: where the timesteps live.
+        config: the pipeline's own scheduler config. Its prediction type, betas, zero SNR and spacing are kept as far
+            as the method supports them.
+        steps: their number. PNDM's `timesteps` has one more.
+        device: of the timesteps.
     """
     method = _METHODS[scheduler]
     made = method.made_by.from_config(config, **method.options)
     if scheduler is Scheduler.LCM:
-        # Its timesteps are a subset of the distilled model's; asking for more steps than those would raise.
+        # Its timesteps are a subset of the distilled model's; more steps than those would raise.
         made.set_timesteps(steps, device=device, original_inference_steps=max(LCM_ORIGINAL_STEPS, steps))
     else:
         made.set_timesteps(steps, device=device)
@@ -60,5 +60,5 @@ def make_scheduler(scheduler: Scheduler, config: dict[str, Any], steps: int, dev
 
 
 def step_options(scheduler: Scheduler, generator: Any) -> dict[str, Any]:
-    """Keyword arguments of the scheduler's `step`: the request's torch.Generator where the method draws noise."""
+    """Return the keyword arguments of the scheduler's `step`: the torch.Generator if the method draws noise."""
     return {"generator": generator} if _METHODS[scheduler].draws_noise else {}

@@ -1,1 +1,1 @@
-"""Image to regions."""
+"""Segmentation with SAM2."""

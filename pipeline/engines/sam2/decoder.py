@@ -1,11 +1,11 @@
-"""SAM2's mask decoder for many points in one image: ultralytics' results with a fraction of the work.
+"""SAM2's mask decoder for many prompt points in one image: ultralytics' results with a fraction of the work.
 
-Everything here is algebra on the trained weights, no approximation:
+Everything here is algebra on the trained weights, without approximation:
 
 - In the first layer the image tokens are the same for every point, so their keys, values and queries are computed once.
 - Later they differ from point to point, and projecting them would be most of the work. There are 8 point tokens for
   thousands of image tokens, so the projection is absorbed into the point tokens' side: q W x = (q W) x.
-- The predicted IoU needs the score token alone. Masks are finished only for points that have a mask worth it.
+- The predicted IoU needs the score token alone. Masks are computed only for points with one above the threshold.
 
 Shapes: p points, t tokens of each point, h heads of c channels, n image tokens, 256 channels.
 """
@@ -21,7 +21,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageContext:
-    """What the decoder computes of an image once, for all points."""
+    """What the decoder computes once for an image and shares between all points."""
 
     keys: torch.Tensor  # (n, 256)
     size: tuple[int, int]  # rows and columns of the n places
@@ -37,14 +37,14 @@ class ImageContext:
 class TokenState:
     """Transformer output for p points, before masks are predicted."""
 
-    keys: torch.Tensor  # (p, n, 256), the picture as each point sees it
+    keys: torch.Tensor  # (p, n, 256), the image tokens of each point
     queries: torch.Tensor  # (p, t, 256)
-    tokens: torch.Tensor  # (p, t, 256), as they came in
-    predicted_iou: torch.Tensor  # (p, 4) of the single mask and the three
+    tokens: torch.Tensor  # (p, t, 256), the input tokens
+    predicted_iou: torch.Tensor  # (p, 4), of the single mask and the three others
 
 
 class ManyPointDecoder:
-    """The decoder of one model.
+    """Mask decoder of one model.
 
     Args:
         decoder: ultralytics' `SAM2MaskDecoder` with high-resolution features and a transformer of two layers.
@@ -63,11 +63,11 @@ class ManyPointDecoder:
     def precompute(
         self, embedding: torch.Tensor, dense: torch.Tensor, places: torch.Tensor, fine: list[torch.Tensor]
     ) -> ImageContext:
-        """Compute what all points share.
+        """Compute the context that all points share.
 
         Args:
             embedding: (1, 256, rows, columns) of the image.
-            dense: (1, 256, rows, columns) or as it can be broadcast, the embedding of no mask.
+            dense: (1, 256, rows, columns) or broadcastable, the embedding of no mask.
             places: (1, 256, rows, columns), the positions' encoding.
             fine: high-resolution features, 32 channels at 4 × the size and 64 at 2 ×.
         """
@@ -107,7 +107,7 @@ class ManyPointDecoder:
         )
 
     def predict_masks(self, image: ImageContext, state: TokenState, points: torch.Tensor) -> torch.Tensor:
-        """Make the logits of all four masks of some points: (k,) indices to (k, 4, 4 rows, 4 columns)."""
+        """Compute the logits of all four masks of some points: (k,) indices to (k, 4, 4 rows, 4 columns)."""
         masks = slice(self._score_at + 1, self._score_at + 1 + self._decoder.num_mask_tokens)
         keys = state.keys[points]
         seen = self._attend_finally(image, state.queries[points, masks], state.tokens[points, masks], keys)
@@ -119,7 +119,7 @@ class ManyPointDecoder:
         return torch.unflatten(mixing @ fine.flatten(2), 2, fine.shape[-2:])
 
     def _run_first_layer(self, image: ImageContext, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Layer 0: its image tokens are the same for all points."""
+        """Run layer 0: its image tokens are the same for all points."""
         layer = self._first
         queries = layer.norm1(layer.self_attn(q=tokens, k=tokens, v=tokens))
 
@@ -141,7 +141,7 @@ class ManyPointDecoder:
     def _run_second_layer(
         self, image: ImageContext, queries: torch.Tensor, keys: torch.Tensor, tokens: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Layer 1: each point has its own image."""
+        """Run layer 1: each point has its own image tokens."""
         layer = self._second
         placed = queries + tokens
         queries = layer.norm1(queries + layer.self_attn(q=placed, k=placed, v=queries))
@@ -164,9 +164,9 @@ class ManyPointDecoder:
 
 
 def _attend_to_image(attention: Any, tokens: torch.Tensor, keys: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Token-to-image attention with image tokens of each point's own, (p, n, 256): (p, t, 256) to (p, t, 256).
+    """Compute token-to-image attention with each point's own image tokens, (p, n, 256): (p, t, 256) to (p, t, 256).
 
-    What the bias of the keys' projection adds is the same for all places, so the softmax takes it out again.
+    The bias of the keys' projection adds the same for all places, so it cancels in the softmax.
     """
     queries = _split(attention.q_proj(tokens), attention)
     weights = _attention_scores(queries, attention.k_proj.weight, keys, places).mul_(_scale(attention)).softmax(-1)
@@ -180,11 +180,11 @@ def _attend_to_image(attention: Any, tokens: torch.Tensor, keys: torch.Tensor, p
 def _attention_scores(
     tokens: torch.Tensor, weight: torch.Tensor, keys: torch.Tensor, places: torch.Tensor
 ) -> torch.Tensor:
-    """Products of tokens, (p, t, h, c), with each point's image tokens, (p, n, 256), as `weight` projects them.
+    """Multiply tokens, (p, t, h, c), by each point's image tokens, (p, n, 256), as `weight` projects them.
 
     Args:
         weight: (h c, 256).
-        places: (h, c, n), the positions as it projects them, and all that doesn't depend on the point.
+        places: (h, c, n), the positions as it projects them, and all else that doesn't depend on the point.
 
     Returns:
         (p, h, t, n).
@@ -197,11 +197,11 @@ def _attention_scores(
 
 
 def _update_image(keys: torch.Tensor, weights: torch.Tensor, queries: torch.Tensor, attention: Any) -> torch.Tensor:
-    """Image-to-token attention, added to the image tokens, (p or 1, n, 256).
+    """Add image-to-token attention to the image tokens, (p or 1, n, 256).
 
     Args:
         weights: (p, h, t, n), of the attention.
-        queries: (p, t, 256), which values are projected from.
+        queries: (p, t, 256), from which values are projected.
 
     An image token's weights add up to 1 in each head, so the output bias is added to the first head's values.
     """
@@ -213,23 +213,23 @@ def _update_image(keys: torch.Tensor, weights: torch.Tensor, queries: torch.Tens
 
 
 def _positional_keys(attention: Any, positions: torch.Tensor) -> torch.Tensor:
-    """The positions' share in keys, without the bias: (h, c, n)."""
+    """Return the positions' share of the keys, without the bias: (h, c, n)."""
     projected = functional.linear(positions, attention.k_proj.weight)
     return _split(projected, attention).permute(1, 2, 0).contiguous()
 
 
 def _split(projected: torch.Tensor, attention: Any) -> torch.Tensor:
-    """(…, h c) to (…, h, c)."""
+    """Reshape (…, h c) to (…, h, c)."""
     return torch.unflatten(projected, -1, (attention.num_heads, -1))
 
 
 def _fold(tokens: torch.Tensor) -> torch.Tensor:
-    """(p, t, h, c) to (h, p t, c), for one product for each head."""
+    """Reshape (p, t, h, c) to (h, p t, c), for one product per head."""
     return tokens.permute(2, 0, 1, 3).flatten(1, 2)
 
 
 def _unfold(tokens: torch.Tensor, p: int) -> torch.Tensor:
-    """(h, p t, c) to (p, t, h c)."""
+    """Reshape (h, p t, c) to (p, t, h c)."""
     return torch.unflatten(tokens, 1, (p, -1)).permute(1, 2, 0, 3).flatten(2)
 
 

@@ -1,7 +1,7 @@
-"""Taking an image apart: SAM2 asked with a grid of points, the good masks kept, duplicates dropped.
+"""Segmentation: SAM2 prompted with a grid of points; masks are filtered by thresholds, duplicates dropped.
 
-The same answer as ultralytics' `SAM2Predictor.generate` with one difference: masks are scaled to the image as logits
-and then cut at 0, where theirs grow at every edge. With a recall below 1 most points aren't asked at all.
+The results are those of ultralytics' `SAM2Predictor.generate` with one difference: masks are scaled to the image as
+logits and then cut at 0, whereas theirs grow at every edge. With a recall below 1 most points are skipped.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from pipeline.records import Pixels, PointsAndBox, Segmentation, StepProgress
 from pipeline.settings import Everything, Sam2Settings
 from pipeline.traces import span
 
-# RGB, 0 to 255: what SAM's image encoders were trained with.
+# RGB, 0 to 255: the normalisation of SAM's image encoders.
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
-PADDING = 114  # grey level of the canvas beside the image, ultralytics' choice
+PADDING = 114  # grey level of the canvas outside of the image, as in ultralytics
 
 MASKS_PER_UPSAMPLING = 32  # 128 MiB of logits at 1024 px
-MAX_ENCODED = 8  # encoded ones that are kept, 35 MB each at 1024 px
+MAX_ENCODED = 8  # cached encoded images, 35 MB each at 1024 px
 INSIDE, OUTSIDE = 1, 0  # labels of points
-CORNERS = [2, 3]  # labels of a box's corners, which SAM2 takes as points before the others
-PIXELS_PER_PLACE = 16  # of the canvas, each way
+CORNERS = [2, 3]  # labels of a box's corners, which are SAM2's first prompt points
+PIXELS_PER_PLACE = 16  # of the canvas, in each direction
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,10 +47,10 @@ class Candidates:
     predicted_iou: torch.Tensor  # (n,) float32
     stability: torch.Tensor  # (n,) float32
     boxes: torch.Tensor  # (n, 4) float32: x0, y0, x1, y1 in canvas pixels, all inclusive
-    points: torch.Tensor  # (n,) int64, the points of the grid that gave them
+    points: torch.Tensor  # (n,) int64, the grid points they come from
 
     def select(self, index: torch.Tensor) -> Candidates:
-        """Keep the candidates an index or a bool mask names, in its order."""
+        """Return the candidates of an index or a bool mask, in its order."""
         return Candidates(
             logits=self.logits[index],
             predicted_iou=self.predicted_iou[index],
@@ -61,7 +61,7 @@ class Candidates:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Candidates]) -> Candidates:
-        """All candidates of several batches, in order."""
+        """Concatenate the candidates of several batches."""
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in cls.__slots__})
 
 
@@ -71,7 +71,7 @@ class Sam2Engine:
     Attributes:
         device: `"cpu"` or `"cuda:0"`.
         fingerprint: digest of the weights.
-        model: ultralytics' `SAM2Model`, for those who calibrate or compare it.
+        model: ultralytics' `SAM2Model`, for calibration and comparison.
 
     Raises:
         ModelUnavailable: the weights are missing or unusable.
@@ -88,7 +88,7 @@ class Sam2Engine:
         self._encoded: OrderedDict[bytes, ImageContext] = OrderedDict()  # least recently used first
 
     def segment(self, pixels: Pixels, parameters: Everything) -> Generator[StepProgress | Segmentation, None, None]:
-        """Find everything in an image. Closing the iterator stops the work after the current batch of points.
+        """Segment everything in an image. Closing the iterator stops after the current batch of points.
 
         Args:
             pixels: (h, w, 3) uint8 RGB.
@@ -107,12 +107,12 @@ class Sam2Engine:
         yield segmentation_of(kept, masks, size, parameters.min_area)
 
     def segment_prompts(self, pixels: Pixels, prompts: Sequence[PointsAndBox], parameters: Everything) -> Segmentation:
-        """Cut out what prompts show, one region for each, in their order.
+        """Segment what prompts point at, one region for each, in their order.
 
         Args:
             pixels: (h, w, 3) uint8 RGB.
             prompts: at least one, in pixels of the image.
-            parameters: only `image_size` counts.
+            parameters: only `image_size` is used.
         """
         size = (pixels.shape[0], pixels.shape[1])
         share = image_share(size, parameters.image_size)
@@ -129,18 +129,18 @@ class Sam2Engine:
         return segmentation_of(chosen, masks, size, min_area=None)
 
     def clear_cache(self) -> None:
-        """Drop the encoded images."""
+        """Drop all cached encoded images."""
         self._encoded.clear()
 
     def _sample_points(
         self, image: ImageContext, grid: torch.Tensor, parameters: Everything
     ) -> Generator[StepProgress, None, Candidates]:
-        """Ask the grid's points, (p, 2), or as many of them as the recall that is wanted takes."""
+        """Decode the grid's points, (p, 2), or as many of them as the required recall takes."""
         everything = np.arange(len(grid))
         rounds = coarse_to_fine_rounds(parameters.points_per_side) if parameters.recall < 1 else [everything]
         num_steps = -(-len(grid) // parameters.points_per_batch)
         parts: list[Candidates] = []
-        asked = np.zeros(0, np.int64)
+        tried = np.zeros(0, np.int64)
         settled = left_out = 0
         for planned in rounds:
             wanted = planned
@@ -148,7 +148,7 @@ class Sam2Engine:
                 known = merge_found(parts, parameters)
                 is_covered = covered(known, grid[planned], parameters.image_size)
                 missed = estimate_missed(
-                    known, asked, grid, left_out + int(is_covered.sum()), parameters.image_size, parameters.max_box_iou
+                    known, tried, grid, left_out + int(is_covered.sum()), parameters.image_size, parameters.max_box_iou
                 )
                 if len(known.boxes) >= parameters.recall * (len(known.boxes) + missed):
                     wanted = planned[~is_covered]
@@ -160,12 +160,12 @@ class Sam2Engine:
                     parts.append(self._decode_points(image, grid[batch], torch.from_numpy(batch), parameters))
                 settled += len(batch)
                 yield StepProgress(step=max(1, settled * num_steps // len(grid)), num_steps=num_steps)
-            asked = np.concatenate([asked, wanted])
+            tried = np.concatenate([tried, wanted])
         return Candidates.concatenate(parts)
 
     @torch.inference_mode()
     def _encode_cached(self, canvas: Pixels) -> ImageContext:
-        """Encode a square canvas, (s, s, 3) uint8, once for all that is asked of it; the latest ones are kept."""
+        """Encode a square canvas, (s, s, 3) uint8, or return it from an LRU cache."""
         key = hashlib.blake2b(canvas.tobytes(), digest_size=16).digest() + canvas.shape[0].to_bytes(4)
         if key in self._encoded:
             self._encoded.move_to_end(key)
@@ -182,7 +182,7 @@ class Sam2Engine:
         image = torch.from_numpy(canvas).to(self.device).permute(2, 0, 1)[None].float()  # (1, 3, s, s)
         mean, std = (torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in (MEAN, STD))
         *fine, coarse = self.model.forward_image(((image - mean) / std).to(self._dtype))["backbone_fpn"]
-        # A single image has no memory of earlier frames: SAM2 adds a learned vector that says so.
+        # A single image has no memory of earlier frames: SAM2 adds a learned vector that encodes this.
         embedding = coarse + self.model.no_mem_embed.view(1, -1, 1, 1)
         prompts = self.model.sam_prompt_encoder
         no_mask = prompts.no_mask_embed.weight.view(1, -1, 1, 1).to(self._dtype)
@@ -195,9 +195,9 @@ class Sam2Engine:
         """Decode three masks for each of p points and filter them.
 
         Args:
-            image: where they lie.
+            image: the encoded image.
             points: (p, 2), x and y on the canvas.
-            names: (p,) int64, their places in the grid.
+            names: (p,) int64, their indices in the grid.
             parameters: the thresholds.
         """
         inside = torch.full((len(points), 1), INSIDE, dtype=torch.int32)
@@ -213,10 +213,10 @@ class Sam2Engine:
     def _decode_prompt(
         self, image: ImageContext, prompt: PointsAndBox, gain: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The mask of one prompt, (1, s / 4, s / 4), and its predicted IoU, (1,).
+        """Decode the mask of one prompt, (1, s / 4, s / 4), and its predicted IoU, (1,).
 
-        A single point may mean several things, so the likeliest of three masks is taken. Otherwise it is the single
-        one, unless that isn't stable.
+        A single point is ambiguous, so the mask is the one of three with the highest predicted IoU. Otherwise it is the
+        single mask, unless that isn't stable.
         """
         corners = [] if prompt.box is None else [prompt.box[:2], prompt.box[2:]]
         places = torch.tensor([*corners, *(point[:2] for point in prompt.points)], dtype=torch.float32)
@@ -244,7 +244,7 @@ class Sam2Engine:
 
 
 def image_share(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Say how much (h, w) of a square canvas an image of `size` (h, w) covers with its longer side scaled to `side`."""
+    """Return the part (h, w) of a square canvas that an image of `size` (h, w) covers, its longer side being `side`."""
     gain = side / max(size)
     return max(round(size[0] * gain), 1), max(round(size[1] * gain), 1)
 
@@ -271,12 +271,12 @@ def point_grid(points_per_side: int, size: tuple[int, int], side: int) -> torch.
 def stable_candidates(
     logits: torch.Tensor, scores: torch.Tensor, points: torch.Tensor, parameters: Everything
 ) -> Candidates:
-    """Keep the masks that hardly change when their threshold moves.
+    """Return the masks that are stable against a shift of their threshold.
 
     Args:
         logits: (n, s / 4, s / 4) float32.
         scores: (n,) predicted IoU.
-        points: (n,), the points that gave them.
+        points: (n,), the points they come from.
         parameters: the thresholds.
     """
     chunks = zip(*(torch.split(each, MASKS_PER_UPSAMPLING) for each in (logits, scores, points)), strict=True)
@@ -287,7 +287,7 @@ def stable_candidates(
 def stability_of(
     logits: torch.Tensor, scores: torch.Tensor, points: torch.Tensor, parameters: Everything
 ) -> Candidates:
-    """Measure masks at the canvas's size; the box of an empty one is -1.
+    """Measure stability and boxes of masks at the canvas's size; the box of an empty mask is -1.
 
     The stability score is the area above `+offset` over the area above `-offset` (Segment Anything, arXiv:2304.02643,
     appendix B).
@@ -313,7 +313,7 @@ def _measure_at_once(logits: torch.Tensor, side: int, offset: float) -> Measured
 
 
 def _measure_one_by_one(logits: torch.Tensor, side: int, offset: float) -> Measured:
-    """The same on a CPU, where a mask that stays in the cache takes a tenth of the time."""
+    """Measure the same on a CPU: one mask at a time fits in the CPU cache and takes a tenth of the time."""
     full = np.empty((side, side), np.float32)
     inner, outer = np.zeros((2, len(logits)), np.int64)
     boxes = np.full((len(logits), 4), -1, np.float32)
@@ -327,7 +327,7 @@ def _measure_one_by_one(logits: torch.Tensor, side: int, offset: float) -> Measu
 
 
 def merge_found(parts: Sequence[Candidates], parameters: Everything) -> SampledRegions:
-    """What candidates of several batches amount to."""
+    """Merge the candidates of several batches, without duplicates."""
     everything = Candidates.concatenate(parts)
     kept = without_duplicates(everything, parameters.max_box_iou)
     return SampledRegions(
@@ -339,7 +339,7 @@ def merge_found(parts: Sequence[Candidates], parameters: Everything) -> SampledR
 
 
 def without_duplicates(found: Candidates, max_box_iou: float) -> Candidates:
-    """Keep, of candidates whose boxes overlap by more than `max_box_iou`, the best.
+    """Return the best of candidates whose boxes overlap by more than `max_box_iou` (NMS).
 
     Returns:
         Candidates in descending predicted IoU.
@@ -348,7 +348,7 @@ def without_duplicates(found: Candidates, max_box_iou: float) -> Candidates:
 
 
 def without_overlaps(found: Candidates, max_mask_iou: float) -> Candidates:
-    """Keep candidates whose masks overlap no better one's by more than `max_mask_iou`.
+    """Return the candidates whose masks don't overlap a better one by more than `max_mask_iou`.
 
     Args:
         found: in descending predicted IoU.
@@ -370,7 +370,7 @@ def without_overlaps(found: Candidates, max_mask_iou: float) -> Candidates:
 def upscaled_masks(
     logits: torch.Tensor, side: int, share: tuple[int, int], size: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
-    """Cut the padding off, scale logits of the canvas to the image, and only then decide each pixel.
+    """Remove the padding, scale logits from the canvas to the image, and apply the threshold last.
 
     Args:
         logits: (n, side / 4, side / 4) float32.
@@ -391,7 +391,7 @@ def upscaled_masks(
 def segmentation_of(
     kept: Candidates, masks: npt.NDArray[np.bool_], size: tuple[int, int], min_area: float | None
 ) -> Segmentation:
-    """Encode the masks of an image of `size` (h, w), (n, h, w) bool, without empty ones and specks; None keeps all."""
+    """Encode masks, (n, h, w) bool, of an image of `size` (h, w), without empty ones and specks; None keeps all."""
     areas = masks.sum(axis=(1, 2))
     filled = np.arange(len(masks))
     if min_area is not None:
@@ -420,7 +420,7 @@ def upsample(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _box(mask: Mask) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 of a mask, x1 and y1 exclusive; zeros for an empty one."""
+    """Return x0, y0, x1, y1 of a mask, x1 and y1 exclusive; zeros for an empty one."""
     if not mask.any():
         return 0, 0, 0, 0
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))

@@ -1,7 +1,7 @@
-"""SAM2's image model out of ultralytics' modules, filled with weights that are read without running code.
+"""SAM2's image model, built from ultralytics' modules, with weights that are read without running code.
 
-Ultralytics' own loader unpickles whole checkpoints, so only its builders and modules are used. The memory that follows
-objects through a video is left out.
+Ultralytics' own loader unpickles whole checkpoints, so only its builders and modules are used. The memory modules for
+video are omitted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch  # before ultralytics, which sets OMP_NUM_THREADS=1 for what is loa
 from pipeline.engines import weights
 from pipeline.settings import ModelSource
 
-# Read while ultralytics is imported: no installing of packages, no calls home, no looking for updates.
+# Read when ultralytics is imported: no installation of packages, no telemetry, no update checks.
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ["YOLO_OFFLINE"] = "true"
 
@@ -33,17 +33,17 @@ _BUILDERS: dict[str, Callable[[], Any]] = {name: build for name, build in sam_mo
 
 
 def load_model(source: ModelSource) -> tuple[Any, str]:
-    """Build the model a source names and load its weights.
+    """Build the model that a source names and load its weights.
 
     Args:
         source: a folder with `config.json` (arguments of ultralytics' `_build_sam2`) and `model.safetensors`, or a
-            checkpoint whose name ends in one ultralytics knows, such as `sam2.1_b.pt`, or such a name alone.
+            checkpoint whose name ends in one known to ultralytics, such as `sam2.1_b.pt`, or such a name alone.
 
     Returns:
         The model, a float32 `SAM2Model` on the CPU without its memory, and the weights' fingerprint.
 
     Raises:
-        ModelUnavailable: the weights are missing, don't fit the model, or have another SHA-256 than the source says.
+        ModelUnavailable: the weights are missing, don't fit the model, or have another SHA-256 than the source's.
     """
     path = weights.find(source) or find_checkpoint(source)
     if path.is_dir():
@@ -59,7 +59,7 @@ def build_from_config(path: Path) -> Any:
     """Build an untrained model from the arguments in a JSON file.
 
     Raises:
-        ModelUnavailable: the file is missing, or holds something else.
+        ModelUnavailable: the file is missing or invalid.
     """
     if not path.is_file():
         raise weights.unavailable(path, "does not exist")
@@ -73,7 +73,7 @@ def find_checkpoint(source: ModelSource) -> Path:
     """Find a checkpoint by its known name: in the working folder, in ultralytics' weights folder, or by download.
 
     Raises:
-        ModelUnavailable: it is nowhere, or its SHA-256 isn't the source's.
+        ModelUnavailable: it isn't found, or its SHA-256 isn't the source's.
     """
     _builder_for(Path(source.source))
     kept = Path(SETTINGS["weights_dir"]) / source.source
@@ -89,10 +89,10 @@ def find_checkpoint(source: ModelSource) -> Path:
 
 
 def load_image_parts(model: Any, path: Path) -> None:
-    """Load what segmenting single images needs and drop the rest of the model, whatever else the file holds.
+    """Load the modules for single images and drop the rest of the model; other tensors in the file are ignored.
 
     Raises:
-        ModelUnavailable: the file is unusable, lacks tensors of these parts, or has them in other shapes.
+        ModelUnavailable: the file is unusable, lacks tensors of these modules, or has them in other shapes.
     """
     model.memory_attention = None
     model.memory_encoder = None

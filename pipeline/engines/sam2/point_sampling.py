@@ -1,8 +1,8 @@
-"""Which points of a grid are worth asking: coarse to fine, and not where a region is known already.
+"""Selection of prompt points from a grid: coarse to fine, skipping points within known regions.
 
-Most points of a grid lie in regions that other points have found. Leaving them out loses a region only where one lies
-wholly within others that were found first. How often that happens is seen among the points that were asked all the
-same; where it happens too often for the recall that is wanted, the covered points are asked too.
+Most points of a grid lie in regions that other points have found. Skipping them loses a region only if it lies entirely
+within others that were found first. How often that happens is estimated from the sampled points; if it is too often for
+the required recall, the covered points are sampled as well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torchvision.ops import box_iou
 
-COARSEST = 4  # points per side that are always asked, at least
+COARSEST = 4  # minimum number of points per side that are always sampled
 STRIDES = (4, 2, 1)
 
 Index = npt.NDArray[np.int64]
@@ -22,16 +22,16 @@ Index = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampledRegions:
-    """What the points that were asked have found so far."""
+    """The regions found by the points sampled so far."""
 
-    masks: torch.Tensor  # (n, h, w) bool, of the regions that are kept, on a coarse map of the canvas
-    boxes: torch.Tensor  # (n, 4) of them
-    all_boxes: torch.Tensor  # (m, 4) of all candidates, duplicates too
-    all_points: Index  # (m,), the grid's points that gave them
+    masks: torch.Tensor  # (n, h, w) bool, of the regions without duplicates, on a coarse map of the canvas
+    boxes: torch.Tensor  # (n, 4), of the same regions
+    all_boxes: torch.Tensor  # (m, 4), of all candidates, with duplicates
+    all_points: Index  # (m,), the grid points of the candidates
 
 
 def coarse_to_fine_rounds(points_per_side: int) -> list[Index]:
-    """Split a grid, counted row by row, into rounds from coarse to fine."""
+    """Split a grid's indices, row by row, into rounds from coarse to fine."""
     rows, columns = np.divmod(np.arange(points_per_side**2), points_per_side)
     rounds, planned = [], np.zeros(points_per_side**2, np.bool_)
     for stride in STRIDES:
@@ -45,7 +45,7 @@ def coarse_to_fine_rounds(points_per_side: int) -> list[Index]:
 
 
 def covered(found: SampledRegions, points: torch.Tensor, side: int) -> npt.NDArray[np.bool_]:
-    """Say which points, (p, 2) x and y on a canvas of `side` pixels, lie in a region that was found."""
+    """Return which points, (p, 2) x and y on a canvas of `side` pixels, lie in a region already found."""
     if len(found.masks) == 0:
         return np.zeros(len(points), np.bool_)
     covers: npt.NDArray[np.bool_] = found.masks.any(0)[_cells(found, points, side)].cpu().numpy()
@@ -53,29 +53,29 @@ def covered(found: SampledRegions, points: torch.Tensor, side: int) -> npt.NDArr
 
 
 def estimate_missed(
-    found: SampledRegions, asked: Index, grid: torch.Tensor, left_out: int, side: int, max_box_iou: float
+    found: SampledRegions, sampled: Index, grid: torch.Tensor, left_out: int, side: int, max_box_iou: float
 ) -> float:
-    """Estimate how many regions the points that were left out would have added.
+    """Estimate how many regions the skipped points would have added.
 
-    An asked point is a surprise if it lies in a region that others found and still gave one that nobody else gave. As
-    many surprises are expected among the points left out, in proportion.
+    A sampled point is a surprise if it lies in a region that others found and still gave one that no other point gave.
+    The same proportion of surprises is expected among the skipped points.
 
     Args:
-        found: by the points that were asked.
-        asked: those points.
+        found: by the sampled points.
+        sampled: indices of those points in the grid.
         grid: (p, 2), all points.
-        left_out: points that were covered, so they weren't asked.
+        left_out: number of points skipped because they were covered.
         side: of the canvas.
-        max_box_iou: above which two boxes are of one region.
+        max_box_iou: above which two boxes belong to one region.
     """
     if left_out == 0 or len(found.boxes) == 0:
         return 0.0
     same = (box_iou(found.boxes, found.all_boxes) > max_box_iou).cpu().numpy()  # (n, m)
     givers = [set(found.all_points[row]) for row in same]
-    inside = found.masks[:, *_cells(found, grid[asked], side)].cpu().numpy()  # (n, asked)
+    inside = found.masks[:, *_cells(found, grid[sampled], side)].cpu().numpy()  # (n, sampled)
     lonely = {next(iter(points)) for points in givers if len(points) == 1}
     surprises = tests = 0
-    for place, point in enumerate(asked.tolist()):
+    for place, point in enumerate(sampled.tolist()):
         if any(inside[i, place] and givers[i] != {point} for i in range(len(givers))):
             tests += 1
             surprises += point in lonely

@@ -1,4 +1,4 @@
-"""Alembic's way in: runs on the connection that `pipeline.store.database.migrate` hands over."""
+"""Alembic's entry point: runs on the connection of `pipeline.store.database.migrate`."""
 
 from alembic import context
 

@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make the first tables."""
+    """Create the first tables."""
     moment = sa.DateTime(timezone=True)
     op.create_table(
         "images",

@@ -1,4 +1,4 @@
-"""Jobs, idempotency keys, and which job an event belongs to; events are named as streams name them."""
+"""Jobs, idempotency keys, and the job of an event; events get the type names of event streams."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ RENAMED = {"ImageCreated": "image.created", "ImageDeleted": "image.deleted"}
 
 
 def upgrade() -> None:
-    """Make the tables of jobs."""
+    """Create the tables of jobs."""
     moment = sa.DateTime(timezone=True)
     op.create_table(
         "jobs",

@@ -8,7 +8,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Make the tables of webhooks."""
+    """Create the tables of webhooks."""
     moment = sa.DateTime(timezone=True)
     op.create_table(
         "webhooks",

@@ -8,7 +8,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Make the table of keys."""
+    """Create the table of keys."""
     moment = sa.DateTime(timezone=True)
     op.create_table(
         "api_keys",

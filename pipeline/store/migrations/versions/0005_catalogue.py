@@ -1,4 +1,4 @@
-"""What images are found by: the sessions they were made in, and what they show."""
+"""Indexes for searches of images: the sessions they were made in, and their labels."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Make both tables; of earlier images only the last of each session is known."""
+    """Create both tables; of earlier images only the last of each session is known."""
     op.create_table(
         "image_sessions",
         sa.Column("image_id", sa.String(36), primary_key=True),
