@@ -8,11 +8,13 @@ crashed holder delays others by one lease at most.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from itertools import count
+from operator import itemgetter
 from typing import Generic, TypeVar
+
+from cachetools import LRUCache
 
 from pipeline.artifacts import FORMAT_VERSION
 
@@ -73,18 +75,27 @@ class CacheStats:
     size_bytes: int
 
 
+class _CountingLru(LRUCache[K, tuple[T, int]]):
+    """An LRU cache of values with their sizes in bytes, which counts its evictions."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(max_bytes, getsizeof=itemgetter(1))
+        self.evictions = 0
+
+    def popitem(self) -> tuple[K, tuple[T, int]]:
+        self.evictions += 1
+        return super().popitem()
+
+
 class SizedLru(Generic[K, T]):
-    """A mapping bounded in bytes; the least recently used values are evicted first.
+    """An LRU cache bounded in bytes.
 
     Args:
         max_bytes: of all values together; a larger value is not stored at all.
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.size_bytes = 0
-        self.evictions = 0
-        self._values: OrderedDict[K, tuple[T, int]] = OrderedDict()
+        self._values: _CountingLru[K, T] = _CountingLru(max_bytes)
 
     def __len__(self) -> int:
         return len(self._values)
@@ -92,25 +103,26 @@ class SizedLru(Generic[K, T]):
     def __contains__(self, key: K) -> bool:
         return key in self._values
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all values together."""
+        return int(self._values.currsize)
+
+    @property
+    def evictions(self) -> int:
+        """Values dropped for lack of space so far."""
+        return self._values.evictions
+
     def get(self, key: K) -> T | None:
-        """Return a value and mark it as used; None if there is none."""
-        if key not in self._values:
-            return None
-        self._values.move_to_end(key)
-        return self._values[key][0]
+        """Return a value and mark it as used."""
+        found = self._values.get(key)
+        return None if found is None else found[0]
 
     def put(self, key: K, value: T, size_bytes: int) -> None:
-        """Store a value, replacing an older one of this key, and evict what exceeds the bound."""
-        if key in self._values:
-            self.size_bytes -= self._values.pop(key)[1]
-        if size_bytes > self.max_bytes:
-            return
-        self._values[key] = (value, size_bytes)
-        self.size_bytes += size_bytes
-        while self.size_bytes > self.max_bytes:
-            _, (_, dropped_bytes) = self._values.popitem(last=False)
-            self.size_bytes -= dropped_bytes
-            self.evictions += 1
+        """Store a value, replacing an older one of this key; evict the least recently used ones beyond the bound."""
+        self._values.pop(key, None)
+        if size_bytes <= self._values.maxsize:
+            self._values[key] = value, size_bytes
 
 
 @dataclass(slots=True)

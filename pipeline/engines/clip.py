@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
+from cachetools import LRUCache
 from open_clip import pretrained as open_clip_pretrained
 from torch.nn import functional
 from torchvision.transforms.v2 import InterpolationMode
@@ -62,7 +62,7 @@ class ClipEngine:
         self.fingerprint = weights.fingerprint(path)
         red, green, blue = (round(255 * mean) for mean in self._model.visual.preprocess_cfg["mean"])
         self.fill: tuple[int, int, int] = (red, green, blue)
-        self._texts: OrderedDict[str, Vectors] = OrderedDict()  # text to (d,), least recently used first
+        self._texts: LRUCache[str, Vectors] = LRUCache(MAX_TEXTS)  # text to (d,)
         self._dimensions = self._compute_texts([""]).shape[1]
         self._label_matrix = functools.lru_cache(MAX_LABEL_MATRICES)(self._encode_labels)
 
@@ -101,9 +101,6 @@ class ClipEngine:
         found.update(zip(missing, self._compute_texts(missing), strict=True))
         for text in found:
             self._texts[text] = found[text]
-            self._texts.move_to_end(text)
-        while len(self._texts) > MAX_TEXTS:
-            self._texts.popitem(last=False)
         return _read_only(np.stack([found[text] for text in texts]) if texts else self._no_vectors())
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:

@@ -7,6 +7,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from cachetools import LRUCache
 from PIL import Image
 
 from pipeline.cifar100 import CIFAR100
@@ -114,7 +115,7 @@ def test_texts_are_encoded_once(engine, encoded):
 
 
 def test_texts_not_asked_for_lately_are_forgotten(engine, encoded, monkeypatch):
-    monkeypatch.setattr("pipeline.engines.clip.MAX_TEXTS", 2)
+    monkeypatch.setattr(engine, "_texts", LRUCache(2))
     engine.encode_texts(["one", "two"])
     engine.encode_texts(["one"])
     engine.encode_texts(["three"])
@@ -126,7 +127,7 @@ def test_texts_not_asked_for_lately_are_forgotten(engine, encoded, monkeypatch):
 
 
 def test_more_texts_than_are_kept_are_all_answered(engine, monkeypatch):
-    monkeypatch.setattr("pipeline.engines.clip.MAX_TEXTS", 2)
+    monkeypatch.setattr(engine, "_texts", LRUCache(2))
     assert len(engine.encode_texts(["one", "two", "three", "four"])) == 4
 
 

@@ -7,7 +7,6 @@ Each step denoises any number of images, each with its own prompt, seed, guidanc
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from torch.nn import functional
@@ -116,7 +116,7 @@ class DiffusionEngine:
             self._vae.to(memory_format=torch.channels_last)
         self._compiled = torch.compile(self._unet, mode="reduce-overhead", dynamic=False) if settings.compiled else None
         self._compiled_for: set[tuple[int, ...]] = set()  # shapes; compiling others would block all requests
-        self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()  # least recently used first
+        self._texts: LRUCache[str, torch.Tensor] = LRUCache(MAX_TEXTS)
         self._pixels_per_latent: int = 2 ** (len(self._vae.config.block_out_channels) - 1)
         self._preview = LatentPreview(
             lambda latents: self._decode(latents.to(device)), self._vae.config.latent_channels
@@ -266,9 +266,9 @@ class DiffusionEngine:
     @torch.inference_mode()
     def _encode_text(self, prompt: str) -> torch.Tensor:
         """Encode a prompt as (1, tokens, d), unbatched, so that the result is independent of other requests."""
-        if prompt in self._texts:
-            self._texts.move_to_end(prompt)
-            return self._texts[prompt]
+        known = self._texts.get(prompt)
+        if known is not None:
+            return known
         tokens = self._tokenizer(
             [prompt],
             padding="max_length",
@@ -278,8 +278,6 @@ class DiffusionEngine:
         )
         encoded: torch.Tensor = self._text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
         self._texts[prompt] = encoded
-        if len(self._texts) > MAX_TEXTS:
-            self._texts.popitem(last=False)
         return encoded
 
     @torch.inference_mode()

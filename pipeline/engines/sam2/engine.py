@@ -7,7 +7,6 @@ logits and then cut at 0, whereas theirs grow at every edge. With a recall below
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from cachetools import LRUCache
 from torch.nn import functional
 from torchvision.ops import masks_to_boxes, nms
 
@@ -85,7 +85,7 @@ class Sam2Engine:
         # Coordinates up to 1024 lose half a pixel in half precision.
         self.model.sam_prompt_encoder.float()
         self._decoder = ManyPointDecoder(self.model.sam_mask_decoder)
-        self._encoded: OrderedDict[bytes, ImageContext] = OrderedDict()  # least recently used first
+        self._encoded: LRUCache[bytes, ImageContext] = LRUCache(MAX_ENCODED)
 
     def segment(self, pixels: Pixels, parameters: Everything) -> Generator[StepProgress | Segmentation, None, None]:
         """Segment everything in an image. Closing the iterator stops after the current batch of points.
@@ -167,13 +167,10 @@ class Sam2Engine:
     def _encode_cached(self, canvas: Pixels) -> ImageContext:
         """Encode a square canvas, (s, s, 3) uint8, or return it from an LRU cache."""
         key = hashlib.blake2b(canvas.tobytes(), digest_size=16).digest() + canvas.shape[0].to_bytes(4)
-        if key in self._encoded:
-            self._encoded.move_to_end(key)
-            return self._encoded[key]
-        with span("encode"):
-            image = self._encoded[key] = self._encode(canvas)
-        if len(self._encoded) > MAX_ENCODED:
-            self._encoded.popitem(last=False)
+        image = self._encoded.get(key)
+        if image is None:
+            with span("encode"):
+                image = self._encoded[key] = self._encode(canvas)
         return image
 
     def _encode(self, canvas: Pixels) -> ImageContext:
