@@ -1,1 +1,1 @@
-"""What the README's figures come from. Nothing here is imported by the service."""
+"""Benchmarks behind the README's figures. The service imports nothing from here."""

@@ -1,10 +1,10 @@
-"""Requests that come as they like, at 0.8 of what our engine can do: their latency, ours and with a plain queue.
+"""Latency under Poisson arrivals at 0.8 of our engine's capacity, for our engine and for a FIFO queue.
 
-A plain queue can't keep up with so many, so its latency grows for as long as they come: the ratio of both says that
-and no more. What counts is our own latency beside that of a lonely request.
+The FIFO queue is overloaded at this rate, so its latency grows for the duration of the run, and so does the ratio of
+both. The meaningful figure is our own latency relative to that of a single request.
 
-The clock is simulated: every piece of work is really done and timed, and the time it took passes on the clock; so
-nothing waits, and both ways see the same arrivals.
+The clock is simulated: all work is executed and timed, and the clock advances by the measured time; so nothing
+sleeps, and both see the same arrivals.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from pipeline.records import GenerationRequest, StepProgress
 from pipeline.settings import DiffusionSettings, ServiceSettings
 
 ARRIVALS, ARRIVALS_QUICK = 220, 40
-LOAD = 0.8  # of the capacity
-CROWD = 8  # requests at once, for the capacity
+LOAD = 0.8  # arrival rate as a share of the capacity
+CROWD = 8  # concurrent requests when measuring the capacity
 SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What became of all requests."""
+    """The outcome of all requests."""
 
     latencies_s: list[float]
-    waits: list[float]  # whole steps that ran without them after they came
+    waits: list[float]  # whole steps that ran without them after their arrival
 
     @property
     def p99(self) -> float:
@@ -44,7 +44,7 @@ class Run:
 
 
 def measure(quick: bool) -> list[Result]:
-    """Latency under load of our runner and of a queue with one request at a time."""
+    """Latency under load of our runner and of a FIFO queue with one request at a time."""
     settings = ServiceSettings().load_profile().diffusion
     engine = DiffusionEngine(settings, "cpu")
     requests = [request_for(settings, "a red apple", seed) for seed in range(ARRIVALS_QUICK if quick else ARRIVALS)]
@@ -74,7 +74,7 @@ def run_together(
     runner = ContinuousDiffusion(engine, settings.batch_rows)
     coming = deque(enumerate(arrivals))
     clock, latencies = 0.0, []
-    waiting: dict[str, int] = {}  # steps that ran since they came
+    waiting: dict[str, int] = {}  # steps that ran since their arrival
     waits = []
     while coming or not runner.is_idle:
         if runner.is_idle and coming[0][1] > clock:
@@ -99,7 +99,7 @@ def run_together(
 def run_queue(
     work: Callable[[GenerationRequest], object], requests: list[GenerationRequest], arrivals: list[float]
 ) -> Run:
-    """One after the other, in the order in which they came."""
+    """One after the other, in order of arrival."""
     clock, latencies = 0.0, []
     for request, arrival in zip(requests, arrivals, strict=True):
         started = time.perf_counter()

@@ -1,6 +1,6 @@
-"""What the cache actor spends on a call when it has as many as it can take: a part of `benchmarks.stage_costs`.
+"""CPU cost of a call to the cache actor at saturation: a part of `benchmarks.stage_costs`.
 
-Runs in a process of its own, because Ray looks at the environment when it is imported.
+Runs in a process of its own, because Ray reads the environment when it is imported.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VALUE = bytes(4_000)  # a segmentation, about
 
 
 class MeasuredCache(SegmentationCache):
-    """A cache that tells which process it is."""
+    """A cache actor that returns its process id."""
 
     async def pid(self) -> int:
         """Of this process."""
@@ -35,7 +35,7 @@ class MeasuredCache(SegmentationCache):
 
 
 async def call_again_and_again(cache: Any, name: str, keys: int) -> None:
-    """What a stage asks of the cache, for many keys, several at a time."""
+    """Make the cache calls of a stage for many keys, several concurrently."""
     places = asyncio.Semaphore(IN_FLIGHT)
 
     async def compute(key: str) -> None:
@@ -48,10 +48,10 @@ async def call_again_and_again(cache: Any, name: str, keys: int) -> None:
 
 
 def cache_call_s(folder: Path) -> float:
-    """CPU seconds of the actor's process for a call, one of the three of each key.
+    """CPU seconds of the actor's process per call; each key takes three calls.
 
     Args:
-        folder: where Ray's token goes.
+        folder: for Ray's token.
     """
     prepare_environment(folder)
     command = [sys.executable, "-m", "benchmarks.cache_costs"]

@@ -1,8 +1,8 @@
-"""The planned throughput beside what a real service does: `python -m benchmarks.capacity --costs FILE`.
+"""Planned throughput against that of a real service: `python -m benchmarks.capacity --costs FILE`.
 
-The service runs on this machine and has more clients than it can serve at once. For each kind of call the throughput
-that `planning` makes of the costs in FILE, which `benchmarks.stage_costs` wrote, stands beside what was counted.
-Nothing is fitted. Of the run the prediction is told two things: how much of the machine others left, and how slow
+The service runs on this machine, saturated by clients in a closed loop. For each kind of call the throughput that
+`planning` predicts from the costs in FILE, which `benchmarks.stage_costs` wrote, is compared with the measured one.
+Nothing is fitted. The prediction takes two inputs from the run: how many cores other programs left, and how slow
 cores were meanwhile (`benchmarks.pace`).
 """
 
@@ -37,7 +37,7 @@ WARM_UP_S, WINDOW_S = 4.0, 15.0
 PLAYED_S = 100.0  # of simulated time
 ROUNDS = 2
 GOAL = 0.15
-KNOWN = 8  # images whose results are at hand
+KNOWN = 8  # images with cached results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,25 +46,25 @@ class Setting:
 
     name: str
     work: Callable[[int], object]
-    calls: Calls  # the same, to be played through
+    calls: Calls  # the same, for the simulation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What became of a setting in one round."""
+    """Prediction and measurement of a setting in one round."""
 
     name: str
-    predicted: float  # calls a second
+    predicted: float  # calls per second
     measured: float
     cpu_s: float  # of a call, predicted
     spent_s: float  # of a call, measured
-    slowness: float  # of a core, beside when the costs were measured
-    free_cores: float  # that others left
+    slowness: float  # of a core, relative to when the costs were measured
+    free_cores: float  # left by other programs
     used_cores: float  # by the service
 
     @property
     def error(self) -> float:
-        """Of the prediction, as a share of what was measured."""
+        """Relative error of the prediction."""
         return self.predicted / self.measured - 1
 
 
@@ -83,7 +83,7 @@ def main(words: list[str] | None = None) -> None:
     checked: list[Checked] = []
     with tempfile.TemporaryDirectory() as folder, quiet_service(Path(folder)) as service:
         settings = make_settings(Caller(service), costs.side)
-        for setting in settings:  # a size of batch that is new takes longer
+        for setting in settings:  # warm-up: the first batch of each size takes longer
             run(service, setting, WARM_UP_S, pace)
         for _ in range(arguments.rounds):
             for setting in settings:
@@ -93,7 +93,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def make_settings(caller: Caller, side: int) -> list[Setting]:
-    """The kinds of calls; none of them is one that overheads were measured with, but for cached ones."""
+    """The kinds of calls; except for cached ones, none was used to measure the overheads."""
     uploads = count()
     known = [caller.upload(next(uploads), side) for _ in range(KNOWN)]
     for image_id in known:
@@ -118,7 +118,7 @@ def make_settings(caller: Caller, side: int) -> list[Setting]:
 
 
 def run(service: RunningService, setting: Setting, window_s: float, pace: Pace) -> tuple[float, Spent]:
-    """Calls a second while all clients call, and what the service spent meanwhile."""
+    """Throughput in calls per second with all clients active, and the service's CPU time meanwhile."""
     from benchmarks.cpu_seconds import spending
 
     stopped = threading.Event()
@@ -148,15 +148,15 @@ def run(service: RunningService, setting: Setting, window_s: float, pace: Pace) 
 
 
 def done_within(spans: list[tuple[float, float]], opened: float, closed: float) -> float:
-    """How many calls were made between two moments; of one that began before or ended after, the share in between.
+    """Number of calls within a time window; a call across its border counts by the share within.
 
-    Images made together also end together, so that whole ones would be counted too often or too seldom.
+    Images of one batch also end together, so that counting whole ones would be off by up to a batch.
     """
     return sum(max(0.0, min(end, closed) - max(start, opened)) / (end - start) for start, end in spans)
 
 
 def judge(setting: Setting, costs: Costs, measured: float, spent: Spent) -> Checked:
-    """Compare one measurement with what the costs say; on a slower core everything takes longer alike."""
+    """Compare one measurement with the prediction; all work scales with the slowness of a core."""
     idle = costs.overheads.idle_cores
     played = loop(costs, setting.calls, clients=CLIENTS, cores=spent.free_cores - idle, seconds=PLAYED_S)
     return Checked(
@@ -172,7 +172,7 @@ def judge(setting: Setting, costs: Costs, measured: float, spent: Spent) -> Chec
 
 
 def tabulate(checked: list[Checked]) -> Table:
-    """Means of all rounds; of the errors also the extremes."""
+    """Means over all rounds; for the errors also minimum and maximum."""
     table = Table(
         "calls",
         "predicted, 1/s",

@@ -1,4 +1,4 @@
-"""CPU seconds of a running service, by what its processes are for, and what others leave of the machine."""
+"""CPU seconds of a running service by role of its processes, and the cores that other programs leave."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ IDLE = ("idle", "iowait", "guest", "guest_nice")  # guests are counted as user t
 
 @dataclass
 class Spent:
-    """What a piece of work took, filled in when it has ended."""
+    """Resources used by a workload, set when it has ended."""
 
     wall_s: float = 0.0
     by_role: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    free_cores: float = 0.0  # that others left to the service
-    slowness: float = 1.0  # of a core about that time, if somebody has found out
+    free_cores: float = 0.0  # left to the service by other programs
+    slowness: float = 1.0  # of a core at that time, if measured
 
     @property
     def cpu_s(self) -> float:
-        """Of all the service's processes."""
+        """Sum over all the service's processes."""
         return sum(self.by_role.values())
 
     def at_pace(self, role: str | None = None) -> float:
-        """CPU seconds of one role, or of all, had cores not been slow."""
+        """CPU seconds of one role, or of all, normalized to the reference pace."""
         return (self.cpu_s if role is None else self.by_role[role]) / self.slowness
 
 
 @contextmanager
 def spending(service: RunningService) -> Iterator[Spent]:
-    """Count what a service spends while the block runs."""
+    """Measure a service's CPU time while the block runs."""
     spent = Spent()
     started, before, machine = time.perf_counter(), by_process(service), machine_s()
     yield spent
@@ -63,9 +63,9 @@ def spending(service: RunningService) -> Iterator[Spent]:
 
 @contextmanager
 def busy(cores: int) -> Iterator[None]:
-    """Have others compute beside the block on so many cores, as in a service at its limit.
+    """Keep so many cores busy with other processes while the block runs, as in a saturated service.
 
-    A CPU second does less then: cores share caches, memory and clock, and often are two halves of one.
+    A CPU second does less then: cores share caches, memory bandwidth and clock, and often are hyper-threads of one.
     """
     alone = os.environ | {"OMP_NUM_THREADS": "1"}
     others = [
@@ -74,7 +74,7 @@ def busy(cores: int) -> Iterator[None]:
     try:
         for other in others:
             assert other.stdout is not None
-            other.stdout.readline()  # it has begun
+            other.stdout.readline()  # it has started
         yield
     finally:
         for other in others:
@@ -96,18 +96,18 @@ def by_process(service: RunningService) -> dict[int, tuple[str, float]]:
 
 
 def role_of(command: str) -> str:
-    """The deployment's name, or what else a process is."""
+    """The deployment's name, or another role of a process."""
     matched = ROLES.search(command)
     return next(filter(None, matched.groups())) if matched else OTHER
 
 
 def machine_s() -> float:
-    """CPU seconds that the machine has spent so far on anything, stolen ones among them."""
+    """CPU seconds of the whole machine so far, including stolen time."""
     times = psutil.cpu_times()._asdict()
     return float(sum(seconds for name, seconds in times.items() if name not in IDLE))
 
 
 def closed_loop(work: Callable[[int], object], numbers: Sequence[int], clients: int) -> None:
-    """Have so many clients do a piece of work for each number, each client the next one when it is done."""
+    """Run the work for each number, with so many clients in a closed loop."""
     with ThreadPoolExecutor(clients) as pool:
         list(pool.map(work, numbers))

@@ -1,4 +1,4 @@
-"""Naming 24 regions: all crops in one batch without PIL, beside open_clip's way with one call for each."""
+"""Labelling 24 regions: all crops in one batch without PIL, against open_clip with one call per crop."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ Answer = tuple[Any, list[str]]  # vectors (n, d), the best labels
 
 
 def describe(engine: ClipEngine, crops: list[Pixels], labelling: Labelling) -> Answer:
-    """Our way."""
+    """Our implementation."""
     described = engine.describe(crops, labelling)
     return described.vectors, [row[0] for row in described.labels]
 
 
 class OpenClip:
-    """open_clip's own functions, one crop at a time, with the labels' matrix made once."""
+    """open_clip's own functions, one crop at a time, with the labels encoded once."""
 
     def __init__(self, name: str, labelling: Labelling, device: str = "cpu") -> None:
         self._device = device
@@ -70,7 +70,7 @@ class OpenClip:
 
     @torch.inference_mode()
     def describe(self, crops: list[Pixels]) -> Answer:
-        """One call for each crop."""
+        """One call per crop."""
         vectors, labels = [], []
         for crop in crops:
             image = self._preprocess(Image.fromarray(crop))[None].to(self._device)
@@ -81,7 +81,7 @@ class OpenClip:
 
 
 def agreement(ours: Answer, theirs: Answer) -> str:
-    """The least cosine, and how many best labels are the same."""
+    """The minimum cosine, and how many best labels agree."""
     cosines = (ours[0] * theirs[0]).sum(1)
     same = sum(a == b for a, b in zip(ours[1], theirs[1], strict=True))
     return f"cosine ≥ {cosines.min():.5f}, top-1 same {same}/{len(ours[1])}"

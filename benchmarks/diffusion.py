@@ -1,4 +1,4 @@
-"""Eight requests at once: denoised together, beside diffusers' pipeline with one after the other."""
+"""Eight requests at once: denoised in one batch, against diffusers' pipeline with one after the other."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def measure(quick: bool) -> list[Result]:
             rounds=rounds, goal="≥ 1.5", fidelity=agreement, per=REQUESTS,
         ),
         compare(
-            "diffusion", f"{REQUESTS} images, beside our own engine one at a time",
+            "diffusion", f"{REQUESTS} images, against our own engine one at a time",
             lambda: together(engine, settings, requests), lambda: [alone(engine, request) for request in requests],
             rounds=rounds, goal="", fidelity=agreement, per=REQUESTS,
         ),
@@ -59,7 +59,7 @@ def request_for(settings: DiffusionSettings, prompt: str, seed: int) -> Generati
 
 
 def together(engine: DiffusionEngine, settings: DiffusionSettings, requests: list[GenerationRequest]) -> list[Pixels]:
-    """All at once, as a replica does it."""
+    """All in one batch, as in a replica."""
     runner = ContinuousDiffusion(engine, settings.batch_rows)
     images: dict[str, Any] = {}
     for number, request in enumerate(requests):
@@ -80,7 +80,7 @@ def alone(engine: DiffusionEngine, request: GenerationRequest) -> Pixels:
 
 
 def naively(pipeline: Any, request: GenerationRequest) -> Pixels:
-    """Diffusers' own pipeline."""
+    """Diffusers' own pipeline, one request at a time."""
     pipeline.scheduler = make_scheduler(request.scheduler, dict(pipeline.scheduler.config), request.steps, "cpu")
     image = pipeline(
         request.prompt,
@@ -94,5 +94,5 @@ def naively(pipeline: Any, request: GenerationRequest) -> Pixels:
 
 
 def agreement(ours: list[Pixels], theirs: list[Pixels]) -> str:
-    """The largest difference of a pixel."""
+    """The maximum difference of a pixel."""
     return f"≤ {max(int(np.abs(a.astype(int) - b).max()) for a, b in zip(ours, theirs, strict=True))}/255"

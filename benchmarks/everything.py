@@ -1,4 +1,4 @@
-"""Taking pictures apart: ours beside ultralytics' `SAM2Predictor.generate`, with the same points and thresholds."""
+"""Automatic segmentation: ours against ultralytics' `SAM2Predictor.generate`, with the same points and thresholds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.records import Pixels, Segmentation
 from pipeline.settings import Everything, ModelSource, Sam2Settings, ServiceSettings
 from training.scenes import draw_scene
 
-LARGE_BATCH = 16  # theirs is 64; ours are smaller, to stay in the caches
+LARGE_BATCH = 16  # theirs is 64; ours are smaller, to stay in the CPU caches
 SCENES, SCENES_ADAPTIVE = 4, 16
 RECALL = 0.97
 LARGE = "sam2.1_b.pt"
@@ -71,7 +71,7 @@ def against_ultralytics(
     rounds: int,
     goal: str,
 ) -> Result:
-    """Take scenes apart with the miniature both ways."""
+    """Segment scenes with the miniature, with both implementations."""
     theirs = predictor_for(load_model(model)[0], their_parameters)
     return compare(
         "everything", case, segmenting(engine, scenes, parameters),
@@ -81,7 +81,7 @@ def against_ultralytics(
 
 
 def measure_large(quick: bool) -> Result:
-    """SAM2.1-b+ with random weights; thresholds let a tenth of the masks through."""
+    """SAM2.1-b+ with random weights; a tenth of the masks pass the thresholds."""
     engine = untrained_engine()
     points = LARGE_POINTS_QUICK if quick else LARGE_POINTS
     scene = np.array(draw_scene(SEED, 256, split="test").pixels)
@@ -97,12 +97,12 @@ def measure_large(quick: bool) -> Result:
 
 
 def draw_scenes(num: int) -> list[Pixels]:
-    """Scenes that weren't trained on."""
+    """Held-out scenes."""
     return [np.array(draw_scene(SEED + i, 128, split="test").pixels) for i in range(num)]
 
 
 def strict_thresholds(engine: Sam2Engine, scenes: list[Pixels], everything: Everything) -> Everything:
-    """Thresholds that a tenth of the masks survives."""
+    """Thresholds that a tenth of the masks pass."""
     lenient = everything.model_copy(update={"min_stability": 0.0, "stability_offset": 0.0})
     bound = float(np.mean([upper_score(engine, scene, lenient) for scene in scenes]))
     return lenient.model_copy(update={"min_predicted_iou": bound})
@@ -130,7 +130,7 @@ def upper_score(engine: Sam2Engine, scene: Pixels, everything: Everything) -> fl
 
 
 def segmenting(engine: Sam2Engine, scenes: list[Pixels], everything: Everything) -> Callable[[], list[Masks]]:
-    """What takes all scenes apart, from scratch each time."""
+    """A function that segments all scenes, without cached encodings."""
 
     def segment() -> list[Masks]:
         engine.clear_cache()
@@ -141,7 +141,7 @@ def segmenting(engine: Sam2Engine, scenes: list[Pixels], everything: Everything)
 
 
 def last(engine: Sam2Engine, scene: Pixels, everything: Everything) -> Segmentation:
-    """Run a segmentation to its end."""
+    """Run a segmentation to completion."""
     *_, segmentation = engine.segment(scene, everything)
     if not isinstance(segmentation, Segmentation):
         raise TypeError(f"the engine ended with {segmentation}")
@@ -149,7 +149,7 @@ def last(engine: Sam2Engine, scene: Pixels, everything: Everything) -> Segmentat
 
 
 def predictor_for(model: Any, everything: Everything, device: str = "cpu") -> SAM2Predictor:
-    """Ultralytics' predictor with the same model and duplicates' limit."""
+    """Ultralytics' predictor with the same model and the same duplicate threshold."""
     predictor = SAM2Predictor(
         overrides={
             "model": "sam2_t.pt",
@@ -163,12 +163,12 @@ def predictor_for(model: Any, everything: Everything, device: str = "cpu") -> SA
     )
     threads = torch.get_num_threads()
     predictor.setup_model(model, verbose=False)
-    torch.set_num_threads(threads)  # it would leave one for everybody
+    torch.set_num_threads(threads)  # it would leave one for all scenes
     return predictor
 
 
 def generate(predictor: SAM2Predictor, scene: Pixels, everything: Everything) -> Masks:
-    """Ultralytics' whole way from a picture to masks of its size."""
+    """Ultralytics' pipeline from an image to masks of its size."""
     (result,) = predictor(
         source=np.ascontiguousarray(scene[..., ::-1]),
         points_stride=everything.points_per_side,
@@ -184,7 +184,7 @@ def generate(predictor: SAM2Predictor, scene: Pixels, everything: Everything) ->
 
 
 def agreement(ours: list[Masks], theirs: list[Masks]) -> str:
-    """How the regions of both compare: numbers, how many of theirs are among ours, and how well they match."""
+    """Compare the regions of both: their numbers, how many of theirs match one of ours, and the mean IoU."""
     best = [
         max((iou(mask, other) for other in found), default=0.0)
         for found, wanted in zip(ours, theirs, strict=True)

@@ -1,9 +1,8 @@
 """The real sizes with random weights on a GPU, without Ray: `python -m benchmarks.gpu [--json PATH]`.
 
-Stable Diffusion 1.4, CLIP ViT-B/32 and SAM2.1 base+ in half precision, the denoiser compiled, beside float32 diffusers,
-open_clip with one call for each crop, and ultralytics: what whoever uses these gets by default. Random weights take as
-long as trained ones. `--tiny` runs the same with small parts on whatever there is: it shows that the script works, and
-nothing else.
+Stable Diffusion 1.4, CLIP ViT-B/32 and SAM2.1 base+ in half precision, the denoiser compiled, against float32
+diffusers, open_clip with one call per crop, and ultralytics with defaults. Random weights take as long as trained ones.
+`--tiny` runs the same with small models on any device, only to check that the script works.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from pipeline.settings import (
 from training.scenes import draw_scene
 
 ROUNDS = 20
-CROWD = 8  # requests at once
+CROWD = 8  # concurrent requests
 
 
 def main(words: list[str] | None = None) -> None:
@@ -98,7 +97,7 @@ def measure_diffusion(size: Size, device: str, folder: Path, rounds: int) -> lis
 
 
 def measure_clip(size: Size, device: str, folder: Path, rounds: int) -> list[Result]:
-    """Naming 24 regions."""
+    """Labelling 24 regions."""
     write_clip(size, folder)
     settings = ClipSettings(model=ModelSource(source=str(folder), dtype="float32" if device == "cpu" else "float16"))
     ours = ClipEngine(settings, device)
@@ -123,7 +122,7 @@ def measure_sam2(size: Size, device: str, _folder: Path, rounds: int) -> list[Re
 
 
 def measure_everything(size: Size, device: str, rounds: int, points: int, dtype: str) -> Result:
-    """Everything in a scene, so many points at a time."""
+    """Automatic segmentation of a scene, with so many points at a time."""
     engine = everything.untrained_engine(size.sam2, device, dtype)
     scene = np.array(draw_scene(SEED, 256, split="test").pixels)
     parameters = Everything(
@@ -143,7 +142,7 @@ def measure_everything(size: Size, device: str, rounds: int, points: int, dtype:
 
 
 def memory_of(work: Any, device: str) -> str:
-    """How much of the GPU's memory a piece of work takes, models included, and its median time."""
+    """GPU memory of a workload, including the models, and its median time."""
     if device == "cpu":
         return "no GPU"
     torch.cuda.reset_peak_memory_stats()

@@ -1,7 +1,7 @@
 """The whole service on a GPU, with the real sizes and random weights: `python -m benchmarks.gpu_service [--json PATH]`.
 
-One replica of each engine shares the first GPU, as `serve_config.yaml` divides it, and clients call again as soon as
-they are answered. `--tiny` runs the same with small models on whatever there is, to see that it works.
+One replica of each engine shares the first GPU, with the fractions of `serve_config.yaml`, and clients call in a
+closed loop. `--tiny` runs the same with small models on any device, to check that it works.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from benchmarks.untrained import REAL, TINY, write_profile
 
 CLIENTS = (1, 8, 24)
 WARM_UP_S, WINDOW_S = 3.0, 15.0
-SIDE = 512  # of uploaded pictures
-KNOWN = 8  # images whose results are at hand
+SIDE = 512  # of uploaded images
+KNOWN = 8  # images with cached results
 
 
 def main(words: list[str] | None = None) -> None:
@@ -50,7 +50,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def measure(folder: Path, tiny: bool, window_s: float) -> dict[str, Any]:
-    """Start the service, and have clients call it in each way."""
+    """Start the service, and measure each kind of call."""
     profile = write_profile(TINY if tiny else REAL, folder)
     started = time.monotonic()
     with quiet_service(folder / "service", profile) as service:
@@ -83,7 +83,7 @@ def measure(folder: Path, tiny: bool, window_s: float) -> dict[str, Any]:
 
 
 def calling(name: str, work: Callable[[int], None], clients: int, window_s: float) -> dict[str, Any]:
-    """Have so many clients call again and again; calls a second, and how long one takes."""
+    """Run so many clients in a closed loop; throughput in calls per second, and the median latency."""
     stopped, numbers = threading.Event(), itertools.count()
     spans: list[tuple[float, float]] = []
 
@@ -109,7 +109,7 @@ def calling(name: str, work: Callable[[int], None], clients: int, window_s: floa
 
 
 def gpu_memory() -> str:
-    """What the card holds, as its driver says."""
+    """GPU memory in use, as reported by the driver."""
     if not torch.cuda.is_available():
         return ""
     command = ["nvidia-smi", "--query-gpu=memory.used,memory.total", "--format=csv,noheader"]
@@ -117,7 +117,7 @@ def gpu_memory() -> str:
 
 
 def tabulate(found: dict[str, Any]) -> Table:
-    """What was measured, for a terminal."""
+    """The measurements as a table for a terminal."""
     title = f"{found['machine']}: ready after {found['ready_s']:.0f} s, {found['gpu_memory']}, {found['devices']}"
     table = Table("calls", "clients", "1/s", "median", title=title)
     for each in found["calls"]:

@@ -1,4 +1,4 @@
-"""Two ways of doing one piece of work, timed in turns in one process."""
+"""Compares two implementations of one workload, timed in interleaved rounds in one process."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Result:
     ours: float
     naive: float
     unit: str
-    ratio: float  # how many times better ours is; of the medians
+    ratio: float  # how many times better ours is, by the medians
     ratio_min: float  # of single rounds
     ratio_max: float
-    fidelity: str  # how the answers compare, in words
+    fidelity: str  # how the results agree, in words
     goal: str
 
 
@@ -38,17 +38,17 @@ def compare(
     fidelity: Callable[[Any, Any], str],
     per: int = 1,
 ) -> Result:
-    """Time two ways in turns, after one round that isn't counted, and compare what they gave in it.
+    """Time two implementations in interleaved rounds, after a warm-up round, whose results are compared.
 
     Args:
         suite: a name.
         case: a name.
-        ours: our way.
-        naive: what one would do without us.
-        rounds: that count.
+        ours: our implementation.
+        naive: the baseline.
+        rounds: number of rounds, without the warm-up.
         goal: in words.
-        fidelity: says how the answers of both compare.
-        per: pieces of work in a call; times are for one.
+        fidelity: describes how the results of both agree.
+        per: work items per call; times are per item.
     """
     words = fidelity(ours(), naive())
     times = [(timed(ours) / per, timed(naive) / per) for _ in range(rounds)]
@@ -69,7 +69,7 @@ def compare(
 
 
 def timed(work: Callable[[], Any]) -> float:
-    """Seconds that work takes."""
+    """Seconds that the work takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -1,8 +1,8 @@
-"""HAProxy beside Serve's own proxy, both running: `python -m benchmarks.ingress`.
+"""HAProxy against Serve's own proxy, both running: `python -m benchmarks.ingress`.
 
-Both are called in turns within one run, so that whatever else the machine does falls on both. The calls are made by wrk
-(apt-get install wrk), because a client in Python would be slower than what it measures. Prints a line for each figure:
-the plain proxy's, HAProxy's, how many times better HAProxy's is, and that ratio's least and greatest of single rounds.
+Both are called alternately within one run, so that other load on the machine affects both. The load generator is wrk
+(apt-get install wrk), because a client in Python would be slower than the proxies. Prints a line for each figure: the
+plain proxy's, HAProxy's, the ratio by which HAProxy's is better, and the ratio's minimum and maximum over rounds.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main() -> None:
 
 def start(stack: ExitStack, folder: Path) -> list[RunningService]:
     """Start one service behind each proxy, the plain one first."""
-    # Without reactions, nothing is done but what is asked for.
+    # Without reactions, only the requested work is done.
     config = changed_config(folder, lambda application: application["args"].update(reactions={"enabled": False}))
     contexts = []
     for kind in ("plain", "haproxy"):
@@ -97,25 +97,25 @@ def upload(service: RunningService) -> str:
 
 
 def measure(url: str, clients: int) -> Measured:
-    """Have this many clients call for some seconds, each again as soon as it is answered."""
+    """Run this many clients in a closed loop for some seconds."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(POST)
         script.flush()
-        said = subprocess.run(
+        output = subprocess.run(
             ["wrk", "-t1", f"-c{clients}", f"-d{ROUND_S}s", "--timeout", "30s", "--latency", "-s", script.name, url],
             capture_output=True,
             text=True,
             check=True,
         ).stdout
-    found = re.findall(r"^ +(?:50|99)% +([\d.]+)(us|ms|s|m) *$|^Requests/sec: +([\d.]+)$", said, re.MULTILINE)
-    if len(found) != len(FIGURES) or re.search(r"Non-2xx|Socket errors", said):
-        raise RuntimeError(said)
+    found = re.findall(r"^ +(?:50|99)% +([\d.]+)(us|ms|s|m) *$|^Requests/sec: +([\d.]+)$", output, re.MULTILINE)
+    if len(found) != len(FIGURES) or re.search(r"Non-2xx|Socket errors", output):
+        raise RuntimeError(output)
     p50_ms, p99_ms = (float(figure) * MILLISECONDS[unit] for figure, unit, _ in found[:2])
     return Measured(p50_ms=p50_ms, p99_ms=p99_ms, calls_per_s=float(found[2][2]))
 
 
 def compare(clients: int, rounds: list[list[Measured]]) -> None:
-    """Print what both did, the plain proxy first in every round."""
+    """Print the figures of both; in every round the plain proxy is first."""
     who = f"{clients} clients" if clients > 1 else "1 client"
     for name, figure, more_is_better in FIGURES:
         figures = [(figure(plain), figure(haproxy)) for plain, haproxy in rounds]

@@ -1,8 +1,8 @@
-"""What durability costs: `python -m benchmarks.jobs`.
+"""Overhead of durable jobs: `python -m benchmarks.jobs`.
 
-Prints how much longer a generation takes as a job than without one, in turns on the same flow, workers without models
-and SQLite (the rest of the work is the same and would only add noise); and, of a real service, when the first event
-and the first preview of a stream arrive.
+Prints how much longer a generation takes as a job than without one, interleaved, on the same flow with SQLite and
+workers without models (their work is the same and would only add noise); and, for a real service, the latency of the
+first event and the first preview of a stream.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 async def overhead(bench: Bench) -> None:
-    """Make images with and without a job, in turns."""
+    """Generate images with and without a job, interleaved."""
     durable, direct = [], []
     async with working(bench):
         for i in range(WARM_UP + ROUNDS):
@@ -56,7 +56,7 @@ async def overhead(bench: Bench) -> None:
 
 
 async def without_job(bench: Bench, request: GenerationRequest, request_id: str) -> None:
-    """What a generation job does, without the job."""
+    """The work of a generation job, without the job."""
     started = time.monotonic()
     image: Computed[Pixels] | None = None
     async for item in bench.workers.generate(request, "public"):
@@ -77,7 +77,7 @@ async def without_job(bench: Bench, request: GenerationRequest, request_id: str)
 
 
 def first_events(service: RunningService) -> None:
-    """Time the first event of streams, and count the steps before the first preview."""
+    """Time the first event of each stream, and count the steps before the first preview."""
     events_ms: list[float] = []
     previews: list[int] = []
     with service.client() as client:

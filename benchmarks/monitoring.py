@@ -1,8 +1,8 @@
 """Dashboards under a real load with failures: `python -m benchmarks.monitoring --minutes 4 --out plots`.
 
-Starts a service and a Prometheus, has clients do everything while replicas, cache and a webhook's receiver fail, then
-asks Prometheus every query of every dashboard and evaluates every rule, holds the dashboards' p99 against the one that
-the clients measured, and draws the dashboards.
+Starts a service and a Prometheus, runs clients on all routes while replicas, cache and a webhook's receiver fail, then
+runs every query of every dashboard, evaluates every rule, compares the dashboards' p99 with the one measured by the
+clients, and plots the dashboards.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from testing.prometheus_server import names_in, names_known, scraping, unanswere
 from testing.service_process import RunningService, changed_config, serving
 from testing.webhook_receiver import Receiver
 
-CACHE_BYTES = 200_000  # a few images' results, so that something is evicted
+CACHE_BYTES = 200_000  # the results of a few images, to cause evictions
 SCRAPE_S = 2
 RATE_OVER = "15s"
 CROWD = 40
@@ -44,7 +44,7 @@ P99_OF = ("/generate", "/segment", "/visualize")
 
 
 class Load:
-    """Clients that go on until they are stopped, and how long they waited for each route's answers, in seconds."""
+    """Clients that call until they are stopped, with the latencies of each route, in seconds."""
 
     def __init__(self, service: RunningService, receiver: Receiver) -> None:
         self.waited: defaultdict[str, list[float]] = defaultdict(list)
@@ -71,7 +71,7 @@ class Load:
             future.result()
 
     def crowd(self) -> None:
-        """Ask for more than there is room for, at once."""
+        """Send more concurrent requests than admission accepts."""
         with ThreadPoolExecutor(CROWD) as pool:
             list(pool.map(lambda i: self._once(self._make, f"crowd-{i}"), range(CROWD)))
 
@@ -116,7 +116,7 @@ class Load:
 
 
 def fail(service: RunningService, load: Load, receiver: Receiver, minutes: float) -> None:
-    """Break one thing after the other."""
+    """Inject one failure after the other."""
     part_s = 60 * minutes / 6
 
     def kill(title: str) -> None:
@@ -150,12 +150,12 @@ def fail(service: RunningService, load: Load, receiver: Receiver, minutes: float
 
 
 def compare_p99(prometheus: Prometheus, load: Load, since: float) -> None:
-    """Hold the dashboards' p99 against the clients'."""
+    """Compare the dashboards' p99 with the clients'."""
     whole = f"{int(time.time() - since)}s"
     for route in P99_OF:
         (query,) = quantiles("ray_pipeline_request_seconds", where='route=~"$route"', only=(0.99,))
-        with Prometheus(prometheus.url, whole, route) as asked:
-            (series,) = asked.over_time(query.expression, start=time.time(), end=time.time(), step_s=1)
+        with Prometheus(prometheus.url, whole, route) as server:
+            (series,) = server.over_time(query.expression, start=time.time(), end=time.time(), step_s=1)
         theirs, ours = float(np.quantile(load.waited[route], 0.99)), float(series.values[-1])
         apart = abs(bisect_left(SECONDS, theirs) - bisect_left(SECONDS, ours))
         calls = len(load.waited[route])
@@ -163,7 +163,7 @@ def compare_p99(prometheus: Prometheus, load: Load, since: float) -> None:
 
 
 def judge(prometheus: Prometheus, since: float) -> None:
-    """Ask everything that dashboards and rules ask."""
+    """Check all queries of dashboards and rules."""
     queries = [query.expression for board in BOARDS for panel in board.panels for query in panel.queries]
     panels = sum(len(list(board.panels)) for board in BOARDS)
     missing = unanswered(BOARDS, prometheus, since)
@@ -180,7 +180,7 @@ def judge(prometheus: Prometheus, since: float) -> None:
 
 
 def main() -> None:
-    """Run it all."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=4.0, help="how long there is load")
     parser.add_argument("--out", type=Path, default=Path("plots"), help="the folder for the pictures")
@@ -201,7 +201,7 @@ def main() -> None:
         since, load = time.time(), Load(service, receiver)
         with load.running():
             fail(service, load, receiver, options.minutes)
-        time.sleep(3 * SCRAPE_S)  # the last calls are scraped
+        time.sleep(3 * SCRAPE_S)  # until the last calls are scraped
         show("answers by status", json.dumps(load.answers))
         compare_p99(prometheus, load, since)
         judge(prometheus, since)

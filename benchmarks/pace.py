@@ -1,6 +1,6 @@
-"""How fast a core is just now: on machines that are shared it differs by half within minutes, and no counter tells.
+"""Current speed of a core: on shared machines it varies by half within minutes, which no counter shows.
 
-What was measured in different minutes can be compared, and added up, once each is divided by the slowness of its own.
+Measurements from different minutes can be compared and added up once each is divided by the slowness at its time.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from statistics import mean, median
 import torch
 
 TICKS = 9
-EVERY_S = 0.8  # while something else is watched
-ROUNDS = 4  # of a convolution and some Python, which take about as long as each other
+EVERY_S = 0.8  # between samples
+ROUNDS = 4  # of a convolution and a Python loop, which take about the same time
 ADDITIONS = 60_000
 
 
 @dataclass
 class Slowness:
-    """Beside the pace one wants to count at, filled in when a piece of work has ended."""
+    """Slowdown relative to the reference pace, set when a workload has ended."""
 
     factor: float = 1.0
 
 
 class Pace:
-    """Times the same piece of work again and again.
+    """Times a fixed workload repeatedly.
 
     Args:
-        tick_s: CPU seconds that it took when the machine was as fast as one wants to count; now if left out.
+        tick_s: CPU seconds of the workload at the reference pace; measured now if left out.
     """
 
     def __init__(self, tick_s: float | None = None) -> None:
         self._pictures, self._weights = torch.rand(4, 64, 32, 32), torch.rand(64, 64, 3, 3)
-        self._tick()  # torch gets ready
+        self._tick()  # warm-up of torch
         self.tick_s = tick_s or median(self._tick() for _ in range(TICKS))
 
     def slowness(self) -> float:
-        """CPU seconds that the work takes just now, beside those it took then."""
+        """Current CPU seconds of the workload, relative to the reference."""
         return self._tick() / self.tick_s
 
     @contextmanager
     def watched(self) -> Iterator[Slowness]:
-        """How slow cores are while the block runs, which must not count what this process spends."""
+        """Mean slowness while the block runs; the block must not measure this process' own CPU time."""
         slowness, over, found = Slowness(), threading.Event(), [self.slowness()]
 
         def watch() -> None:
@@ -62,7 +62,7 @@ class Pace:
         slowness.factor = mean(found)
 
     def _tick(self) -> float:
-        """A little of what engines and what servers do, in one thread."""
+        """A small workload like that of engines and servers, in one thread."""
         torch.set_num_threads(1)
         started, number = time.thread_time(), 0
         for _ in range(ROUNDS):

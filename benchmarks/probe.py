@@ -1,4 +1,4 @@
-"""Probing a segmented image with a text: kept vectors and one text encoding, beside encoding everything again."""
+"""Probing a segmented image with a text: cached embeddings and one text encoding, against encoding everything again."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pipeline.settings import ServiceSettings
 
 
 def measure(quick: bool) -> list[Result]:
-    """A text that was asked before, and new ones."""
+    """A cached text, and new ones."""
     profile = ServiceSettings().load_profile().clip
     engine = ClipEngine(profile, "cpu")
     crops = draw_crops()
-    kept = engine.describe(crops, profile.labelling).vectors  # what the service keeps of a segmented image
+    kept = engine.describe(crops, profile.labelling).vectors  # what the service caches of a segmented image
     numbers = count()
 
     def naive(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""Points in a picture that is known already, beside the first one, which encodes it."""
+"""Point prompts on an image with a cached encoding, against the first one, which encodes it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def measure(quick: bool) -> list[Result]:
 
 
 def one(case: str, engine: Sam2Engine, scene: Pixels, everything: Everything, rounds: int) -> Result:
-    """Ask for the same point in a known and in an unknown picture."""
+    """Prompt the same point with and without a cached encoding."""
     prompt = PointsAndBox(points=((100.0, 120.0, True),))
 
     def again() -> Mask:

@@ -1,7 +1,7 @@
-"""What follows a new image by itself, and what it costs those who ask: `python -m benchmarks.reactions`.
+"""Background analysis of new images, and its effect on interactive calls: `python -m benchmarks.reactions`.
 
-Prints a table: calls whose results the reactions have made already, and `/segment` of a fresh image while others are
-segmented in the background, beside the same call while nothing else is going on, in turns.
+Prints a table: calls whose results the reactions have computed already, and `/segment` of a new image during background
+segmentations, interleaved with the same call on an idle service.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from testing.service_process import RunningService, serving, wait_until
 
 IMAGES = 20
 ROUNDS = 8
-CROWD = 10  # images in the background while another is asked for
+CROWD = 10  # images in the background during an interactive call
 SIDE = 128  # pixels
 REST_S = 1.0  # after the last line in the log
-EXPORT_S = 3.0  # within which Ray's exporter shows what was counted
+EXPORT_S = 3.0  # until Ray's exporter shows new counts
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One `/segment` of a fresh image."""
+class SegmentCall:
+    """One `/segment` of a new image."""
 
     image_id: str
     ms: float
-    joined: bool  # its own reaction had begun to segment it before it was asked for
+    joined: bool  # its own reaction had started to segment it before the call
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def made_before_asked(service: RunningService, client: httpx.Client) -> None:
-    """Time `/visualize` once for each of some images whose reactions have finished."""
+    """Time `/visualize` once for each of several images whose reactions have finished."""
 
     def visualize(seed: int) -> float:
         made = client.post("/generate", json={"prompt": "pear", "seed": seed, "steps": 2}).raise_for_status()
@@ -66,7 +66,7 @@ def made_before_asked(service: RunningService, client: httpx.Client) -> None:
 
 
 def asked_before_made(service: RunningService, client: httpx.Client) -> None:
-    """Time `/segment` of a fresh image with nothing in the background, and with a crowd of reactions, in turns."""
+    """Time `/segment` of a new image, alternating between an idle background and many reactions."""
     idle, busy, behind = [], [], []
     for i in range(ROUNDS):
         idle.append(segment_fresh(service, client, 2 * i))
@@ -77,23 +77,23 @@ def asked_before_made(service: RunningService, client: httpx.Client) -> None:
         behind.append(sum(f"Image segmented of {image_id}" not in log(service) for image_id in crowd))
         rest(service, [*crowd, busy[-1].image_id])
     ratios = sorted(one.ms / other.ms for one, other in zip(busy, idle, strict=True))
-    show("/segment of a fresh image, nothing else", summary(idle))
-    show(f"/segment of a fresh image, behind {CROWD} reactions", summary(busy))
+    show("/segment of a new image, idle", summary(idle))
+    show(f"/segment of a new image, with {CROWD} reactions in the background", summary(busy))
     show("  of them not yet segmented when it was", f"{min(behind)} to {max(behind)}")
     show("  ratio", f"p50 {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}")
 
 
-def segment_fresh(service: RunningService, client: httpx.Client, seed: int) -> Asked:
-    """Upload a picture and have it segmented at once."""
+def segment_fresh(service: RunningService, client: httpx.Client, seed: int) -> SegmentCall:
+    """Upload an image and segment it at once."""
     image_id = upload(client, seed)
-    mine = {"X-Request-ID": f"asked-{seed}"}
+    mine = {"X-Request-ID": f"segment-{seed}"}
     ms = timed(lambda: client.post("/segment", params={"image_id": image_id}, headers=mine))
     segmented = re.search(rf"Image segmented of {image_id}.* for request (\S+)", log(service))
-    return Asked(image_id, ms, segmented is None or segmented[1] != mine["X-Request-ID"])
+    return SegmentCall(image_id, ms, segmented is None or segmented[1] != mine["X-Request-ID"])
 
 
 def upload(client: httpx.Client, seed: int) -> str:
-    """Send a picture of coloured rectangles; returns the image's id."""
+    """Upload an image of coloured rectangles; returns its id."""
     chance = np.random.default_rng(seed)
     picture = Image.new("RGB", (SIDE, SIDE), tuple(chance.integers(256, size=3)))
     for x, y, width, height in chance.integers(16, SIDE // 2, size=(6, 4)):
@@ -119,8 +119,8 @@ def log(service: RunningService) -> str:
     return (service.data_dir / "app.log").read_text()
 
 
-def summary(calls: Sequence[Asked]) -> str:
-    """Format p50, the extremes, and how many calls joined their image's reaction."""
+def summary(calls: Sequence[SegmentCall]) -> str:
+    """Format p50, minimum, maximum, and how many calls joined their image's reaction."""
     ordered = sorted(call.ms for call in calls)
     joined = sum(call.joined for call in calls)
     return (

@@ -1,6 +1,6 @@
-"""Our engines beside the naive way, on the same weights and inputs: `python -m benchmarks.run [suite …]`.
+"""Our engines against a naive baseline, on the same weights and inputs: `python -m benchmarks.run [suite …]`.
 
-Each suite takes turns between the two ways in one process and checks that they give the same. `--quick` takes a few
+Each suite interleaves the two in one process and checks that their results agree. `--quick` takes a few
 rounds of each and at most ten minutes on two cores; `--json PATH` writes the figures.
 """
 

@@ -1,9 +1,9 @@
-"""From one GPU to hundreds, played through: `python -m benchmarks.scale [--costs FILE] [--plot PNG]`.
+"""Simulates one to hundreds of GPUs: `python -m benchmarks.scale [--costs FILE] [--plot PNG]`.
 
-For each number of GPUs images come at 0.8 of what these could make, and pass the ingress, the database, the cache and
-the GPUs of `planning.cluster`, whose costs were measured one by one (`python -m benchmarks.stage_costs`). Prints what
-is made of them, how many are refused, and what is busiest; first with the service as serve_config.yaml has it, then
-with each limit lifted in turn. The seed is fixed.
+For each number of GPUs images arrive at 0.8 of their capacity, and pass the ingress, the database, the cache and the
+GPUs of `planning.cluster`, whose costs were measured one by one (`python -m benchmarks.stage_costs`). Prints the
+throughput, the rejections, and the busiest component; first for the service of serve_config.yaml, then with each
+limit lifted in turn. The seed is fixed.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from planning.sizing import MAX_GENERATIONS, Wishes, plan
 ROOT = Path(__file__).parents[1]
 COSTS = ROOT / "configs" / "costs" / "sd14-assumed.json"
 GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-LOAD = 0.8  # of what the GPUs can do
-IMAGES = 8_000  # of each point, at least about
+LOAD = 0.8  # of the GPUs' capacity
+IMAGES = 8_000  # per point, at least approximately
 SHORTEST_S, LONGEST_S = 12.0, 120.0  # of simulated time
-TURNS = 4  # as often what is in hand changes where it is too much, so that what is counted is steady
-TOGETHER = 10  # images in a transaction, where they are written together
+TURNS = 4  # turnovers of the images in flight under overload, to measure a steady state
+TOGETHER = 10  # images per transaction, if batched
 SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A way to run the service."""
+    """A configuration of the service."""
 
     name: str
     cluster: Callable[[int, int, int], Cluster]  # of GPUs, and of ingress replicas and cache shards as planned
@@ -64,7 +64,7 @@ VARIANTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One number of GPUs, run in one way."""
+    """One number of GPUs in one configuration."""
 
     gpus: int
     variant: str
@@ -73,7 +73,7 @@ class Point:
 
 
 def main(words: list[str] | None = None) -> None:
-    """Read the command line, play and print."""
+    """Read the command line, simulate and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--costs", type=Path, default=COSTS)
     parser.add_argument("--steps", type=int, default=16, help="calls of the denoiser")
@@ -96,7 +96,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def point(costs: Costs, variant: Variant, gpus: int, steps: int, side: int | None) -> Point:
-    """Play one number of GPUs."""
+    """Simulate one number of GPUs."""
     workload = Workload(rate=1.0, steps=steps, side=side or costs.side)
     each = plan(costs, workload, Wishes(headroom=0.01)).capacity  # of one GPU
     workload = Workload(rate=LOAD * each * gpus, steps=steps, side=side or costs.side)
@@ -117,7 +117,7 @@ def point(costs: Costs, variant: Variant, gpus: int, steps: int, side: int | Non
 
 
 def tabulate(variant: Variant, points: list[Point]) -> Table:
-    """All numbers of GPUs, run in one way."""
+    """All numbers of GPUs in one configuration."""
     note = "" if variant.is_built else " (a what-if: the service can't do this yet)"
     columns = ("GPUs", "ingress, shards", "offered, 1/s", "made, 1/s", "refused", "p95, s", "not analyzed", "busy")
     table = Table(*columns, title=variant.name + note)
@@ -144,7 +144,7 @@ def as_json(each: Point) -> dict[str, object]:
 
 
 def draw(points: list[Point], path: Path) -> None:
-    """Images made over GPUs, a line for each way to run the service."""
+    """Plot throughput over GPUs, a line per configuration."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,7 +1,7 @@
 """The running service, measured from outside: `python -m benchmarks.service`.
 
 Prints one line for each figure: start, memory, latencies of cached calls, liveness under load, a killed cache,
-overload. Single-machine absolutes, for orientation; comparisons belong into benchmarks that interleave two ways.
+overload. Absolute figures of one machine, for orientation; for comparisons use the interleaved benchmarks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     """Start a service and measure it."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
-        # Without reactions: a call for a new result is to find nothing done yet.
+        # Without reactions: a call for a new result must not find it computed.
         config = changed_config(
             Path(folder), lambda application: application["args"].update(reactions={"enabled": False})
         )
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def cached_calls(service: RunningService) -> None:
-    """Time calls whose results are at hand."""
+    """Time calls with cached results."""
     with service.client(headers={"X-Session-ID": "bench"}) as client:
         client.post("/generate", json={"prompt": "red apple in white plate", "seed": 3}).raise_for_status()
         for path in ("/segment", "/visualize", "/analyze"):
@@ -62,7 +62,7 @@ def cached_calls(service: RunningService) -> None:
 
 
 def together_and_in_turn(service: RunningService) -> None:
-    """Make as many images one after the other and at once, in turns."""
+    """Generate the same number of images sequentially and concurrently, in turns."""
 
     def make(seed: int) -> None:
         with service.client(headers={"X-Session-ID": f"bench-{seed}"}) as client:
@@ -87,7 +87,7 @@ def together_and_in_turn(service: RunningService) -> None:
 
 
 def liveness_under_load(service: RunningService) -> None:
-    """Time `/healthz` while one client makes images and another has new ones segmented."""
+    """Time `/healthz` while one client generates images and another segments new ones."""
     stopped = threading.Event()
 
     def load(session: str, segment: bool) -> None:
@@ -111,7 +111,7 @@ def liveness_under_load(service: RunningService) -> None:
 
 
 def killed_cache(service: RunningService) -> None:
-    """Time the first answer that needs the cache after it was killed, beside the usual one."""
+    """Time the first response that needs the cache after it was killed, and the usual one."""
 
     def segment_new(seed: int) -> float:
         with service.client(headers={"X-Session-ID": "bench-cache"}) as client:
@@ -150,7 +150,7 @@ def overload(service: RunningService) -> None:
 
 
 def scaling(folder: Path) -> None:
-    """Time the diffusion deployment from one replica to two under load, and back when it is gone."""
+    """Time the diffusion deployment from one replica to two under load, and back after the load ends."""
     config = str(quick_scaling(folder, "Diffusion"))
     with (
         serving(folder, "--serve-config", config) as service,
@@ -176,7 +176,7 @@ def scaling(folder: Path) -> None:
 
 
 def resident_gb(service: RunningService) -> float:
-    """Sum of the resident sets: shared pages are counted once for each process."""
+    """Sum of the resident set sizes: shared pages are counted once per process."""
     family = [service.process, *service.process.children(recursive=True)]
     total = 0
     for process in family:

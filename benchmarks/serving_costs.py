@@ -1,7 +1,7 @@
-"""What serving costs beside the engines: a part of `benchmarks.stage_costs`.
+"""CPU cost of serving without the engines: a part of `benchmarks.stage_costs`.
 
-The real service runs with engines that do next to nothing, so that what its processes spend is proxy, ingress, calls
-between replicas, database and cache. The engines' little is measured in this process and taken off.
+A real service runs with engines that do almost no work, so that its CPU time is that of proxy, ingress, calls
+between replicas, database and cache. The engines' remaining share is measured in this process and subtracted.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ CLIENTS = 8
 SIDE = 64
 FEW_STEPS, MANY_STEPS = 2, 42
 GENERATIONS, UPLOADS, CACHED_CALLS = 60, 100, 600
-KNOWN = 8  # images of the cached calls: each ingress replica comes to remember them
-STAGES = 2  # that `/segment` runs: it segments, and describes the regions
+KNOWN = 8  # images of the cached calls: in the end all are in every ingress replica's memory
+STAGES = 2  # of `/segment`: segmentation, and description of the regions
 IDLE_S = 5.0
 LONELY = 8  # generations of one client, for the wait between steps
-SCENES = 9_200_000  # seeds of pictures nobody was trained with
-AGAIN_S = 0.05  # after a refusal
+SCENES = 9_200_000  # seeds of held-out images
+AGAIN_S = 0.05  # before a retry after a rejection
 
 
 @dataclass
 class Caller:
-    """Calls a service as its users do; who is refused comes again."""
+    """Calls a service as its users do, and retries after a rejection."""
 
     service: RunningService
     seeds: Iterator[int] = field(default_factory=itertools.count)
@@ -63,7 +63,7 @@ class Caller:
         self._client = self.service.client(limits=httpx.Limits(max_connections=64, max_keepalive_connections=64))
 
     def call(self, path: str, **options: Any) -> httpx.Response:
-        """Post until it is accepted."""
+        """Post, with retries until it is accepted."""
         while True:
             answer = self._client.post(path, **options)
             if answer.status_code not in (429, 503):
@@ -71,25 +71,25 @@ class Caller:
             time.sleep(AGAIN_S)
 
     def generate(self, _number: int = 0, **parameters: Any) -> str:
-        """Make an image of a prompt that nobody had; returns its id."""
+        """Generate an image of an uncached prompt; returns its id."""
         seed = next(self.seeds)
         made = self.call("/generate", json={"prompt": f"{seed} red apples", "seed": seed, **parameters})
         return str(made.json()["image_id"])
 
     def upload(self, number: int, side: int) -> str:
-        """Take in a drawn scene; returns the image's id."""
+        """Upload a drawn scene; returns the image's id."""
         file = io.BytesIO()
         Image.fromarray(np.asarray(draw_scene(SCENES + number, side, split="test").pixels)).save(file, "PNG")
         sent = self.call("/v1/images/upload", content=file.getvalue(), headers={"Content-Type": "image/png"})
         return str(sent.json()["image_id"])
 
     def ask(self, image_id: str, path: str = "/segment") -> None:
-        """Ask for what there is to know of an image."""
+        """Request an analysis of an image."""
         self.call(path, params={"image_id": image_id})
 
 
 def idle_engines(profile: Profile, folder: Path) -> Profile:
-    """A profile of the same kind with as little to compute as can be."""
+    """A profile of the same kind with as little computation as possible."""
     mini = PROJECT_ROOT / "models" / "mini" / "diffusion"
     shutil.copytree(mini, folder, dirs_exist_ok=True)
     unet = UNet2DConditionModel.load_config(mini / "unet")
@@ -131,19 +131,19 @@ def quiet_service(folder: Path, profile: Path | None = None) -> Iterator[Running
 
 
 def measure_overheads(folder: Path, pace: Pace) -> Overheads:
-    """All overheads, as if cores were never slow."""
+    """All overheads, normalized to the reference pace."""
     idle = idle_engines(ServiceSettings().load_profile(), folder)
     engines = Engines(idle, "cpu", pace)
     with idle_service(idle, folder / "idle") as caller:
         gap_s = _gap_s(caller, engines)
-    telling = idle.diffusion.model_copy(update={"progress_every_s": 0.0})  # every step, so that they can be counted
-    with idle_service(idle.model_copy(update={"diffusion": telling}), folder / "telling") as caller:
+    eager = idle.diffusion.model_copy(update={"progress_every_s": 0.0})  # every step, so that they can be counted
+    with idle_service(idle.model_copy(update={"diffusion": eager}), folder / "eager") as caller:
         return overheads_of(count_spending(caller, pace), engines, gap_s)
 
 
 @contextmanager
 def idle_service(profile: Profile, folder: Path) -> Iterator[Caller]:
-    """A service of this profile, everything loaded and known, and who calls it."""
+    """A caller of a warmed-up service with this profile."""
     folder.mkdir()
     path = folder / "profile.yaml"
     path.write_text(yaml.safe_dump(profile.model_dump(mode="json")))
@@ -156,7 +156,7 @@ def idle_service(profile: Profile, folder: Path) -> Iterator[Caller]:
 
 @dataclass(kw_only=True)
 class Counted:
-    """What a service spent on nothing, and on so many calls of each kind."""
+    """CPU time of an idle service, and for so many calls of each kind."""
 
     nothing: Spent
     few_steps: Spent
@@ -167,11 +167,11 @@ class Counted:
 
     @property
     def idle_cores(self) -> float:
-        """That it takes to be there."""
+        """CPU cores that an idle service uses."""
         return self.nothing.at_pace() / self.nothing.wall_s
 
     def of_one(self, spent: Spent, times: int, engines_s: float = 0.0) -> Overhead:
-        """What is left of one call when the engines' part of it, and what the service takes anyway, is taken off."""
+        """Overhead of one call, without the engines' part and the idle load."""
         share = spent.wall_s / self.nothing.wall_s
         ingress_s = (spent.at_pace("Ingress") - share * self.nothing.at_pace("Ingress")) / times
         all_s = (spent.at_pace() - share * self.nothing.at_pace()) / times - engines_s
@@ -179,7 +179,7 @@ class Counted:
 
 
 def count_spending(caller: Caller, pace: Pace) -> Counted:
-    """Make all kinds of calls."""
+    """Measure all kinds of calls."""
 
     def spent_while(work: Callable[[], object]) -> Spent:
         with pace.watched() as slowness, spending(caller.service) as spent:
@@ -202,7 +202,7 @@ def count_spending(caller: Caller, pace: Pace) -> Counted:
 
 
 def overheads_of(counted: Counted, engines: Engines, gap_s: float) -> Overheads:
-    """What of it was serving: differences of calls that differ in one thing, without the engines' part."""
+    """Serving overheads: differences of calls that differ in one respect, without the engines' part."""
     own, picture = describe_costs(engines)
     image = start_cost(engines) + decode_cost(engines) + encode_cost(engines) + own + picture
     few = counted.of_one(counted.few_steps, GENERATIONS, image.cpu_s)
@@ -223,7 +223,7 @@ def overheads_of(counted: Counted, engines: Engines, gap_s: float) -> Overheads:
 
 
 def less(one: Overhead, other: Overhead, factor: float, times: float = 1.0) -> Overhead:
-    """A factor of what one costs more than so many of another."""
+    """The difference of one overhead and a multiple of another, scaled by a factor."""
     return Overhead(
         ingress_s=max(0.0, factor * (one.ingress_s - times * other.ingress_s)),
         elsewhere_s=max(0.0, factor * (one.elsewhere_s - times * other.elsewhere_s)),
@@ -231,7 +231,7 @@ def less(one: Overhead, other: Overhead, factor: float, times: float = 1.0) -> O
 
 
 def _gap_s(caller: Caller, engines: Engines) -> float:
-    """How long a replica waits between two steps, from the latencies of a lonely client."""
+    """Seconds between two steps of a replica, from the latencies of a single client."""
 
     def seconds(steps: int) -> float:
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What the parts cost that all replicas share, without Ray: a part of `benchmarks.stage_costs`."""
+"""Costs of the components shared by all replicas, without Ray: a part of `benchmarks.stage_costs`."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from planning.costs import Database
 from testing.servers import postgres
 
 IMAGES = 200
-UNDISTURBED = 10  # the tenth of all rounds that took least: whatever else the machine does only adds to them
+UNDISTURBED = 10  # the 10th percentile of the rounds: other load on the machine only adds time
 WARM_UP = 20
-NOTICES = 50  # of one answer of the hub
+NOTICES = 50  # per response of the hub
 PNG = bytes(20_000)
 LABELS = {"apple": 0.7, "plate": 0.2}
 
 
 class TimedLog(EventLog):
-    """A log that counts the seconds for which its transactions keep other writers out."""
+    """A log that measures how long its transactions block other writers."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
@@ -50,7 +50,7 @@ class TimedLog(EventLog):
 
 
 def transactions_s(folder: Path) -> dict[Database, float]:
-    """Seconds for which all transactions of one image keep out others, by database."""
+    """Seconds for which all transactions of one image block other writers, by database."""
     folder.mkdir(exist_ok=True)
     sqlite = image_transactions_s(f"sqlite:///{folder / 'truth.sqlite'}", folder)
     with postgres(fsync=True) as server:
@@ -63,7 +63,7 @@ def transactions_s(folder: Path) -> dict[Database, float]:
 
 
 def image_transactions_s(url: str, folder: Path) -> float:
-    """Accept, begin, keep and label images one after the other; the seconds of their transactions."""
+    """Accept, start, store and label images one after the other; the seconds of their transactions."""
     engine = open_database(url)
     try:
         store, log = Store(engine, Blobs(folder / "blobs"), Retention()), TimedLog(engine)
@@ -79,12 +79,12 @@ def image_transactions_s(url: str, folder: Path) -> float:
 
 
 def undisturbed(times: list[float]) -> float:
-    """What it takes with little else going on."""
+    """The time with little other load."""
     return quantiles(times, n=UNDISTURBED)[0]
 
 
 def make_one(store: Store, number: int) -> None:
-    """All that is written of one image."""
+    """All writes of one image."""
     request = request_for(ServiceSettings().load_profile().diffusion, "a red apple", number)
     order = JobOrder(
         job_id=new_id(),
@@ -118,7 +118,7 @@ def image_of(number: int) -> tuple[ImageRecord, bytes]:
 
 
 def created_of(number: int) -> ImageCreated:
-    """The event of an image that was made."""
+    """The event of a created image."""
     return ImageCreated(request_id=f"r{number}", image_id=new_id(), owner="public", digest=f"{number:064}", seconds=1.0)
 
 
@@ -138,7 +138,7 @@ def log_row_s(folder: Path) -> float:
 
 
 def notice_s() -> float:
-    """Seconds of hearing one step that another replica tells of: unpickled, and found to be of no interest here."""
+    """Seconds for one step received from another replica: unpickled, and dropped because it has no subscriber here."""
     heard = [
         Notice(
             sequence=None,

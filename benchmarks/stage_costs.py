@@ -1,10 +1,10 @@
-"""What every stage costs on this machine: `python -m benchmarks.stage_costs [--out FILE]`.
+"""Cost of every stage on this machine: `python -m benchmarks.stage_costs [--out FILE]`.
 
 Writes the file that `ai-pipeline plan --costs FILE` reads. The engines are measured in this process, serving by a real
-service whose engines do next to nothing, the database by itself. `--profile` names another profile than mini; on a GPU
-its engines run there. `--untrained` measures sd14 with random weights, where there is no way to a hub. `--overheads
-FILE` takes what serving and what all share costs from an earlier file instead, where no service can be started; it then
-stands among what wasn't measured.
+service whose engines do almost no work, the database by itself. `--profile` selects a profile other than mini; its
+engines use a GPU if there is one. `--untrained` measures sd14 with random weights, without access to a hub.
+`--overheads FILE` takes the costs of serving and of shared components from an earlier file, if no service can be
+started; they are then listed as assumed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def measure(profile_name: str | None, folder: Path, served: Costs | None = None) -> Costs:
-    """Measure everything; of serving only if it isn't given. Without a profile's name, sd14 with random weights."""
+    """Measure everything, serving only if it isn't given. Without a profile's name, sd14 with random weights."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the launcher does; read when torch is loaded
     from benchmarks.engine_costs import Engines
     from benchmarks.pace import Pace
@@ -89,7 +89,7 @@ def measure(profile_name: str | None, folder: Path, served: Costs | None = None)
 
 
 def serving_costs(folder: Path, pace: Pace) -> tuple[Overheads, Shared]:
-    """What serving adds, and what there is one of."""
+    """Overheads of serving, and costs of the shared components."""
     from benchmarks.cache_costs import cache_call_s
     from benchmarks.serving_costs import measure_overheads
     from benchmarks.shared_costs import log_row_s, notice_s, transactions_s
@@ -105,7 +105,7 @@ def serving_costs(folder: Path, pace: Pace) -> tuple[Overheads, Shared]:
 
 
 def engine_costs(engines: Engines) -> dict[str, Any]:
-    """The engines' part of the costs, by name: seconds on a machine at rest, CPU seconds on one that is busy."""
+    """The engines' costs by name: wall-clock seconds on an idle machine, CPU seconds on a busy one."""
     if engines.device != "cpu":
         return each_cost(engines)
     from benchmarks.cpu_seconds import busy
@@ -118,12 +118,12 @@ def engine_costs(engines: Engines) -> dict[str, Any]:
 
 
 def combined(at_rest: Cost, at_work: Cost) -> Cost:
-    """Wall seconds of the one, CPU seconds of the other."""
+    """Wall-clock seconds of the first, CPU seconds of the second."""
     return Cost(wall_s=at_rest.wall_s, cpu_s=at_work.cpu_s)
 
 
 def each_cost(engines: Engines) -> dict[str, Any]:
-    """Every piece of work, by name."""
+    """The cost of every operation, by name."""
     from benchmarks import engine_costs as each
 
     own, picture = each.describe_costs(engines)

@@ -1,8 +1,8 @@
-"""What a trace costs the request that is recorded: `python -m benchmarks.traces`.
+"""Overhead of tracing for a recorded request: `python -m benchmarks.traces`.
 
-One service that writes its spans to a file; requests that are recorded and requests that aren't take turns, from one
-client, so that whatever else the machine does falls on both. Prints the median of each and their ratio, with its least
-and greatest of single rounds. Then, without a service, what a span costs where traces are off, and where they are on.
+One service writes its spans to a file; one client interleaves recorded and unrecorded requests, so that other load on
+the machine affects both. Prints the median of each and their ratio, with its minimum and maximum over rounds. Then,
+without a service, the cost of a span with tracing off and on.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def measure(client: httpx.Client, call: str) -> tuple[float, float]:
-    """The median milliseconds of requests that aren't recorded and of those that are."""
+    """Median milliseconds of unrecorded and of recorded requests."""
     times: dict[str, list[float]] = {"0": [], "1": []}
     for _ in range(CALLS):
         for sampled, taken in times.items():
@@ -58,7 +58,7 @@ def measure(client: httpx.Client, call: str) -> tuple[float, float]:
 
 
 def seconds_of_span(around: Span) -> float:
-    """What it takes to begin and end a part of a span."""
+    """Seconds to start and end a span."""
 
     def work() -> None:
         with span("part", points=64):

@@ -1,7 +1,7 @@
-"""The real sizes with random weights, where no hub is at hand: `python -m benchmarks.untrained FOLDER [--tiny]`.
+"""The real sizes with random weights, without access to a hub: `python -m benchmarks.untrained FOLDER [--tiny]`.
 
-They take as long as trained ones and show nothing. Writes the models and `FOLDER/sd14.yaml`, which the service and
-`benchmarks.stage_costs` take as their profile. `--tiny` writes small ones, to see that all this works.
+They take as long as trained ones, but their output is noise. Writes the models and `FOLDER/sd14.yaml`, a profile for
+the service and `benchmarks.stage_costs`. `--tiny` writes small ones, to check that it works.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How large everything is."""
+    """Sizes of all models."""
 
     side: int  # pixels of a generated image
     steps: int
@@ -119,7 +119,7 @@ def write_sam2(size: Size, path: Path) -> None:
 def write_profile(size: Size, folder: Path) -> Path:
     """Write the models and `sd14` with them in place of the hubs'; returns the profile's file.
 
-    A tenth of SAM2's masks is good enough for it, before duplicates are dropped.
+    A tenth of SAM2's masks pass its thresholds, before duplicates are removed.
     """
     torch.manual_seed(SEED)
     diffusion, clip, sam2 = folder / "diffusion", folder / "clip", folder / size.sam2

@@ -1,4 +1,4 @@
-"""The pictures of a segmented image: kept ones made into an answer, beside drawing and encoding them for each call."""
+"""Visualizations of a segmented image: responses from cached PNGs, against rendering and encoding for each call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIDE, REGIONS = 512, 20
 
 
 def measure(quick: bool) -> list[Result]:
-    """Warm: from what is kept; and cold: drawn and written once, in parallel."""
+    """Warm: from cached PNGs; and cold: rendered and encoded once, in parallel."""
     picture, segmentation = draw_regions()
     style = Drawing()
     regions = Descriptions(
@@ -96,5 +96,5 @@ def draw_naively(picture: Pixels, segmentation: Segmentation, style: Drawing) ->
 
 
 def decode(text: str) -> Pixels:
-    """A picture out of Base64."""
+    """Decode an image from Base64."""
     return np.array(Image.open(io.BytesIO(base64.b64decode(text))))

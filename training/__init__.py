@@ -1,1 +1,1 @@
-"""How `models/mini` is made. Reproducible from a seed; nothing here is imported by the service."""
+"""Training of `models/mini`, reproducible from a seed. The service imports nothing from here."""

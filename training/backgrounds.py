@@ -1,4 +1,4 @@
-"""What is behind the things: plain, patterned, outdoors or indoors, and never of a thing's own colour."""
+"""Scene backgrounds: plain, patterned, outdoors or indoors, and never in the colour of an object."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ PATTERNS = {"plain": 4, "gradient": 4, "stripes": 2, "checks": 2, "noise": 2, "o
 
 @dataclass(frozen=True)
 class Background:
-    """What is known of a background."""
+    """Attributes of a background."""
 
     pattern: str  # a key of PATTERNS
-    colour: str  # of the most of it, as people would say; empty outdoors
+    colour: str  # the dominant colour, as a person would name it; empty outdoors
     upper: RGB  # the main colour: sky or wall, where there is a ground
     lower: RGB  # the pattern's second colour, the ground or the floor
     horizon: float  # where the ground begins, as a share of the height; 1 without ground
 
 
 def stands_out(thing: RGB, background: RGB) -> bool:
-    """Whether a thing of one colour can be seen before another, in the light and in the shade."""
+    """Whether an object of one colour contrasts with another colour, in light and in shade."""
     return all(distance(tone(thing, -shade), background) >= CONTRAST for shade in (0.0, 0.12, 0.24))
 
 
 def choose_background(rng: Random, colours: Sequence[RGB], horizon: float) -> Background:
-    """Choose a background before which things can be seen.
+    """Choose a background that contrasts with the objects.
 
     Args:
         rng: source of the choice.
@@ -73,7 +73,7 @@ def choose_background(rng: Random, colours: Sequence[RGB], horizon: float) -> Ba
             sky, ground = rng.choice(pairs)
             return Background(pattern, "", sky, ground, horizon)
     fitting = [(name, rgb) for name, rgb in tints if clear(rgb)]
-    if not fitting:  # things of very many colours: the least bad
+    if not fitting:  # objects of very many colours: the best available
         fitting = [max(tints, key=lambda tint: min(distance(thing, tint[1]) for thing in colours))]
     name, upper = fitting[0]
     if pattern == "indoors":
@@ -91,7 +91,7 @@ def choose_background(rng: Random, colours: Sequence[RGB], horizon: float) -> Ba
 
 
 def jitter(rng: Random, rgb: RGB) -> RGB:
-    """A colour a little beside another."""
+    """A slightly varied colour."""
     red, green, blue = (min(255, max(0, c + int(rng.random() * 17) - 8)) for c in rgb)
     return red, green, blue
 

@@ -1,4 +1,4 @@
-"""One of the many true things that people might say of a scene."""
+"""Random true captions of a scene, as people might phrase them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLOUR_DROPPED, SIZE_SAID, PLACE_SAID, BACKGROUND_SAID, COUNT_SAID = 0.1, 0.5, 0
 
 @dataclass(frozen=True)
 class Facts:
-    """What a caption may say of one thing."""
+    """Attributes of one object that a caption may mention."""
 
     kind: str
     colour: str
@@ -34,21 +34,21 @@ def write_caption(rng: Random, things: Sequence[Facts], relation: str | None, ba
         if rng.random() < 0.06:
             word = KINDS[things[0].kind].word
             return f"{opening}{with_article(word) if article else word}, {things[0].colour}"
-        said = names[0]
+        phrase = names[0]
         if things[0].position and rng.random() < PLACE_SAID:
-            return f"{opening}{said} {say_position(things[0].position)}"
+            return f"{opening}{phrase} {say_position(things[0].position)}"
     elif rng.random() < COUNT_SAID:
         number = {2: "two", 3: "three"}[len(things)]
         return f"{number} {rng.choice(('objects', 'things'))}: {list_names(names)}"
     else:
-        said = relate(rng, names, relation)
+        phrase = relate(rng, names, relation)
     if rng.random() < BACKGROUND_SAID:
-        said = f"{said} {describe_background(rng, background)}"
-    return opening + said
+        phrase = f"{phrase} {describe_background(rng, background)}"
+    return opening + phrase
 
 
 def name_thing(rng: Random, thing: Facts, *, article: bool) -> str:
-    """A thing's name with its colour, its size and an article, or without."""
+    """An object's name, optionally with its colour, its size and an article."""
     words = [KINDS[thing.kind].word]
     if rng.random() >= COLOUR_DROPPED:
         words.insert(0, thing.colour)
@@ -59,12 +59,12 @@ def name_thing(rng: Random, thing: Facts, *, article: bool) -> str:
 
 
 def with_article(name: str) -> str:
-    """The name after a or an."""
+    """The name with its article, a or an."""
     return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
 
 
 def say_position(position: str) -> str:
-    """Where in the picture."""
+    """The phrase for a position in the image."""
     return {"centre": "in the centre", "top": "at the top", "bottom": "at the bottom"}.get(
         position, f"on the {position}" if " " not in position else f"in the {position}"
     )
@@ -76,7 +76,7 @@ def list_names(names: Sequence[str]) -> str:
 
 
 def relate(rng: Random, names: Sequence[str], relation: str | None) -> str:
-    """Say how two or three things stand to each other."""
+    """Phrase the spatial relation of two or three objects."""
     first, second = names[0], names[1]
     if relation in ("left of", "right of"):
         if len(names) == 3:
@@ -86,19 +86,19 @@ def relate(rng: Random, names: Sequence[str], relation: str | None) -> str:
         sided = (f"{first} {relation} {second}", f"{first} to the {relation} {second}", f"{second} {there} of {first}",
                  f"{first} on the {here} and {second} on the {there}")  # fmt: skip
         return plain if rng.random() < 0.5 else rng.choice(sided)
-    said = f"{first} {relation} {second}"
+    phrase = f"{first} {relation} {second}"
     if rng.random() < 0.2 and len(names) == 2:
         if relation in HELD:
-            said = f"{second} with {first} {relation} it"
+            phrase = f"{second} with {first} {relation} it"
         elif relation == "under":
-            said = f"{second} above {first}" if rng.random() < 0.5 else said
+            phrase = f"{second} above {first}" if rng.random() < 0.5 else phrase
         else:
-            said = f"{second} behind {first}"
-    return f"{said} next to {names[2]}" if len(names) == 3 else said
+            phrase = f"{second} behind {first}"
+    return f"{phrase} next to {names[2]}" if len(names) == 3 else phrase
 
 
 def describe_background(rng: Random, background: Background) -> str:
-    """What is behind the things."""
+    """Phrase the background."""
     pattern = background.pattern
     if pattern == "outdoors":
         return pattern

@@ -1,4 +1,4 @@
-"""Model cards: what a miniature model was trained on and how, what it is good for, and how good it is."""
+"""Model cards: training data and procedure, intended use and metrics of a miniature model."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ remark gives the same weights again on the same machine. Minutes are wall time; 
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """What a card says that isn't measured."""
+    """The text of a card, apart from metrics."""
 
     title: str
     what: str
@@ -63,7 +63,7 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class StageFacts:
-    """How a stage of a model was trained, a row of its card's table."""
+    """A training stage, one row of the card's table."""
 
     stage: str
     steps: int
@@ -108,12 +108,12 @@ TEXTS = {
 
 
 def write_provenance(folder: Path, stages: Mapping[str, tuple[Run, int]], append: bool = False) -> None:
-    """Note beside a model how its stages were trained, each with its batch size.
+    """Record in a model's folder how its stages were trained, each with its batch size.
 
-    Whoever changes a recipe while it runs adds a remark to the file.
+    If a recipe is changed during a run, add a remark to the file by hand.
 
     Args:
-        append: the model went on from weights whose stages are noted there already.
+        append: the model was fine-tuned from weights whose stages are already recorded.
     """
     facts = [
         StageFacts(
@@ -131,12 +131,12 @@ def write_provenance(folder: Path, stages: Mapping[str, tuple[Run, int]], append
 
 
 def append_stages(folder: Path, stages: Sequence[StageFacts], append: bool) -> None:
-    """Note beside a model how its stages were trained.
+    """Record in a model's folder how its stages were trained.
 
     Args:
         folder: of the model.
-        stages: in their order in time.
-        append: keep what is noted there already.
+        stages: in chronological order.
+        append: keep the stages already recorded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / PROVENANCE_FILE
@@ -146,7 +146,7 @@ def append_stages(folder: Path, stages: Sequence[StageFacts], append: bool) -> N
 
 
 def name_device() -> str:
-    """The device training runs on, in words."""
+    """Name of the training device."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{torch.get_num_threads()} CPU thread(s), {platform.machine()}"

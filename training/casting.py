@@ -1,4 +1,4 @@
-"""Who appears in a random scene, and in what relation."""
+"""Selection of the objects of a random scene and of their relation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OUTDOORS = frozenset({"house", "castle", "mountain", "oak_tree", "pine_tree", "p
     {"tractor", "bus", "train", "bicycle", "pickup_truck", "tank"}
 )
 
-# For each relation: how often, and which kinds may be the first thing and the second.
+# For each relation: its frequency, and the kinds allowed as first and second object.
 ROLES: tuple[tuple[str, int, frozenset[str], frozenset[str]], ...] = (
     ("in", 17, FRUIT | PETS | {"aquarium_fish"}, frozenset({"plate", "bowl", "cup"})),
     ("in", 4, FLOWERS, frozenset({"cup"})),
@@ -40,7 +40,7 @@ def cast_scene(
 ) -> tuple[Pairs, str | None]:
     """Choose kinds and colours, and the relation of the first to the second.
 
-    Things that may touch differ clearly in colour, where the kinds and the split leave that choice.
+    Objects that may touch differ clearly in colour, if the kinds and the split allow it.
 
     Raises:
         ValueError: there are fewer kinds than things, or the split has no such combinations.
@@ -59,7 +59,7 @@ def cast_scene(
 
 
 def cast_kinds(rng: Random, num_things: int, kinds: Sequence[str]) -> tuple[list[str], str | None]:
-    """Choose a relation that the kinds allow, and who stands in it."""
+    """Choose a relation, and kinds that it allows."""
     if num_things == 1:
         return [rng.choice(kinds)], None
     roles = [(relation, weight, firsts.intersection(kinds), seconds.intersection(kinds))

@@ -1,4 +1,4 @@
-"""What CLIP is trained on: drawn scenes, the same through the autoencoder, and images of the diffusion model."""
+"""Training data of CLIP: drawn scenes, reconstructed scenes, and images of the diffusion model."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SHARES = {"drawn": 0.5, "reconstructed": 0.2, "generated": 0.3}
 def load_material(
     drawn: Scenes, models: Path, work: Path, reconstructed: int = RECONSTRUCTED, generated: int = GENERATED
 ) -> list[Material]:
-    """Load all that is to be had: only drawn scenes where `models` has no diffusion model and no SAM2 yet.
+    """Load all available data: only drawn scenes if `models` has no diffusion model and no SAM2 yet.
 
     Args:
         drawn: scenes of the training split.
         models: the folder of all models.
         work: where images are kept.
-        reconstructed: number of scenes that go through the autoencoder.
+        reconstructed: number of scenes to pass through the autoencoder.
         generated: number of generated images.
     """
     material = [Material(scenes=drawn, share=SHARES["drawn"])]

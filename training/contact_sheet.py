@@ -1,7 +1,7 @@
-"""Sheets on which a person can judge the drawings: `python -m training.contact_sheet out.png [--side 128]`.
+"""Contact sheets for visual inspection of the drawings: `python -m training.contact_sheet out.png [--side 128]`.
 
 Writes every kind in several colours to the file named, and random scenes with captions and the outlines of their masks
-to a second one beside it, `out-scenes.png`.
+to a second one in the same folder, `out-scenes.png`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OUTLINES = ((255, 255, 0), (0, 255, 255), (255, 0, 255))
 
 
 def draw_kinds_sheet(side: int) -> Image.Image:
-    """Every kind in several colours, its name beneath."""
+    """Every kind in several colours, with its name."""
     colours = list(COLOURS)
     cells = []
     for i, kind in enumerate(KINDS):
@@ -37,7 +37,7 @@ def draw_kinds_sheet(side: int) -> Image.Image:
 
 
 def draw_scenes_sheet(side: int) -> Image.Image:
-    """Random scenes, plain and with the outlines of their masks, their captions beneath."""
+    """Random scenes, plain and with the outlines of their masks, with their captions."""
     cells = []
     for seed in range(SCENES):
         scene = draw_scene(seed, side, num_things=1 + seed % 3)

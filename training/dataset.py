@@ -1,4 +1,4 @@
-"""Scenes drawn once for all models, in files that are mapped into memory: drawing takes longer than looking at them."""
+"""A dataset of scenes shared by all models, in memory-mapped files, because drawing takes longer than loading."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COLOUR_NAMES = tuple(COLOURS)
 
 @dataclass(frozen=True, kw_only=True)
 class Scenes:
-    """Many scenes as a struct of arrays; things are numbered front to back."""
+    """Scenes as a struct of arrays; objects are numbered front to back."""
 
     pixels: npt.NDArray[np.uint8]  # (n, s, s, 3)
     owners: npt.NDArray[np.uint8]  # (n, s, s): 0 the background, 1 the first thing, 2 the second, …
@@ -54,7 +54,7 @@ class Scenes:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Which scenes."""
+    """Parameters that identify a set of scenes."""
 
     num: int
     side: int  # pixels
@@ -62,12 +62,12 @@ class Choice:
     num_things: int | None = None  # 1 to 3; as the scenes come if None
     combination: Combination = "any"
     first: int = 0  # seed of the first one; the others follow
-    kinds: tuple[str, ...] | None = None  # what may be in them; all kinds if None
+    kinds: tuple[str, ...] | None = None  # allowed kinds; all if None
     min_length: float | None = None  # of the longer side of each thing's visible part, as a share of the picture's
 
     @property
     def name(self) -> str:
-        """A folder's name, which says everything."""
+        """A folder name with all parameters."""
         parts: list[object] = [self.num, self.side, self.split, self.num_things, self.combination, self.first]
         if self.kinds is not None:
             parts.append(f"{len(self.kinds)}kinds{zlib.crc32(' '.join(self.kinds).encode()):08x}")
@@ -105,7 +105,7 @@ def _draw_all(choice: Choice, place: Path, workers: int) -> None:
         open_memmap(place / f"{name}.npy", "w+", dtype, shape).flush()
     starts = range(0, choice.num, CHUNK)
     captions: list[list[str]] = []
-    # Forking a process in which torch has computed can leave the child waiting for ever for threads that it lacks.
+    # Forking after torch has computed can deadlock the child, which waits for threads that it lacks.
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         drawing = pool.map(_draw_chunk, [choice] * len(starts), [place] * len(starts), starts)
         for written in track(drawing, f"Drawing {choice.num} scenes", total=len(starts)):
@@ -134,7 +134,7 @@ def _draw_chunk(choice: Choice, place: Path, start: int) -> list[list[str]]:
 
 
 def _draw_fitting(choice: Choice, seed: int) -> Scene:
-    """Draw the seed's scene, or the first that shows everything large enough."""
+    """Draw the scene of the seed, or of the first following seed in which all objects are large enough."""
     for attempt in count():
         scene = draw_scene(
             seed + attempt * NEXT_TRY,

@@ -18,11 +18,11 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 TOKENS = 77
-MERGES = 4096  # of CLIP's 48,894: most everyday words stay one or two tokens, and the embedding stays small
+MERGES = 4096  # of CLIP's 48,894: most common words take one or two tokens, and the embedding stays small
 TEXT_WIDTH = 128
 LATENT_CHANNELS = 16
-LATENT_STRIDE = 16  # pixels of an image to a latent, in both directions
-IMAGE_SIDE = 256  # pixels; what the UNet's `sample_size` stands for
+LATENT_STRIDE = 16  # pixels per latent, in each direction
+IMAGE_SIDE = 256  # pixels that the UNet's `sample_size` corresponds to
 VAE_WIDTH = 64
 RESIDUAL_GAIN, LATENT_GAIN, IMAGE_GAIN = 0.1, 0.5, 0.3  # of the autoencoder's last convolutions when training starts
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -78,7 +78,7 @@ def build_vae() -> Any:
     """Build an autoencoder that turns 16 × 16 pixels into one latent of 16 numbers.
 
     Its initial weights keep the variance of what passes through them (arXiv:1502.01852), and residual blocks start
-    close to the identity: from PyTorch's defaults the first thousand steps are lost.
+    close to the identity: with PyTorch's defaults the first thousand steps are wasted.
     """
     vae = AutoencoderTiny(
         encoder_block_out_channels=(VAE_WIDTH,) * 5,
@@ -125,7 +125,7 @@ def build_unet() -> Any:
 
 
 def build_scheduler() -> Any:
-    """Build the noise schedule: v-prediction from pure noise on (arXiv:2305.08891), as diffusers wants it."""
+    """Build the noise schedule: v-prediction from pure noise on (arXiv:2305.08891), as diffusers expects it."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,

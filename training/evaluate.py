@@ -1,6 +1,6 @@
-"""Measure the miniature models on scenes and prompts they never saw: `python -m training.evaluate [MEASURE …]`.
+"""Evaluate the miniature models on held-out scenes and prompts: `python -m training.evaluate [MEASURE …]`.
 
-Prints each figure beside its goal; with `--json PATH` writes them too. Contact sheets are left in `.training`.
+Prints each figure with its goal; `--json PATH` also writes them. Contact sheets are written to `.training`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from training.measures import Figure, tabulate
 
 
 def main() -> None:
-    """Read the command line and measure."""
+    """Read the command line and evaluate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measures", nargs="*", default=list(MEASURES), help=", ".join(MEASURES))
     parser.add_argument("--models", type=Path, default=MODELS, help="default: models/mini")
@@ -42,21 +42,21 @@ def main() -> None:
 
 
 def measure_clip(models: Path, work: Path) -> list[Figure]:
-    """Names of things, and colours of regions."""
+    """Classification of objects, and colours of regions."""
     from training.evaluate_clip import evaluate_clip
 
     return evaluate_clip(models, work, SIDE, ServiceSettings().load_profile())
 
 
 def measure_diffusion(models: Path, work: Path) -> list[Figure]:
-    """What prompts give, as a judge sees it."""
+    """Images of prompts, scored by a judge classifier."""
     from training.evaluate_diffusion import evaluate_diffusion
 
     return evaluate_diffusion(models / "diffusion", work, SIDE)
 
 
 def measure_sam2(models: Path, work: Path) -> list[Figure]:
-    """Taking apart, with the thresholds of the profile in use."""
+    """Automatic segmentation, with the thresholds of the profile in use."""
     from training.evaluate_sam2 import draw_masks_sheet, evaluate_sam2
 
     everything = ServiceSettings().load_profile().sam2.everything
@@ -65,14 +65,14 @@ def measure_sam2(models: Path, work: Path) -> list[Figure]:
 
 
 def measure_finding(models: Path, work: Path) -> list[Figure]:
-    """Named things in scenes of two, with the settings of the profile in use."""
+    """Text search in scenes of two objects, with the settings of the profile in use."""
     from training.evaluate_finding import evaluate_finding
 
     return evaluate_finding(models, work, SIDE, ServiceSettings().load_profile())
 
 
 def measure_pipeline(models: Path, work: Path) -> list[Figure]:
-    """Prompts through all three models, with the settings of the profile in use."""
+    """Prompts end to end through all three models, with the settings of the profile in use."""
     from training.evaluate_pipeline import evaluate_pipeline
 
     return evaluate_pipeline(models, work, SIDE, ServiceSettings().load_profile())

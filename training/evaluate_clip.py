@@ -1,4 +1,4 @@
-"""How well the CLIP model names what drawn and generated images show, through the engine that serves it."""
+"""Evaluation of CLIP's classification of drawn and generated images, through the serving engine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SINGLE, PAIR_SCENES, CROPPED = 500, 300, 400  # scenes
 UNKNOWN = 200  # pictures
 BATCH = 100
 BACKGROUND = "background"
-PHOTOGRAPHS = {  # that packages of the project bring along; the models are trained on none of them
+PHOTOGRAPHS = {  # included in the project's dependencies; none is training data
     "gradio": ("media_assets/images/*.jpg", "test_data/cheetah2.jpg"),
     "matplotlib": ("mpl-data/sample_data/grace_hopper.jpg",),
     "ultralytics": ("assets/*.jpg",),
@@ -35,7 +35,7 @@ PHOTOGRAPHS = {  # that packages of the project bring along; the models are trai
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """What CLIP calls pictures, and what they show."""
+    """CLIP's descriptions of images, and the true labels."""
 
     said: Descriptions
     true: tuple[str, ...]  # labels
@@ -47,13 +47,13 @@ class Named:
 
 
 def evaluate_clip(models: Path, work: Path, side: int, profile: Profile) -> list[Figure]:
-    """Measure naming of images and regions, calibration, abstention, and probing for colours.
+    """Evaluate classification of images and regions, calibration, abstention, and probing for colours.
 
     Args:
         models: the folder of all models.
         work: where scenes and images are kept.
         side: of the images, in pixels.
-        profile: whose labels and thresholds are measured.
+        profile: with the labels and thresholds to evaluate.
     """
     engine = load_clip(models)
     labelling = profile.clip.labelling
@@ -68,7 +68,7 @@ def evaluate_clip(models: Path, work: Path, side: int, profile: Profile) -> list
         single_prompts(COLOURS_EACH),
         unseen_prompts(UNSEEN_EACH),
         pair_prompts(PAIRS),
-    )  # as other measures have them
+    )  # as in the other evaluations
     everything = profile.sam2.everything
     generated = join(
         [name_regions(engine, load_generated(prompts, models, work, everything, side), labelling) for prompts in sets]
@@ -95,12 +95,12 @@ def evaluate_clip(models: Path, work: Path, side: int, profile: Profile) -> list
 
 
 def load_clip(models: Path) -> ClipEngine:
-    """CLIP on the CPU."""
+    """Load CLIP on the CPU."""
     return ClipEngine(ClipSettings(model=ModelSource(source=str((models / "clip").resolve()))), "cpu")
 
 
 def name_all(engine: ClipEngine, pictures: Sequence[Pixels], true: Sequence[str], labelling: Labelling) -> Named:
-    """Name pictures."""
+    """Classify images."""
     starts = range(0, len(pictures), BATCH)
     return join(
         [
@@ -111,21 +111,21 @@ def name_all(engine: ClipEngine, pictures: Sequence[Pixels], true: Sequence[str]
 
 
 def join(parts: Sequence[Named]) -> Named:
-    """All pictures of several parts."""
-    said = [part.said for part in parts]
+    """Concatenate several parts."""
+    descriptions = [part.said for part in parts]
     return Named(
         said=Descriptions(
-            vectors=np.concatenate([each.vectors for each in said]),
-            labels=tuple(labels for each in said for labels in each.labels),
-            confidences=np.concatenate([each.confidences for each in said]),
-            unknown=np.concatenate([each.unknown for each in said]),
+            vectors=np.concatenate([each.vectors for each in descriptions]),
+            labels=tuple(labels for each in descriptions for labels in each.labels),
+            confidences=np.concatenate([each.confidences for each in descriptions]),
+            unknown=np.concatenate([each.unknown for each in descriptions]),
         ),
         true=tuple(true for part in parts for true in part.true),
     )
 
 
 def name_regions(engine: ClipEngine, scenes: Scenes, labelling: Labelling) -> Named:
-    """Name every thing and every background, each cut out along its mask."""
+    """Classify every object and every background, each cropped along its mask."""
     crops, true = [], []
     for i in range(len(scenes)):
         for number in np.unique(scenes.owners[i]):
@@ -138,13 +138,13 @@ def name_regions(engine: ClipEngine, scenes: Scenes, labelling: Labelling) -> Na
 def measure_abstention(
     engine: ClipEngine, profile: Profile, drawn: Named, generated: Named, work: Path, side: int
 ) -> list[Figure]:
-    """How often CLIP says that it knows none of what it is shown, where that is so and where it isn't."""
+    """How often CLIP abstains, on unknown and on known content."""
 
-    def abstains(said: Descriptions) -> list[bool]:
-        return [bool(share > labelling.max_unknown) for share in said.unknown]
+    def abstains(descriptions: Descriptions) -> list[bool]:
+        return [bool(share > labelling.max_unknown) for share in descriptions.unknown]
 
-    def warns(said: Descriptions) -> list[bool]:
-        return [any(warnings_of(profile, None, description)) for description in said]
+    def warns(descriptions: Descriptions) -> list[bool]:
+        return [any(warnings_of(profile, None, description)) for description in descriptions]
 
     labelling = profile.clip.labelling
     rng = np.random.default_rng(0)
@@ -170,7 +170,7 @@ def measure_abstention(
 
 
 def load_photographs() -> list[Pixels]:
-    """Photographs, whole and each quarter of them."""
+    """Load photographs, whole and in quarters."""
     pictures = []
     for package, patterns in PHOTOGRAPHS.items():
         spec = find_spec(package)
@@ -188,7 +188,7 @@ def load_photographs() -> list[Pixels]:
 
 
 def probe_colours(engine: ClipEngine, pairs: Scenes) -> list[bool]:
-    """For each thing in scenes of two differently coloured ones: whether its colour's name picks it, not the other."""
+    """For objects in scenes of two differently coloured ones: whether the colour's name selects the right one."""
     words = engine.encode_texts(COLOUR_NAMES)  # (colours, d)
     right = []
     for i in range(len(pairs)):
@@ -202,7 +202,7 @@ def probe_colours(engine: ClipEngine, pairs: Scenes) -> list[bool]:
 
 
 def cut_out(scenes: Scenes, index: int, number: int, fill: tuple[int, int, int]) -> Pixels:
-    """Crop a thing along its true mask, everything else blanked, as `pipeline.imaging.masks.masked_crops` does."""
+    """Crop an object along its true mask, with the rest blanked, as `pipeline.imaging.masks.masked_crops` does."""
     mask: npt.NDArray[np.bool_] = scenes.owners[index] == number
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     area = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))

@@ -1,4 +1,4 @@
-"""What the miniature models cost: their size, and how long they take on this machine."""
+"""Cost of the miniature models: their size, and their latency on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROUNDS = 15
 
 
 def evaluate_cost(models: Path, side: int, profile: Profile) -> list[Figure]:
-    """Measure the weights' size, and the median times of making an image, of segmenting it, and of naming it."""
+    """Measure the size of the weights, and median times of generating, segmenting and classifying an image."""
     size_mb = sum(file.stat().st_size for file in models.rglob("*.safetensors")) / 1e6
     diffusion = load_engine(models / "diffusion", side)
     clip = load_clip(models)
@@ -42,12 +42,12 @@ def evaluate_cost(models: Path, side: int, profile: Profile) -> list[Figure]:
 
 
 def lesser(what: str, value: float, goal: float, unit: str, samples: int) -> Figure:
-    """A figure that should be small."""
+    """A figure for which lower is better."""
     return Figure(what=what, value=value, goal=goal, samples=samples, unit=unit, smaller_is_better=True)
 
 
 def time_median(work: Callable[[], object]) -> float:
-    """The median time of work that was done once before, in seconds."""
+    """Median time of the work after one warm-up, in seconds."""
     work()
     times = []
     for _ in range(ROUNDS):

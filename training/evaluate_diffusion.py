@@ -1,4 +1,4 @@
-"""How well the diffusion model paints what prompts say, through the engine that serves it, as its judge sees it."""
+"""Evaluation of the diffusion model's prompt fidelity, through the serving engine, scored by the judge."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from training.judge import DRAWN_SIDE, Verdicts, judge_pictures, load_judge
 from training.measures import Figure
 from training.prompt_sets import Prompt, pair_prompts, readme_prompts, single_prompts, unseen_prompts
 
-COLOURS_EACH, UNSEEN_EACH, PAIRS = 2, 1, 100  # of each kind, of each kind, prompts
-REAL = 500  # scenes on which the judge is judged
+COLOURS_EACH, UNSEEN_EACH, PAIRS = 2, 1, 100  # per kind, per kind, prompts
+REAL = 500  # scenes to evaluate the judge
 COLUMNS, CAPTION_PX = 6, 16
 
 
 def evaluate_diffusion(folder: Path, work: Path, side: int) -> list[Figure]:
-    """Measure kinds and colours in images of one thing, seen and unseen, and both kinds in images of two.
+    """Evaluate kinds and colours in images of one object, seen and unseen, and both kinds in images of two.
 
-    A contact sheet is left in `work/diffusion.png`; the kinds that fail most are printed.
+    Writes a contact sheet to `work/diffusion.png`, and prints the kinds that fail most.
     """
     judge = load_judge(work)
     figures = judge_the_judge(judge, work)
@@ -51,7 +51,7 @@ def evaluate_diffusion(folder: Path, work: Path, side: int) -> list[Figure]:
 
 
 def judge_singles(verdicts: Verdicts, prompts: Sequence[Prompt]) -> tuple[list[bool], list[bool]]:
-    """For each prompt of one thing: whether the judge sees that kind above all, and what it sees in that colour."""
+    """For each prompt of one object: whether its kind is the judge's best, and whether the best kind has its colour."""
     seen = verdicts.presence.argmax(1)
     kinds = [KIND_NAMES[k] == prompt.things[0][0] for k, prompt in zip(seen, prompts, strict=True)]
     painted = verdicts.colours[np.arange(len(seen)), seen]
@@ -60,7 +60,7 @@ def judge_singles(verdicts: Verdicts, prompts: Sequence[Prompt]) -> tuple[list[b
 
 
 def judge_pairs(verdicts: Verdicts, prompts: Sequence[Prompt]) -> list[bool]:
-    """For each prompt of several things: whether their kinds are the likeliest to the judge."""
+    """For each prompt of several objects: whether their kinds are the judge's best."""
     wanted = [{KIND_NAMES.index(kind) for kind, _ in prompt.things} for prompt in prompts]
     return [likeliest(row, len(kinds)) == kinds for row, kinds in zip(verdicts.presence, wanted, strict=True)]
 
@@ -71,7 +71,7 @@ def likeliest(presence: npt.NDArray[np.float32], num: int) -> set[int]:
 
 
 def judge_the_judge(judge: Any, work: Path) -> list[Figure]:
-    """How often the judge is right about drawn scenes that it hasn't seen: what its verdicts are worth."""
+    """Accuracy of the judge on held-out drawn scenes: the reliability of its verdicts."""
     single = load_scenes(Choice(num=REAL, side=DRAWN_SIDE, split="test", num_things=1), work)
     verdicts = judge_pictures(judge, single.pixels)
     seen = verdicts.presence.argmax(1)
@@ -79,8 +79,8 @@ def judge_the_judge(judge: Any, work: Path) -> list[Figure]:
     colours = (verdicts.colours[np.arange(REAL), seen] == single.colours[:, 0]).tolist()
     pairs = load_scenes(Choice(num=REAL, side=DRAWN_SIDE, split="test", num_things=2), work)
     shown = [{int(k) for k in row if k != NONE} for row in pairs.kinds]
-    said = judge_pictures(judge, pairs.pixels).presence
-    both = [likeliest(row, len(kinds)) == kinds for row, kinds in zip(said, shown, strict=True)]
+    presence = judge_pictures(judge, pairs.pixels).presence
+    both = [likeliest(row, len(kinds)) == kinds for row, kinds in zip(presence, shown, strict=True)]
     return [
         Figure.share("Judge on drawn scenes: one thing, right object", kinds, 0.98),
         Figure.share("Judge on drawn scenes: one thing, right colour", colours, 0.98),
@@ -95,7 +95,7 @@ def print_weak(failed: Sequence[Prompt]) -> None:
 
 
 def draw_sheet(folder: Path, work: Path, side: int, sets: Sequence[tuple[Sequence[Prompt], Images]]) -> Image.Image:
-    """Images under their prompts: four of the README's, and ten of each set."""
+    """Images with their prompts: four of the README's, and ten of each set."""
     readme = readme_prompts(4)
     cells = [
         head_cell(image, prompt.text)
@@ -108,7 +108,7 @@ def draw_sheet(folder: Path, work: Path, side: int, sets: Sequence[tuple[Sequenc
 
 
 def head_cell(pixels: Pixels, text: str) -> Image.Image:
-    """A picture under its prompt."""
+    """An image with its prompt."""
     height, width = pixels.shape[:2]
     margin = 40
     cell = Image.new("RGB", (width + margin, height + CAPTION_PX + 4), "white")

@@ -1,6 +1,6 @@
-"""How well a text finds the thing it names in drawn scenes of two, and how often nothing where it names neither.
+"""Evaluation of text search in drawn scenes of two objects, with names of present and of absent objects.
 
-Everything goes the service's way: the profile's grid and thresholds, masked crops, CLIP, `pipeline.text_scoring`.
+Runs the service's pipeline: the profile's grid and thresholds, masked crops, CLIP, `pipeline.text_scoring`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ ALIKE, CLOSE = 0.5, 0.75  # IoU
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """What the models make of one scene, and what is truly there."""
+    """The models' results for one scene, and the ground truth."""
 
     regions: Vectors  # (n, d)
     picture: Vector
     iou: npt.NDArray[np.float32]  # (things, n), of those that show enough of themselves
     things: tuple[tuple[str, str], ...]  # kind and colour of each of them
-    absent: tuple[str, ...]  # kinds that no thing is; nor "orange" where one has that colour
+    absent: tuple[str, ...]  # kinds of no object; nor "orange" if one has that colour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +45,17 @@ class Question:
 
     sight: Sight
     text: str
-    thing: int | None  # which one it names; None for one that isn't there
+    thing: int | None  # the object it names; None for an absent one
 
 
 def evaluate_finding(models: Path, scenes: Path, side: int, profile: Profile) -> list[Figure]:
-    """Measure finding named things, and not finding others, on held-out scenes of two things.
+    """Measure recall of present objects and rejection of absent ones, on held-out scenes of two objects.
 
     Args:
         models: the folder with `clip` and `sam2`.
         scenes: where drawn scenes are kept.
         side: of the scenes, in pixels.
-        profile: whose settings are measured.
+        profile: with the settings to evaluate.
     """
     shown = load_scenes(Choice(num=NUM, side=side, split="test", num_things=2), scenes)
     engine = load_clip(models)
@@ -75,7 +75,7 @@ def evaluate_finding(models: Path, scenes: Path, side: int, profile: Profile) ->
 
 
 def look_at(shown: Scenes, models: Path, engine: ClipEngine, profile: Profile) -> list[Sight]:
-    """Take scenes apart and describe them as the service does."""
+    """Segment and describe scenes as the service does."""
     segmenter = open_engine(models / "sam2")
     sights = []
     for i in track(range(len(shown)), f"Looking at {len(shown)} scenes"):
@@ -88,7 +88,7 @@ def look_at(shown: Scenes, models: Path, engine: ClipEngine, profile: Profile) -
 
 
 def compare(shown: Scenes, index: int, *, picture: Vector, regions: Vectors, masks: Masks) -> Sight:
-    """Put what was found beside what is there."""
+    """Match the regions with the ground truth."""
     numbers = [number for number, kind in enumerate(shown.kinds[index]) if kind != NONE]
     things = [(KIND_NAMES[shown.kinds[index, n]], COLOUR_NAMES[shown.colours[index, n]]) for n in numbers]
     truth: Masks = np.array([shown.owners[index] == number + 1 for number in numbers])
@@ -104,7 +104,7 @@ def compare(shown: Scenes, index: int, *, picture: Vector, regions: Vectors, mas
 
 
 def ask(sights: list[Sight], coloured: bool) -> Iterator[Question]:
-    """Name each thing of each scene, and one that isn't there for each, of a random kind and colour."""
+    """Name each object of each scene, and for each an absent one of a random kind and colour."""
     rng = np.random.default_rng(0)
     for sight in sights:
         for number, (kind, colour) in enumerate(sight.things):
@@ -114,7 +114,7 @@ def ask(sights: list[Sight], coloured: bool) -> Iterator[Question]:
 
 
 def name(kind: str, colour: str | None) -> str:
-    """What a person would ask for: "apple", or "red apple"."""
+    """The search text: "apple", or "red apple"."""
     word = KINDS[kind].word
     return word if colour is None else f"{colour} {word}"
 
@@ -122,7 +122,7 @@ def name(kind: str, colour: str | None) -> str:
 def answer(
     engine: ClipEngine, questions: list[Question], finding: Finding
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Ask for each text in its scene.
+    """Search for each text in its scene.
 
     Returns:
         IoU of the best region with the named thing, 0 where nothing was found or nothing was there; and how many

@@ -1,7 +1,7 @@
-"""How often a prompt gives exactly what it asks for, found and named, through the three engines as they serve.
+"""End-to-end accuracy of prompts through the three serving engines: generation, segmentation, classification.
 
-An image is right if its regions, those named background apart, bear the names of the things that were asked for, each
-once, and no others. The masks don't count here, nor do the images by themselves: the other measures judge those.
+An image is correct if the labels of its regions, apart from background, are the objects of the prompt, each once, and
+no others. Masks and image quality are not scored here, but in the other evaluations.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ COLUMNS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the service makes of a prompt."""
+    """The service's result for a prompt."""
 
     prompt: Prompt
     image: Pixels
@@ -44,35 +44,35 @@ class Outcome:
 
     @property
     def wanted(self) -> list[str]:
-        """The kinds that were asked for, in alphabetical order."""
+        """The kinds in the prompt, in alphabetical order."""
         return sorted(kind for kind, _ in self.prompt.things)
 
     @property
     def named(self) -> list[str]:
-        """The names of all regions but the background's, in alphabetical order."""
+        """The labels of all regions except the background, in alphabetical order."""
         return sorted(name for name in self.names if name != BACKGROUND)
 
     @property
     def is_right(self) -> bool:
-        """Whether exactly what was asked for was found and named."""
+        """Whether the labels are exactly those of the prompt."""
         return self.named == self.wanted
 
     @property
     def has_right_regions(self) -> bool:
-        """Whether there are as many regions as things, those apart that lie along the border as backgrounds do."""
+        """Whether there are as many regions as objects, not counting those that cover the border like a background."""
         return sum(not covers_border(mask) for mask in self.masks) == len(self.prompt.things)
 
     @property
     def has_right_relation(self) -> bool:
-        """Whether two things that were found stand as the prompt says."""
+        """Whether the spatial relation of two found objects matches the prompt."""
         first, second = (self.masks[self.names.index(kind)] for kind, _ in self.prompt.things)
         return stand_in(self.prompt.relation or "", first, second)
 
 
 def evaluate_pipeline(models: Path, work: Path, side: int, profile: Profile) -> list[Figure]:
-    """Measure singles, unseen combinations, pairs, and the README's prompt; print what failed.
+    """Evaluate singles, unseen combinations, pairs, and the README's prompt; print failures.
 
-    A contact sheet of 48 prompts is left in `work/pipeline.png`.
+    Writes a contact sheet of 48 prompts to `work/pipeline.png`.
     """
     prompt_sets = {
         f"README's prompt, {README_SEEDS} seeds": (readme_prompts(README_SEEDS), 0.97),
@@ -98,7 +98,7 @@ def evaluate_pipeline(models: Path, work: Path, side: int, profile: Profile) -> 
 
 
 def run_pipeline(prompts: Sequence[Prompt], models: Path, work: Path, side: int, profile: Profile) -> list[Outcome]:
-    """Generate, segment, and name regions as the service does."""
+    """Generate, segment, and classify regions as the service does."""
     images = load_images(prompts, models / "diffusion", work, side)
     segmenter = open_engine(models / "sam2")
     clip = load_clip(models)
@@ -115,8 +115,8 @@ def run_pipeline(prompts: Sequence[Prompt], models: Path, work: Path, side: int,
 def stand_in(relation: str, first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> bool:
     """Whether the first mask stands in a relation to the second, by their boxes.
 
-    Beside each other are things whose middles are further apart across than down. What is in or on something has its
-    middle over it, and higher than the other's lower edge.
+    Two objects are side by side if the horizontal distance of their centres exceeds the vertical one. An object in or
+    on another has its centre above it, and higher than the other's lower edge.
     """
     (x, y), (other_x, other_y) = middle(first), middle(second)
     if relation in ("left of", "right of"):
@@ -126,25 +126,25 @@ def stand_in(relation: str, first: npt.NDArray[np.bool_], second: npt.NDArray[np
 
 
 def middle(mask: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """The middle of a mask's box, x and y."""
+    """The centre of a mask's box, x and y."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return (columns[0] + columns[-1]) / 2, (rows[0] + rows[-1]) / 2
 
 
 def print_failures(outcomes: Sequence[Outcome]) -> None:
-    """Print what was found instead of what was asked for."""
+    """Print the labels found for failed prompts."""
     for each in outcomes:
         if not each.is_right:
             Console().print(f"{each.prompt.text}, seed {each.prompt.seed}: {', '.join(each.names) or 'no regions'}")
 
 
 def choose_for_sheet(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Every so many of the images, whether they are right or wrong."""
+    """Evenly spaced images, correct or not."""
     return [outcomes[i * len(outcomes) // SHEET] for i in range(SHEET)]
 
 
 def draw_sheet(outcomes: Sequence[Outcome]) -> Image.Image:
-    """Images beside their regions, with the prompts and the regions' names."""
+    """Images and their regions, with the prompts and the regions' labels."""
     cells = []
     for each in outcomes:
         both = np.hstack([each.image, tint(each.image, each.masks)])

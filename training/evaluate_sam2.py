@@ -1,4 +1,4 @@
-"""How well SAM2 takes drawn scenes apart, through the engine that serves it, and what it makes of single points."""
+"""Evaluation of SAM2 on drawn scenes, through the serving engine: automatic segmentation, and single points."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.measures import Figure
 from training.trainable_sam2 import ask, embed, prepare
 
 NUM = 300  # scenes
-VISIBLE = 0.02  # of the picture: what shows less of itself isn't asked for
+VISIBLE = 0.02  # share of the image: less visible objects are skipped
 FOUND = 0.8  # IoU
 SHEET = 12  # scenes
 TINTS = ((230, 60, 60), (60, 160, 240), (250, 210, 60), (90, 200, 90), (200, 90, 220), (250, 140, 50), (80, 220, 210))
@@ -30,7 +30,7 @@ Masks = npt.NDArray[np.bool_]  # (n, h, w)
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """What was found of what is there, over many scenes."""
+    """Recall and IoU accumulated over many scenes."""
 
     best: list[float]  # the highest IoU any region has with each thing
     regions: int
@@ -38,7 +38,7 @@ class Tally:
 
     @property
     def found(self) -> list[bool]:
-        """Which things were found."""
+        """Whether each object was found."""
         return [iou >= FOUND for iou in self.best]
 
     @property
@@ -53,7 +53,7 @@ class Tally:
 
 
 def evaluate_sam2(folder: Path, scenes: Path, side: int, everything: Everything) -> list[Figure]:
-    """Measure taking apart and single points on held-out scenes.
+    """Evaluate automatic segmentation and single points on held-out scenes.
 
     Args:
         folder: of the model.
@@ -88,12 +88,12 @@ def evaluate_sam2(folder: Path, scenes: Path, side: int, everything: Everything)
 
 
 def open_engine(folder: Path) -> Sam2Engine:
-    """The engine on the CPU."""
+    """Load the engine on the CPU."""
     return Sam2Engine(Sam2Settings(model=ModelSource(source=str(folder.resolve()))), "cpu")
 
 
 def segment(engine: Sam2Engine, pixels: Pixels, everything: Everything) -> Segmentation:
-    """Take one picture apart."""
+    """Segment one image."""
     *_, last = engine.segment(np.asarray(pixels), everything)
     if not isinstance(last, Segmentation):
         raise TypeError(f"the engine ended with {last}")
@@ -101,7 +101,7 @@ def segment(engine: Sam2Engine, pixels: Pixels, everything: Everything) -> Segme
 
 
 def tally_up(scenes: list[tuple[Masks, Masks]]) -> Tally:
-    """Compare what is there, the background first, with what was found."""
+    """Compare true masks, the background first, with the regions found."""
     best: list[float] = []
     for truth, found in scenes:
         best += pairwise_iou(truth[1:], found).max(1, initial=0).tolist()
@@ -111,7 +111,7 @@ def tally_up(scenes: list[tuple[Masks, Masks]]) -> Tally:
 
 
 def true_masks(scenes: Scenes, index: int) -> Masks:
-    """The background and everything that shows enough of itself, (n, h, w)."""
+    """Masks of the background and of every sufficiently visible object, (n, h, w)."""
     owners = np.asarray(scenes.owners[index])
     shares = np.bincount(owners.ravel(), minlength=1) / owners.size
     numbers = [0, *(number for number in range(1, len(shares)) if shares[number] >= VISIBLE)]
@@ -155,7 +155,7 @@ def ask_points(engine: Sam2Engine, scenes: Scenes, image_size: int) -> list[floa
 
 
 def draw_masks_sheet(folder: Path, scenes: Path, side: int, everything: Everything) -> Image.Image:
-    """Held-out scenes beside the regions found in them, each in a colour of its own."""
+    """Held-out scenes and their regions, each in a colour of its own."""
     engine = open_engine(folder)
     shown = load_scenes(Choice(num=NUM, side=side, split="test"), scenes)
     cells = []
@@ -170,7 +170,7 @@ def draw_masks_sheet(folder: Path, scenes: Path, side: int, everything: Everythi
 
 
 def tint(pixels: Pixels, masks: Masks) -> Pixels:
-    """Lay regions, (n, h, w), over a picture, the smallest on top."""
+    """Overlay regions, (n, h, w), on an image, the smallest on top."""
     painted = (pixels * 0.35).astype(np.uint8)
     for number, i in enumerate(np.argsort(-masks.sum((1, 2)))):
         colour = np.array(TINTS[number % len(TINTS)])

@@ -1,6 +1,6 @@
-"""What cosines mean to somebody who looks for a named thing: `python -m training.finding_bounds models/mini`.
+"""Calibration of text search on CLIP's cosines: `python -m training.finding_bounds models/mini`.
 
-The scenes are others than those of the evaluation.
+The scenes are disjoint from those of the evaluation.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from training.evaluate_finding import ALIKE, Sight, look_at, name
 
 NUM = 300  # scenes
 FIRST = 1_000_000  # seed; the evaluation's are below
-FALSE_SHARE = 0.9  # of the names of absent kinds that are to find nothing
+FALSE_SHARE = 0.9  # target share of absent kinds that find nothing
 SCALES = (2.0, 3.0, 5.0, 7.0, 10.0, 14.0, 20.0, 30.0, 50.0, 70.0, 100.0, 140.0, 200.0)
 
 Values = npt.NDArray[np.float32]
 
 
 def find_bounds(models: Path, scenes: Path, side: int, profile: Profile) -> Finding:
-    """Find the profile's bound and scale for its models, from the names of kinds and scenes of two things."""
+    """Calibrate the profile's bound and scale for its models, from the names of kinds and scenes of two objects."""
     engine = load_clip(models)
     shown = load_scenes(Choice(num=NUM, side=side, split="test", num_things=2, first=FIRST), scenes)
     sights = look_at(shown, models, engine, profile)
@@ -41,7 +41,7 @@ def find_bounds(models: Path, scenes: Path, side: int, profile: Profile) -> Find
 
 
 def compare_absent(engine: ClipEngine, sights: list[Sight], template: str) -> Values:
-    """The evidence for each kind that isn't there, in each scene."""
+    """The evidence for each absent kind, in each scene."""
     return np.array(
         [
             evidence(sight.regions, sight.picture, text)
@@ -53,7 +53,7 @@ def compare_absent(engine: ClipEngine, sights: list[Sight], template: str) -> Va
 
 
 def compare_shown(engine: ClipEngine, sights: list[Sight], template: str) -> tuple[Values, npt.NDArray[np.bool_]]:
-    """Cosines of all regions with the names of the things in their scenes, and whether the region is that thing."""
+    """Cosines of all regions with the names of their scene's objects, and whether the region is that object."""
     cosines, right = [], []
     for sight in sights:
         texts = encode_names(engine, [kind for kind, _ in sight.things], template)
@@ -63,12 +63,12 @@ def compare_shown(engine: ClipEngine, sights: list[Sight], template: str) -> tup
 
 
 def encode_names(engine: ClipEngine, kinds: Sequence[str], template: str) -> Vectors:
-    """The vectors, (n, d), of what people call kinds."""
+    """The vectors, (n, d), of the kinds' names."""
     return engine.encode_texts([template.format(text=name(kind, None)) for kind in kinds])
 
 
 def fit_scale(cosines: Values, right: npt.NDArray[np.bool_], bounded: Finding) -> float:
-    """The scale with which scores come nearest to the odds of a region being right: the likeliest for what is known."""
+    """The maximum-likelihood scale, with which scores best match the odds of a region being correct."""
 
     def loss(scale: float) -> float:
         scores = score(cosines, bounded.model_copy(update={"logit_scale": scale}))

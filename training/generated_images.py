@@ -1,7 +1,7 @@
-"""Images as the service meets them: generated ones, and drawn ones that went through the autoencoder.
+"""Images as the service sees them: generated ones, and drawn ones reconstructed by the autoencoder.
 
-What a generated image shows is known from its prompt alone, so some labels are wrong where the diffusion model is.
-Images are kept by the prompts and the model that made them, so that several measures look at the same ones.
+Labels of generated images come from their prompts, so some are wrong where the diffusion model fails. Images are cached
+by prompts and model, so that several evaluations use the same ones.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from training.prompt_sets import Prompt
 from training.things import COLOURS
 from training.train_vae import to_tensor
 
-STEPS, GUIDANCE = 15, 3.0  # as `configs/mini.yaml` has them
-BORDER = 0.24  # of the image's border, about a side: a region that covers so much of it is the background
-LEAST = 0.006  # of the image: smaller regions are no thing
+STEPS, GUIDANCE = 15, 3.0  # as in `configs/mini.yaml`
+BORDER = 0.24  # of the image's border, about one side: a region that covers as much is the background
+LEAST = 0.006  # of the image: smaller regions are not objects
 UNASSIGNED = 255  # owner of pixels whose content is unknown
 ENCODED_AT_ONCE = 8
 
@@ -75,7 +75,7 @@ def generate(engine: DiffusionEngine, prompt: str, seed: int, side: int) -> Pixe
 
 
 def load_images(prompts: Sequence[Prompt], folder: Path, kept: Path, side: int) -> Images:
-    """Load the images of prompts, (n, side, side, 3), after generating those that `kept` lacks.
+    """Load the images of prompts, (n, side, side, 3), after generating those missing in `kept`.
 
     Args:
         prompts: each with the seed of its image.
@@ -83,8 +83,8 @@ def load_images(prompts: Sequence[Prompt], folder: Path, kept: Path, side: int) 
         kept: where images are kept; an interrupted run is resumed.
         side: height and width in pixels.
     """
-    asked = zlib.crc32(repr(prompts).encode())
-    place = kept / f"images-{len(prompts)}-{side}-{asked:08x}-{weights.fingerprint(folder)[:8]}"
+    digest = zlib.crc32(repr(prompts).encode())
+    place = kept / f"images-{len(prompts)}-{side}-{digest:08x}-{weights.fingerprint(folder)[:8]}"
     if not place.exists():
         partial = place.with_suffix(".partial")
         counter = partial / "done.json"
@@ -116,9 +116,9 @@ def load_generated(prompts: Sequence[Prompt], models: Path, kept: Path, everythi
         side: height and width in pixels.
     """
     images = load_images(prompts, models / "diffusion", kept, side)
-    asked = zlib.crc32(repr((prompts, everything)).encode())
+    digest = zlib.crc32(repr((prompts, everything)).encode())
     digests = "-".join(weights.fingerprint(models / name)[:8] for name in ("diffusion", "sam2"))
-    place = kept / f"owners-{len(prompts)}-{side}-{asked:08x}-{digests}.npy"
+    place = kept / f"owners-{len(prompts)}-{side}-{digest:08x}-{digests}.npy"
     if not place.exists():
         engine = open_engine(models / "sam2")
         owners = [
@@ -147,10 +147,10 @@ def find_masks(engine: Sam2Engine, pixels: Pixels, everything: Everything) -> Ma
 
 
 def assign_pixels(pixels: Pixels, masks: Masks, prompt: Prompt) -> npt.NDArray[np.uint8]:
-    """Say which region is the background and which is which thing, by border, size and colour.
+    """Assign regions to the background and the objects, by border, size and colour.
 
     Returns:
-        (h, w): 0 background, then the things, UNASSIGNED for the rest.
+        (h, w): 0 background, then the objects, UNASSIGNED for the rest.
     """
     owners = np.full(pixels.shape[:2], UNASSIGNED, np.uint8)
     rest = []
@@ -171,7 +171,7 @@ def covers_border(mask: Mask) -> bool:
 
 
 def match_colours(pixels: Pixels, masks: Sequence[Mask], colours: Sequence[str]) -> list[tuple[int, Mask]]:
-    """Give each colour the largest region, or of several colours the region that is nearest to it.
+    """Assign each colour the largest region, or with several colours the region nearest to it.
 
     Returns:
         The colours' numbers with their masks; those for which no region is left are missing.
@@ -192,7 +192,7 @@ def match_colours(pixels: Pixels, masks: Sequence[Mask], colours: Sequence[str])
 
 
 def load_reconstructed(choice: Choice, folder: Path, kept: Path) -> Scenes:
-    """Load drawn scenes whose pixels went through the autoencoder; everything else of them is exact.
+    """Load drawn scenes with reconstructed pixels; all labels stay exact.
 
     Args:
         choice: which scenes.

@@ -1,7 +1,7 @@
-"""The judge of generated pictures: a plain classifier, trained apart from the models that it judges.
+"""The judge of generated images: a plain classifier, trained independently of the models that it judges.
 
-It learns from scenes of other seeds than training, evaluation and CLIP see, in all combinations of kind and colour. It
-says for each kind whether it is in a picture, and in what colour it would be.
+Its scenes have seeds disjoint from those of training, evaluation and CLIP, with all combinations of kind and colour.
+For each kind it predicts whether it is in an image, and its colour if so.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ BATCH = 64
 SCENES = 24_000
 FIRST = 50_000_000  # seed of its scenes
 RECIPE = Recipe(steps=3000, learning_rate=2e-3, ema=0.995)
-KINDS_WEIGHT = 5.0  # against the colours: most kinds aren't there, and their losses are small
-PLACES_WEIGHT = 1.0  # of what each place of the map shows
-BACKGROUND_WEIGHT = 0.3  # of places that show no thing: they are many
+KINDS_WEIGHT = 5.0  # relative to the colours: most kinds are absent, and their losses are small
+PLACES_WEIGHT = 1.0  # of the cells' classification
+BACKGROUND_WEIGHT = 0.3  # of cells without an object, the majority
 
 
 class Judge(nn.Module):
-    """Convolutions to a map; each kind looks where it shows most, and reads the colour there.
+    """A convolutional feature map; for each kind the colour is read where its activation is highest.
 
-    It is taught by masks what each place of the map shows, and by the whole picture what is there at all: from the
-    pictures alone it would need many times as many to tell two things apart.
+    Masks supervise each cell of the map, and image labels the presence of kinds: with image labels alone it would need
+    many times as many images to separate two objects.
     """
 
     def __init__(self, num_kinds: int) -> None:
@@ -52,7 +52,7 @@ class Judge(nn.Module):
         self.colours = nn.Conv2d(128, len(COLOUR_NAMES), 1)
 
     def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Judge pictures, (n, 3, s, s).
+        """Classify images, (n, 3, s, s).
 
         Returns:
             Logits of the kinds, (n, k), of each kind's colours, (n, k, c), and of what each place of the map shows,
@@ -68,7 +68,7 @@ class Judge(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions and what they are added to."""
+    """A residual block of two convolutions."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -82,17 +82,17 @@ class Block(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Verdicts:
-    """What the judge says of pictures."""
+    """The judge's predictions for images."""
 
     presence: npt.NDArray[np.float32]  # (n, k) logits, in the order of KIND_NAMES
-    colours: npt.NDArray[np.int64]  # (n, k) into COLOUR_NAMES: what colour each kind has, if it is there
+    colours: npt.NDArray[np.int64]  # (n, k) into COLOUR_NAMES: the colour of each kind, if present
 
     def __len__(self) -> int:
         return len(self.presence)
 
 
 def layer(channels_in: int, channels_out: int, stride: int = 1, size: int = 3) -> tuple[nn.Module, ...]:
-    """A convolution, normalised."""
+    """A convolution with normalisation."""
     convolution = nn.Conv2d(channels_in, channels_out, size, stride, size // 2, bias=False)
     return convolution, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True)
 
@@ -130,7 +130,7 @@ def train_judge(scenes: Scenes, recipe: Recipe, checkpoint: Path | None) -> Run:
 def loss_of_presence(
     presence: torch.Tensor, colours: torch.Tensor, kinds: npt.NDArray[np.int64], painted: npt.NDArray[np.int64]
 ) -> torch.Tensor:
-    """Which kinds there are, each yes or no, and the colour of those that there are.
+    """Binary loss for the presence of each kind, and the colour loss of those present.
 
     Args:
         presence: (n, k) logits.
@@ -147,7 +147,7 @@ def loss_of_presence(
 
 
 def loss_of_places(places: torch.Tensor, owners: npt.NDArray[np.uint8], kinds: npt.NDArray[np.int64]) -> torch.Tensor:
-    """What the middle of each cell shows.
+    """Classification loss of the centre of each cell.
 
     Args:
         places: (n, 1 + k, h, w) logits, the background's first.
@@ -166,7 +166,7 @@ def loss_of_places(places: torch.Tensor, owners: npt.NDArray[np.uint8], kinds: n
 
 @torch.no_grad()
 def judge_pictures(judge: Any, pictures: npt.NDArray[np.uint8]) -> Verdicts:
-    """Judge pictures, (n, h, w, 3)."""
+    """Classify images, (n, h, w, 3)."""
     batches = [
         judge(prepare(np.stack([shrink(p) for p in pictures[i : i + BATCH]]))) for i in range(0, len(pictures), BATCH)
     ]
@@ -175,12 +175,12 @@ def judge_pictures(judge: Any, pictures: npt.NDArray[np.uint8]) -> Verdicts:
 
 
 def shrink(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Scale a picture down to what the judge sees."""
+    """Scale an image down to the judge's input."""
     return np.asarray(cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def spoil(picture: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Blur at times, add noise and shift the colours: generated pictures aren't as clean as drawn ones."""
+    """Augmentation: blur, noise and colour shifts, because generated images aren't as clean as drawn ones."""
     if rng.random() < 0.5:
         picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 1.1)), np.uint8)
     noise = rng.normal(0, rng.uniform(0, 10), picture.shape) + rng.uniform(-8, 8, 3)

@@ -1,7 +1,7 @@
-"""How sure a trained CLIP may be of its labels: `python -m training.label_scale models/mini`.
+"""Temperature calibration of a trained CLIP: `python -m training.label_scale models/mini`.
 
-The scale of the cosines is the one at which the labels' confidences are likeliest, over crops of regions of drawn,
-reconstructed and generated images. They are others than those of the evaluation.
+The scale of the cosines maximizes the likelihood of the true labels, over crops of regions of drawn, reconstructed and
+generated images, which are disjoint from those of the evaluation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCALES = np.geomspace(10, 200, 61)
 
 
 def find_scale(models: Path, work: Path, side: int, profile: Profile) -> float:
-    """Find the scale for a model under a profile's labels."""
+    """Calibrate the scale for a model under a profile's labels."""
     engine = load_clip(models)
     drawn = Choice(num=DRAWN, side=side, split="test", first=FIRST)
     prompts = training_prompts(GENERATED, FIRST_PROMPT)

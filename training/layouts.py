@@ -1,4 +1,4 @@
-"""Where the things of a scene go, so that what a caption says of them is true."""
+"""Layout of a scene's objects, so that its caption is true."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from training.things import KINDS, Drawing, draw_thing, unit_for
 RELATIONS = ("in", "on", "under", "in front of", "left of", "right of")
 GROUND = (0.84, 0.96)  # where things stand, as a share of the height
 MOST_HIDDEN = 0.42  # of the height of what is in a bowl or a cup
-ALONE = (0.46, 0.83)  # longer side of an only thing, as a share of the picture's
+ALONE = (0.46, 0.83)  # longer side of a single object, as a share of the image's
 
 
 @dataclass(frozen=True)
 class Order:
-    """One thing to be drawn."""
+    """One object to be drawn."""
 
     kind: str
     colour: str
     seed: int  # of its shape and of the shade of its colour
 
     def draw(self, width_px: float, height_px: float, light: int) -> Drawing:
-        """Draw it so that it fits into a space."""
+        """Draw it to fit into a space."""
         return draw_thing(self.kind, self.colour, unit_for(self.kind, width_px, height_px), Random(self.seed), light)
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A drawing with its tile's corner in the picture."""
+    """A drawing with its tile's corner in the image."""
 
     drawing: Drawing
     x: int
@@ -45,7 +45,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Frame:
-    """The part of a picture that things may take: its whole height, from one column to another."""
+    """The part of an image available to objects: its whole height, from one column to another."""
 
     left: float
     right: float
@@ -61,7 +61,7 @@ class Frame:
 
 
 def place(drawing: Drawing, x: float, bottom: float, side: int, *, grounded: bool = True) -> Placed:
-    """Put a drawing's middle and lowest pixel somewhere, or as near as the picture's borders allow."""
+    """Place a drawing by its centre and lowest pixel, or as near as the image's borders allow."""
     left, top, right, low = drawing.bounds
     corner_x = min(max(round(x - (left + right) / 2), -left), side - right)
     corner_y = min(max(round(bottom) - low, -top), side - low)
@@ -76,10 +76,10 @@ def arrange(
     light: int,
     length: tuple[float, float] = ALONE,
 ) -> list[Placed]:
-    """Draw and place one to three things, the first in the relation to the second, the third beside them.
+    """Draw and place one to three objects, the first in the relation to the second, the third next to them.
 
     Args:
-        length: of the longer side of an only thing, at least and at most, as a share of the picture's.
+        length: minimum and maximum of the longer side of a single object, as a share of the image's.
 
     Raises:
         ValueError: the second offers no place for the relation.
@@ -104,7 +104,7 @@ def arrange(
 
 
 def place_alone(order: Order, rng: Random, side: int, light: int, length: tuple[float, float]) -> Placed:
-    """Place an only thing, drawn large, anywhere it fits."""
+    """Place a single object, drawn large, anywhere it fits."""
     size = rng.uniform(*length) * side
     drawing = order.draw(size, size, light)
     left, top, right, bottom = drawing.bounds
@@ -114,19 +114,19 @@ def place_alone(order: Order, rng: Random, side: int, light: int, length: tuple[
 
 
 def pull(rng: Random) -> float:
-    """How far off the middle, from -1 to 1: more often near it than not."""
+    """Random offset from the centre, from -1 to 1, concentrated near 0."""
     return 0.9 * (rng.random() + rng.random() - 1)
 
 
 def place_on_ground(order: Order, rng: Random, frame: Frame, light: int) -> Placed:
-    """Place a thing in a frame, on the ground if it is of those that stand."""
+    """Place an object in a frame, on the ground if its kind stands."""
     drawing = order.draw(frame.width * rng.uniform(0.86, 1.0), frame.side * rng.uniform(0.6, 0.85), light)
     low = rng.uniform(*GROUND) if KINDS[order.kind].stands else rng.uniform(0.5, 0.9)
     return place(drawing, frame.middle, low * frame.side, frame.side)
 
 
 def place_in_row(orders: Sequence[Order], relation: str, rng: Random, frame: Frame, light: int) -> list[Placed]:
-    """Place things side by side, now and then one a little before the other."""
+    """Place objects side by side, sometimes partly overlapping."""
     share = frame.width / len(orders)
     closer = rng.uniform(0.1, 0.22) * share if rng.random() < 0.35 else 0.0
     row = []
@@ -139,7 +139,7 @@ def place_in_row(orders: Sequence[Order], relation: str, rng: Random, frame: Fra
 
 
 def place_held(subject: Order, holder: Order, rng: Random, frame: Frame, light: int) -> list[Placed]:
-    """Place a thing in or on another."""
+    """Place an object in or on another."""
     side = frame.side
     width = frame.width * rng.uniform(0.84, 0.97)
     tallest = 0.9 if holder.kind == "chair" else 0.58  # a chair's seat is half-way up, other rims are at the top
@@ -157,7 +157,7 @@ def place_held(subject: Order, holder: Order, rng: Random, frame: Frame, light: 
 
 
 def place_under(subject: Order, cover: Order, rng: Random, frame: Frame, light: int) -> list[Placed]:
-    """Place a thing under a table, or under what flies."""
+    """Place an object under a table or a flying object."""
     side = frame.side
     if not KINDS[cover.kind].stands:
         over = cover.draw(frame.width * rng.uniform(0.6, 0.9), side * rng.uniform(0.3, 0.38), light)
@@ -175,7 +175,7 @@ def place_under(subject: Order, cover: Order, rng: Random, frame: Frame, light: 
 
 
 def place_before(subject: Order, other: Order, rng: Random, frame: Frame, light: int) -> list[Placed]:
-    """Place a thing before another, which it hides in part."""
+    """Place an object in front of another, which it partly hides."""
     side, toward = frame.side, rng.choice((-1, 1))
     size = frame.width * rng.uniform(0.72, 0.84)
     far = other.draw(size, size, light)

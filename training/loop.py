@@ -1,8 +1,8 @@
 """One training loop for all models: seeded, resumable, with a progress bar.
 
-What a step does follows from the seed and the step's number alone, so a run that was broken off and resumed ends with
-the same weights as one that wasn't. A recipe with `minutes` follows the wall clock instead: how many steps it takes,
-and how fast the learning rate falls, depends on the machine.
+A step depends on the seed and the step's number only, so a run that was interrupted and resumed ends with the same
+weights as an uninterrupted one. A recipe with `minutes` follows the wall clock instead: the number of steps and the
+learning-rate schedule depend on the machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rich.progress import (
 from torch import nn
 
 CHECKPOINT_EVERY_S = 120.0
-SMOOTHING = 0.98  # of the loss that is shown
+SMOOTHING = 0.98  # smoothing of the displayed loss
 GRADIENT_NORM = 1.0
 
 Loss = Callable[[int, np.random.Generator], torch.Tensor]
@@ -41,20 +41,20 @@ Loss = Callable[[int, np.random.Generator], torch.Tensor]
 class Recipe:
     """How to train."""
 
-    steps: int  # all of them; at least so many where there are minutes
+    steps: int  # in total; the minimum if `minutes` is set
     learning_rate: float
-    minutes: float | None = None  # of training by the wall clock; None: `steps` alone decide
+    minutes: float | None = None  # wall-clock budget; None: `steps` alone apply
     warmup: int = 100  # steps
     final_rate: float = 0.02  # share of the learning rate at the end of its cosine
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
-    ema: float | None = None  # decay of the averaged weights; None: the last ones are kept
+    ema: float | None = None  # decay of the averaged weights; None: no averaging
     seed: int = 0
-    slower: Mapping[str, float] = field(default_factory=dict)  # beginnings of names: shares of the learning rate
+    slower: Mapping[str, float] = field(default_factory=dict)  # name prefixes: learning-rate factors
 
 
 class Run:
-    """A model on its way: weights, optimizer, averaged weights and the step they stand at.
+    """A training run: weights, optimizer, averaged weights and the current step.
 
     Args:
         model: trained in place.
@@ -86,8 +86,8 @@ class Run:
         """Train to the end of the recipe.
 
         Args:
-            loss_of: computes the loss of a step from a generator made for it.
-            words: what the progress bar says.
+            loss_of: computes the loss of a step with the step's own random generator.
+            words: label of the progress bar.
         """
         self.model.train()
         saved = started = self._now()
@@ -119,7 +119,7 @@ class Run:
         return self.progress >= 1
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint atomically."""
         if self._checkpoint is None:
             return
         self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ class Run:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Give the model its averaged weights while the block runs."""
+        """Use the averaged weights in the model while the block runs."""
         if self._average is None:
             yield
             return
@@ -150,7 +150,7 @@ class Run:
             _copy(own, self._parameters)
 
     def result(self) -> Any:
-        """A copy of the model with its averaged weights, for use."""
+        """A copy of the model with its averaged weights, for inference."""
         with self.averaged():
             return copy.deepcopy(self.model).eval().requires_grad_(False)
 
@@ -190,7 +190,7 @@ class Run:
 
 
 def _group(model: nn.Module, recipe: Recipe) -> tuple[list[dict[str, Any]], list[float]]:
-    """The optimizer's groups, matrices that decay before the rest, and each group's share of the learning rate."""
+    """Parameter groups, matrices with weight decay before the rest, and each group's learning-rate factor."""
     groups: list[dict[str, Any]] = []
     shares = []
     for share in (1.0, *sorted(set(recipe.slower.values()))):

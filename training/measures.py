@@ -1,4 +1,4 @@
-"""A measured figure beside its goal."""
+"""Evaluation figures and their goals."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Figure:
 
     @classmethod
     def share(cls, what: str, right: Sequence[bool], goal: float) -> Self:
-        """How many of the samples were right."""
+        """The share of correct samples."""
         return cls(what=what, value=sum(right) / len(right), goal=goal, samples=len(right))
 
     @property
     def words(self) -> tuple[str, str, str, str, str]:
-        """What was measured, the figure, its goal, the number of samples, and whether it falls short."""
+        """The metric's name, its value, its goal, the number of samples, and whether it misses the goal."""
         form = f"{{:.2f}} {self.unit}" if self.unit else "{:.1%}"
         value, goal = form.format(self.value), form.format(self.goal)
         return self.what, value, goal, str(self.samples), "" if self.is_reached else "short"
@@ -41,11 +41,11 @@ class Figure:
 
 
 def calibration_error(confidences: npt.NDArray[np.float32], right: Sequence[bool], bins: int = 15) -> float:
-    """The expected calibration error (arXiv:1706.04599): how far confidence is from what is right, on average.
+    """The expected calibration error (arXiv:1706.04599): the mean gap between confidence and accuracy.
 
     Args:
-        confidences: (n,), of the answers, 0 to 1.
-        right: n, whether each answer is.
+        confidences: (n,), of the predictions, 0 to 1.
+        right: n, whether each prediction is correct.
         bins: of equal width.
     """
     which = np.minimum((confidences * bins).astype(int), bins - 1)
@@ -57,7 +57,7 @@ HEADS = ("measure", "figure", "goal", "samples", "")
 
 
 def tabulate(figures: Sequence[Figure]) -> Table:
-    """List figures beside their goals, for a terminal."""
+    """Table of figures and goals for a terminal."""
     table = Table(*HEADS)
     for figure in figures:
         table.add_row(*figure.words)
@@ -65,6 +65,6 @@ def tabulate(figures: Sequence[Figure]) -> Table:
 
 
 def tabulate_markdown(figures: Sequence[Figure]) -> str:
-    """List figures beside their goals, as a Markdown table."""
+    """Table of figures and goals in Markdown."""
     rows = [HEADS, ("---",) * len(HEADS), *(figure.words for figure in figures)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,7 +1,7 @@
-"""The canvas on which one thing is drawn: twice as fine as the picture, in the thing's own coordinates.
+"""The canvas for drawing one object: at twice the image's resolution, in the object's own coordinates.
 
-A thing is drawn about (0, 0), x to the right, y down, reaching about 1 along its longer side. The canvas holds
-premultiplied RGBA, so that drawing an opaque shape with soft edges is at once the right blend of colour and of alpha.
+An object is centred at (0, 0), x to the right, y down, with a half-length of about 1 along its longer side. The canvas
+holds premultiplied RGBA, so that drawing an opaque shape with soft edges blends colour and alpha in one operation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Point = tuple[float, float]
 Tile = npt.NDArray[np.uint8]  # (n, n, 4), premultiplied RGBA
 
 SUPERSAMPLING = 2
-REACH = 1.3  # how far the canvas goes, in units of the thing: room for rotation and jitter
+REACH = 1.3  # extent of the canvas, in units of the object: room for rotation and jitter
 FRACTION_BITS = 4  # cv2's fixed-point coordinates
 STEPS = 6  # straight pieces per control point of a curve
 
@@ -49,10 +49,10 @@ WEIGHTS = catmull_rom(STEPS)
 
 @dataclass(frozen=True)
 class Spot:
-    """A place that a thing offers to another, in pixels of its tile."""
+    """A place on an object for another one, in pixels of its tile."""
 
     x: float  # middle
-    y: float  # where the other thing's lowest point goes, or the rim over which it must show
+    y: float  # position of the other object's lowest point, or the rim over which it must be visible
     width: float
     height: float
     depth: float = 0  # how far below the rim there is room
@@ -66,12 +66,12 @@ def tone(rgb: RGB, amount: float) -> RGB:
 
 
 def distance(a: RGB, b: RGB) -> float:
-    """How different two colours look, roughly: Euclidean in RGB, 0 to 441."""
+    """Approximate perceptual distance of two colours: Euclidean in RGB, 0 to 441."""
     return math.dist(a, b)
 
 
 class Pen:
-    """Draws in the colour of a thing, turned and mirrored, with light from one side."""
+    """Draws in the colour of an object, rotated and mirrored, with light from one side."""
 
     def __init__(self, rng: Random, colour: RGB, unit_px: float, tilt_deg: float, mirror: bool, light: int) -> None:
         """Take a clean canvas.
@@ -101,7 +101,7 @@ class Pen:
 
     @property
     def ink(self) -> RGB:
-        """A tone of the main colour in which lines on it can be seen."""
+        """A tone of the main colour for visible lines on it."""
         return tone(self.colour, -0.45) if sum(self.colour) > 240 else tone(self.colour, 0.4)
 
     def pick(self, *choices: RGB) -> RGB:
@@ -113,16 +113,16 @@ class Pen:
         return value * (1 + share * (2 * self.rng.random() - 1))
 
     def to_front(self) -> None:
-        """Draw from here on what stands before the things this one holds."""
+        """Draw from here on the parts in front of contained objects."""
         self.front = np.zeros_like(self.back)
         self._canvas = self.front
 
     def offer_rest(self, x: float, y: float, width: float, height: float, depth: float = 0) -> None:
-        """Offer a place on this thing, or in it to a depth."""
+        """Offer a place on this object, or in it to a depth."""
         self.rest = self._spot(x, y, width, height, depth)
 
     def offer_below(self, x: float, y: float, width: float, height: float) -> None:
-        """Offer a place under this thing."""
+        """Offer a place under this object."""
         self.below = self._spot(x, y, width, height)
 
     def polygon(self, points: Sequence[Point], colour: RGB | None = None) -> None:
@@ -156,7 +156,7 @@ class Pen:
         )
 
     def erase(self, points: Sequence[Point]) -> None:
-        """Cut a polygon out of all that is drawn so far."""
+        """Erase a polygon from everything drawn so far."""
         cv2.fillPoly(self._canvas, [self._fixed(np.array(points))], (0, 0, 0, 0), cv2.LINE_AA, FRACTION_BITS)
 
     def line(self, points: Sequence[Point], width: float, colour: RGB | None = None) -> None:
@@ -168,7 +168,7 @@ class Pen:
         self._stroke(open_curve(points), width, colour, closed=False)
 
     def ring(self, x: float, y: float, r: float, width: float, colour: RGB | None = None) -> None:
-        """Draw a circle's line."""
+        """Draw a circle's outline."""
         self._stroke(CIRCLE * r + (x, y), width, colour, closed=True)
 
     def body(self, points: Sequence[Point], colour: RGB | None = None, gloss: float = 0.35) -> None:

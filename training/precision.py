@@ -1,4 +1,4 @@
-"""Where half precision helps in training."""
+"""Mixed precision in training."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import torch
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
-    """Autocast to bfloat16 on GPUs and on CPUs that compute in it; elsewhere it takes several times as long."""
+    """Autocast to bfloat16 on GPUs and on CPUs that compute in it; on other CPUs it takes several times as long."""
     enabled = device.type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)

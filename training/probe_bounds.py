@@ -1,6 +1,6 @@
-"""What cosines mean to a probe with a trained CLIP: `python -m training.probe_bounds models/mini/clip`.
+"""Calibration of probing with a trained CLIP: `python -m training.probe_bounds models/mini/clip`.
 
-The scenes are others than those of the evaluation.
+The scenes are disjoint from those of the evaluation.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from training.evaluate_clip import cut_out
 
 NUM = 300  # scenes
 FIRST = 1_000_000  # seed; the evaluation's are below
-FALSE_SHARE, TRUE_SHARE = 0.9, 0.95  # of the cosines of false and true texts that lie below the bounds
+FALSE_SHARE, TRUE_SHARE = 0.9, 0.95  # percentiles of the cosines of false and true texts for the bounds
 
 Cosines = npt.NDArray[np.float32]
 
 
 def find_bounds(folder: Path, scenes: Path, side: int) -> Probing:
-    """Find the profile's bounds for a model, from the names of colours and regions of scenes of two things."""
+    """Calibrate the profile's bounds for a model, from the names of colours and regions of scenes of two objects."""
     engine = ClipEngine(ClipSettings(model=ModelSource(source=str(folder.resolve()))), "cpu")
     true, false = probe_colours(engine, scenes, side)
     return Probing(

@@ -1,4 +1,4 @@
-"""Prompts with what must be in their images, for training on generated images and for evaluation."""
+"""Prompts with the expected content of their images, for training on generated images and for evaluation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Named = tuple[str, str]  # kind and colour
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text, the seed of its image, and what must be in that."""
+    """A text, the seed of its image, and the expected content."""
 
     text: str
     things: tuple[Named, ...]
@@ -33,7 +33,7 @@ class Prompt:
 
 
 def single_prompts(colours_each: int = 10) -> list[Prompt]:
-    """Every kind in some of the colours that training shows it in; 10 are all of them."""
+    """Every kind in some of its training colours, of which there are 10."""
     named = [
         (kind, colour)
         for kind in KIND_NAMES
@@ -43,13 +43,13 @@ def single_prompts(colours_each: int = 10) -> list[Prompt]:
 
 
 def unseen_prompts(each: int = 1) -> list[Prompt]:
-    """Every kind in the colour that training never shows it in, so many times."""
+    """Every kind in its held-out colour, so many times."""
     named = [(kind, held_out_colour(kind)) for kind in KIND_NAMES for _ in range(each)]
     return [say_one(thing, number, FIRST_UNSEEN + number) for number, thing in enumerate(named)]
 
 
 def pair_prompts(num: int) -> list[Prompt]:
-    """Two things beside each other, or one in or on the other, in colours that training shows."""
+    """Two objects side by side, or one in or on the other, in training colours."""
     rng = Random("prompts of two things")
     return [say_two(rng, "train", FIRST_PAIR + number) for number in range(num)]
 
@@ -61,7 +61,7 @@ def readme_prompts(num: int) -> list[Prompt]:
 
 
 def training_prompts(num: int, first: int) -> list[Prompt]:
-    """Random prompts for one or two things, some with a background, in colours that training shows.
+    """Random prompts for one or two objects, some with a background, in training colours.
 
     Args:
         first: seed of the first one; the others follow.
@@ -83,13 +83,13 @@ def training_prompt(seed: int) -> Prompt:
 
 
 def say_one(thing: Named, form: int, seed: int) -> Prompt:
-    """One of several ways to ask for a thing."""
+    """A random phrase for one object."""
     text = FORMS[form % len(FORMS)].format(bare=name(thing), article=with_article(name(thing)))
     return Prompt(text, (thing,), seed)
 
 
 def say_two(rng: Random, split: Split, seed: int) -> Prompt:
-    """Ask for two things in one of the relations that have words."""
+    """A phrase for two objects in a random relation."""
     while True:
         things, relation = cast_scene(rng, 2, KIND_NAMES, split, "any")
         if relation in RELATION_WORDS:
@@ -97,12 +97,12 @@ def say_two(rng: Random, split: Split, seed: int) -> Prompt:
 
 
 def relate(things: Sequence[Named], relation: str) -> str:
-    """Ask for two things in a relation."""
+    """A phrase for two objects in a relation."""
     first, second = (with_article(name(thing)) for thing in things)
     return f"{first} {RELATION_WORDS[relation]} {second}"
 
 
 def name(thing: Named) -> str:
-    """Its colour and its kind, in words."""
+    """Its colour and kind in words."""
     kind, colour = thing
     return f"{colour} {KINDS[kind].word}"

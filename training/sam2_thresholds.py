@@ -1,8 +1,8 @@
-"""Which grid and thresholds suit a trained SAM2: `python -m training.sam2_thresholds models/mini`.
+"""Calibration of grid and thresholds for a trained SAM2: `python -m training.sam2_thresholds models/mini`.
 
-Candidates are decoded once per grid, almost without a filter; every set of thresholds is then tried on the same ones:
-of drawn scenes, where the masks are known, and of generated images, where the number of things is. None of them are
-those of the evaluation.
+Candidates are decoded once per grid, almost without a filter; every set of thresholds is then evaluated on the same
+candidates: of drawn scenes, with known masks, and of generated images, with a known number of objects. All of them are
+disjoint from those of the evaluation.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from training.prompt_sets import training_prompts
 
 DRAWN, GENERATED = 80, 80  # images
 FIRST, FIRST_PROMPT = 1_000_000, 3_000_000  # seeds; the evaluation's and the training's are below
-REGIONS = 1.15  # per true object; more than that costs
+REGIONS = 1.15  # per true object; more are penalized
 LENIENT = Everything(min_predicted_iou=0.5, min_stability=0.6, max_box_iou=1.0)
-EVERY = 4  # each way: pixels at which masks are compared with each other
+EVERY = 4  # side in pixels at which masks are compared with each other
 
 POINTS_PER_SIDE = (8, 12)
 MIN_PREDICTED_IOU = (0.5, 0.6, 0.7)
@@ -42,7 +42,7 @@ MIN_AREA = (0.001, 0.003)
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Everything a grid gives for one image, before any filter."""
+    """All candidates of a grid for one image, before any filter."""
 
     predicted_iou: npt.NDArray[np.float32]  # (n,)
     stability: npt.NDArray[np.float32]  # (n,)
@@ -50,32 +50,32 @@ class Trial:
     areas: npt.NDArray[np.float32]  # (n,), shares of the image
     overlaps: npt.NDArray[np.float32]  # (n, n), IoU of the masks with each other
     is_background: npt.NDArray[np.bool_]  # (n,), whether they cover the image's border
-    num_things: int  # that are there, or were asked for
+    num_things: int  # in the scene, or in the prompt
     iou: npt.NDArray[np.float32] | None  # (things, n); None where the masks aren't known
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """How thresholds fare."""
+    """Metrics of a set of thresholds."""
 
     drawn: Tally
     counted: list[bool]  # whether generated images have as many regions as things
 
     @property
     def worth(self) -> float:
-        """Finding things and nothing else is what counts; many regions for each are a nuisance."""
+        """The objective: recall without false regions, with a penalty for many regions per object."""
         excess = max(0.0, self.drawn.regions_each - REGIONS)
         return float(np.mean(self.drawn.found)) + self.drawn.mean_best + float(np.mean(self.counted)) - excess
 
 
 def find_thresholds(models: Path, work: Path, side: int, grid: Everything) -> tuple[Everything, Fit]:
-    """Find the profile's settings for a model, and how they fare on the images they were chosen on.
+    """Calibrate the profile's settings for a model; returns them with their metrics on the calibration images.
 
     Args:
         models: the folder with `diffusion` and `sam2`.
         work: where scenes and images are kept.
         side: of the images, in pixels.
-        grid: what isn't searched for.
+        grid: the settings that are not searched.
     """
     engine = open_engine(models / "sam2")
     scenes = load_scenes(Choice(num=DRAWN, side=side, split="test", first=FIRST), work)
@@ -101,14 +101,14 @@ def find_thresholds(models: Path, work: Path, side: int, grid: Everything) -> tu
 
 
 def list_candidates(lenient: Everything) -> Iterator[Everything]:
-    """Every set of thresholds."""
+    """All sets of thresholds."""
     names = ("min_predicted_iou", "min_stability", "max_box_iou", "max_mask_iou", "min_area")
     for values in product(MIN_PREDICTED_IOU, MIN_STABILITY, MAX_BOX_IOU, MAX_MASK_IOU, MIN_AREA):
         yield lenient.model_copy(update=dict(zip(names, values, strict=True)))
 
 
 def try_out(engine: Sam2Engine, pixels: Pixels, lenient: Everything, truth: Masks | None, num_things: int = 0) -> Trial:
-    """Take an image apart with almost no filter."""
+    """Segment an image with almost no filter."""
     found = segment(engine, np.asarray(pixels), lenient)
     masks: Masks = masks_of(found)
     coarse = masks[:, EVERY // 2 :: EVERY, EVERY // 2 :: EVERY]
@@ -125,7 +125,7 @@ def try_out(engine: Sam2Engine, pixels: Pixels, lenient: Everything, truth: Mask
 
 
 def tally_trials(trials: Sequence[Trial], chosen: Everything) -> Fit:
-    """What thresholds would have left."""
+    """Evaluate thresholds on the candidates."""
     best: list[float] = []
     counted: list[bool] = []
     regions = objects = 0
@@ -141,7 +141,7 @@ def tally_trials(trials: Sequence[Trial], chosen: Everything) -> Fit:
 
 
 def keep(trial: Trial, chosen: Everything) -> npt.NDArray[np.int64]:
-    """Which candidates are left in the engine's order: filters, duplicates, overlaps, specks."""
+    """Candidates kept after the engine's steps, in its order: filters, duplicates, overlaps, specks."""
     good = (trial.predicted_iou > chosen.min_predicted_iou) & (trial.stability > chosen.min_stability)
     index = np.flatnonzero(good)
     boxes, scores = torch.from_numpy(trial.boxes[index]), torch.from_numpy(trial.predicted_iou[index])

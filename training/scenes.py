@@ -1,8 +1,8 @@
-"""Scenes drawn by code, with exact masks and true captions: what the miniature models are trained and judged on.
+"""Scenes drawn by code, with exact masks and true captions, for training and evaluation of the miniature models.
 
-Everything follows from the arguments: the same call gives the same bytes, whatever the machine, the process or the
-calls before. Training and test draw from seeds that never meet, and the training split never shows the combinations of
-kind and colour that `training.splits` holds out.
+Drawing is deterministic: the same arguments give the same bytes on any machine, in any process and in any order of
+calls. Training and test have disjoint seeds, and the training split never shows the combinations of kind and colour
+that `training.splits` holds out.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ SMALL, LARGE = 0.54, 0.74  # longer side as a share of the picture's, at most an
 UNLIKE = 1.45  # of two things, how many times longer the large one is
 CENTRED, ASIDE = 0.05, 0.09  # of the picture's side, how far from the middle at most and at least
 SHADOW_ALPHA = 60  # of 255
-NUM_THINGS = {1: 55, 2: 33, 3: 12}  # how often, where nothing is said
+NUM_THINGS = {1: 55, 2: 33, 3: 12}  # default frequencies
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing in a scene. `size` and `position` are None where neither word would be clearly true."""
+    """One object in a scene. `size` and `position` are None if no word would be clearly true."""
 
     kind: str
     colour: str
@@ -52,7 +52,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture with all that is known of it."""
+    """An image with its annotations."""
 
     pixels: Pixels  # (side, side, 3), read-only
     things: tuple[Thing, ...]  # front to back
@@ -78,7 +78,7 @@ def draw_scene(
     """Draw a random scene.
 
     Args:
-        seed: says which.
+        seed: of the scene.
         side: height and width in pixels.
         split: the two draw from different seeds.
         num_things: 1 to 3, or drawn.
@@ -105,14 +105,14 @@ def compose(
     side: int,
     background: Background | None = None,
 ) -> Scene:
-    """Draw a scene to order.
+    """Draw a specified scene.
 
     Args:
-        things: one to three pairs of kind and colour; the colours change no shape and no place.
+        things: one to three pairs of kind and colour; the colours don't affect shapes or positions.
         relation: of the first to the second, one of `layouts.RELATIONS` or "next to" (the default for two or three).
-        seed: of everything that is left open.
+        seed: of everything unspecified.
         side: height and width in pixels.
-        background: for example another scene's; chosen to stand back from the things if None.
+        background: for example another scene's; contrasting with the objects if None.
 
     Raises:
         ValueError: a kind, colour or relation is unknown, or the second thing has no place for the first.
@@ -150,7 +150,7 @@ def build(
     light = rng.choice((-1, 1))
     orders = [Order(kind, colour, rng.getrandbits(64)) for kind, colour in pairs]
     placed = arrange(orders, relation, rng, side, light, length)
-    behind = Random(rng.getrandbits(64))  # what is left of `rng` mustn't depend on how the background was found
+    behind = Random(rng.getrandbits(64))  # so that the background doesn't change the state of `rng`
     feet = [p.box[3] for p in placed if KINDS[p.drawing.kind].stands]
     horizon = min([0.72, *(foot / side - 0.08 for foot in feet)]) * behind.uniform(0.8, 1.0)
     chosen = background or choose_background(behind, [p.drawing.rgb for p in placed], max(horizon, 0.3))
@@ -230,7 +230,7 @@ def blend_tile(pixels: Pixels, tile: Tile, x: int, y: int) -> tuple[Any, tuple[s
 
 
 def describe(placed: Sequence[Placed], owners: Any, full_areas: Sequence[int]) -> tuple[Thing, ...]:
-    """What can truly be said of each thing."""
+    """The annotations of each object."""
     side = owners.shape[0]
     lengths = [max(p.box[2] - p.box[0], p.box[3] - p.box[1]) for p in placed]
     things = []
@@ -249,7 +249,7 @@ def describe(placed: Sequence[Placed], owners: Any, full_areas: Sequence[int]) -
 
 
 def say_size(length: int, others: Sequence[int], side: int) -> str | None:
-    """The word for an only thing's size in the picture, or for its size beside others."""
+    """The word for a single object's size in the image, or for its size relative to others."""
     if not others:
         return "small" if length < SMALL * side else "large" if length > LARGE * side else None
     if all(length * UNLIKE < other for other in others):

@@ -1,8 +1,8 @@
-"""Which combinations of kind and colour the training split never shows.
+"""Combinations of kind and colour that are held out from the training split.
 
-Every kind keeps one of the eleven colours back, so a tenth of all combinations, less a little, is held out. The colour
-follows from a checksum of the kind's name alone: adding a kind moves no other's. The salt is one that spreads
-the held-out colours evenly and leaves everyday pairs, such as a red apple, to the training split.
+One of the eleven colours is held out for every kind, so almost a tenth of all combinations. The colour is derived from
+a checksum of the kind's name only: adding a kind changes no other's. The salt was chosen to spread the held-out colours
+evenly and to leave everyday pairs, such as a red apple, in the training split.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ SALT = "132632"
 
 @cache
 def held_out_colour(kind: str) -> str:
-    """The one colour in which training never sees a kind."""
+    """The held-out colour of a kind."""
     return list(COLOURS)[zlib.crc32(f"{SALT} {kind}".encode()) % len(COLOURS)]
 
 
 def is_held_out(kind: str, colour: str) -> bool:
-    """Whether training never sees a kind in a colour."""
+    """Whether the combination of a kind and a colour is held out."""
     return held_out_colour(kind) == colour
 
 
@@ -34,7 +34,7 @@ def list_colours(kind: str, split: Split, combination: Combination) -> list[str]
     """The colours a kind may have.
 
     Raises:
-        ValueError: unseen combinations are asked of the training split.
+        ValueError: held-out combinations are requested of the training split.
     """
     if split == "train" and combination == "unseen":
         raise ValueError("the training split has no unseen combinations")

@@ -1,6 +1,6 @@
-"""What can be drawn: the kinds, the colours, and one thing drawn on a tile of its own.
+"""The kinds, the colours, and the drawing of one object on its own tile.
 
-Kinds carry CIFAR-100's names. Nothing here knows of pictures: where a thing goes is for `training.scenes` to say.
+Kinds have CIFAR-100's names. The layout of an image is defined in `training.scenes`.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ SHADE = 46  # of 256: how much darker a thing is on the side away from the light
 
 @dataclass(frozen=True)
 class Kind:
-    """What is known of a kind of thing."""
+    """Attributes of a kind of object."""
 
-    word: str  # what captions call it
+    word: str  # its word in captions
     draw: Callable[[Pen], None]
     width: float  # half of it, in the thing's units
     height: float  # half of it
@@ -106,20 +106,20 @@ KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A thing on its own tile, before it is put into a picture."""
+    """An object on its own tile, before it is placed in an image."""
 
     kind: str
     colour: str
-    rgb: RGB  # the colour as it was mixed this time
+    rgb: RGB  # the sampled shade of the colour
     back: Tile
-    front: Tile | None  # what stands before the things it holds
+    front: Tile | None  # the part in front of contained objects
     bounds: tuple[int, int, int, int]  # left, top, right, bottom of what is at least half opaque
     rest: Spot | None
     below: Spot | None
 
 
 def mix_colour(rng: Random, colour: str) -> RGB:
-    """One of the many colours that bear a name. Takes four numbers from `rng`, whatever the colour."""
+    """A random shade of a named colour. Takes four numbers from `rng` for any colour."""
     lift = BRIGHTNESS_JITTER * (2 * rng.random() - 1)
     shifts = [lift + HUE_JITTER * (2 * rng.random() - 1) for _ in range(3)]
     red, green, blue = (min(255, max(0, round(c + shift))) for c, shift in zip(COLOURS[colour], shifts, strict=True))
@@ -127,13 +127,13 @@ def mix_colour(rng: Random, colour: str) -> RGB:
 
 
 def draw_thing(kind: str, colour: str, unit_px: float, rng: Random, light: int = -1) -> Drawing:
-    """Draw one thing.
+    """Draw one object.
 
     Args:
         kind: a key of `KINDS`.
-        colour: a key of `COLOURS`. It changes no shape: all shapes come from `rng`.
+        colour: a key of `COLOURS`. It doesn't affect shapes: these come from `rng`.
         unit_px: half of the thing's longer side, in pixels, or nearly.
-        rng: used up to an extent that depends on the kind.
+        rng: the number of values consumed depends on the kind.
         light: -1 for light from the left, 1 from the right.
     """
     known = KINDS[kind]
@@ -151,7 +151,7 @@ def draw_thing(kind: str, colour: str, unit_px: float, rng: Random, light: int =
 
 
 def finish(canvas: Tile, light: int) -> Tile:
-    """Scale a canvas down to the picture's pixels and darken it away from the light."""
+    """Scale a canvas down to the image's pixels and darken the side away from the light."""
     side = canvas.shape[0] // SUPERSAMPLING
     tile: Any = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)
     slope = np.linspace(-1, 1, side)
@@ -163,6 +163,6 @@ def finish(canvas: Tile, light: int) -> Tile:
 
 
 def unit_for(kind: str, width_px: float, height_px: float) -> float:
-    """The unit at which a kind just fits into a space."""
+    """The largest unit at which a kind fits into a space."""
     known = KINDS[kind]
     return min(width_px / known.width, height_px / known.height) / 2

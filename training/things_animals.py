@@ -1,4 +1,4 @@
-"""How animals are drawn: the fur, scales, wings or shell have the colour."""
+"""Drawing of animals: the fur, scales, wings or shell have the colour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fruit and vegetables are drawn. Every function draws one kind in the pen's colour."""
+"""Drawing of fruit and vegetables. Every function draws one kind in the pen's colour."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def draw_pear(pen: Pen) -> None:
 
 
 def draw_orange(pen: Pen) -> None:
-    """A whole one with a half before it: round things are told apart by what is inside."""
+    """A whole one behind a half: the inside distinguishes it from other round objects."""
     r = pen.vary(0.8, 0.05)
     pen.ball(-0.2, -0.16, r)
     for i in range(26):

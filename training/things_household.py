@@ -1,4 +1,4 @@
-"""How devices and furniture are drawn; tables, chairs, couches and beds carry other things."""
+"""Drawing of devices and furniture; tables, chairs, couches and beds can carry other objects."""
 
 from __future__ import annotations
 

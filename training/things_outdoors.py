@@ -1,4 +1,4 @@
-"""How buildings, mountains and clouds are drawn."""
+"""Drawing of buildings, mountains and clouds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How trees and flowers are drawn: the crown or the bloom has the colour, trunks and stems have their own."""
+"""Drawing of trees and flowers: the crown or the bloom has the colour, trunks and stems have their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How vehicles are drawn: the bodywork has the colour; wheels and windows have their own."""
+"""Drawing of vehicles: the bodywork has the colour; wheels and windows have their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How plates, bowls, cups, bottles and cans are drawn; the first three hold other things."""
+"""Drawing of plates, bowls, cups, bottles and cans; the first three can contain other objects."""
 
 from __future__ import annotations
 

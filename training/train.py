@@ -1,14 +1,12 @@
 """Train the miniature models: `python -m training.train {clip,diffusion,sam2,all}`.
 
-With `--minutes N` all of the models are trained at once, within so many minutes, by processes that share scenes: on one
-GPU eight minutes are enough for all of them (see `docs/training.md`). Nothing is measured then.
+With `--minutes N` all models are trained concurrently within N minutes, by processes that share scenes: on one GPU
+eight minutes are enough for all of them (see `docs/training.md`). They are not evaluated then.
 
-Otherwise they are trained one after another, for a number of steps:
-
-What is broken off goes on where it stood when it is called again: scenes and checkpoints are kept in `.training/`. Each
-model is then measured, and its card says how it was made and how good it is. `--fine-tune` trains the models in `--out`
-further, in an order of scenes that follows from their weights; what comes of it is better or it isn't: compare the
-figures before you commit it.
+Otherwise they are trained one after another, for a number of steps. Interrupted runs resume when the command is called
+again: scenes and checkpoints are kept in `.training/`. Each model is then evaluated, and its card written with training
+procedure and metrics. `--fine-tune` trains the models in `--out` further, in an order of scenes derived from their
+weights; the result may be better or worse: compare the figures before you commit it.
 """
 
 from __future__ import annotations
@@ -34,13 +32,13 @@ from training.timed.recipe import CPU, GPU, Model, plan_recipe
 from training.timed.results import StageResult
 from training.timed.supervisor import FailedParts, Supervisor, print_results
 
-SCENES = 60_000  # drawn for training by steps
-FINE_TUNE_RATE = 0.6  # share of the learning rate when trained weights go on
+SCENES = 60_000  # drawn for training without `--minutes`
+FINE_TUNE_RATE = 0.6  # learning-rate factor for fine-tuning
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What the command line asks for."""
+    """Options of the command line."""
 
     folder: Path  # of the model
     work: Path  # for scenes
@@ -50,16 +48,16 @@ class Order:
 
     @property
     def start(self) -> Path | None:
-        """The folder whose weights are the start, if they are."""
+        """The folder with the initial weights, if fine-tuning."""
         return self.folder if self.fine_tune else None
 
     @cached_property
     def checkpoints(self) -> Path:
-        """The folder for them: trained weights that go on have one of their own."""
+        """The folder for checkpoints; each fine-tuning has its own."""
         return self.work / f"fine-tune-{weights.fingerprint(self.folder)}" if self.fine_tune else self.work
 
     def adapt(self, recipe: Recipe) -> Recipe:
-        """The recipe with no more steps than were asked for; slower, and from another seed, where weights go on."""
+        """The recipe with at most the requested steps; with a lower rate and another seed for fine-tuning."""
         recipe = replace(recipe, steps=min(recipe.steps, self.max_steps or recipe.steps))
         if self.fine_tune:
             seed = zlib.crc32(self.checkpoints.name.encode())
@@ -67,7 +65,7 @@ class Order:
         return recipe
 
     def note(self, stages: Mapping[str, tuple[Run, int]]) -> None:
-        """Write down how the model was trained."""
+        """Record how the model was trained."""
         write_provenance(self.folder, stages, append=self.fine_tune)
 
     def load_scenes(self) -> Scenes:
@@ -106,7 +104,7 @@ def main() -> None:
             )
         )
         for file in (arguments.out / name).rglob("*.safetensors"):
-            file.chmod(0o644)  # safetensors writes for the owner alone, and a service runs as somebody else
+            file.chmod(0o644)  # safetensors writes with mode 600, and a service runs as another user
         if not arguments.unmeasured:
             figures = MEASURES[name](arguments.out, arguments.work)
             write_card(arguments.out / name, figures)
@@ -114,7 +112,7 @@ def main() -> None:
 
 
 def train_timed(arguments: argparse.Namespace, names: tuple[Model, ...]) -> None:
-    """Train models within so many minutes, and note how."""
+    """Train models within so many minutes, and record how."""
     scale = GPU if torch.cuda.is_available() else CPU
     recipe = plan_recipe(
         minutes=arguments.minutes,
@@ -136,12 +134,12 @@ def train_timed(arguments: argparse.Namespace, names: tuple[Model, ...]) -> None
 
 
 def checksum(models: Path, names: tuple[Model, ...]) -> int:
-    """A number that follows from the models' weights."""
+    """A checksum of the models' weights."""
     return zlib.crc32(" ".join(weights.fingerprint(models / name) for name in names).encode())
 
 
 def describe_stage(result: StageResult) -> StageFacts:
-    """A stage as the model's card has it."""
+    """A stage in the form of the model's card."""
     return StageFacts(
         stage=result.stage,
         steps=result.steps,

@@ -1,10 +1,10 @@
 """A small CLIP for drawn scenes, in open_clip's architecture and folder format.
 
-It sees what the service shows it: whole pictures and masked crops of regions and of backgrounds, drawn, softened by the
-autoencoder, and generated; and pictures of nothing that has a name, so that it learns to abstain. It learns which of
-many texts are true of each: names of kinds, names of colours, both, and whole captions. Every pair of a picture and a
-text is its own yes or no (SigLIP, arXiv:2303.15343), because many texts are true of one picture; naming the class is a
-softmax besides.
+Its inputs are those of the service: whole images and masked crops of regions and of backgrounds, drawn, reconstructed
+by the autoencoder, and generated; and images without any known class, so that it learns to abstain. It learns which of
+many texts are true of each: names of kinds, names of colours, both, and whole captions. Every pair of an image and a
+text has a binary loss (SigLIP, arXiv:2303.15343), because many texts are true of one image; classification adds a
+softmax loss.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ SIDE = 80  # pixels of the model's input
 MODEL: dict[str, Any] = {
     "embed_dim": 256,
     "vision_cfg": {"image_size": SIDE, "layers": [1, 1, 2, 1], "width": 20, "head_width": 64},
-    # The whole vocabulary, or open_clip's own tokenizer couldn't be used; so the width is small.
+    # The whole vocabulary, because open_clip's own tokenizer is used; so the width is small.
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 2},
 }
 PREPROCESSING: dict[str, Any] = {
     "mean": list(OPENAI_DATASET_MEAN),
     "std": list(OPENAI_DATASET_STD),
     "interpolation": "bicubic",
-    "resize_mode": "longest",  # nothing of an elongated region is cut off
+    "resize_mode": "longest",  # elongated regions are not cropped
     "fill_color": [round(255 * level) for level in OPENAI_DATASET_MEAN],
 }
 FILL = np.array(PREPROCESSING["fill_color"], np.uint8)
@@ -58,18 +58,18 @@ BACKGROUND_PHRASES = ("a photo of a background", "background", "a background", "
 UNKNOWN_PHRASES = ("a photo of something unknown", "something unknown")
 COLOUR_PHRASES = ("{}", "{}", "a {} object", "something {}", "a photo of something {}")
 BOTH_PHRASES = ("{} {}", "a {} {}", "a photo of a {} {}")
-COMBINATIONS = 64  # of kind and colour among the texts, each with another colour beside it
+COMBINATIONS = 64  # of kind and colour among the texts, each with a second text of another colour
 PART_OF_BACKGROUND, BITTEN, BLURRED = 0.4, 0.3, 0.35  # shares of crops, and of all pictures
 SOFTMAX_SCALE = 20.0
 WEIGHTS_FILE = "open_clip_model.safetensors"
 FULL_RECIPE = Recipe(steps=3000, learning_rate=2e-3, weight_decay=0.02, warmup=200, ema=0.998)
 
 Pictures = npt.NDArray[np.uint8]  # (n, SIDE, SIDE, 3)
-Truth = npt.NDArray[np.int8]  # (pictures, texts): 1 true, 0 false, NONE can't be said
+Truth = npt.NDArray[np.int8]  # (pictures, texts): 1 true, 0 false, NONE unknown
 
 
 class TrainableClip(nn.Module):
-    """open_clip's model and what turns cosines into the odds of yes."""
+    """open_clip's model, with a scale and a bias that turn cosines into logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,14 +79,14 @@ class TrainableClip(nn.Module):
 
     def cosines(self, pictures: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Cosines of pictures, (n, 3, s, s), with texts, (m, tokens), as (n, m)."""
-        seen = functional.normalize(self.clip.encode_image(pictures), dim=-1)
-        said = functional.normalize(self.clip.encode_text(tokens), dim=-1)
-        return seen.float() @ said.float().T
+        image_vectors = functional.normalize(self.clip.encode_image(pictures), dim=-1)
+        text_vectors = functional.normalize(self.clip.encode_text(tokens), dim=-1)
+        return image_vectors.float() @ text_vectors.float().T
 
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """Scenes of one origin, and their share of the pictures."""
+    """Scenes of one source, and their share of the images."""
 
     scenes: Scenes
     share: float
@@ -94,7 +94,7 @@ class Material:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A picture and what is known of it."""
+    """An image and its annotations."""
 
     pixels: Pixels
     kinds: npt.NDArray[np.int64]  # (3,) of the things in it, NONE where there are fewer
@@ -105,13 +105,13 @@ class Shown:
 
     @property
     def classes(self) -> npt.NDArray[np.int64]:
-        """What naming should answer, each as good as the others."""
+        """The correct classes, equally weighted."""
         return self.kinds[self.kinds != NONE] if self.nothing == NONE else np.array([self.nothing])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Pictures, texts, and which of them are true of which. The first texts name the classes, in their order."""
+    """Images, texts, and the truth of each pair. The first texts are those of the classes, in order."""
 
     pictures: Pictures
     texts: list[str]
@@ -143,7 +143,7 @@ def train_clip(
 
 
 def loss_of_cosines(model: Any, cosines: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Yes or no for each pair, true ones weighing as much as false ones; and which class, among all."""
+    """Binary loss of each pair, balanced between true and false ones; and softmax loss over the classes."""
     truth = torch.from_numpy(batch.truth).to(cosines.device)
     logits = cosines * model.scale.exp() + model.bias
     pairs = functional.binary_cross_entropy_with_logits(logits, (truth == 1).float(), reduction="none")
@@ -154,7 +154,7 @@ def loss_of_cosines(model: Any, cosines: torch.Tensor, batch: Batch) -> torch.Te
 
 
 def draw_batch(materials: Sequence[Material], rng: np.random.Generator) -> Batch:
-    """Draw whole scenes, masked crops of things and of backgrounds, pictures of nothing, and texts about them."""
+    """Draw whole scenes, masked crops of objects and of backgrounds, unknown images, and texts about them."""
 
     def draw(show: Callable[[Scenes, np.random.Generator], Shown], num: int) -> list[Shown]:
         shares = [material.share for material in materials]
@@ -175,7 +175,7 @@ def draw_batch(materials: Sequence[Material], rng: np.random.Generator) -> Batch
         judge_nothing(nothing, BACKGROUND),
         judge_nothing(nothing, UNKNOWN_CLASS),
     )
-    truth[:WHOLE, [BACKGROUND, UNKNOWN_CLASS]] = NONE  # there is a background behind the things
+    truth[:WHOLE, [BACKGROUND, UNKNOWN_CLASS]] = NONE  # a scene has a background too
     texts += [each.caption for each in shown[:WHOLE]]
     targets = np.zeros((len(shown), len(CLASSES)), np.float32)
     for row, each in zip(targets, shown, strict=True):
@@ -198,8 +198,8 @@ def write_texts(
         colours: (n, 3) of the things shown.
 
     Returns:
-        Texts, and (m, 2), the kind and the colour that one thing must have for each to be true; NONE for any. What
-        the texts of BACKGROUND and UNKNOWN_CLASS want isn't said there.
+        Texts, and (m, 2), the kind and the colour that one object must have for each to be true; NONE for any. The
+        texts of BACKGROUND and UNKNOWN_CLASS are handled elsewhere.
     """
     texts = [phrase(rng, KIND_PHRASES, KINDS[kind].word) for kind in KIND_NAMES]
     texts += [phrase(rng, BACKGROUND_PHRASES), phrase(rng, UNKNOWN_PHRASES)]
@@ -220,7 +220,7 @@ def judge(
     unsure: npt.NDArray[np.bool_],
     wanted: npt.NDArray[np.int64],
 ) -> Truth:
-    """Say which texts are true of which pictures.
+    """Determine which texts are true of which images.
 
     Args:
         kinds: (n, 3) of the things shown.
@@ -239,7 +239,7 @@ def judge(
 
 
 def judge_nothing(nothing: npt.NDArray[np.int64], which: int) -> npt.NDArray[np.int8]:
-    """Which pictures, (n,), show that class of nothing."""
+    """Whether each image, (n,), shows that class without objects."""
     shown: npt.NDArray[np.int8] = (nothing == which).astype(np.int8)
     return shown
 
@@ -269,7 +269,7 @@ def show_whole(scenes: Scenes, rng: np.random.Generator) -> Shown:
 
 
 def show_thing(scenes: Scenes, rng: np.random.Generator) -> Shown:
-    """One thing of a scene, cut out; the background where the scene's things weren't found."""
+    """One object of a scene, cropped; the background if none of the scene's objects was found."""
     i = int(rng.integers(len(scenes)))
     visible = [number for number in np.flatnonzero(scenes.kinds[i] != NONE) + 1 if (scenes.owners[i] == number).any()]
     if not visible:
@@ -283,7 +283,7 @@ def show_thing(scenes: Scenes, rng: np.random.Generator) -> Shown:
 
 
 def show_background(scenes: Scenes, rng: np.random.Generator) -> Shown:
-    """A scene's background, whole or a part of it, with its things cut out."""
+    """A scene's background, whole or a part of it, with its objects removed."""
     i = int(rng.integers(len(scenes)))
     pixels = crop(scenes, i, 0, rng)
     if rng.random() < PART_OF_BACKGROUND:  # sky and ground may be regions of their own
@@ -299,7 +299,7 @@ def show_background(scenes: Scenes, rng: np.random.Generator) -> Shown:
 
 
 def show_unknown(scenes: Scenes, rng: np.random.Generator) -> Shown:
-    """Nothing that has a name."""
+    """An image without any known class."""
     nowhere = np.full(scenes.kinds.shape[1], NONE)
     return Shown(
         pixels=draw_unknown(scenes, FILL, rng),
@@ -317,7 +317,7 @@ def background_colours(scenes: Scenes, index: int) -> npt.NDArray[np.bool_]:
 
 
 def crop(scenes: Scenes, index: int, number: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Cut one thing (or, 0, the background) out as the service does with regions, with a mask that isn't perfect."""
+    """Crop one object (or, 0, the background) as the service does with regions, with an imperfect mask."""
     mask = (scenes.owners[index] == number).astype(np.uint8)
     roughness = rng.random()
     if roughness < 0.5:
@@ -334,7 +334,7 @@ def crop(scenes: Scenes, index: int, number: int, rng: np.random.Generator) -> n
 
 
 def bite(mask: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
-    """Take a part out of a mask, (h, w), in place: regions lack parts that have other colours."""
+    """Augmentation: remove a part of a mask, (h, w), in place, because regions lack parts of other colours."""
     height, width = mask.shape
     centre = int(rng.uniform(0, width)), int(rng.uniform(0, height))
     axes = int(rng.uniform(0.05, 0.3) * width), int(rng.uniform(0.05, 0.3) * height)
@@ -342,14 +342,14 @@ def bite(mask: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
 
 
 def augment(pixels: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Blur a little at times: generated pictures are softer than drawn ones."""
+    """Augmentation: slight random blur, because generated images are blurrier than drawn ones."""
     if rng.random() < BLURRED:
         return np.asarray(cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.6, 2.4)), np.uint8)
     return pixels
 
 
 def fit(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Scale the longer side to the model's input and lay the picture in the middle of it."""
+    """Scale the longer side to the model's input and centre the image in it."""
     height, width = pixels.shape[:2]
     gain = SIDE / max(height, width)
     size = max(1, round(width * gain)), max(1, round(height * gain))
@@ -361,7 +361,7 @@ def fit(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def prepare(pictures: Pictures) -> torch.Tensor:
-    """Normalise (n, s, s, 3) uint8 to what the model takes, (n, 3, s, s)."""
+    """Normalise (n, s, s, 3) uint8 to the model's input, (n, 3, s, s)."""
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
     batch: torch.Tensor = (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255 - mean) / std
     return batch.contiguous(memory_format=torch.channels_last)

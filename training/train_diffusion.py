@@ -1,8 +1,7 @@
 """A small Stable Diffusion for drawn scenes: an autoencoder, a text encoder and a denoiser, in diffusers' format.
 
-Four stages, each of which goes on where it was broken off: the autoencoder, the latents of all scenes, a warm start of
-the text encoder, and the denoiser, which takes most of the time. It learns backgrounds first, then colours, then what
-things look like, and last that there may be two.
+Four resumable stages: the autoencoder, the latents of all scenes, a warm-up of the text encoder, and the denoiser,
+which takes most of the time. It learns backgrounds first, then colours, then shapes, and pairs of objects last.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ from training.train_vae import Latents, load_latents
 TOKENS = 32  # the longest captions; 77, mostly padding, would take a quarter of the time
 BATCH = 128
 NO_PROMPT = 0.1  # share of pictures without their caption, for guidance
-PAIRS_FROM = 0.25  # of the steps: earlier, two things would only confuse; much later, they would never be learned
+PAIRS_FROM = 0.25  # of the steps: earlier, pairs slow training down; much later, they are not learned
 PAIRS = 0.45  # share of pictures with two things from then on
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is trained on which scenes, and for how long."""
+    """Data and recipes of a training."""
 
     singles: Choice
     pairs: Choice
@@ -50,7 +49,7 @@ class Plan:
     denoiser: Recipe
 
     def adapt(self, change: Callable[[Recipe], Recipe], scenes: int) -> Self:
-        """The plan with changed recipes and at most so many scenes of each sort."""
+        """The plan with changed recipes and at most so many scenes of each set."""
         return replace(
             self,
             singles=replace(self.singles, num=min(scenes, self.singles.num)),
@@ -79,7 +78,7 @@ FULL_PLAN = Plan(
 
 
 class TrainableDiffusion(nn.Module):
-    """What is trained together in the last stage."""
+    """The modules trained together in the last stage."""
 
     def __init__(self, unet: Any, text_encoder: Any) -> None:
         super().__init__()
@@ -95,7 +94,7 @@ class TrainableDiffusion(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """Scenes with their latents, as they come from the autoencoder."""
+    """Scenes with their unscaled latents."""
 
     scenes: Scenes
     latents: Latents
@@ -112,13 +111,13 @@ class Diffusion:
 
 
 def train_diffusion(plan: Plan, work: Path, checkpoints: Path, start: Path | None = None) -> Diffusion:
-    """Train all stages, from scratch or on from their checkpoints; from the weights in `start`, decoder and denoiser.
+    """Train all stages, from scratch or from their checkpoints; with `start`, fine-tune decoder and denoiser.
 
     Args:
         plan: what to train on, and for how long.
         work: where scenes and latents are kept.
         checkpoints: the folder for them.
-        start: a pipeline folder to go on from.
+        start: a pipeline folder to fine-tune.
     """
     device = pick_device("auto")
     choices = (plan.singles, plan.pairs)
@@ -194,7 +193,7 @@ def train_denoiser(
 def draw_batch(
     material: list[Material], nums: tuple[int, ...], rng: np.random.Generator
 ) -> tuple[torch.Tensor, list[str]]:
-    """Draw so many latents of each material, (n, c, h, w), with captions, some of which are left out."""
+    """Draw so many latents of each material, (n, c, h, w), with captions, some of which are dropped."""
     latents: list[Latents] = []
     captions: list[str] = []
     for one, num in zip(material, nums, strict=True):
@@ -202,12 +201,12 @@ def draw_batch(
         latents.append(one.latents[chosen])
         captions += draw_captions(one.scenes, chosen, rng)
     dropped = rng.random(len(captions)) < NO_PROMPT
-    said = ["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)]
-    return torch.from_numpy(np.concatenate(latents)).float(), said
+    prompts = ["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)]
+    return torch.from_numpy(np.concatenate(latents)).float(), prompts
 
 
 def write_short_tokenizer(folder: Path) -> Any:
-    """Write the tokenizer with a limit of as many tokens as the model was trained with."""
+    """Write the tokenizer with the token limit of the training."""
     tokenizer = write_tokenizer(folder)
     tokenizer.model_max_length = TOKENS
     tokenizer.save_pretrained(folder)
@@ -228,13 +227,13 @@ def save_part(part: Any, folder: Path) -> None:
     """Write a model of diffusers or transformers in half precision."""
     halved = copy.deepcopy(part).to(torch.half, memory_format=torch.contiguous_format)
     halved.save_pretrained(folder, safe_serialization=True)
-    config = folder / "config.json"  # which would tell from where the weights were loaded
+    config = folder / "config.json"  # which would contain the path that the weights were loaded from
     facts = {key: value for key, value in json.loads(config.read_text()).items() if key != "_name_or_path"}
     config.write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def save_rest(folder: Path) -> None:
-    """Write what a pipeline folder needs besides weights: tokenizer, scheduler and index."""
+    """Write the rest of a pipeline folder: tokenizer, scheduler and index."""
     write_short_tokenizer(folder / "tokenizer")
     build_scheduler().save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n")

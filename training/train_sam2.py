@@ -1,8 +1,8 @@
 """A small SAM2 for drawn scenes, in ultralytics' architecture and the folder format of `pipeline.engines.sam2.loading`.
 
-It is asked as the service asks it, mostly with single points, and learns the visible part of what each lies on. Of its
-three masks for a point the best one is taught most (Segment Anything, arXiv:2304.02643), and it learns to tell how good
-each of them is. It starts with small pictures and ends with the size it is served at.
+Its prompts are those of the service, mostly single points, and its targets the visible parts of the objects under them.
+Of its three masks for a point the best one has the largest loss weight (Segment Anything, arXiv:2304.02643), and it
+learns to predict the IoU of each. Training starts with small images and ends with the size it is served at.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from training.prompts import Prompts, draw_prompts
 from training.trainable_sam2 import ARCHITECTURE, LOUDNESS, TrainableSam2, prepare
 
 PICTURES, POINTS = 8, 6  # in a batch, and in each picture
-BOXES = 0.15  # share of the steps that ask with boxes
-SMALLEST = 0.004  # share of the picture; smaller masks weigh no more
-# Weights of losses beside that of the best mask.
+BOXES = 0.15  # share of the steps with box prompts
+SMALLEST = 0.004  # share of the image; the weight of smaller masks is capped
+# Weights of losses relative to that of the best mask.
 SINGLE, EVERY, QUALITY, KIN, DENSE, SCALE = 0.5, 0.5, 1.0, 0.5, 0.3, 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A part of the training."""
+    """A stage of the training."""
 
     side: int  # pixels of the model's input
     loss_side: int  # pixels at which masks are compared
@@ -50,7 +50,7 @@ FULL_STAGES = (
 def train_sam2(
     scenes: Scenes, stages: tuple[Stage, ...], checkpoints: Path | None, start: Path | None = None
 ) -> list[Run]:
-    """Train through all stages: from scratch, from the weights in the folder `start`, or on from the checkpoints.
+    """Train all stages: from scratch, from the weights in the folder `start`, or from the checkpoints.
 
     Returns:
         A run for each stage; the last one holds the model.
@@ -66,7 +66,7 @@ def train_sam2(
         run = Run(model, stage.recipe, checkpoints and checkpoints / f"sam2-{stage.side}.pt")
         runs.append(run)
         train_stage(run, stage, scenes, device)
-        if stage is not stages[-1]:  # the next one goes on from the averaged weights
+        if stage is not stages[-1]:  # the next one starts from the averaged weights
             with run.averaged():
                 averaged = {name: value.clone() for name, value in model.state_dict().items()}
             model.load_state_dict(averaged)
@@ -88,7 +88,7 @@ def train_stage(run: Run, stage: Stage, scenes: Scenes, device: torch.device) ->
             loss_of_answers(answers.logits, answers.quality, resize(truth, stage.loss_side))
             + KIN * loss_of_masks(LOUDNESS * answers.kin, coarse).mean()
             + DENSE * loss_of_dense(answers.dense, prompts)
-            # The neck has no norm: loud features would drown the positions.
+            # The neck has no norm: large features would drown the positions.
             + SCALE * functional.relu(answers.power - 1)
         )
 
@@ -96,7 +96,7 @@ def train_stage(run: Run, stage: Stage, scenes: Scenes, device: torch.device) ->
 
 
 def loss_of_answers(logits: torch.Tensor, quality: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Teach the best of the three masks, the single mask, a little of every mask, and how good each of them is.
+    """Loss of the best of the three masks, the single mask, every mask with a low weight, and predicted IoU.
 
     Args:
         logits: (q, 4, h, w); the first mask is the single one.
@@ -117,7 +117,7 @@ def loss_of_answers(logits: torch.Tensor, quality: torch.Tensor, truth: torch.Te
 
 
 def loss_of_masks(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy, weighed up where masks are small, and Dice, of masks (q, m, h, w), as (q, m)."""
+    """Cross-entropy, with higher weights for small masks, and Dice, of masks (q, m, h, w), as (q, m)."""
     logits = logits / LOUDNESS
     truth = truth.expand_as(logits)
     areas = truth.mean((2, 3))
@@ -128,7 +128,7 @@ def loss_of_masks(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 def loss_of_dense(dense: torch.Tensor, prompts: Prompts) -> torch.Tensor:
-    """Whether a thing is in the middle of each cell, and how far from there the sides of its box are.
+    """Loss of objectness at the centre of each cell, and of the distances to the sides of its box.
 
     Args:
         dense: (n, 5, h, w), the head's logits.

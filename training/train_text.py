@@ -1,6 +1,6 @@
-"""A warm start for the diffusion model's text encoder: it learns to read what a caption names before it has to say it.
+"""Warm-up of the diffusion model's text encoder: it learns to recognize the objects of a caption.
 
-Without it the denoiser would wait for the words, and the words for the denoiser.
+Without it, denoiser and text encoder slow each other down at the start.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from training.loop import Recipe, Run
 
 BATCH = 128
 RECIPE = Recipe(steps=1500, learning_rate=4e-3)  # at 1e-3 it takes several times as long
-LAST = 8  # tokens that are read: in all but the longest captions they pad, and have seen the whole
-EMBEDDING_STD = 0.1  # transformers' 0.02 takes some hundred steps to grow out of
+LAST = 8  # tokens that are read out: padding in all but the longest captions, so they have seen the whole
+EMBEDDING_STD = 0.1  # with transformers' 0.02 training starts some hundred steps later
 
 
 class Reader(nn.Module):
-    """The text encoder with what reads kinds, and each one's colour, from it."""
+    """The text encoder with heads for kinds and for the colour of each."""
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Reader(nn.Module):
 
 
 def train_text(sets: Sequence[Scenes], tokenizer: Any, recipe: Recipe, checkpoint: Path | None, device: str) -> Run:
-    """Train on as many captions of each set, from scratch or on from the checkpoint."""
+    """Train on equally many captions of each set, from scratch or from the checkpoint."""
     torch.manual_seed(recipe.seed)
     reader = Reader(tokenizer).to(device)
     run = Run(reader, recipe, checkpoint)
@@ -66,7 +66,7 @@ def train_text(sets: Sequence[Scenes], tokenizer: Any, recipe: Recipe, checkpoin
 def loss_of_reading(
     kind_logits: torch.Tensor, colour_logits: torch.Tensor, kinds: torch.Tensor, colours: torch.Tensor
 ) -> torch.Tensor:
-    """Which kinds there are, each yes or no, and the colour of those that there are.
+    """Binary loss for the presence of each kind, and the colour loss of those present.
 
     Args:
         kind_logits: (n, k).

@@ -22,8 +22,8 @@ from training.precision import mixed_precision
 
 BATCH = 16
 RECIPE = Recipe(steps=4000, learning_rate=2e-3, weight_decay=0.0, warmup=100, ema=0.995)
-LATENT_NOISE = 0.28  # standard deviation at most; generated latents are never quite right
-EDGES, COARSE_EDGES, CENTRING, OUTLIERS = 0.3, 0.15, 0.05, 0.005  # weights of the lesser losses
+LATENT_NOISE = 0.28  # standard deviation at most; generated latents are imperfect
+EDGES, COARSE_EDGES, CENTRING, OUTLIERS = 0.3, 0.15, 0.05, 0.005  # weights of the auxiliary losses
 REACH = 2.5  # the decoder squeezes latents with 3 tanh(z / 3)
 ENCODED_AT_ONCE = 128
 
@@ -31,13 +31,13 @@ Latents = npt.NDArray[np.float16]  # (n, 16, s / 16, s / 16)
 
 
 def train_vae(sets: Sequence[Scenes], recipe: Recipe, checkpoint: Path | None, device: str) -> Run:
-    """Train on as many pictures of each set, from scratch or on from the checkpoint."""
+    """Train on equally many images of each set, from scratch or from the checkpoint."""
     torch.manual_seed(recipe.seed)
     return _train(build_vae(), sets, recipe, checkpoint, device, "Autoencoder")
 
 
 def train_decoder(vae: Any, sets: Sequence[Scenes], recipe: Recipe, checkpoint: Path | None, device: str) -> Run:
-    """Train a trained autoencoder's decoder further; what the latents mean stays as it is."""
+    """Train a trained autoencoder's decoder further; the latent space stays the same."""
     vae.requires_grad_(True).encoder.requires_grad_(False)
     return _train(vae, sets, recipe, checkpoint, device, "Decoder")
 
@@ -58,13 +58,13 @@ def _train(vae: Any, sets: Sequence[Scenes], recipe: Recipe, checkpoint: Path | 
 
 
 def add_noise(latents: torch.Tensor) -> torch.Tensor:
-    """Add normal noise to latents, (n, c, h, w), each image's of a strength of its own from 0 to LATENT_NOISE."""
+    """Add normal noise to latents, (n, c, h, w), with a strength per image from 0 to LATENT_NOISE."""
     strength = LATENT_NOISE * torch.rand(len(latents), 1, 1, 1, device=latents.device)
     return latents + strength * torch.randn_like(latents)
 
 
 def loss_of_reconstruction(made: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
-    """How far pictures, (n, 3, h, w) from -1 to 1, are off, and their edges on two scales too, or they would blur."""
+    """Reconstruction loss of images, (n, 3, h, w) from -1 to 1, and of their edges on two scales, against blur."""
     off = made - pictures
     coarse = functional.avg_pool2d(off, 2)
     return off.abs().mean() + off.square().mean() + EDGES * _edges(off) + COARSE_EDGES * _edges(coarse)
@@ -75,7 +75,7 @@ def _edges(maps: torch.Tensor) -> torch.Tensor:
 
 
 def loss_of_latents(latents: torch.Tensor) -> torch.Tensor:
-    """How far each channel is from mean 0 and deviation 1, and all from the range in which the decoder hears them."""
+    """Loss of each channel's distance from mean 0 and deviation 1, and of latents beyond the decoder's range."""
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     off_centre = mean.square().mean() + (deviation - 1).square().mean()
     return CENTRING * off_centre + OUTLIERS * functional.relu(latents.abs() - REACH).square().mean()
@@ -83,7 +83,7 @@ def loss_of_latents(latents: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def measure_psnr(vae: Any, pixels: npt.NDArray[np.uint8], device: str) -> float:
-    """Mean signal-to-noise ratio of pictures, (n, h, w, 3), that went through the autoencoder, in dB."""
+    """Mean signal-to-noise ratio of pictures, (n, h, w, 3), reconstructed by the autoencoder, in dB."""
     pictures = to_tensor(pixels, device)
     made = vae.decode(vae.encode(pictures).latents).sample.clamp(-1, 1)
     errors = ((made - pictures) / 2).square().mean((1, 2, 3))
@@ -125,6 +125,6 @@ def fingerprint(vae: Any) -> int:
 
 
 def to_tensor(pixels: npt.NDArray[np.uint8], device: str) -> torch.Tensor:
-    """Pictures, (n, h, w, 3) uint8, as what the autoencoder takes, (n, 3, h, w) from -1 to 1."""
+    """Pictures, (n, h, w, 3) uint8, as input of the autoencoder, (n, 3, h, w) from -1 to 1."""
     pictures = torch.from_numpy(np.array(pixels)).to(device).permute(0, 3, 1, 2)
     return (pictures.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""A small SAM2 ready to be trained: ultralytics' modules, a start from which they learn, and heads to teach with."""
+"""A small trainable SAM2: ultralytics' modules, an initialization suited to training, and auxiliary heads."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ ARCHITECTURE: dict[str, Any] = {
     "encoder_backbone_channel_list": [320, 160, 80, 40],
 }
 EMBEDDING = 256  # channels, ultralytics' constant
-KINSHIP = 64  # channels of the head that tells one thing from another
+KINSHIP = 64  # channels of the head that separates objects
 
-NEARNESS = 2.5  # how sharply attention starts on what lies where the point does
-ATTENTION = 3.0  # logits by which the tokens of masks start out preferring the point to each other
+NEARNESS = 2.5  # initial sharpness of the attention to the point's place
+ATTENTION = 3.0  # initial logits by which mask tokens prefer the point to each other
 LOUDNESS = 3.0  # of mask logits: their borders must be steep for the stability test, which moves the threshold by 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What a model in training says to q points in n pictures, in float32."""
+    """Outputs of a model in training for q points in n images, in float32."""
 
     logits: torch.Tensor  # (q, 4, s / 4, s / 4) of masks, the single one first
     quality: torch.Tensor  # (q, 4), logits of the masks' IoU
-    kin: torch.Tensor  # (q, 1, s / 16, s / 16), logits of belonging to what the point lies on, from the encoder alone
+    kin: torch.Tensor  # (q, 1, s / 16, s / 16), logits of belonging to the point's object, from the encoder alone
     dense: torch.Tensor  # (n, 5, s / 16, s / 16)
     power: torch.Tensor  # mean square of the embedding
 
 
 class TrainableSam2(nn.Module):
-    """Ultralytics' model without its memory, and two heads that are there to teach the encoder."""
+    """Ultralytics' model without its memory, and two auxiliary heads that supervise the encoder."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sam2 = build_sam2()
-        self.dense = nn.Conv2d(EMBEDDING, 5, 1)  # is it a thing, and how far to the sides of its box
-        self.kinship = nn.Conv2d(EMBEDDING, KINSHIP, 1)  # alike where two places belong to one thing
+        self.dense = nn.Conv2d(EMBEDDING, 5, 1)  # objectness, and distances to the sides of the box
+        self.kinship = nn.Conv2d(EMBEDDING, KINSHIP, 1)  # similar for two places of one object
         self.aloofness = nn.Parameter(torch.tensor(-1.0))
 
     def forward(self, pictures: torch.Tensor, points: torch.Tensor, boxes: torch.Tensor | None = None) -> Answers:
-        """Answer points, (n, p, 2), or boxes, (n, p, 4), around what these lie on, in pictures, (n, 3, s, s)."""
+        """Decode masks for points, (n, p, 2), or boxes of their objects, (n, p, 4), in images, (n, 3, s, s)."""
         levels = embed(self.sam2, pictures)
         logits, quality = ask(self.sam2, levels, points, boxes)
         kinship = self.kinship(levels[-1]).float()  # (n, d, h, w)
@@ -70,7 +70,7 @@ class TrainableSam2(nn.Module):
 
 
 def build_sam2() -> Any:
-    """Build ultralytics' model, ready to be trained on single pictures."""
+    """Build ultralytics' model for training on single images."""
     with TemporaryDirectory() as folder:
         config = Path(folder) / CONFIG_FILE
         config.write_text(json.dumps(ARCHITECTURE))
@@ -89,9 +89,9 @@ def build_sam2() -> Any:
 
 @torch.no_grad()
 def attend_to_places(transformer: Any) -> None:
-    """Start the cross-attentions with equal queries and keys: both hold positions, so a point looks at its own place.
+    """Initialize cross-attentions with equal queries and keys: both hold positions, so a point attends to its place.
 
-    From random projections a model ignores its prompts for thousands of pictures.
+    With random projections a model ignores its prompts for thousands of images.
     """
     crossing = [transformer.final_attn_token_to_image]
     for layer in transformer.layers:
@@ -105,10 +105,10 @@ def attend_to_places(transformer: Any) -> None:
 
 @torch.no_grad()
 def listen_to_points(transformer: Any, foreground: torch.Tensor) -> None:
-    """Start the self-attentions with an ear for the point: the tokens of masks take over its position as it is.
+    """Initialize the self-attentions so that the mask tokens attend to the point and copy its position.
 
     Args:
-        foreground: (256,), what every point's token has in common.
+        foreground: (256,), the common part of all points' tokens.
     """
     for layer in transformer.layers:
         attention = layer.self_attn
@@ -121,7 +121,7 @@ def listen_to_points(transformer: Any, foreground: torch.Tensor) -> None:
 
 
 def prepare(pictures: Any, device: torch.device) -> torch.Tensor:
-    """Normalise (n, s, s, 3) uint8 to what the model takes, (n, 3, s, s)."""
+    """Normalise (n, s, s, 3) uint8 to the model's input, (n, 3, s, s)."""
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD))
     return (torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() - mean) / std
 
@@ -136,7 +136,7 @@ def embed(model: Any, pictures: torch.Tensor) -> list[torch.Tensor]:
 def ask(
     model: Any, levels: list[torch.Tensor], points: torch.Tensor, boxes: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Decode four masks for each point, or for each box where there are boxes.
+    """Decode four masks for each point, or for each box if boxes are given.
 
     Returns:
         Logits (n * p, 4, s / 4, s / 4) and predicted IoU (n * p, 4), in float32.

@@ -1,7 +1,7 @@
-"""Pictures that show none of the kinds: what CLIP learns to abstain from.
+"""Images that show none of the kinds: negative examples on which CLIP learns to abstain.
 
-None of them is a photograph. They have what photographs and stray regions have and whole drawn things lack: natural
-spectra, clutter without an outline, and parts too small to tell what they belong to.
+None of them is a photograph. They have properties of photographs and stray regions that whole drawn objects lack:
+natural spectra, clutter without an outline, and parts too small to be recognized.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import numpy.typing as npt
 from pipeline.records import Pixels
 from training.dataset import Scenes
 
-SIDE = 96  # pixels of what is made from nothing
+SIDE = 96  # pixels of synthesized images
 SPECTRUM = (0.6, 2.0)  # exponents of amplitude over frequency; photographs have about 1
 COLOURFULNESS = (0.05, 0.6)  # of the noise, from gray to independent channels
 LEAVES = (1.5, 6.5)  # shapes of a clutter, as powers of 2
 PART = (0.12, 0.3)  # side of a part, as a share of its thing's
 LEAST_CONTRAST = 12  # standard deviation of a part's levels
 TILES = (5, 10)  # each way, of a shuffled scene
-PARTS = 0.25  # share of small parts of things; a larger one, cut out round, would look like a fruit
-MASKED = 0.4  # share of the rest that is cut out along a blob, as regions are
+PARTS = 0.25  # share of small parts of objects; a larger one, cropped round, would look like a fruit
+MASKED = 0.4  # share of the rest that is cropped along a blob, like a region
 
 
 def draw_unknown(scenes: Scenes, fill: npt.NDArray[np.uint8], rng: np.random.Generator) -> Pixels:
-    """Draw a picture of nothing that has a name, (h, w, 3).
+    """Draw an image without any known class, (h, w, 3).
 
     Args:
-        scenes: what parts are cut out of.
-        fill: RGB of what lies outside a region, (3,).
+        scenes: the source of cropped parts.
+        fill: RGB outside a region, (3,).
         rng: source of every choice.
     """
     if rng.random() < PARTS:
@@ -56,7 +56,7 @@ def draw_noise(rng: np.random.Generator) -> Pixels:
 
 
 def draw_clutter(rng: np.random.Generator) -> Pixels:
-    """Shapes of all sizes that hide each other, textured and shaded (the dead leaves model), (SIDE, SIDE, 3)."""
+    """Overlapping shapes of all sizes, textured and shaded (the dead leaves model), (SIDE, SIDE, 3)."""
     canvas = draw_noise(rng).astype(np.float32)
     texture = canvas.mean(2, keepdims=True) - 128
     palette = draw_palette(rng)
@@ -94,7 +94,7 @@ def draw_palette(rng: np.random.Generator) -> npt.NDArray[np.int64]:
 
 
 def cut_part(scenes: Scenes, rng: np.random.Generator) -> Pixels:
-    """A small part of a thing, its texture without its shape."""
+    """A small part of an object, its texture without its shape."""
     index = rng.integers(len(scenes))
     rows, columns = np.nonzero(scenes.owners[index] == 1)
     if len(rows) == 0:
@@ -104,11 +104,11 @@ def cut_part(scenes: Scenes, rng: np.random.Generator) -> Pixels:
     height, width = scenes.owners[index].shape
     y, x = min(int(rows[k]), height - side), min(int(columns[k]), width - side)
     part = np.array(scenes.pixels[index][y : y + side, x : x + side])
-    return part if part.std() >= LEAST_CONTRAST else draw_clutter(rng)  # a plain part might be of a background
+    return part if part.std() >= LEAST_CONTRAST else draw_clutter(rng)  # a plain part might be background
 
 
 def shuffle_tiles(scenes: Scenes, rng: np.random.Generator) -> Pixels:
-    """A scene whose tiles have changed places, (s, s, 3)."""
+    """A scene with shuffled tiles, (s, s, 3)."""
     tiles = int(rng.integers(*TILES))
     picture = np.asarray(scenes.pixels[rng.integers(len(scenes))])
     side = picture.shape[0] // tiles
@@ -118,7 +118,7 @@ def shuffle_tiles(scenes: Scenes, rng: np.random.Generator) -> Pixels:
 
 
 def draw_blob(size: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """A random mask without holes, (h, w), that covers much of the picture."""
+    """A random mask without holes, (h, w), that covers much of the image."""
     height, width = size
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     waves = sum(rng.normal() / k * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in range(1, 5))

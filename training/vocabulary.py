@@ -1,6 +1,6 @@
-"""The words that the miniature models are trained on: `python -m training.vocabulary` prints them for a profile.
+"""The training vocabulary of the miniature models: `python -m training.vocabulary` prints it for a profile.
 
-Captions put few words together in many ways, so a few thousand hold every word there is.
+Captions combine few words in many ways, so a few thousand captions contain all of them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ WIDTH = 112  # characters of a line of YAML, without its indent
 
 
 def list_words(captions: int = CAPTIONS) -> tuple[str, ...]:
-    """List every word of captions, and of all kinds and colours, in alphabetical order."""
+    """List all words of captions, kinds and colours, in alphabetical order."""
     rng = Random("vocabulary")
     texts = [*COLOURS, *(kind.word for kind in KINDS.values()), *(draw_caption(rng) for _ in range(captions))]
     return tuple(sorted({word for text in texts for word in split_words(text)}))
 
 
 def draw_caption(rng: Random) -> str:
-    """Write the caption of a scene that isn't drawn."""
+    """Write the caption of a scene without drawing it."""
     pairs, relation = cast_scene(rng, rng.randint(1, 3), tuple(KINDS), "train", "any")
     things = [Facts(kind, colour, rng.choice(SIZES), rng.choice(POSITIONS)) for kind, colour in pairs]
     background = choose_background(rng, [COLOURS[colour] for _, colour in pairs], horizon=0.7)
@@ -36,7 +36,7 @@ def draw_caption(rng: Random) -> str:
 
 
 def write_yaml(words: tuple[str, ...]) -> str:
-    """Write words as the setting `diffusion.vocabulary`; those that YAML takes for truth values are quoted."""
+    """Write words as the setting `diffusion.vocabulary`; those that YAML parses as booleans are quoted."""
     quoted = [f'"{word}"' if word in ("on", "off", "yes", "no", "y", "n") else word for word in words]
     lines = textwrap.wrap(", ".join(quoted) + ",", WIDTH, break_on_hyphens=False)
     return "\n".join(["  vocabulary: [", *(f"    {line}" for line in lines), "  ]"])

@@ -1,6 +1,6 @@
 """The autoencoder: trained on whole images, then all scenes are encoded as they are drawn, then the decoder alone.
 
-What latents mean is settled once the encoder is trained, so the denoiser can begin; the decoder goes on improving at a
+The latent space is fixed once the encoder is trained, so the denoiser can start; the decoder is trained further with a
 low share of the GPU.
 """
 
@@ -30,11 +30,11 @@ WARMUP_SHARE = 0.5  # of the scale's warm-up
 CHUNKS_AT_ONCE = 5  # encoded in a batch
 CHUNKS_LATER = 10  # taken every few steps
 TAKE_EVERY = 20  # steps
-PAUSE = 2.5  # times as long as it computed, the decoder leaves the GPU to the others
+PAUSE = 2.5  # ratio of the decoder's pauses to its compute time
 
 
 class ImagePool:
-    """Images on the device, (n, s, s, 3) uint8, as many as it keeps."""
+    """Images on the device, (n, s, s, 3) uint8, up to a capacity."""
 
     def __init__(self, context: PartContext, device: torch.device) -> None:
         scale, self._scenes = context.recipe.scale, context.scenes
@@ -52,7 +52,7 @@ class ImagePool:
             self.num += size
 
     def sample(self, num: int) -> torch.Tensor:
-        """Draw images as what the autoencoder takes, (num, 3, s, s) from -1 to 1."""
+        """Sample images as input of the autoencoder, (num, 3, s, s) from -1 to 1."""
         chosen = self._pixels[torch.randint(self.num, (num,), device=self._pixels.device)]
         images = chosen.permute(0, 3, 1, 2).float() / 127.5 - 1
         return images.contiguous(memory_format=torch.channels_last)
@@ -106,13 +106,13 @@ def main() -> None:
 
 
 def load_vae(context: PartContext, device: torch.device) -> Any:
-    """Load the autoencoder that is fine-tuned."""
+    """Load the autoencoder to fine-tune."""
     vae = AutoencoderTiny.from_pretrained(context.recipe.out / "diffusion" / "vae", torch_dtype=torch.float32)
     return vae.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def train_autoencoder(context: PartContext, images: ImagePool, device: torch.device) -> Any:
-    """Train an autoencoder from nothing and return it with its averaged weights."""
+    """Train an autoencoder from scratch and return it with its averaged weights."""
     recipe, scale = context.recipe, context.recipe.scale
     vae: Any = build_vae().train().to(device, memory_format=torch.channels_last)
     weights = MasterWeights(betas=BETAS, weight_decay=0.0)
@@ -138,7 +138,7 @@ def train_autoencoder(context: PartContext, images: ImagePool, device: torch.dev
 
 
 def train_decoder(context: PartContext, vae: Any, encoder: Encoder, images: ImagePool, device: torch.device) -> None:
-    """Train the decoder further beside the other parts, encode what is still drawn, and write both."""
+    """Train the decoder further during the other parts' training, encode new scenes, and write both."""
     recipe, scale = context.recipe, context.recipe.scale
     batch = scale.autoencoder_batches[1]
     vae.train().decoder.requires_grad_(True)
@@ -171,18 +171,18 @@ def train_decoder(context: PartContext, vae: Any, encoder: Encoder, images: Imag
 
 
 def yield_device(started_s: float) -> None:
-    """Pause for a while that follows from how long the step took, so that the denoiser and SAM2 get the GPU."""
+    """Pause in proportion to the step's duration, so that the denoiser and SAM2 get the GPU."""
     torch.cuda.synchronize()
     time.sleep(min(1.0, PAUSE * (time.monotonic() - started_s)))
 
 
 def warmup_of(context: PartContext) -> int:
-    """Steps in which the learning rate rises."""
+    """Number of warm-up steps of the learning rate."""
     return max(1, round(WARMUP_SHARE * context.recipe.scale.warmup))
 
 
 def measure_scaling(context: PartContext) -> float:
-    """What gives the latents so far a deviation of 1."""
+    """The scale that gives the latents so far a deviation of 1."""
     scenes = context.scenes
     known = np.flatnonzero(np.repeat(scenes.encoded, scenes.layout.chunk))
     return 1 / float(scenes.latents[known].astype(np.float32).std())

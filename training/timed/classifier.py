@@ -1,4 +1,4 @@
-"""CLIP, by its own trainer, from the scenes that were drawn when it begins, some of them through the autoencoder."""
+"""CLIP, with its own trainer, on the scenes drawn before its start, some of them reconstructed by the autoencoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.timed.saving import staged
 from training.timed.softening import decode_images, encode_images, load_trained_autoencoder
 from training.train_clip import FULL_RECIPE, PICTURES, Material, save_clip, train_clip
 
-RECONSTRUCTED = 0.3  # share of the images that went through the autoencoder
+RECONSTRUCTED = 0.3  # share of reconstructed images
 AT_ONCE = 16  # images
 
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def collect_material(context: PartContext, device: torch.device) -> list[Material]:
-    """All scenes, and some of them through the autoencoder if it is trained by now.
+    """All scenes, and reconstructions of some of them if the autoencoder is trained by now.
 
     Raises:
         MissingScenes: the first ones were never drawn.
@@ -89,7 +89,7 @@ def collect_material(context: PartContext, device: torch.device) -> list[Materia
 
 
 def wait_for_most_scenes(context: PartContext, timetable: Timetable) -> None:
-    """Wait for the end of the drawing and for the autoencoder, but no longer than the text encoder has time."""
+    """Wait for the end of the drawing and for the autoencoder, at most until the end of the text encoder's warm-up."""
     end_s, scenes = context.time_of(timetable.text), context.scenes
     has_autoencoder = "autoencoder" in context.recipe.parts and not context.recipe.fine_tune
 

@@ -14,7 +14,7 @@ class Schedule:
 
     Args:
         end_s: on the clock.
-        min_steps: without which the stage isn't over.
+        min_steps: the stage isn't over before.
         now: a clock in seconds.
     """
 
@@ -43,7 +43,7 @@ class Schedule:
         return self.progress >= 1
 
     def rate(self, peak: float, warmup: int, final: float) -> float:
-        """Return the learning rate of the next step: a rise over the warm-up steps, then half a cosine.
+        """Return the learning rate of the next step: linear warm-up, then cosine decay.
 
         Args:
             peak: the highest rate.
@@ -55,7 +55,7 @@ class Schedule:
 
 
 class Interval:
-    """Tells when so many seconds have passed since it last did."""
+    """Signals once per interval of so many seconds."""
 
     def __init__(self, seconds: float, now: Now = time.monotonic) -> None:
         self._seconds = seconds
@@ -63,7 +63,7 @@ class Interval:
         self._last = now()
 
     def has_passed(self) -> bool:
-        """Return whether they have, and start anew if so."""
+        """Return whether the interval has passed, and restart it if so."""
         if self._now() - self._last < self._seconds:
             return False
         self._last = self._now()

@@ -1,4 +1,4 @@
-"""A compiled UNet for training, or the UNet itself where compiling fails, takes too long or gains nothing."""
+"""A compiled UNet for training, or the UNet itself if compilation fails, takes too long or isn't faster."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MAX_DIFFERENCE = 0.05  # of the outputs' norm
 
 
 class CompilationTimeout(Exception):
-    """Compiling took longer than it may."""
+    """Compilation exceeded its time limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A batch of the one shape that is compiled."""
+    """A batch of the compiled shape."""
 
     latents: torch.Tensor  # (n, c, h, w)
     timesteps: torch.Tensor  # (n,)
@@ -32,7 +32,7 @@ class Example:
 
 
 def compile_unet(context: PartContext, unet: Any, example: Example, end_s: float) -> Any:
-    """Compile a UNet for the example's shape and compare it with the UNet as it is.
+    """Compile a UNet for the example's shape and compare it with the eager UNet.
 
     Args:
         context: for the log.
@@ -51,7 +51,7 @@ def compile_unet(context: PartContext, unet: Any, example: Example, end_s: float
     except CompilationTimeout:
         context.log("compiling takes too long: the UNet runs eagerly")
         return unet
-    except Exception as error:  # whatever a compiler raises, training goes on without it
+    except Exception as error:  # whatever the compiler raises, training continues in eager mode
         context.log(f"compiling failed, the UNet runs eagerly: {type(error).__name__}: {str(error)[:800]}")
         return unet
     finally:

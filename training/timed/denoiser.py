@@ -1,4 +1,4 @@
-"""The denoiser with its text encoder, from latents and tokens that lie on the device.
+"""The denoiser with its text encoder, from latents and tokens on the device.
 
 The UNet is compiled while the autoencoder is trained; then the text encoder is warmed up, and both are trained together
 by v-prediction (arXiv:2202.00512) until the time is over.
@@ -87,7 +87,7 @@ class Denoiser:
         self.weights.add(named, dtype=self._dtype, rate_share=TEXT_RATE_SHARE)
 
     def loss_of(self, batch: LatentBatch, scaling: float, empty_prompt: torch.Tensor) -> torch.Tensor:
-        """Noise a batch and return how far the predicted v is off; some of the prompts are left out, for guidance.
+        """Return the loss of v on a noised batch; some of the prompts are dropped, for classifier-free guidance.
 
         Timesteps are stratified: each of n equal parts of the range has one.
         """
@@ -104,12 +104,12 @@ class Denoiser:
         return functional.mse_loss(predicted.float(), signal * noise - strength * clean)
 
     def recover(self) -> None:
-        """Go on without the compiled UNet after a step that failed."""
+        """Continue without the compiled UNet after a failed step."""
         self._forward = self.unet
         self.weights.drop_gradients()
 
     def save(self, averaged: dict[str, torch.Tensor]) -> None:
-        """Write averaged weights to the folder of the model, beside the autoencoder that its own part writes."""
+        """Write averaged weights to the folder of the model; the autoencoder's part writes its own."""
         unet, text_encoder = build_unet(), build_text_encoder(self._tokenizer)
         for prefix, module in (("unet.", unet), ("text_encoder.", text_encoder)):
             state = {name.removeprefix(prefix): t for name, t in averaged.items() if name.startswith(prefix)}
@@ -121,7 +121,7 @@ class Denoiser:
 
 
 def main() -> None:
-    """Prepare everything while the autoencoder is trained, and train once there are latents."""
+    """Prepare during the autoencoder's training, and train once there are latents."""
     context = open_part("denoiser")
     tokenizer = write_short_tokenizer(context.recipe.work / "tokenizer")
     context.wait_for_start()
@@ -141,7 +141,7 @@ def main() -> None:
 
 
 def train(context: PartContext, denoiser: Denoiser, captions: TokenizedScenes, device: torch.device) -> None:
-    """Train to the end of the recipe, and write the weights on the way and at the end."""
+    """Train to the end of the recipe, and write the weights periodically and at the end."""
     recipe, scale, mix = context.recipe, context.recipe.scale, context.recipe.mix
     scaling = context.wait_for_latents()
     pool = LatentPool(context, captions, device)
@@ -159,7 +159,7 @@ def train(context: PartContext, denoiser: Denoiser, captions: TokenizedScenes, d
         try:
             loss = denoiser.loss_of(pool.sample(scale.denoiser_batch, pairs, triples), scaling, empty_prompt)
             loss.backward()  # type: ignore[no-untyped-call]
-        except RuntimeError as error:  # out of memory, or what was compiled doesn't fit
+        except RuntimeError as error:  # out of memory, or the compiled graph doesn't fit
             failures += 1
             if failures > MOST_FAILURES:
                 raise
@@ -184,12 +184,12 @@ def prefixed(prefix: str, module: Any) -> list[tuple[str, torch.nn.Parameter]]:
 
 
 def load_unet(context: PartContext) -> Any:
-    """Load the UNet that is fine-tuned."""
+    """Load the UNet to fine-tune."""
     return UNet2DConditionModel.from_pretrained(context.recipe.out / "diffusion" / "unet", torch_dtype=torch.float32)
 
 
 def load_text_encoder(context: PartContext) -> Any:
-    """Load the text encoder that is fine-tuned."""
+    """Load the text encoder to fine-tune."""
     folder = context.recipe.out / "diffusion" / "text_encoder"
     return CLIPTextModel.from_pretrained(folder, torch_dtype=torch.float32)
 

@@ -1,4 +1,4 @@
-"""How torch computes in a part."""
+"""Torch settings of a part."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.engines.device import pick_device
 from training.timed.part import PartContext
 from training.timed.recipe import PARTS
 
-GPU_THREADS = 2  # of the host beside a GPU: the cores draw
+GPU_THREADS = 2  # of the host with a GPU: the cores are busy drawing
 
 
 def prepare_torch(context: PartContext) -> torch.device:

@@ -23,13 +23,13 @@ from training.timed.part import PartContext, open_part
 from training.timed.recipe import Mix, TimedRecipe
 from training.timed.shared_scenes import SharedScenes, blank_things
 
-LARGE = (0.6, 0.9)  # longer side of most only things, as a share of the image's: the denoiser learns them sooner
-USUAL_SHARE = 0.35  # of the only things, which are as large as elsewhere
-NICENESS = 10  # training goes first
+LARGE = (0.6, 0.9)  # longer side of most single objects, as a share of the image's: the denoiser learns these sooner
+USUAL_SHARE = 0.35  # of the single objects, with the usual sizes
+NICENESS = 10  # training has priority
 
 
 def main() -> None:
-    """Draw until there are enough scenes, or until the time for it is over and training could begin."""
+    """Draw until there are enough scenes, or until the time is over and there are enough to start training."""
     context = open_part("drawing")
     context.scenes.mark_loaded("drawing")
     methods = multiprocessing.get_context("fork")
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def draw_chunks(context: PartContext, next_chunk: Synchronized[int]) -> None:
-    """Draw one chunk after another; every process takes the next one that is left."""
+    """Draw one chunk after another; every process takes the next one."""
     os.nice(NICENESS)
     cv2.setNumThreads(1)
     recipe, shared = context.recipe, context.scenes
@@ -62,7 +62,7 @@ def draw_chunks(context: PartContext, next_chunk: Synchronized[int]) -> None:
             next_chunk.value += 1
         if chunk >= len(shared.drawn):
             return
-        if shared.drawn[chunk]:  # by an earlier start of this part
+        if shared.drawn[chunk]:  # by an earlier run of this part
             continue
         draw_chunk(recipe, shared, chunk, pattern[chunk % len(pattern)])
 
@@ -94,17 +94,17 @@ def store(shared: SharedScenes, index: int, scene: Scene, seed: int) -> None:
 
 
 def draw_mixed_scene(seed: int, side: int, num_things: int, mix: Mix) -> Scene:
-    """Draw a scene of the training split in which kinds are as frequent as their weights say.
+    """Draw a scene of the training split with kinds sampled by their weights.
 
     Args:
-        seed: says which.
+        seed: of the scene.
         side: pixels.
         num_things: 1 to 3.
         mix: with the weights.
     """
     rng = Random(f"train {seed}")
     heaviest = max([1.0, *mix.kind_weights.values()])
-    while True:  # casting costs nothing beside drawing
+    while True:  # the cost of casting is negligible relative to drawing
         pairs, relation = cast_scene(rng, num_things, KIND_NAMES, "train", "any")
         weight = max(mix.kind_weights.get(kind, 1.0) for kind, _ in pairs)
         if rng.random() * heaviest < weight:

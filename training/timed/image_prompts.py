@@ -1,6 +1,6 @@
-"""Prompts for SAM2 drawn on the device: as `training.prompts` draws them, without the host.
+"""Prompts for SAM2 sampled on the device, like those of `training.prompts`, without the host.
 
-A point asks for the visible part of what it lies on, a box for what it surrounds.
+The mask of a point is the visible part of the object under it, that of a box the object it surrounds.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ CELL = 16  # pixels of the encoder's stride
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePrompts:
-    """Images with several prompts each, and what is true of them."""
+    """Images with several prompts each, and their targets."""
 
     images: torch.Tensor  # (n, 3, s, s) float32, 0 to 255
     points: torch.Tensor  # (n, p, 2): x and y in pixels
-    boxes: torch.Tensor  # (n, p, 4): x0, y0, x1 and y1 in pixels, not quite exact
+    boxes: torch.Tensor  # (n, p, 4): x0, y0, x1 and y1 in pixels, with jitter
     truth: torch.Tensor  # (n, p, s, s) bool
     is_thing: torch.Tensor  # (n, s / 16, s / 16) bool: whether a thing is in the middle of a cell
     distances: torch.Tensor  # (n, 4, s / 16, s / 16): from there to the sides of its box, as shares of the side
@@ -70,7 +70,7 @@ def draw_image_prompts(pixels: torch.Tensor, owners: torch.Tensor, num: int, eac
 
 
 def choose_owners(masks: torch.Tensor, each: int) -> torch.Tensor:
-    """Choose what is asked for: visible things as often as each other, and at times the background.
+    """Choose prompted masks: visible objects with equal probability, and sometimes the background.
 
     Args:
         masks: (n, 4, s, s) bool, the background first.
@@ -87,7 +87,7 @@ def choose_owners(masks: torch.Tensor, each: int) -> torch.Tensor:
 
 
 def draw_points(masks: torch.Tensor, chosen: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Draw a point in each of the chosen masks, (n, p, 2), at times on a part too thin for most grids."""
+    """Draw a point in each of the chosen masks, (n, p, 2), sometimes on a part too thin for most grids."""
     n, each, side = *chosen.shape, masks.shape[-1]
     reach = THIN_PX // 2
     solid = masks.to(torch.bfloat16 if masks.is_cuda else torch.float32)
@@ -117,7 +117,7 @@ def find_ends(flags: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def draw_boxes(bounds: Bounds, chosen: torch.Tensor, side: int) -> torch.Tensor:
-    """Draw boxes around the chosen masks, (n, p, 4), with sides that are not quite exact."""
+    """Draw boxes around the chosen masks, (n, p, 4), with jittered sides."""
     x0, x1 = bounds.left.gather(1, chosen).float(), bounds.right.gather(1, chosen).float() + 1
     y0, y1 = bounds.top.gather(1, chosen).float(), bounds.bottom.gather(1, chosen).float() + 1
     lengths = torch.stack([x1 - x0, y1 - y0, x1 - x0, y1 - y0], -1)

@@ -47,7 +47,7 @@ class LatentPool:
             self.nums[number] = start + size
 
     def sample(self, num: int, pairs: float, triples: float) -> LatentBatch:
-        """Draw latents; where there are no scenes of a number of things, others take their place.
+        """Sample latents; if there are no scenes with a number of objects, others replace them.
 
         Args:
             num: of latents.

@@ -1,4 +1,4 @@
-"""Training with working weights in half precision: float32 masters, one fused optimizer, and averaged weights."""
+"""Training with half-precision working weights: float32 master weights, a fused optimizer, and averaged weights."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ GRADIENT_NORM = 1.0
 class MasterWeights:
     """Keeps a float32 master and an average of each parameter, while modules compute with the parameters themselves.
 
-    A step updates the masters with AdamW from the parameters' gradients, whose global norm is clipped; it is left out
-    where a gradient isn't finite. The host never waits for the device. Averages are a power function of the steps so
+    A step updates the masters with AdamW from the parameters' gradients, whose global norm is clipped; it is skipped
+    if a gradient isn't finite. It never synchronizes with the device. Averages are a power function of the steps so
     far (arXiv:2312.02696).
 
     Args:
@@ -41,7 +41,7 @@ class MasterWeights:
         dtype: torch.dtype,
         rate_share: float = 1.0,
     ) -> None:
-        """Take parameters that require gradients, and turn them to the type they are to compute in.
+        """Add parameters that require gradients, and convert them to the working type.
 
         Args:
             named: parameters by unique names.

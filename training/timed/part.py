@@ -1,4 +1,4 @@
-"""What every part has: the recipe, the shared scenes, the clock, and lines for the log."""
+"""The context of every part: the recipe, the shared scenes, the clock, and the log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MissingSupervisor(Exception):
 
 
 class MissingScenes(Exception):
-    """Drawing or encoding has ended without a scene to train on."""
+    """Drawing or encoding has ended without any scene."""
 
 
 class PartContext:
@@ -42,7 +42,7 @@ class PartContext:
         self._parent = os.getppid()
 
     def log(self, message: str) -> None:
-        """Print a line; the supervisor puts the time and the part's name before it."""
+        """Print a line; the supervisor prefixes the time and the part's name."""
         print(message, flush=True)
 
     def wait_for_start(self) -> None:
@@ -65,7 +65,7 @@ class PartContext:
         """Wait for the autoencoder and for as many latents as training starts with; return the latents' scaling.
 
         Raises:
-            MissingScenes: there are none, and there won't be.
+            MissingScenes: there are none, and no more will come.
         """
         wanted, scenes = self.recipe.scale.start_scenes, self.scenes
         self.wait_until(
@@ -80,7 +80,7 @@ class PartContext:
         """Wait until a condition holds.
 
         Raises:
-            MissingSupervisor: it won't, as the process that could tell has ended.
+            MissingSupervisor: the supervising process has ended.
         """
         while not condition():
             if os.getppid() != self._parent:
@@ -88,16 +88,16 @@ class PartContext:
             time.sleep(POLL_S)
 
     def time_of(self, share: float) -> float:
-        """Return the clock's time at which so much of the minutes is over; infinity before the training starts."""
+        """Return the clock's time at a share of the training's minutes; infinity before the training starts."""
         start = self.scenes.started_at
         return float("inf") if start is None else start + share * 60 * self.recipe.minutes
 
     def schedule(self, share: float) -> Schedule:
-        """Begin a stage that ends when so much of the training's minutes is over."""
+        """Start a stage that ends at a share of the training's minutes."""
         return Schedule(self.time_of(share), self.recipe.scale.min_steps, self.now)
 
     def write_result(self, result: StageResult) -> None:
-        """Leave a stage's result for the supervisor, and log it."""
+        """Write a stage's result for the supervisor, and log it."""
         write_result(self.recipe.work, result)
         self.log(result.words)
 

@@ -1,4 +1,4 @@
-"""What is trained for how long: sizes for a machine, the mix of scenes, and the shares of the time."""
+"""Hyperparameters of a timed training: sizes for a machine, the data mix, and the time shares of stages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PARTS_OF: Mapping[Model, tuple[Part, ...]] = MappingProxyType(
     {"clip": ("clip",), "diffusion": ("autoencoder", "denoiser"), "sam2": ("sam2",)}
 )
 MEMORY_SHARE = 0.5  # of the free memory that scenes may take
-# What the first eight minutes left weakest.
+# The weakest kinds after the first eight minutes.
 WEAK_KINDS = ("snake", "caterpillar", "cup", "castle", "sunflower", "wardrobe", "skyscraper", "keyboard")
 
 
@@ -126,7 +126,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType({"gpu": GPU, "cpu": CPU, "tiny": 
 
 
 class Mix(_Record):
-    """How many things scenes show, and which."""
+    """Distribution of the numbers and kinds of objects in scenes."""
 
     singles: Share
     pairs: Share
@@ -139,7 +139,7 @@ class Mix(_Record):
     early_triples: Share
     """The same for the first tenth of its time, while it learns what things look like."""
     kind_weights: dict[str, float] = {}
-    """How often kinds are drawn beside the others, whose weight is 1."""
+    """Sampling weights of kinds; the others have 1."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -174,7 +174,7 @@ FINE_TUNING = Mix(
 
 
 class Timetable(_Record):
-    """When stages end, as shares of the training's minutes."""
+    """End times of stages, as shares of the training's minutes."""
 
     autoencoder: Share = 0.19
     compilation: Share = 0.23
@@ -184,7 +184,7 @@ class Timetable(_Record):
 
 
 class TimedRecipe(_Record):
-    """A whole training."""
+    """All settings of a training."""
 
     minutes: Annotated[float, Field(ge=0)]
     """Of training by the wall clock, after all parts have loaded their libraries."""
@@ -223,7 +223,7 @@ def count_scenes(scale: Scale, minutes: float) -> int:
     return min(held, max(scale.start_scenes, round(scale.scenes_per_minute * minutes)))
 
 
-FIRST_SCENE, SCENE_RANGE = 200_000_000, 500_000_000  # apart from the seeds of all other scenes
+FIRST_SCENE, SCENE_RANGE = 200_000_000, 500_000_000  # disjoint from the seeds of all other scenes
 FINE_TUNE_RATE = 0.5
 
 
@@ -243,11 +243,11 @@ def plan_recipe(
         minutes: of training.
         models: which.
         out: the folder of the models.
-        work: for all else.
+        work: for all other files.
         scale: sizes.
         num_scenes: to draw; None for as many as the scale has for these minutes and the free memory holds.
-        start_checksum: of the weights in `out`, to start from them, with scenes and a seed that follow from it; None
-            to start from nothing.
+        start_checksum: of the weights in `out`, to start from them, with scenes and a seed derived from it; None
+            to start from scratch.
     """
     chunks = max(1, (num_scenes or count_scenes(scale, minutes)) // scale.chunk)
     fine_tune = start_checksum is not None

@@ -1,4 +1,4 @@
-"""What a stage of a training came to, as a file for the supervisor and for the model's card."""
+"""Results of a training stage, as a file for the supervisor and for the model's card."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class StageResult(BaseModel):
 
 
 def average_ends(losses: Sequence[float]) -> tuple[float, float]:
-    """Return the means of the first and of the last losses, each of a third of the steps, but of few.
+    """Return the means of the first and of the last losses, each over a third of the steps, up to a limit.
 
     Raises:
         ValueError: there are none.
@@ -53,7 +53,7 @@ def average_ends(losses: Sequence[float]) -> tuple[float, float]:
 
 
 def write_result(work: Path, result: StageResult) -> None:
-    """Write a result, whole or not at all."""
+    """Write a result atomically."""
     folder = work / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{result.stage}.partial"
@@ -62,6 +62,6 @@ def write_result(work: Path, result: StageResult) -> None:
 
 
 def read_results(work: Path) -> list[StageResult]:
-    """Read the results of all stages that have ended, in their order in time."""
+    """Read the results of all stages that have ended, in chronological order."""
     files = sorted((work / FOLDER).glob("*.json"), key=lambda file: file.stat().st_mtime)
     return [StageResult.model_validate_json(file.read_text()) for file in files]

@@ -1,4 +1,4 @@
-"""Weights are written while training goes on: by a thread, and each file whole or not at all."""
+"""Writes weights during training: in a thread, and each file atomically."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.timed.part import PartContext
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """Give a new folder, whose files replace those of the same names in `folder` once the block has ended well."""
+    """Yield a new folder, whose files replace those of the same names in `folder` after the block succeeds."""
     folder.mkdir(parents=True, exist_ok=True)
     stage = Path(mkdtemp(prefix=".writing-", dir=folder))
     try:
@@ -31,7 +31,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 class BackgroundWriter:
-    """Writes one thing at a time in a thread; what fails is logged, and the next writing may do better."""
+    """Writes one item at a time in a thread; failures are logged, and the next write tries again."""
 
     def __init__(self, context: PartContext) -> None:
         self._context = context
@@ -39,16 +39,16 @@ class BackgroundWriter:
         self._last: Future[None] | None = None
 
     def submit(self, write: Callable[..., None], *arguments: object) -> None:
-        """Start writing, after the last one has ended."""
+        """Start a write, after the previous one has ended."""
         self.wait()
         self._last = self._pool.submit(write, *arguments)
 
     def wait(self) -> None:
-        """Wait until the last writing has ended."""
+        """Wait until the last write has ended."""
         if self._last is None:
             return
         try:
             self._last.result()
-        except Exception:  # the last writing isn't done here: where that fails, the part does
+        except Exception:  # the final write doesn't run here: if it fails, so does the part
             self._context.log(f"weights weren't written: {traceback.format_exc()}")
         self._last = None

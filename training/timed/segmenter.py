@@ -1,4 +1,4 @@
-"""SAM2 from scenes on the device, with prompts, targets and changes of the images drawn there."""
+"""SAM2 training from scenes on the device, with prompts, targets and augmentations sampled there."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PREFIX = "sam2."
 
 
 class ScenePool:
-    """Scenes on the device: pixels (m, s, s, 3) and owners (m, s, s), as many as it keeps."""
+    """Scenes on the device: pixels (m, s, s, 3) and owners (m, s, s), up to a capacity."""
 
     def __init__(self, context: PartContext, device: torch.device) -> None:
         scale, self._scenes = context.recipe.scale, context.scenes
@@ -65,7 +65,7 @@ class ScenePool:
 
 
 class Segmenter:
-    """SAM2 in training, with the weights in their types, and a step of it."""
+    """SAM2 in training, with weights in their working types, and its training step."""
 
     def __init__(self, context: PartContext, device: torch.device) -> None:
         self._context = context
@@ -88,10 +88,10 @@ class Segmenter:
         """Return the loss of prompts.
 
         Args:
-            images: (n, 3, s, s) from 0 to 255, those of the prompts, perhaps changed.
-            prompts: with what is true.
-            use_boxes: ask with boxes instead of points.
-            teach_encoder: whether the heads that are there for that teach it, or only learn themselves.
+            images: (n, 3, s, s) from 0 to 255, those of the prompts, possibly augmented.
+            prompts: with targets.
+            use_boxes: prompt with boxes instead of points.
+            teach_encoder: whether the auxiliary heads' gradients reach the encoder, or only train the heads.
         """
         given = ((images - self._mean) / self._std).to(self._dtype)
         boxes = prompts.boxes if use_boxes else None
@@ -106,7 +106,7 @@ class Segmenter:
 
 
 def main() -> None:
-    """Train to the end of the recipe, and write the weights on the way and at the end."""
+    """Train to the end of the recipe, and write the weights periodically and at the end."""
     context = open_part("sam2")
     context.wait_for_start()
     device = prepare_torch(context)
@@ -123,7 +123,7 @@ def main() -> None:
     while not schedule.is_over:
         prompts = pool.draw_prompts(scale.segmenter_images, scale.segmenter_prompts)
         images = softener.soften(prompts.images, int(rng.integers(scale.segmenter_images)))
-        # The heads that teach the encoder aren't kept with the weights: where those are trained, they learn first.
+        # The auxiliary heads aren't saved with the weights: in fine-tuning, they are trained first.
         teach_encoder = not recipe.fine_tune or schedule.steps >= warmup
         loss = segmenter.loss_of(images, prompts, bool(rng.random() < BOXES), teach_encoder)
         loss.backward()  # type: ignore[no-untyped-call]

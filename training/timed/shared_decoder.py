@@ -1,9 +1,9 @@
-"""SAM2's training forward with the work shared that all prompts of an image have in common.
+"""SAM2's forward pass in training, sharing the work common to all prompts of an image.
 
-The results and gradients are those of `TrainableSam2.forward` up to rounding. What is saved: the image is projected
+Results and gradients equal those of `TrainableSam2.forward` up to rounding. Savings: the image is projected
 once per image in the decoder's first layer, whatever the number of prompts; keys, values and queries of the second
 layer come from one matrix product; positions are projected once for all images; and transposed convolutions of stride 2
-are matrix products on maps whose channels come last. The host never waits for the device.
+are matrix products on maps whose channels come last. It never synchronizes with the device.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ INSIDE_POINT, FIRST_CORNER, SECOND_CORNER = 1, 2, 3  # of ultralytics' embedding
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedImages:
-    """What the decoder takes from the encoder."""
+    """The encoder's outputs for the decoder."""
 
-    embedding: torch.Tensor  # (n, 256, h, w), with what says that there is no memory
+    embedding: torch.Tensor  # (n, 256, h, w), including the no-memory embedding
     fine: torch.Tensor  # (n, 32, 4h, 4w)
     medium: torch.Tensor  # (n, 64, 2h, 2w)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderState:
-    """Tokens of q prompts, and what they see."""
+    """Tokens of q prompts, and their feature maps."""
 
     tokens: torch.Tensor  # (q, t, 256)
     keys: torch.Tensor  # (q, h * w, 256), each prompt's own map
@@ -51,7 +51,7 @@ def answer_prompts(
         model: on the images' device.
         images: (n, 3, s, s), normalised, in the encoder's type; s as in the model's last `set_imgsz`.
         points: (n, p, 2) in pixels.
-        boxes: (n, p, 4) in pixels, asked instead of the points if given.
+        boxes: (n, p, 4) in pixels, used instead of the points if given.
         teach_encoder: whether gradients of `kin` and `dense` reach the encoder, or end at the heads.
     """
     encoded = encode(model.sam2, images)
@@ -138,7 +138,7 @@ def attend_first(
     )
     placed = image + positions
     attention = layer.cross_attn_token_to_image
-    queries = attention.q_proj(tokens + initial).view(n, each * length, -1)  # all prompts ask at once
+    queries = attention.q_proj(tokens + initial).view(n, each * length, -1)  # queries of all prompts in one product
     seen = attend(attention, queries, attention.k_proj(placed), attention.v_proj(image))
     tokens = layer.norm2(tokens + seen.view(n * each, length, -1))
     tokens = layer.norm3(tokens + layer.mlp(tokens))
@@ -169,7 +169,7 @@ def attend_second(layer: Any, initial: torch.Tensor, state: DecoderState, positi
 
 
 def attend_last(transformer: Any, initial: torch.Tensor, state: DecoderState, positions: torch.Tensor) -> torch.Tensor:
-    """The last look of the tokens at their maps, (q, t, 256)."""
+    """The final cross-attention of the tokens to their maps, (q, t, 256)."""
     attention = transformer.final_attn_token_to_image
     keys, values = project(state.keys, positions, placed=(attention.k_proj,), unplaced=attention.v_proj)
     seen = attend(attention, attention.q_proj(state.tokens + initial), keys, values)
@@ -204,7 +204,7 @@ def project(
 def predict_masks(
     decoder: Any, tokens: torch.Tensor, maps: torch.Tensor, encoded: EncodedImages, each: int
 ) -> torch.Tensor:
-    """Scale the maps up and mix their channels as the tokens of masks say.
+    """Upscale the maps and combine their channels with weights from the mask tokens.
 
     Args:
         decoder: ultralytics'.

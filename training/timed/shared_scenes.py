@@ -1,7 +1,7 @@
-"""Scenes in memory that all parts of a training see, with latents and the few facts that parts leave for each other.
+"""Scenes in memory shared by all parts of a training, with latents and the state that parts exchange.
 
-One process draws a chunk of scenes and then sets its flag; readers look at chunks whose flag is set only. Nothing is
-ever changed after that, so there are no locks.
+One process draws a chunk of scenes and then sets its flag; readers use only chunks with a set flag. Chunks are
+immutable from then on, so there are no locks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ALIGNMENT = 64  # bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How many scenes of which size the memory holds."""
+    """Number and size of the scenes in the memory."""
 
     num: int  # scenes, a multiple of `chunk`
     chunk: int  # scenes that are drawn together
@@ -96,7 +96,7 @@ class SharedScenes:
 
     @classmethod
     def create(cls, layout: Layout) -> SharedScenes:
-        """Reserve the memory; it is freed when the last process that sees it has ended."""
+        """Reserve the memory; it is freed when the last process that maps it has ended."""
         if hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("scenes")
         else:
@@ -126,7 +126,7 @@ class SharedScenes:
         return slice(chunk * self.layout.chunk, (chunk + 1) * self.layout.chunk)
 
     def view_drawn(self) -> Scenes:
-        """The scenes from the first one up to the first that isn't drawn, as what is trained on files takes."""
+        """The scenes from the first one up to the first that isn't drawn, in the form of a dataset on disk."""
         missing = np.flatnonzero(self.drawn == 0)
         end = int(missing[0]) * self.layout.chunk if len(missing) else self.layout.num
         return Scenes(
@@ -161,7 +161,7 @@ class SharedScenes:
         self._loaded[PARTS.index(part)] = 1
 
     def mark_ended(self, part: Part) -> None:
-        """Note that a part has ended, well or not."""
+        """Note that a part has ended, successfully or not."""
         self._ended[PARTS.index(part)] = 1
 
     def is_loaded(self, part: Part) -> bool:
@@ -207,7 +207,7 @@ class NewChunks:
 
 
 def blank_things(shared: SharedScenes, index: int) -> None:
-    """Note that a scene shows nothing yet."""
+    """Mark scenes as empty."""
     shared.owners[index] = 0
     shared.kinds[index] = shared.colours[index] = NONE
 

@@ -1,7 +1,7 @@
-"""Images changed on the device, so that SAM2 also cuts what is generated: softer, recoloured, through the autoencoder.
+"""Augmentation on the device, so that SAM2 works on generated images: blur, recolouring, reconstruction.
 
-Each effect changes a fixed share of a batch, so that no effect waits for the device; which images it changes moves from
-step to step, and effects overlap.
+Each effect applies to a fixed share of a batch, so that none synchronizes with the device; the affected images move
+from step to step, and effects overlap.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BLUR_REACH = 5  # pixels
 
 
 class Softener:
-    """The effects; the autoencoder joins when it is trained.
+    """The effects; the autoencoder is added once it is trained.
 
     Args:
         context: of the part.
@@ -44,11 +44,11 @@ class Softener:
 
     @torch.no_grad()
     def soften(self, images: torch.Tensor, offset: int) -> torch.Tensor:
-        """Change images, (n, 3, s, s) from 0 to 255, in place.
+        """Augment images, (n, 3, s, s) from 0 to 255, in place.
 
         Args:
             images: to change.
-            offset: in the batch, by which the effects' places move.
+            offset: shift of the effects' positions in the batch.
         """
 
         def choose(share: float, start: float) -> torch.Tensor:
@@ -102,7 +102,7 @@ def decode_images(vae: Any, latents: torch.Tensor) -> torch.Tensor:
 
 
 def draw_between(low: float, high: float, num: int, device: torch.device) -> torch.Tensor:
-    """Draw numbers, (num,), evenly from a range."""
+    """Draw numbers, (num,), uniformly from a range."""
     return low + (high - low) * torch.rand(num, device=device)
 
 
@@ -126,7 +126,7 @@ def blur(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
 
 
 def coarsen(images: torch.Tensor) -> torch.Tensor:
-    """Take some of the details from images, (n, 3, h, w), as a decoder does."""
+    """Remove some details from images, (n, 3, h, w), as a decoder does."""
     coarse = functional.interpolate(functional.avg_pool2d(images, 4), scale_factor=4, mode="bilinear")
     share = draw_between(0.2, 0.7, len(images), images.device)[:, None, None, None]
     return images + share * (coarse - images)

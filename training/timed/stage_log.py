@@ -1,4 +1,4 @@
-"""Losses of a stage as it runs."""
+"""Losses of a running stage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.timed.results import StageResult, average_ends
 class StageLog:
     """Collects a stage's losses, reports them every few seconds, and sums them up at its end.
 
-    The host waits for the device when it reports only.
+    It synchronizes with the device only when it reports.
 
     Args:
         context: of the part.
@@ -45,7 +45,7 @@ class StageLog:
         self._batch = batch
 
     def report(self) -> bool:
-        """Log how the stage does, if it is time; return whether it was."""
+        """Log the stage's progress, if it is time; return whether it was."""
         if not self._pending or not self._interval.has_passed():
             return False
         recent = self._read()

@@ -1,4 +1,4 @@
-"""Starts the parts of a training, keeps its log, starts a part that fails once more, and ends what is late."""
+"""Starts the parts of a training, keeps its log, restarts a failed part once, and stops overdue parts."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ MODULES: Mapping[Part, str] = {
     "sam2": "training.timed.segmenter",
     "clip": "training.timed.classifier",
 }
-HOST_THREADS = "2"  # of a part, where the environment doesn't say: the cores draw
-# No downloads, and lines that suit a log.
+HOST_THREADS = "2"  # of a part, unless set in the environment: the cores are busy drawing
+# No downloads, and output suitable for a log.
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "DIFFUSERS_VERBOSITY": "error", "TQDM_DISABLE": "1", "COLUMNS": "120"}
 POLL_S = 0.2
-LOADING_S = 180.0  # at most, before the clock starts without the parts that still load
-RESTART_UNTIL = 0.5  # of the time; later, a new start would come to nothing
-TERMINATION_S = 5.0  # from the request to end to the end by force
+LOADING_S = 180.0  # at most, before the clock starts without parts that are still loading
+RESTART_UNTIL = 0.5  # of the time; later, a restart would be useless
+TERMINATION_S = 5.0  # from SIGTERM to SIGKILL
 LOG_FILE, RECIPE_FILE = "log.txt", "recipe.json"
 
 
 class FailedParts(Exception):
-    """Parts have failed for good; the others have written their weights. Holds the parts' names."""
+    """Parts have failed permanently; the others have written their weights. Holds the parts' names."""
 
 
 @dataclass(kw_only=True)
@@ -73,7 +73,7 @@ class Log:
             sys.stdout.flush()
 
     def follow(self, name: str, stream: IO[str]) -> None:
-        """Write what a process says until it ends."""
+        """Write a process' output until it ends."""
         with stream:
             for line in stream:
                 if line.strip():
@@ -106,10 +106,10 @@ class Supervisor:
         self._parts: dict[Part, RunningPart] = {}
 
     def run(self) -> list[StageResult]:
-        """Train, and return what the stages came to.
+        """Train, and return the stages' results.
 
         Raises:
-            FailedParts: some parts have failed for good.
+            FailedParts: some parts have failed permanently.
         """
         recipe = self._recipe
         self._say(f"{recipe.minutes:g} min for {', '.join(recipe.models)}; {recipe.num_scenes} scenes")
@@ -145,7 +145,7 @@ class Supervisor:
             errors="replace",
             start_new_session=True,
         )
-        # A thread reads each part, or a part that says much would wait for the supervisor.
+        # A thread per part reads its output, or a part with much output would block.
         reader = threading.Thread(target=self._log.follow, args=(name, process.stdout), daemon=True)
         reader.start()
         if name in self._parts:
@@ -208,7 +208,7 @@ class Supervisor:
 
 
 def tabulate_results(results: Sequence[StageResult]) -> Table:
-    """List what stages came to, for a terminal."""
+    """Table of the stages' results for a terminal."""
     table = Table("stage", "steps", "batch", "seconds", "first loss", "last loss")
     for result in results:
         table.add_row(
@@ -223,7 +223,7 @@ def tabulate_results(results: Sequence[StageResult]) -> Table:
 
 
 def print_results(results: Sequence[StageResult]) -> None:
-    """Print what stages came to."""
+    """Print the stages' results."""
     Console().print(tabulate_results(results))
 
 

@@ -1,4 +1,4 @@
-"""The text encoder's warm start: it learns to read what captions name, before the denoiser asks it."""
+"""Warm-up of the text encoder: it learns to recognize the objects in captions before the denoiser is trained."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GRADIENT_NORM = 1.0
 def warm_up_text(context: PartContext, captions: TokenizedScenes, tokenizer: Any, device: torch.device) -> Any:
     """Train a new text encoder and return it, in float32 on the device.
 
-    It takes until the recipe's share of the time, but neither longer than SECONDS nor more than the scale's steps.
+    It ends at the recipe's share of the time, after SECONDS or after the scale's steps, whichever is first.
     """
     recipe, scale = context.recipe, context.recipe.scale
     reader = Reader(tokenizer).to(device)
