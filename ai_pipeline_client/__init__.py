@@ -1,4 +1,4 @@
-"""A client of the image service in Python: `Client`, or `AsyncClient` for asyncio. Needs httpx and httpx-sse alone.
+"""Python client of the image service: `Client`, or `AsyncClient` for asyncio. Depends only on httpx and httpx-sse.
 
 from ai_pipeline_client import Client
 

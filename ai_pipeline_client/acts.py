@@ -1,7 +1,7 @@
-"""What a client does, said without doing it: scripts decide, the clients act.
+"""Client logic without I/O (sans-I/O): scripts yield acts, and the clients perform them.
 
-A script is a generator that yields acts and is sent their results, or thrown their failures. So retries, streams that
-are resumed and images that are waited for are written once, for clients that block and for those that don't.
+A script is a generator that yields acts and is sent their results, or thrown their exceptions. So retries, resumed
+streams and waiting for images are implemented once, for the blocking and the asyncio client.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Call(Generic[T]):
-    """A request and what its answer means. As an act: send it, patiently."""
+    """A request, and how to read its response. As an act: send it, with retries."""
 
     method: str
     path: str
@@ -28,38 +28,38 @@ class Call(Generic[T]):
     json: Mapping[str, Any] | None = None
     files: Mapping[str, bytes] | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
-    is_repeatable: bool = True  # whether it may be sent again when nobody knows whether it has arrived
-    is_stream: bool = False  # whether its answer stays open, to be read event by event
-    quiet_s: float | None = None  # how long a stream may say nothing; as the service promises, if None
+    is_repeatable: bool = True  # whether it may be retried when it is unknown whether it arrived
+    is_stream: bool = False  # whether its response is a stream, read event by event
+    quiet_s: float | None = None  # read timeout of a stream; as the service's heartbeat requires, if None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """Send a call once; the result is the answer, whatever it says."""
+    """Send a call once; the result is the response, whatever its status."""
 
     call: Call[Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Read:
-    """Read the next event of the stream that is open; the result is None at its end."""
+    """Read the next event of the open stream; the result is None at its end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Close:
-    """Close the stream that is open."""
+    """Close the open stream."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pause:
-    """Wait."""
+    """Sleep."""
 
     seconds: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tell:
-    """Call somebody back."""
+    """Invoke a progress callback."""
 
     callback: Callable[[Progress], object]
     progress: Progress
@@ -67,7 +67,7 @@ class Tell:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Emit:
-    """Hand an item to whoever iterates."""
+    """Yield an item to the caller's iteration."""
 
     item: Any
 
@@ -84,17 +84,17 @@ class Items(Generic[T]):
 
 
 def send(call: Call[T]) -> Script[T]:
-    """The script of sending one call."""
-    answer: T = yield call
-    return answer
+    """Send one call, as a script."""
+    result: T = yield call
+    return result
 
 
 class Play(Generic[T]):
-    """How far a script has come.
+    """A script in progress.
 
     Attributes:
-        act: what is to be done next; None at the script's end.
-        result: what the script returned, at its end.
+        act: the next act to perform; None at the script's end.
+        result: the script's return value, at its end.
     """
 
     act: Act | None
@@ -102,18 +102,18 @@ class Play(Generic[T]):
 
     def __init__(self, script: Script[T]) -> None:
         self._script = script
-        self._go(lambda: next(script))
+        self._resume(lambda: next(script))
 
     def go_on(self, result: Any) -> None:
-        """Tell the script what the act resulted in."""
-        self._go(lambda: self._script.send(result))
+        """Resume the script with the result of its act."""
+        self._resume(lambda: self._script.send(result))
 
     def fail(self, error: BaseException) -> None:
-        """Tell the script that the act failed; raises the error if the script can't do anything about it."""
-        self._go(lambda: self._script.throw(error))
+        """Throw the act's error into the script; raises it if the script doesn't handle it."""
+        self._resume(lambda: self._script.throw(error))
 
-    def _go(self, further: Callable[[], Act]) -> None:
+    def _resume(self, advance: Callable[[], Act]) -> None:
         try:
-            self.act = further()
+            self.act = advance()
         except StopIteration as end:
             self.act, self.result = None, end.value

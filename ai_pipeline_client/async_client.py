@@ -1,4 +1,4 @@
-"""The client that doesn't block."""
+"""The asyncio client."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def _iterates(description: Callable[P, Items[T]]) -> Callable[Concatenate[AsyncC
 
 
 class AsyncClient:
-    """The service, for programs on asyncio. To be closed, or used in an `async with`.
+    """An asyncio client of the service. Close it, or use it in an `async with`.
 
-    Its methods are those of `Client`, to be awaited, or iterated over with `async for`; an `on_progress` may be a
-    coroutine function. Whoever leaves an iteration early does so by `contextlib.aclosing`.
+    Its methods are those of `Client`, as coroutines or async generators; an `on_progress` may be a coroutine function.
+    To leave an iteration early, use `contextlib.aclosing`.
 
     Args:
         server: the service's URL.
-        api_key: for a service that wants one.
-        session: whose last image the new ones become; one of the client's own if left out.
-        retries: how often and how long a call is tried.
-        transport: how the service is reached; the network if left out.
+        api_key: for a service that requires one.
+        session: id of the session whose last image each new one becomes; the client's own if left out.
+        retries: the retry policy.
+        transport: httpx transport; the network if left out.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class AsyncClient:
         self._http = httpx.AsyncClient(transport=transport, **http_options(server, api_key))
         self._session = session
         self._retries = retries or Retries()
-        self._leaving: set[asyncio.Task[Any]] = set()
+        self._cleanups: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -78,19 +78,19 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close its connections, once what was left is cancelled."""
-        if self._leaving:
-            await asyncio.wait(self._leaving)
+        """Close its connections, once the jobs of cancelled tasks are cancelled."""
+        if self._cleanups:
+            await asyncio.wait(self._cleanups)
         await self._http.aclose()
 
     def in_session(self, session: str) -> Self:
-        """The same client, its connections shared, in another session."""
+        """Return the same client, its connections shared, in another session."""
         other = copy.copy(self)
         other._session = session
         return other
 
     async def send(self, call: Call[T]) -> T:
-        """Send a call that `calls` describes."""
+        """Send a call described by `calls`."""
         return await self._run(sending(call, self._retries))
 
     about = _sends(calls.about)
@@ -146,12 +146,12 @@ class AsyncClient:
     async def _advance(self, play: Play[T], act: Act, stream: _Stream) -> None:
         try:
             result = await self._do(act, stream)
-        except asyncio.CancelledError as left:
-            play.fail(left)  # goes on only if there is something to cancel
-            ending = asyncio.create_task(self._play(play, stream))  # which nobody cancels
-            self._leaving.add(ending)
-            ending.add_done_callback(self._leaving.discard)
-            await asyncio.shield(ending)
+        except asyncio.CancelledError as cancelled:
+            play.fail(cancelled)  # raises, unless there are jobs to cancel
+            cleanup = asyncio.create_task(self._play(play, stream))  # not cancelled with the caller
+            self._cleanups.add(cleanup)
+            cleanup.add_done_callback(self._cleanups.discard)
+            await asyncio.shield(cleanup)
         except BaseException as error:
             play.fail(error)
         else:
@@ -172,19 +172,19 @@ class AsyncClient:
             case Pause(seconds=seconds):
                 await asyncio.sleep(seconds)
             case Tell(callback=callback, progress=progress):
-                told = callback(progress)
-                if inspect.isawaitable(told):
-                    await told
+                returned = callback(progress)
+                if inspect.isawaitable(returned):
+                    await returned
         return None
 
 
 class _Stream:
-    """The one stream of events that a script may have open."""
+    """The event stream of a script, which has at most one open."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
         self._stack = AsyncExitStack()
-        self.events: AsyncIterator[ServerSentEvent] = _nothing()
+        self.events: AsyncIterator[ServerSentEvent] = _no_events()
 
     async def __aenter__(self) -> Self:
         return self
@@ -203,9 +203,9 @@ class _Stream:
 
     async def close(self) -> None:
         await self._stack.aclose()
-        self.events = _nothing()
+        self.events = _no_events()
 
 
-async def _nothing() -> AsyncIterator[ServerSentEvent]:
+async def _no_events() -> AsyncIterator[ServerSentEvent]:
     return
     yield

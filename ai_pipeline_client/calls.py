@@ -1,4 +1,4 @@
-"""Every call of the HTTP API, written down once: what is sent, and how the answer is read. Nothing is sent here."""
+"""Every call of the HTTP API as data: the request, and how to decode its response. Nothing is sent here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ai_pipeline_client.results import (
 
 T = TypeVar("T")
 
-Point = tuple[float, float] | tuple[float, float, bool]  # x and y in pixels, and whether it lies inside: yes if unsaid
+Point = tuple[float, float] | tuple[float, float, bool]  # x and y in pixels, and whether it lies inside, by default
 MaskForm = Literal["polygons", "rle", "png"]
 
 PAGE = 20
@@ -36,38 +36,38 @@ NOW = {"Prefer": "respond-async"}  # RFC 7240
 
 
 class Parameters(TypedDict, total=False):
-    """What decides an image beside its prompt; the service's profile has defaults for all of it."""
+    """The parameters of an image besides its prompt; the service's profile has defaults for all of them."""
 
     negative_prompt: str
     seed: int | None  # of the first image, random if None; each further one has the next
     steps: int | None
     guidance: float | None  # classifier-free guidance scale
-    width: int | None  # pixels; of new images alone
+    width: int | None  # pixels; for new images only
     height: int | None
     scheduler: str | None
-    deterministic: bool  # the same bits under any load
+    deterministic: bool  # bit-identical under any load
 
 
 class Filter(TypedDict, total=False):
-    """Which images are wanted."""
+    """Which images to list."""
 
-    session: str | None  # made in it
+    session: str | None  # created in it
     label: str | None  # one of the classes it shows
-    prompt: str | None  # a part of its prompt
-    since: datetime | None  # made then or later
-    until: datetime | None  # made before
+    prompt: str | None  # a substring of its prompt
+    since: datetime | None  # created then or later
+    until: datetime | None  # created before
 
 
 def about() -> Call[About]:
-    """Ask what the service computes on, and for the profile's defaults and limits."""
+    """Get the service's status and device, and the profile's defaults and limits."""
     return Call(method="GET", path="/", read=_as(About))
 
 
 def create(prompt: str, *, n: int = 1, **parameters: Unpack[Parameters]) -> Call[Accepted]:
-    """Have images made of a text, and don't wait for them.
+    """Submit the generation of images from a prompt, without waiting for them.
 
     Args:
-        n: how many, 1 to 10.
+        n: number of images, 1 to 10.
         parameters: see `Parameters`.
     """
     return _creation("/v1/images", {"prompt": prompt, "n": n, **parameters})
@@ -76,12 +76,12 @@ def create(prompt: str, *, n: int = 1, **parameters: Unpack[Parameters]) -> Call
 def create_variations(
     image_id: str, *, prompt: str | None = None, strength: float = 0.6, n: int = 1, **parameters: Unpack[Parameters]
 ) -> Call[Accepted]:
-    """Have images made that are like this one, and don't wait for them.
+    """Submit the generation of variations of an image, without waiting for them.
 
     Args:
         prompt: the image's own if None, or what it shows.
         strength: how much may change, above 0 to 1.
-        n: how many, 1 to 10.
+        n: number of images, 1 to 10.
         parameters: see `Parameters`.
     """
     body = {"prompt": prompt, "strength": strength, "n": n, **parameters}
@@ -99,14 +99,14 @@ def create_edits(
     n: int = 1,
     **parameters: Unpack[Parameters],
 ) -> Call[Accepted]:
-    """Have a part of an image show something else, and don't wait for it; all of it, if no part is named.
+    """Submit an edit of a part of an image, without waiting for it; of all of it, if no part is given.
 
     Args:
-        mask: a picture (PNG) of the image's size, white where it may change.
-        region: or a region's number, as `segments` tells it.
+        mask: a PNG of the image's size, white where it may change.
+        region: or a region's number, from `segments`.
         concept: or what to find and change, such as "apple".
         strength: how much may change there, above 0 to 1.
-        n: how many images, 1 to 10.
+        n: number of images, 1 to 10.
         parameters: see `Parameters`.
     """
     area = {"mask": None if mask is None else b64encode(mask).decode(), "region": region, "concept": concept}
@@ -115,7 +115,7 @@ def create_edits(
 
 
 def upload(picture: bytes) -> Call[Uploaded]:
-    """Have a picture of one's own kept: PNG, JPEG or WebP."""
+    """Upload a picture: PNG, JPEG or WebP."""
     return Call(
         method="POST",
         path="/v1/images/upload",
@@ -129,29 +129,29 @@ def images(*, limit: int = PAGE, before: str | None = None, **wanted: Unpack[Fil
     """List images, newest first.
 
     Args:
-        limit: how many at most, 1 to 100.
-        before: the `next` of the page before.
+        limit: maximum number, 1 to 100.
+        before: the `next` of the previous page.
         wanted: see `Filter`.
     """
     params = _without_none({"limit": limit, "before": before, **wanted})
-    moments = {name: said.isoformat() for name, said in params.items() if isinstance(said, datetime)}
-    return Call(method="GET", path="/v1/images", read=_page(Image, "images"), params=params | moments)
+    timestamps = {name: value.isoformat() for name, value in params.items() if isinstance(value, datetime)}
+    return Call(method="GET", path="/v1/images", read=_page(Image, "images"), params=params | timestamps)
 
 
 def image(image_id: str) -> Call[Image]:
-    """Ask how an image was made."""
+    """Get an image's metadata: size, digest and how it was made."""
     return Call(method="GET", path=f"/v1/images/{image_id}", read=_as(Image))
 
 
 def delete(image_id: str) -> Call[None]:
-    """Remove an image and all that was computed of it."""
+    """Delete an image and everything computed from it."""
     return Call(method="DELETE", path=f"/v1/images/{image_id}", read=lambda _: None, is_repeatable=False)
 
 
 def content(
     image_id: str, *, format: Literal["png", "jpeg", "webp"] = "png", size: int | None = None, quality: int = 90
 ) -> Call[bytes]:
-    """Get the picture itself.
+    """Get the picture's encoded bytes.
 
     Args:
         size: of the longer side, in pixels; the image's own if None.
@@ -177,11 +177,11 @@ def visualize(image_id: str) -> Call[Visualization]:
 
 
 def analysis(image_id: str, *, labels: Sequence[str] = (), templates: Sequence[str] = ()) -> Call[Analysis]:
-    """Ask what an image and each of its regions show.
+    """Classify an image and each of its regions.
 
     Args:
-        labels: to choose from; the profile's if left out.
-        templates: prompts with `{label}` in them, whose vectors are averaged; the profile's if left out.
+        labels: the classes to choose from; the profile's if left out.
+        templates: prompts that contain `{label}`, whose vectors are averaged; the profile's if left out.
     """
     params: dict[str, Any] = {"labels": ",".join(labels)} if labels else {}
     if templates:
@@ -190,23 +190,23 @@ def analysis(image_id: str, *, labels: Sequence[str] = (), templates: Sequence[s
 
 
 def segments(image_id: str, *, format: MaskForm = "polygons") -> Call[tuple[Segment, ...]]:
-    """Take an image apart: every region, most confident first.
+    """Segment an image: every region, most confident first.
 
     Args:
-        format: what each segment's mask is written as: its `polygon`, its `rle`, or a PNG as its `mask`.
+        format: encoding of each segment's mask: its `polygon`, its `rle`, or a PNG as its `mask`.
     """
     return Call(method="GET", path=f"/v1/images/{image_id}/segments", read=_segments, params={"format": format})
 
 
 def coco(image_id: str) -> Call[dict[str, Any]]:
-    """Get all regions as a document in COCO's object detection format, which `pycocotools.coco.COCO` loads."""
+    """Get all regions in COCO's object detection format, which `pycocotools.coco.COCO` loads."""
     params = {"format": "coco"}
     return Call(method="GET", path=f"/v1/images/{image_id}/segments", read=_as(dict[str, Any]), params=params)
 
 
 def find(image_id: str, text: str, *, format: MaskForm = "polygons") -> Call[tuple[Segment, ...]]:
-    """Find the regions that a text names, best match first; none, if the image doesn't show it."""
-    return _asked_segments(image_id, {"text": text, "format": format})
+    """Find the regions that match a text, best match first; none, if the image doesn't show it."""
+    return _prompted_segments(image_id, {"text": text, "format": format})
 
 
 def cut_out(
@@ -216,29 +216,29 @@ def cut_out(
     box: tuple[float, float, float, float] | None = None,
     format: MaskForm = "polygons",
 ) -> Call[tuple[Segment, ...]]:
-    """Cut out what lies at points, in a box, or both.
+    """Segment the object at points, in a box, or both.
 
     Args:
-        points: each x, y, and False for one that lies beside what is wanted.
+        points: each x, y, and False for one that lies outside of the object.
         box: x0, y0, x1, y1.
     """
-    said = [{"x": x, "y": y, "inside": inside[0] if inside else True} for x, y, *inside in points]
-    return _asked_segments(image_id, _without_none({"points": said, "box": box, "format": format}))
+    prompts = [{"x": x, "y": y, "inside": inside[0] if inside else True} for x, y, *inside in points]
+    return _prompted_segments(image_id, _without_none({"points": prompts, "box": box, "format": format}))
 
 
 def region(image_id: str, number: int) -> Call[Segment]:
-    """Ask all there is to know of a region, its mask in every form."""
+    """Get a region, its mask in every format."""
     return Call(method="GET", path=f"/v1/images/{image_id}/regions/{number}", read=_as(Segment))
 
 
 def probe(image_id: str, concepts: Sequence[str]) -> Call[Concepts]:
-    """Ask how well concepts match an image and each of its regions."""
+    """Score how well concepts match an image and each of its regions."""
     body = {"concepts": list(concepts)}
     return Call(method="POST", path=f"/v1/images/{image_id}/probe", read=_as(Concepts), json=body)
 
 
 def embed(*, texts: Sequence[str] = (), image_ids: Sequence[str] = ()) -> Call[tuple[tuple[float, ...], ...]]:
-    """Get CLIP's vectors of texts and images, of unit norm: the texts' first."""
+    """Embed texts and images with CLIP, as vectors of unit norm: the texts' first."""
     inputs = [*texts, *({"image_id": image_id} for image_id in image_ids)]
     return Call(
         method="POST",
@@ -252,8 +252,8 @@ def jobs(*, limit: int = PAGE, before: str | None = None, states: Sequence[str] 
     """List jobs, newest first.
 
     Args:
-        limit: how many at most, 1 to 100.
-        before: the `next` of the page before.
+        limit: maximum number, 1 to 100.
+        before: the `next` of the previous page.
         states: only these, such as "running" and "dead".
     """
     params = _without_none({"limit": limit, "before": before, "state": list(states)})
@@ -261,17 +261,17 @@ def jobs(*, limit: int = PAGE, before: str | None = None, states: Sequence[str] 
 
 
 def job(job_id: str) -> Call[Job]:
-    """Ask where a job stands."""
+    """Get a job and its state."""
     return Call(method="GET", path=f"/v1/jobs/{job_id}", read=_as(Job))
 
 
 def cancel(job_id: str) -> Call[Job]:
-    """Stop a job; one that has ended stays as it is."""
+    """Cancel a job; one that has ended stays as it is."""
     return Call(method="POST", path=f"/v1/jobs/{job_id}/cancel", read=_as(Job))
 
 
 def retry(job_id: str) -> Call[Job]:
-    """Begin a job again that failed, was cancelled or is dead."""
+    """Retry a job that failed, was cancelled or is dead."""
     return Call(method="POST", path=f"/v1/jobs/{job_id}/retry", read=_as(Job), is_repeatable=False)
 
 
@@ -279,7 +279,7 @@ def _creation(path: str, body: Mapping[str, Any]) -> Call[Accepted]:
     return Call(method="POST", path=path, read=_as(Accepted), json=_without_none(body), headers=NOW | _key())
 
 
-def _asked_segments(image_id: str, body: Mapping[str, Any]) -> Call[tuple[Segment, ...]]:
+def _prompted_segments(image_id: str, body: Mapping[str, Any]) -> Call[tuple[Segment, ...]]:
     return Call(method="POST", path=f"/v1/images/{image_id}/segments", read=_segments, json=body)
 
 
@@ -288,12 +288,12 @@ def _picture(path: str, params: Mapping[str, Any] | None = None) -> Call[bytes]:
 
 
 def _key() -> dict[str, str]:
-    """What makes sending a call again do it once: of the call, not of the attempt."""
+    """Return a new idempotency key, which all attempts of a call share."""
     return {"Idempotency-Key": secrets.token_urlsafe(18)}
 
 
-def _without_none(said: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in said.items() if value is not None}
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _as(kind: type[T]) -> Callable[[httpx.Response], T]:
@@ -302,8 +302,8 @@ def _as(kind: type[T]) -> Callable[[httpx.Response], T]:
 
 def _page(kind: type[T], name: str) -> Callable[[httpx.Response], Page[T]]:
     def read(answer: httpx.Response) -> Page[T]:
-        said = answer.json()
-        return Page(items=tuple(decoded(kind, item) for item in said[name]), next=said["next"])
+        payload = answer.json()
+        return Page(items=tuple(decoded(kind, item) for item in payload[name]), next=payload["next"])
 
     return read
 

@@ -1,4 +1,4 @@
-"""The client that blocks."""
+"""The blocking client."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def _iterates(description: Callable[P, Items[T]]) -> Callable[Concatenate[Client
 
 
 class Client:
-    """The service, for programs that wait for each answer. To be closed, or used in a `with`.
+    """A blocking client of the service. Close it, or use it in a `with`.
 
-    Every method raises `PipelineError`. What fails in passing is tried again, see `Retries`; whatever creates
-    something is sent with an Idempotency-Key of its own, so that trying again does nothing twice. Threads may share it.
+    Every method raises `PipelineError`. Transient failures are retried, see `Retries`; a call that creates something
+    is sent with an Idempotency-Key of its own, so that a retry does nothing twice. Thread-safe.
 
     Args:
         server: the service's URL.
-        api_key: for a service that wants one.
-        session: whose last image the new ones become; one of the client's own if left out.
-        retries: how often and how long a call is tried.
-        transport: how the service is reached; the network if left out.
+        api_key: for a service that requires one.
+        session: id of the session whose last image each new one becomes; the client's own if left out.
+        retries: the retry policy.
+        transport: httpx transport; the network if left out.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class Client:
         self._http.close()
 
     def in_session(self, session: str) -> Self:
-        """The same client, its connections shared, in another session."""
+        """Return the same client, its connections shared, in another session."""
         other = copy.copy(self)
         other._session = session
         return other
 
     def send(self, call: Call[T]) -> T:
-        """Send a call that `calls` describes."""
+        """Send a call described by `calls`."""
         return self._run(sending(call, self._retries))
 
     about = _sends(calls.about)
@@ -143,7 +143,7 @@ class Client:
     def _advance(self, play: Play[T], act: Act, stream: _Stream) -> None:
         try:
             result = self._do(act, stream)
-        except BaseException as error:  # an interrupt as well: the script may have something to cancel
+        except BaseException as error:  # KeyboardInterrupt as well: the script may have jobs to cancel
             play.fail(error)
         else:
             play.go_on(result)
@@ -168,7 +168,7 @@ class Client:
 
 
 class _Stream:
-    """The one stream of events that a script may have open."""
+    """The event stream of a script, which has at most one open."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http

@@ -1,4 +1,4 @@
-"""How calls look to httpx, for both clients."""
+"""Options of httpx, for both clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEARTBEAT_WITHIN_S = 30.0  # of a stream: the service sends one every 10 s
 
 
 def http_options(server: str, api_key: str | None) -> dict[str, Any]:
-    """How a client is made."""
+    """Return the options of an httpx client."""
     return {
         "base_url": server,
         "timeout": httpx.Timeout(ANSWER_WITHIN_S, connect=CONNECT_WITHIN_S),
@@ -24,11 +24,11 @@ def http_options(server: str, api_key: str | None) -> dict[str, Any]:
 
 
 def request_options(call: Call[Any], session: str | None) -> dict[str, Any]:
-    """How a call is sent."""
+    """Return the options of a request."""
     own = {SESSION_HEADER: session} if session else {}
     return {"params": call.params, "json": call.json, "files": call.files, "headers": {**own, **call.headers}}
 
 
 def stream_timeout(call: Call[Any]) -> httpx.Timeout:
-    """How long a stream may take to begin, and be silent."""
+    """Return a stream's timeouts: for connecting, and between events."""
     return httpx.Timeout(call.quiet_s or HEARTBEAT_WITHIN_S, connect=CONNECT_WITHIN_S)

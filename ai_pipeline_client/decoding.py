@@ -1,4 +1,4 @@
-"""Reads JSON into the records of `results`. What a record doesn't know is left out: a newer service says more."""
+"""Decode JSON into the records of `results`. Unknown fields are ignored: a newer service may send more."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
-WIRE = "wire"  # in a field's metadata: its name in JSON, where that is another
+WIRE = "wire"  # in a field's metadata: its name in JSON, if different
 
 
 def wire(name: str) -> Any:
-    """A field that has another name in JSON."""
+    """Declare a field that has another name in JSON."""
     return dataclasses.field(metadata={WIRE: name})
 
 
-def decoded(kind: type[T], said: Any) -> T:
-    """Read a JSON value as a record, or as what a record's fields hold.
+def decoded(kind: type[T], value: Any) -> T:
+    """Decode a JSON value as a record, or as the type of a record's field.
 
     Args:
         kind: a dataclass, a plain type, `bytes` (of base64), `datetime`, a tuple of such, or any of these or None.
@@ -29,46 +29,46 @@ def decoded(kind: type[T], said: Any) -> T:
     Raises:
         KeyError, TypeError, ValueError: it isn't one.
     """
-    value: T = _value(kind, said)
+    result: T = _value(kind, value)
+    return result
+
+
+def _value(kind: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _record(kind, value)
+    if get_origin(kind) in (UnionType, Union):
+        if value is None and NoneType in get_args(kind):
+            return None
+        return _value(next(option for option in get_args(kind) if option is not NoneType), value)
+    if get_origin(kind) is tuple:
+        return _tuple(get_args(kind), value)
+    if kind is bytes:
+        return b64decode(value, validate=True)
+    if kind is datetime:
+        return datetime.fromisoformat(value)
+    if kind is float and isinstance(value, int):
+        return float(value)
+    if isinstance(kind, type) and not isinstance(value, kind):
+        raise TypeError(f"{value!r:.80} is no {kind.__name__}")
     return value
 
 
-def _value(kind: Any, said: Any) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return _record(kind, said)
-    if get_origin(kind) in (UnionType, Union):
-        if said is None and NoneType in get_args(kind):
-            return None
-        return _value(next(option for option in get_args(kind) if option is not NoneType), said)
-    if get_origin(kind) is tuple:
-        return _tuple(get_args(kind), said)
-    if kind is bytes:
-        return b64decode(said, validate=True)
-    if kind is datetime:
-        return datetime.fromisoformat(said)
-    if kind is float and isinstance(said, int):
-        return float(said)
-    if isinstance(kind, type) and not isinstance(said, kind):
-        raise TypeError(f"{said!r:.80} is no {kind.__name__}")
-    return said
-
-
-def _tuple(items: tuple[Any, ...], said: Any) -> tuple[Any, ...]:
-    if not isinstance(said, list):
-        raise TypeError(f"{said!r:.80} is no list")
+def _tuple(items: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r:.80} is no list")
     if items[1:] == (...,):
-        return tuple(_value(items[0], item) for item in said)
-    return tuple(_value(kind, item) for kind, item in zip(items, said, strict=True))
+        return tuple(_value(items[0], item) for item in value)
+    return tuple(_value(kind, item) for kind, item in zip(items, value, strict=True))
 
 
-def _record(kind: Any, said: Any) -> Any:
-    if not isinstance(said, Mapping):
-        raise TypeError(f"{said!r:.80} is no {kind.__name__}")
+def _record(kind: Any, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{value!r:.80} is no {kind.__name__}")
     values = {}
     for field, hint in _fields(kind):
         name = field.metadata.get(WIRE, field.name)
-        if name in said or field.default is dataclasses.MISSING:
-            values[field.name] = _value(hint, said[name])
+        if name in value or field.default is dataclasses.MISSING:
+            values[field.name] = _value(hint, value[name])
     return kind(**values)
 
 

@@ -1,17 +1,17 @@
-"""What can go wrong with a call.
+"""Errors of a call.
 
 PipelineError
-├── InvalidRequest          400, 413, 422 …  what was sent can't be used
+├── InvalidRequest          400, 413, 422 …  the request is invalid
 ├── Unauthorized            401, 403
 ├── NotFound                404
 ├── Conflict                409
-│   └── JobCancelled        a job that was waited for made nothing: somebody stopped it
-├── Overloaded              429  come back later
-│   └── RateLimited         for this owner
+│   └── JobCancelled        the job waited for was cancelled and made nothing
+├── Overloaded              429  retry later
+│   └── RateLimited         a limit of this owner
 ├── ServiceFailed           500
 ├── ServiceUnavailable      502, 503, 504, and the proxy's own 500, for a replica that died
-├── UnexpectedAnswer        what answers is not the service, or of another age
-└── ConnectionFailed        nothing answers, or the answer broke off
+├── UnexpectedAnswer        the response is not the service's, or another version's
+└── ConnectionFailed        no connection, or the response broke off
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import Any, ClassVar
 
 import httpx
 
-JOB_RUNNING = "job_running"  # the code of an answer to a key whose first request is still being worked on
+JOB_RUNNING = "job_running"  # the code of a response while the first request with its idempotency key is in progress
 
-SHOWN_CHARS = 500  # of what a stranger answers
+SHOWN_CHARS = 500  # of a response's body that isn't the service's
 SERVER_ERRORS = 500
 _OWN_LIMITS = frozenset({"too_many_requests", "too_many_at_once", "too_many_unfinished"})
 
@@ -35,16 +35,16 @@ class PipelineError(Exception):
     """The service refused a call, failed, or did not answer.
 
     Attributes:
-        title: the error's name for people.
-        detail: a sentence that says what is wrong, and what to do; it is what `str` gives.
-        status: of HTTP; None where nothing answered.
-        code: the error's name for programs, such as `image_not_found`; empty if what answered has none.
-        request_id: by which the service's log knows the request; empty where nothing answered.
-        retry_after_s: seconds after which it may go better; None if the answer doesn't say.
-        errors: of what could not be read, each `field` with its `problem`.
+        title: the error's human-readable name.
+        detail: a sentence on what is wrong, and what to do; returned by `str`.
+        status: HTTP status; None without a response.
+        code: the error's machine-readable name, such as `image_not_found`; empty if the response has none.
+        request_id: the request's id in the service's log; empty without a response.
+        retry_after_s: seconds to wait before a retry; None if the response doesn't specify it.
+        errors: the invalid fields, each `field` with its `problem`.
     """
 
-    is_passing: ClassVar[bool] = False  # whether the same request may go better a little later
+    is_passing: ClassVar[bool] = False  # whether the error is transient: the same request may succeed a little later
 
     def __init__(
         self,
@@ -68,19 +68,19 @@ class PipelineError(Exception):
 
 
 class InvalidRequest(PipelineError):
-    """What was sent can't be used; the detail says what to send instead."""
+    """The request is invalid; the detail explains what to send instead."""
 
 
 class Unauthorized(PipelineError):
-    """The service wants an API key, or doesn't know this one."""
+    """The service requires an API key, or doesn't accept this one."""
 
 
 class NotFound(PipelineError):
-    """There is no such thing, or it is somebody else's."""
+    """There is no such resource, or it belongs to another owner."""
 
 
 class Conflict(PipelineError):
-    """It doesn't go together with how things stand."""
+    """The request conflicts with the current state of its resource."""
 
 
 class JobCancelled(Conflict):
@@ -88,54 +88,54 @@ class JobCancelled(Conflict):
 
 
 class Overloaded(PipelineError):
-    """The service has too much to do."""
+    """The service is overloaded."""
 
     is_passing = True
 
 
 class RateLimited(Overloaded):
-    """This owner has taken all that one owner may take."""
+    """This owner has reached its rate limit, or its limit of concurrent requests or unfinished jobs."""
 
 
 class ServiceFailed(PipelineError):
-    """Something went wrong within the service."""
+    """The service failed with an internal error."""
 
 
 class ServiceUnavailable(PipelineError):
-    """The service, or one of its models, is not there just now."""
+    """The service, or one of its models, is temporarily unavailable."""
 
     is_passing = True
 
 
 class UnexpectedAnswer(PipelineError):
-    """The answer can't be read."""
+    """The response can't be decoded."""
 
 
 class ConnectionFailed(PipelineError):
-    """Nothing answers, or the answer broke off."""
+    """There is no connection, or the response broke off."""
 
     is_passing = True
 
 
 def error_of(response: httpx.Response) -> PipelineError:
-    """Read an answer that tells of an error: the service's problem, OpenAI's error object, or a proxy's own text."""
-    said = _object_in(response)
+    """Decode an error response: the service's problem document, OpenAI's error object, or a proxy's own text."""
+    problem = _object_in(response)
     retry_after_s = _seconds(response.headers.get("retry-after"))
     request_id = response.headers.get("x-request-id", "")
-    if isinstance(error := said.get("error"), dict):  # as OpenAI's routes answer
-        said = {"detail": error.get("message"), "code": error.get("code") or error.get("type")}
-        said["title"] = str(said["code"] or "").replace("_", " ").capitalize()
-    said = {name: value for name, value in said.items() if value is not None}
-    about = {
+    if isinstance(error := problem.get("error"), dict):  # as OpenAI's routes respond
+        problem = {"detail": error.get("message"), "code": error.get("code") or error.get("type")}
+        problem["title"] = str(problem["code"] or "").replace("_", " ").capitalize()
+    problem = {name: value for name, value in problem.items() if value is not None}
+    defaults = {
         "title": response.reason_phrase or str(response.status_code),
         "detail": response.text.strip()[:SHOWN_CHARS] or f"The service answered {response.status_code} and no more.",
         "request_id": request_id,
     }
-    return error_from({**about, **said, "status": response.status_code}, retry_after_s)
+    return error_from({**defaults, **problem, "status": response.status_code}, retry_after_s)
 
 
 def error_from(problem: Mapping[str, Any], retry_after_s: float | None = None) -> PipelineError:
-    """The error that a problem (RFC 9457) tells of."""
+    """Return the error for a problem document (RFC 9457)."""
     status, code = int(problem.get("status", SERVER_ERRORS)), str(problem.get("code", ""))
     return _class_of(status, code)(
         title=str(problem.get("title", status)),
@@ -149,10 +149,10 @@ def error_from(problem: Mapping[str, Any], retry_after_s: float | None = None) -
 
 
 def unreachable(error: httpx.TransportError) -> ConnectionFailed:
-    """What is to be said of a connection that failed."""
+    """Return the error for a failed connection."""
     try:
         url = error.request.url
-    except RuntimeError:  # it belongs to no request
+    except RuntimeError:  # it has no request
         return ConnectionFailed(title="No connection", detail=f"The connection failed: {error}.")
     server = f"{url.scheme}://{url.netloc.decode()}"
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
@@ -174,19 +174,19 @@ def _class_of(status: int, code: str) -> type[PipelineError]:
 
 def _object_in(response: httpx.Response) -> dict[str, Any]:
     try:
-        said = response.json()
+        body = response.json()
     except (json.JSONDecodeError, UnicodeDecodeError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return body if isinstance(body, dict) else {}
 
 
-def _seconds(said: str | None) -> float | None:
-    """Seconds of a Retry-After header: a number of them, or a moment."""
-    if said is None:
+def _seconds(header: str | None) -> float | None:
+    """Return the seconds of a Retry-After header, which holds a number of them or a date."""
+    if header is None:
         return None
-    if said.strip().isdecimal():
-        return float(said)
+    if header.strip().isdecimal():
+        return float(header)
     try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
     except ValueError:
         return None

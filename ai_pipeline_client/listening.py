@@ -1,4 +1,4 @@
-"""Streams of events that are resumed where they broke off: nothing that is kept is missed or told twice."""
+"""Event streams that resume where they broke off: no stored event is missed or delivered twice."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ai_pipeline_client.results import FINISHED, Event
 RESUME_WITHIN_S = 120.0  # of a stream that broke off
 RESUME_PAUSE_S = 0.5
 EVENT_STREAM = "text/event-stream"
-PROBLEM = "error"  # the event that says why nothing more comes
-STREAM_FINISHED = "stream.finished"  # the last event of a stream that isn't followed
+PROBLEM = "error"  # the event that reports why the stream ends
+STREAM_FINISHED = "stream.finished"  # the last event of a stream without follow
 
 
 class Listening:
-    """One stream of events.
+    """A subscription to one event stream.
 
     Args:
-        path: where it is served.
-        after: the last event that is known; from now on if None.
-        types: of the events that are wanted; all if empty.
-        quiet_s: after which, if nothing is heard, the stream has ended; never if None.
-        follow: whether to go on after what has happened so far.
-        was_heard: whether the service is known to be there, so that a while is waited for the stream's begin as well.
+        path: the stream's path.
+        after: the last event received; from now on if None.
+        types: the event types to subscribe to; all if empty.
+        quiet_s: seconds without an event or heartbeat after which the stream has ended; never if None.
+        follow: whether to continue after the events so far.
+        was_heard: whether the service is known to be up, so that the first connection is retried for a while as well.
     """
 
     def __init__(
@@ -46,19 +46,19 @@ class Listening:
         self._last_id = None if after is None else str(after)
         self._params = ({"type": ",".join(types)} if types else {}) | ({} if follow else {"follow": "false"})
         self._quiet_s = quiet_s
-        self._heard_at = time.monotonic() if was_heard else None
+        self._received_at = time.monotonic() if was_heard else None
         self._is_open = False
 
     def next(self) -> Script[Event | None]:
-        """Wait for the next event; None at the end, if it has one.
+        """Wait for the next event; None at the end of the stream, if it has one.
 
         Raises:
-            ConnectionFailed: the stream broke off, and stays away.
-            PipelineError: the service says why nothing more comes.
+            ConnectionFailed: the stream broke off and could not be resumed.
+            PipelineError: the service reports why the stream ends.
         """
         while True:
             try:
-                said = yield from self._next()
+                event = yield from self._next()
             except PipelineError as error:
                 self._is_open = False
                 yield from self._wait(error)
@@ -68,32 +68,32 @@ class Listening:
                     return None
                 yield from self._wait(error)
             else:
-                if said is None:  # whoever served it is gone
+                if event is None:  # the replica that served it is gone
                     self._is_open = False
                     yield Pause(seconds=RESUME_PAUSE_S)
-                elif said.event == PROBLEM:
-                    raise error_from(said.json())
-                elif said.event == STREAM_FINISHED:
+                elif event.event == PROBLEM:
+                    raise error_from(event.json())
+                elif event.event == STREAM_FINISHED:
                     return None
-                elif said.data:  # else a heartbeat
-                    return _event(said)
+                elif event.data:  # else a heartbeat
+                    return _event(event)
 
     def _next(self) -> Script[ServerSentEvent | None]:
         if not self._is_open:
             yield from send(self._call())
             self._is_open = True
-            self._heard_at = self._heard_at or time.monotonic()
-        said: ServerSentEvent | None = yield Read()
-        self._heard_at = time.monotonic()
-        if said is not None:
-            self._last_id = said.id or self._last_id
-        return said
+            self._received_at = self._received_at or time.monotonic()
+        event: ServerSentEvent | None = yield Read()
+        self._received_at = time.monotonic()
+        if event is not None:
+            self._last_id = event.id or self._last_id
+        return event
 
     def _wait(self, error: PipelineError | httpx.TransportError) -> Script[None]:
-        """Wait a moment for a stream that broke off, if it may come back."""
-        if isinstance(error, PipelineError) and (self._heard_at is None or not error.is_passing):
+        """Pause before resuming a stream that broke off; raises if it can't be resumed."""
+        if isinstance(error, PipelineError) and (self._received_at is None or not error.is_passing):
             raise error
-        if self._heard_at is not None and time.monotonic() - self._heard_at > RESUME_WITHIN_S:
+        if self._received_at is not None and time.monotonic() - self._received_at > RESUME_WITHIN_S:
             raise ConnectionFailed(
                 title="Broken off",
                 detail=f"Nothing was heard for {RESUME_WITHIN_S:g} s. What was begun goes on: {self._path} says how.",
@@ -115,26 +115,26 @@ class Listening:
 def events(
     *, after: int | None = None, types: Sequence[str] = (), quiet_s: float | None = None, follow: bool = True
 ) -> Items[Event]:
-    """Iterate over what happens to one's images and jobs, for ever; a stream that breaks off is resumed.
+    """Subscribe to the events of one's images and jobs, without end; a stream that breaks off is resumed.
 
     Args:
-        after: the last event that is known, 0 for the beginning; from now on if None.
+        after: the last event received, 0 for the beginning; from now on if None.
         types: only these, such as "image.created"; all if left out.
-        quiet_s: end once nothing was heard for so long: what has happened was told. The service says something
-            every 10 s at least.
-        follow: False ends with what has happened so far; `after` is then 0 if left out.
+        quiet_s: end after so many seconds without an event or heartbeat, when all events were delivered. The service
+            sends one every 10 s at least.
+        follow: False ends after the events so far; `after` then defaults to 0.
     """
     return Items(_emitting(Listening("/v1/events", after=after, types=types, quiet_s=quiet_s, follow=follow)))
 
 
 def follow(job_id: str, *, after: int = 0) -> Items[Event]:
-    """Iterate over what happens to a job until it has ended; the last event is `generation.finished`.
+    """Subscribe to a job's events until it has ended; the last one is `generation.finished`.
 
     Args:
-        after: the last event that is known; from the job's beginning on if left out.
+        after: the last event received; from the job's beginning if left out.
 
     Raises:
-        PipelineError: what the job failed with, or that it was cancelled.
+        PipelineError: the error that the job failed with, or that it was cancelled.
     """
     return Items(_emitting(Listening(f"/v1/jobs/{job_id}/events", after=after)))
 
@@ -153,10 +153,10 @@ def _check_stream(answer: httpx.Response) -> None:
         raise ValueError(f"it is {kind or 'of no type'}, and not {EVENT_STREAM}")
 
 
-def _event(said: ServerSentEvent) -> Event:
-    facts: dict[str, Any] = said.json()
+def _event(received: ServerSentEvent) -> Event:
+    facts: dict[str, Any] = received.json()
     return Event(
-        type=said.event,
+        type=received.event,
         sequence=facts.get("sequence"),
         job_id=facts.get("job_id"),
         image_id=facts.get("image_id"),

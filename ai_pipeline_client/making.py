@@ -1,4 +1,4 @@
-"""Images that are made and waited for, and lists that are read to their end."""
+"""Generate images and wait for them; iterate over paginated lists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ai_pipeline_client.results import ENDS, STEPPED, Accepted, Event, Image, Jo
 
 T = TypeVar("T")
 
-OnProgress: TypeAlias = Callable[[Progress], object]  # may be a coroutine function for the client that doesn't block
+OnProgress: TypeAlias = Callable[[Progress], object]  # may be a coroutine function for the asyncio client
 
 FULL_PAGE = 100
 JOB_ENDS = tuple(f"job.{state}" for state in ENDS)
@@ -24,20 +24,20 @@ JOB_ENDS = tuple(f"job.{state}" for state in ENDS)
 def generate(
     prompt: str, *, n: int = 1, on_progress: OnProgress | None = None, **parameters: Unpack[Parameters]
 ) -> Script[tuple[Image, ...]]:
-    """Make images of a text, and wait for them. Leaving, by an exception or by being cancelled, cancels their jobs.
+    """Generate images from a prompt and wait for them. An exception or a cancellation cancels their jobs.
 
     Args:
-        n: how many, 1 to 10.
-        on_progress: is told that each image was accepted, as its step 0, and each step with its preview. Steps
-            pass by: those of a time when nothing was heard are not told later.
+        n: number of images, 1 to 10.
+        on_progress: progress callback, called when each image is accepted, as its step 0, and for each step with its
+            preview. Steps are not stored: those missed while disconnected are not delivered later.
         parameters: see `Parameters`.
 
     Returns:
         The images in the order of their seeds.
 
     Raises:
-        PipelineError: the service refuses, or one image failed, for which the others are cancelled.
-        ConnectionFailed: nothing is heard any more. The jobs go on, if they were accepted.
+        PipelineError: the service refuses, or one image failed, in which case the others are cancelled.
+        ConnectionFailed: the connection is lost. Accepted jobs continue.
     """
     return Making(on_progress).made(calls.create(prompt, n=n, **parameters))
 
@@ -51,7 +51,7 @@ def variations(
     on_progress: OnProgress | None = None,
     **parameters: Unpack[Parameters],
 ) -> Script[tuple[Image, ...]]:
-    """Make images like this one, as `generate` does; the arguments are those of `create_variations`."""
+    """Generate variations of an image, as `generate` does; the arguments are those of `create_variations`."""
     wanted = calls.create_variations(image_id, prompt=prompt, strength=strength, n=n, **parameters)
     return Making(on_progress).made(wanted)
 
@@ -68,7 +68,7 @@ def edits(
     on_progress: OnProgress | None = None,
     **parameters: Unpack[Parameters],
 ) -> Script[tuple[Image, ...]]:
-    """Have a part of an image show something else, as `generate` does; the arguments are those of `create_edits`."""
+    """Edit a part of an image, as `generate` does; the arguments are those of `create_edits`."""
     wanted = calls.create_edits(
         image_id, prompt, mask=mask, region=region, concept=concept, strength=strength, n=n, **parameters
     )
@@ -76,10 +76,10 @@ def edits(
 
 
 def wait(job_ids: Sequence[str], *, on_progress: OnProgress | None = None) -> Script[tuple[Image, ...]]:
-    """Wait for the images of jobs, which go on whatever becomes of who waits.
+    """Wait for the images of jobs, which continue even if the caller stops waiting.
 
     Raises:
-        PipelineError: what one of them failed with.
+        PipelineError: the error that one of them failed with.
     """
     return Making(on_progress).waited(job_ids)
 
@@ -106,33 +106,33 @@ class Making:
     """The images of one call.
 
     Args:
-        on_progress: is told each step.
+        on_progress: progress callback.
     """
 
     def __init__(self, on_progress: OnProgress | None) -> None:
         self._on_progress = on_progress
         self._accepted: Accepted | None = None
-        self._numbers: dict[str, int] = {}  # of the jobs that haven't ended, by id
+        self._numbers: dict[str, int] = {}  # image numbers of the unfinished jobs, by job id
 
     def made(self, call: Call[Accepted]) -> Script[tuple[Image, ...]]:
-        """Have them made and wait for them; leaving cancels what hasn't ended."""
+        """Submit their jobs and wait for them; an exception or a cancellation cancels the unfinished ones."""
         try:
             self._accepted = yield from send(call)
             jobs = self._accepted.jobs
             for number, job in enumerate(jobs):
-                yield from self._tell(Progress.accepted(job, number))
+                yield from self._report(Progress.accepted(job, number))
             return (yield from self.waited([job.job_id for job in jobs], self._accepted.request_id))
-        except (ConnectionFailed, GeneratorExit):  # nothing can be said any more
+        except (ConnectionFailed, GeneratorExit):  # nothing can be sent any more
             raise
-        except BaseException as left:
-            yield from self._leave(call, left)
+        except BaseException as reason:
+            yield from self._cancel_unfinished(call, reason)
             raise
 
     def waited(self, job_ids: Sequence[str], request_id: str = "") -> Script[tuple[Image, ...]]:
         """Wait for them.
 
         Args:
-            request_id: of the request that asked for them, for what is said of failures.
+            request_id: of the request that submitted them, for error messages.
         """
         self._numbers = {job_id: number for number, job_id in enumerate(job_ids)}
         made: dict[int, str] = {}
@@ -144,7 +144,7 @@ class Making:
             if event is None or (number := self._numbers.get(event.job_id or "")) is None:
                 continue
             if event.is_step:
-                yield from self._tell(event.progress(number))
+                yield from self._report(event.progress(number))
             elif event.type in JOB_ENDS:
                 job = yield from send(calls.job(str(event.job_id)))  # it may have been retried since
                 if job.has_ended:
@@ -156,12 +156,12 @@ class Making:
             images.append((yield from send(calls.image(image_id))))
         return tuple(images)
 
-    def _tell(self, progress: Progress) -> Script[None]:
+    def _report(self, progress: Progress) -> Script[None]:
         if self._on_progress is not None:
             yield Tell(callback=self._on_progress, progress=progress)
 
     def _begin(self) -> Script[Listening]:
-        """The stream that tells of all of them: a job's own; for several that of everything, from the first one on."""
+        """Subscribe to the events of all of them: a job's own stream; for several, all events from the first job on."""
         first = Listening(f"/v1/jobs/{min(self._numbers)}/events", after=0, was_heard=True)  # ids sort by time
         if len(self._numbers) == 1:
             return first
@@ -170,13 +170,13 @@ class Making:
         after = submitted.sequence - 1 if submitted is not None and submitted.sequence else 0
         return Listening("/v1/events", after=after, types=[STEPPED, *JOB_ENDS], was_heard=True)
 
-    def _leave(self, call: Call[Accepted], left: BaseException) -> Script[None]:
-        """Cancel what hasn't ended: each tried once, since whoever leaves doesn't wait."""
+    def _cancel_unfinished(self, call: Call[Accepted], reason: BaseException) -> Script[None]:
+        """Cancel the unfinished jobs, without retries: the caller doesn't wait."""
         yield Close()
         if self._accepted is None:
-            if isinstance(left, PipelineError):
+            if isinstance(reason, PipelineError):
                 return  # refused
-            with suppress(Exception):  # nobody knows whether it has arrived; its key tells
+            with suppress(Exception):  # it may have arrived: sent again with its idempotency key, it returns its jobs
                 self._numbers = {job.job_id: 0 for job in call.read((yield Request(call=call))).jobs}
         for job_id in self._numbers:
             with suppress(Exception):

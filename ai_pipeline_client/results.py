@@ -1,4 +1,4 @@
-"""What the service answers, as frozen records. Pixels are PNG bytes; sizes and boxes are in pixels."""
+"""The service's responses as frozen records. Pixels are PNG bytes; sizes and boxes are in pixels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENDS = (SUCCEEDED, FAILED, CANCELLED, DEAD)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Defaults:
-    """What a generation gets where it says nothing."""
+    """Default parameters of a generation."""
 
     width: int
     height: int
@@ -33,7 +33,7 @@ class Defaults:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What a generation may ask for."""
+    """Limits of a generation's parameters."""
 
     min_side: int
     max_side: int
@@ -44,7 +44,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class About:
-    """What the service computes, and on what."""
+    """The service's status, device and profile."""
 
     status: str
     device: str  # such as "cpu" or "cuda:0"
@@ -64,7 +64,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationRequest:
-    """Everything that decides an image: the same request makes the same image again."""
+    """All parameters of an image: the same request reproduces the same image."""
 
     prompt: str
     negative_prompt: str
@@ -75,12 +75,12 @@ class GenerationRequest:
     seed: int
     scheduler: str
     deterministic: bool = False
-    source: Source | None = None  # None: made of noise alone
+    source: Source | None = None  # None: made from noise alone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnswerWarning:
-    """What to know of an answer that was given nevertheless."""
+    """A warning that comes with a successful response."""
 
     code: str  # such as "unknown_words" and "unknown_picture"
     detail: str  # a sentence
@@ -96,13 +96,13 @@ class Image:
     width: int
     height: int
     digest: str  # SHA-256 over shape and pixels, hex
-    request: GenerationRequest | None  # None for an upload that doesn't say
+    request: GenerationRequest | None  # None for an upload without that metadata
     warnings: tuple[AnswerWarning, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Uploaded:
-    """A picture of one's own that is kept now."""
+    """An uploaded picture, now stored."""
 
     image_id: str
     width: int
@@ -111,28 +111,28 @@ class Uploaded:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """A piece of work that was accepted, and what has become of it."""
+    """An accepted piece of work, and its state."""
 
     job_id: str
     kind: str
     state: str  # "queued", "running", or one of `ENDS`
-    attempts: int  # times it was begun
+    attempts: int  # times it was started
     cancel_requested: bool
     request: Mapping[str, Any]
     result: Mapping[str, Any] | None  # once it succeeded
-    problem: Mapping[str, Any] | None  # once it failed: what went wrong
+    problem: Mapping[str, Any] | None  # once it failed: the problem document
     created_at: datetime
     finished_at: datetime | None
     warnings: tuple[AnswerWarning, ...] = ()  # of the image it makes
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more happens to it by itself."""
+        """Whether its state is final, unless it is retried."""
         return self.state in ENDS
 
     @property
     def image_id(self) -> str | None:
-        """What it made; None if it made nothing, or not yet."""
+        """Id of the image it made; None if it made none, or not yet."""
         return None if self.result is None else self.result.get("image_id")
 
 
@@ -146,10 +146,10 @@ class Accepted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page(Generic[T]):
-    """Some of many, newest first."""
+    """One page of a list, newest first."""
 
     items: tuple[T, ...]
-    next: str | None  # what gets the next page, as `before`; None on the last
+    next: str | None  # the cursor of the next page, as `before`; None on the last
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.items)
@@ -160,7 +160,7 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Label:
-    """What a picture shows, and its share of the confidence."""
+    """A class that a picture shows, and its share of the confidence."""
 
     label: str
     confidence: float  # 0 to 1
@@ -168,7 +168,7 @@ class Label:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegionLabels:
-    """What a region shows, best first."""
+    """The classes that a region shows, best first."""
 
     region_id: int
     labels: tuple[Label, ...]
@@ -176,7 +176,7 @@ class RegionLabels:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Analysis:
-    """What an image and each of its regions show, best first."""
+    """The classes that an image and each of its regions show, best first."""
 
     image_id: str
     labels: tuple[Label, ...]
@@ -194,7 +194,7 @@ class RunLengths:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
-    """A region of an image, its mask in the form that was asked for."""
+    """A region of an image, its mask in the requested format."""
 
     region_id: int
     box: Box
@@ -202,7 +202,7 @@ class Segment:
     predicted_iou: float
     stability: float
     labels: tuple[Label, ...]  # best first
-    score: float | None = None  # how well it is what was asked for by text, 0 to 1
+    score: float | None = None  # how well it matches the requested text, 0 to 1
     polygon: Polygon | None = None
     rle: RunLengths | None = None
     mask: bytes | None = None  # PNG of one bit a pixel, white where the region is
@@ -258,7 +258,7 @@ class Visualization:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """A step of an image that is being made."""
+    """A denoising step of an image."""
 
     job_id: str
     number: int  # of the image among those of the call, from 0
@@ -268,27 +268,27 @@ class Progress:
 
     @classmethod
     def accepted(cls, job: Job, number: int) -> Self:
-        """The progress of a job nothing has been done of."""
+        """Return the progress of a job that hasn't started."""
         return cls(job_id=job.job_id, number=number, step=0, num_steps=int(job.request["steps"]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """Something that happened to one's images and jobs."""
+    """An event of one's images and jobs."""
 
     type: str  # such as "image.created"
-    sequence: int | None  # ascending; None for what passes without being kept
+    sequence: int | None  # ascending; None for events that aren't stored
     job_id: str | None
     image_id: str | None
-    facts: Mapping[str, Any] = field(repr=False)  # all that was said, as it was said
+    facts: Mapping[str, Any] = field(repr=False)  # the whole payload as received
 
     @property
     def is_step(self) -> bool:
-        """Whether it is a step of an image that is being made."""
+        """Whether it is a denoising step of an image."""
         return self.type == STEPPED
 
     def progress(self, number: int = 0) -> Progress:
-        """A step as progress.
+        """Return a step as progress.
 
         Args:
             number: of the image among those of a call.

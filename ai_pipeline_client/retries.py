@@ -1,4 +1,4 @@
-"""How often and how long a call is sent again, and which may be."""
+"""The retry policy: how often and how long a call is retried, and which calls may be."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ ANSWER_WITHIN_S = 330.0  # a little longer than the service's own deadline
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retries:
-    """When a call that failed is sent again: exponential backoff with jitter, or what the service's Retry-After says.
+    """Retry policy: exponential backoff with jitter, or the service's Retry-After if that is longer.
 
-    Sent again is what found no connection, 429, 502, 503, 504 and the proxy's plain 500; what may have arrived
-    only if doing it twice does no harm, as with everything that has an Idempotency-Key.
+    Retried are failed connections, 429, 502, 503, 504 and the proxy's plain 500; a call that may have arrived only if
+    it is idempotent, as is every call with an Idempotency-Key.
     """
 
-    attempts: int = 5  # at most, the first one among them
+    attempts: int = 5  # maximum, the first one included
     first_pause_s: float = 0.5
     longest_pause_s: float = 8.0
-    within_s: float = 60.0  # of the first attempt; none begins later
+    within_s: float = 60.0  # of the first attempt; none starts later
 
     def pause_s(self, failures: int, error: PipelineError, elapsed_s: float) -> float | None:
-        """How long to wait before the next attempt; None for no other.
+        """Return the seconds to wait before the next attempt; None to give up.
 
         Args:
-            failures: attempts so far, 1 or more.
-            error: what the last one failed with.
-            elapsed_s: since the first attempt.
+            failures: failed attempts so far, 1 or more.
+            error: the error of the last attempt.
+            elapsed_s: seconds since the first attempt.
         """
         if failures >= self.attempts or not error.is_passing:
             return None
@@ -46,27 +46,27 @@ class Retries:
 
 
 def sending(call: Call[T], retries: Retries) -> Script[T]:
-    """Send a call until it is answered or patience ends.
+    """Send a call until it succeeds or the retry policy is exhausted.
 
-    An answer that the first request with the same Idempotency-Key is still being worked on is waited for.
+    While the first request with the same Idempotency-Key is in progress, wait for its response.
 
     Raises:
-        PipelineError: what the last attempt failed with.
+        PipelineError: the error of the last attempt.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     failures = 0
     while True:
         cause: httpx.TransportError | None = None
         try:
             response: httpx.Response = yield Request(call=call)
-        except httpx.TransportError as broken:
-            error: PipelineError = unreachable(broken)
-            cause = broken
+        except httpx.TransportError as failure:
+            error: PipelineError = unreachable(failure)
+            cause = failure
         else:
             if not response.is_error:
                 return _read(call, response)
             error = error_of(response)
-        elapsed_s = time.monotonic() - begun
+        elapsed_s = time.monotonic() - started
         if error.code == JOB_RUNNING and elapsed_s < ANSWER_WITHIN_S:
             yield Pause(seconds=error.retry_after_s or retries.first_pause_s)
             continue
@@ -78,7 +78,7 @@ def sending(call: Call[T], retries: Retries) -> Script[T]:
 
 
 def _may_repeat(call: Call[T], error: PipelineError, cause: httpx.TransportError | None) -> bool:
-    """Whether sending a call again can't do anything twice: it may be repeated, or it surely didn't arrive."""
+    """Whether a retry can't do anything twice: the call is idempotent, or it certainly didn't arrive."""
     never_arrived = isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
     return call.is_repeatable or never_arrived or error.status == httpx.codes.TOO_MANY_REQUESTS
 

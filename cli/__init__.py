@@ -1,1 +1,1 @@
-"""The command line and the launcher: stands on top of everything, nothing imports it."""
+"""The command line and the launcher: the top layer, which the service itself never imports."""

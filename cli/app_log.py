@@ -1,4 +1,4 @@
-"""The console of `serve`: what the replicas append to `app.log`, as it comes."""
+"""Console output of `serve`: the lines that replicas append to `app.log`, streamed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ POLL_S = 0.2
 
 
 def follow(path: Path) -> None:
-    """Print the lines appended to a file from now on; never returns, so give it a daemon thread."""
+    """Print the lines appended to a file from now on; never returns, so run it in a daemon thread."""
     path.touch()
     with path.open() as log:
         log.seek(0, 2)

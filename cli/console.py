@@ -1,4 +1,4 @@
-"""How commands speak: to people, in whole sentences."""
+"""The commands' console, and their error messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ console = Console()
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn the errors a user can mend into one sentence and exit code 1, and an interrupt into a plain end."""
+    """Print errors that a user can fix as one sentence and exit with code 1; end normally on an interrupt."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The dashboard as a process beside the service: begun after it, ended with it, never the reason for its end."""
+"""The dashboard as a child process of `serve`: started after the service, ended with it, never ending it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POLL_S = 0.2
 
 
 def check_port(options: LaunchOptions, port: int) -> None:
-    """Find out before anything is started whether the dashboard's port is free.
+    """Check before anything is started that the dashboard's port is free.
 
     Raises:
         LaunchError: it isn't.
@@ -38,7 +38,7 @@ def running_dashboard(service: Service, port: int) -> Iterator[str]:
     """Run the dashboard until the block ends; yields its URL.
 
     Raises:
-        LaunchError: it ended at once, or doesn't answer.
+        LaunchError: it exited at once, or doesn't respond.
     """
     url = f"http://{service.host}:{port}"
     log = service.app_log.with_name("dashboard.log")
@@ -49,7 +49,7 @@ def running_dashboard(service: Service, port: int) -> Iterator[str]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is the service's to hear; it ends the dashboard
+            start_new_session=True,  # the service handles Ctrl-C, and ends the dashboard
         )
     try:
         deadline = time.monotonic() + UP_WITHIN_S
@@ -59,7 +59,7 @@ def running_dashboard(service: Service, port: int) -> Iterator[str]:
                 break
             time.sleep(POLL_S)
         else:
-            raise LaunchError(f"The dashboard did not start; {log} says why. --no-ui serves without it.")
+            raise LaunchError(f"The dashboard did not start; see {log}. --no-ui serves without it.")
         yield url
     finally:
         process.terminate()
@@ -71,7 +71,7 @@ def running_dashboard(service: Service, port: int) -> Iterator[str]:
 
 
 def end_with(parent: int) -> None:
-    """End this process as soon as another one has, however that one ended."""
+    """Exit this process as soon as another one has exited, for whatever reason."""
 
     def watch() -> None:
         with suppress(psutil.NoSuchProcess):

@@ -1,4 +1,4 @@
-"""What this machine has, what is missing, and how to mend it."""
+"""Checks of this machine: what it has, what is missing, and how to fix it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MIN_FREE_DISK_GB = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing looked at."""
+    """The result of one check."""
 
     ok: bool
     what: str
@@ -43,13 +43,13 @@ class Finding:
 
 
 def examine(settings: ServiceSettings, *, host: str, ports: tuple[int, int], ingress: ProxyKind) -> list[Finding]:
-    """Look at everything the service needs.
+    """Check everything that the service needs.
 
     Args:
-        settings: where and what it would serve.
-        host: address it would listen on.
+        settings: of the service.
+        host: its bind address.
         ports: of the API and of the dashboard.
-        ingress: what would take requests.
+        ingress: its proxy.
     """
     return [
         *_software(),
@@ -101,7 +101,7 @@ def _machine(folder: Path) -> Iterator[Finding]:
         ok=memory_gb >= MIN_FREE_MEMORY_GB,
         what="free memory",
         found=f"{memory_gb:.1f} GB",
-        mend=f"the mini profile wants {MIN_FREE_MEMORY_GB} GB",
+        mend=f"the mini profile needs {MIN_FREE_MEMORY_GB} GB",
     )
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     disk_gb = shutil.disk_usage(existing).free / 1e9

@@ -1,4 +1,4 @@
-"""The environment variables that Ray and the libraries read when they are imported, but for those of the ingress."""
+"""The environment variables that Ray and the libraries read at import, except those of the ingress."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ RAY_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 
-# On one machine. Ray's workers otherwise have niceness 15: beside two busy processes on two cores, an image's first
-# step took 11 s with that, and 1 s like any other process.
+# On one machine. Ray's workers otherwise have niceness 15: with two busy processes on two cores, an image's first step
+# took 11 s with that, and 1 s with the niceness of any other process.
 NICENESS = "RAY_worker_niceness", "0"
 
-# For the processes Ray starts, not for this one. No deployment blocks its event loop, so one loop a process will do,
-# which takes a cached call from 16 ms to 12; but handles here are used outside of any loop.
+# For the processes that Ray starts, not for this one. No deployment blocks its event loop, so one loop per process is
+# enough, which reduces a cached call from 16 ms to 12; but handles here are used outside of any loop.
 WORKER_ENVIRONMENT = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
@@ -29,7 +29,7 @@ WORKER_ENVIRONMENT = {
 
 
 def prepare_environment(data_path: Path) -> None:
-    """Set what is read at import here and, by inheritance, in every worker."""
+    """Set the variables that are read at import here and, by inheritance, in every worker."""
     token = data_path / "ray-token"
     if not token.exists():
         token.touch(mode=0o600)
@@ -42,7 +42,7 @@ def prepare_environment(data_path: Path) -> None:
 
 @contextmanager
 def inherited(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for the processes that are started until the block ends, and none after."""
+    """Set variables for the child processes started in the block; restore them when it ends."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -1,7 +1,7 @@
-"""What goes wrong before the service runs."""
+"""Errors of starting the service."""
 
 from __future__ import annotations
 
 
 class LaunchError(Exception):
-    """The service could not be started; the message says why and what to do."""
+    """The service could not be started; the message holds the reason and what to do."""

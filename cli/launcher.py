@@ -1,7 +1,7 @@
-"""How Ray and Serve are started, watched and ended: all of it is here.
+"""Start, monitor and stop Ray and Serve.
 
-`launch` starts a Ray of its own and never joins a stranger's; `join` deploys to a running cluster on purpose. Ray is
-imported inside functions, after the environment it reads at import is set.
+`launch` starts its own Ray and never joins a running one; `join` deploys to a running cluster on purpose. Ray is
+imported inside functions, after the environment variables it reads at import are set.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ END_WITHIN_S = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchOptions:
-    """What the command line says; what it leaves out, None, is as `serve_config.yaml` says."""
+    """Options of the command line; those left out, None, are taken from `serve_config.yaml`."""
 
     host: str | None = None
     port: int | None = None
@@ -56,7 +56,7 @@ class LaunchOptions:
     allow_private_webhooks: bool | None = None
     metrics_port: int = 0  # 0: any free one
     keys: bool | None = None  # whether a request needs an API key
-    traces: str | None = None  # where spans go, as `TraceSettings.to` says
+    traces: str | None = None  # where spans go, as in `TraceSettings.to`
     traces_ratio: float | None = None
     ingress: ProxyKind = ProxyKind.PLAIN
     num_gpus: float | None = None  # logical GPUs of the Ray we start; None: what the machine has
@@ -75,11 +75,11 @@ class Service:
     ray_processes: tuple[psutil.Process, ...] = ()  # without which there is no cluster
 
     def is_alive(self) -> bool:
-        """Whether Ray's own processes are still there."""
+        """Whether Ray's own processes are still running."""
         return all(process.is_running() for process in self.ray_processes)
 
     def unready_models(self) -> dict[str, str]:
-        """The models that could not be loaded, and why."""
+        """Return the models that could not be loaded, and why."""
         try:
             urllib.request.urlopen(f"{self.url}/readyz", timeout=READINESS_WITHIN_S).close()
         except urllib.error.HTTPError as error:
@@ -92,11 +92,11 @@ class Service:
 
 @contextmanager
 def launch(options: LaunchOptions, progress: Callable[[str], None]) -> Iterator[Service]:
-    """Run the service on a Ray of its own until the block ends, then end every process of it.
+    """Run the service on its own Ray until the block ends, then end all of its processes.
 
     Args:
         options: where and what to serve.
-        progress: told what is going on, a few words at a time.
+        progress: called with a short status message on each change.
 
     Raises:
         LaunchError: the port or the data folder is taken, or a deployment can't start.
@@ -146,7 +146,7 @@ def launch(options: LaunchOptions, progress: Callable[[str], None]) -> Iterator[
 def join(address: str, options: LaunchOptions, progress: Callable[[str], None]) -> Service:
     """Deploy to the Ray cluster at `address` and leave the service running there.
 
-    A Serve that runs already keeps its host and port; the URL of the returned service is that of a new one.
+    A Serve that is already running keeps its host and port; the URL of the returned service is that of a new one.
 
     Raises:
         LaunchError: a deployment can't start.
@@ -167,7 +167,7 @@ def join(address: str, options: LaunchOptions, progress: Callable[[str], None]) 
 
 
 def read_config(options: LaunchOptions) -> dict[str, Any]:
-    """Read `serve_config.yaml` with the command line's choices in it."""
+    """Read `serve_config.yaml`, with the command line's options merged into it."""
     config: dict[str, Any] = yaml.safe_load(options.serve_config.read_text())
     http_options = {"host": "127.0.0.1", "port": 8000} | config.get("http_options", {})
     config["http_options"] = http_options | _given(host=options.host, port=options.port)
@@ -185,12 +185,12 @@ def read_config(options: LaunchOptions) -> dict[str, Any]:
     return config
 
 
-def _given(**choices: Any) -> dict[str, Any]:
-    return {name: value for name, value in choices.items() if value is not None}
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _start_ray(options: LaunchOptions, metrics_port: int, temporary: Path) -> None:
-    """Start Ray, once more if need be: it gives its own processes 30 s, which a busy machine may not."""
+    """Start Ray, with one retry: its own processes must start within 30 s, which may be too short on a busy machine."""
     import ray
 
     others = psutil.Process().children(recursive=True)
@@ -219,10 +219,10 @@ def _start_ray(options: LaunchOptions, metrics_port: int, temporary: Path) -> No
 
 
 def _deploy(config: dict[str, Any]) -> str:
-    """Start Serve and hand it the configuration as parsed; returns the application's name.
+    """Start Serve and deploy the parsed configuration; returns the application's name.
 
-    `deploy_apps` is Serve's own way in for its command line and its REST interface, but not public:
-    `tests/acceptance` would notice a change.
+    `deploy_apps` is what Serve's command line and REST interface use, but not public: `tests/acceptance` would detect
+    a change.
     """
     from ray import serve
     from ray.serve.context import _get_global_client
@@ -257,9 +257,9 @@ def _wait_until_running(service: Service, progress: Callable[[str], None]) -> No
 
 
 def _wait_for_answers(service: Service) -> None:
-    """Wait until `/readyz` answers, one way or the other: a model that can't be loaded doesn't stop the others."""
+    """Wait until `/readyz` responds, ready or not: a model that can't be loaded doesn't stop the others."""
     for _ in _polls():
-        with suppress(OSError, ValueError):  # refused, or answered by the proxy alone
+        with suppress(OSError, ValueError):  # refused, or the proxy's own response
             service.unready_models()
             return
 
@@ -278,17 +278,17 @@ def _ray_processes() -> tuple[psutil.Process, ...]:
 
 
 def _end_ray() -> None:
-    """Drain, stop Serve and Ray, and end whatever process of ours is left."""
+    """Drain and stop Serve and Ray, and kill remaining child processes."""
     import ray
     from ray import serve
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not leave half of it running
+    for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not interrupt the shutdown
         signal.signal(number, signal.SIG_IGN)
     family = psutil.Process().children(recursive=True)
-    # What Ray prints of calls that were under way when their actor ended would only alarm.
+    # Discard Ray's messages about calls in flight when their actor ended: they are expected.
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         if ray.is_initialized():
-            with suppress(Exception):  # a cluster that has died already can't be asked
+            with suppress(Exception):  # a cluster that has died already doesn't respond
                 serve.shutdown()
             ray.shutdown()
     _, alive = psutil.wait_procs(family, timeout=END_WITHIN_S)
@@ -303,14 +303,14 @@ def _kill(processes: Sequence[psutil.Process]) -> None:
 
 
 def _end_leases(settings: ServiceSettings) -> None:
-    """Let jobs that were being worked on be taken at once: nobody else works on those of a data folder of our own."""
+    """End the leases of interrupted jobs, so that they are retried at once: our own data folder has no other worker."""
     if settings.storage.database is None:
         open_store(settings).jobs.end_leases()
 
 
 @contextmanager
 def _sole_user(data_path: Path) -> Iterator[None]:
-    """Hold the data folder's lock, so that two copies of the service never share one."""
+    """Hold the data folder's lock, so that no two instances of the service share it."""
     data_path.mkdir(parents=True, exist_ok=True)
     with (data_path / ".lock").open("w") as lock:
         try:
@@ -324,11 +324,11 @@ def _sole_user(data_path: Path) -> Iterator[None]:
 
 @contextmanager
 def _temporary_folder() -> Iterator[Path]:
-    """Make a folder with a short path for Ray's sockets; sweep those of copies that were killed."""
+    """Create a folder with a short path for Ray's sockets; remove those of instances that were killed."""
     root = Path(tempfile.gettempdir())
     for left in root.glob(f"{TEMP_PREFIX}*"):
         owner = re.match(rf"{TEMP_PREFIX}(\d+)-", left.name)
-        # In a restarted container the process before this one had the same id.
+        # In a restarted container the previous process had the same id.
         if owner and (int(owner[1]) == os.getpid() or not psutil.pid_exists(int(owner[1]))):
             shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{TEMP_PREFIX}{os.getpid()}-", dir=root))

@@ -40,15 +40,15 @@ app.command()(remote.events)
 app.add_typer(keys_app, name="keys")
 app.command()(plan)
 
-WATCH_S = 1.0  # how often Ray is looked after
+WATCH_S = 1.0  # interval of checking that Ray is alive
 
-Host = Annotated[str | None, typer.Option(envvar="PIPELINE_HOST", help="Address to listen on.")]
+Host = Annotated[str | None, typer.Option(envvar="PIPELINE_HOST", help="Bind address.")]
 Port = Annotated[int | None, typer.Option(envvar="PIPELINE_PORT", help="Port of the HTTP API.")]
 UiPort = Annotated[int, typer.Option(envvar="PIPELINE_UI_PORT", help="Port of the dashboard.")]
 NoUi = Annotated[bool, typer.Option("--no-ui", envvar="PIPELINE_NO_UI", help="Serve the API alone.")]
 Profile = Annotated[str | None, typer.Option(envvar="PIPELINE_PROFILE", help="A profile in configs/, or a YAML file.")]
 Address = Annotated[
-    str | None, typer.Option(envvar="PIPELINE_ADDRESS", help="Deploy to this Ray cluster instead of one of our own.")
+    str | None, typer.Option(envvar="PIPELINE_ADDRESS", help="Deploy to this Ray cluster instead of a local Ray.")
 ]
 LogFormat = Annotated[str | None, typer.Option(envvar="PIPELINE_LOG_FORMAT", help="text or json.")]
 AllowPrivateWebhooks = Annotated[
@@ -56,20 +56,25 @@ AllowPrivateWebhooks = Annotated[
     typer.Option(
         "--allow-private-webhooks",
         envvar="PIPELINE_ALLOW_PRIVATE_WEBHOOKS",
-        help="Let webhooks reach private addresses, this machine's own among them.",
+        help="Let webhooks reach private addresses, including this machine's own.",
     ),
 ]
-MetricsPort = Annotated[int, typer.Option(envvar="PIPELINE_METRICS_PORT", help="Port to scrape; 0 takes a free one.")]
+MetricsPort = Annotated[
+    int, typer.Option(envvar="PIPELINE_METRICS_PORT", help="Port of Ray's metrics; 0: any free one.")
+]
 NumGpus = Annotated[
-    float | None, typer.Option(envvar="PIPELINE_NUM_GPUS", help="Logical GPUs of our own Ray; found if left out.")
+    float | None, typer.Option(envvar="PIPELINE_NUM_GPUS", help="Logical GPUs of the local Ray; detected if left out.")
 ]
 
 
 Ingress = Annotated[
-    ProxyKind, typer.Option(envvar="PIPELINE_INGRESS", help="What takes requests: plain for development, or haproxy.")
+    ProxyKind, typer.Option(envvar="PIPELINE_INGRESS", help="Ingress proxy: plain for development, or haproxy.")
 ]
 Keys = Annotated[
-    bool | None, typer.Option("--keys/--no-keys", envvar="PIPELINE_KEYS", help="Whether a request needs an API key.")
+    bool | None,
+    typer.Option(
+        "--keys/--no-keys", envvar="PIPELINE_KEYS", help="Whether requests must authenticate with an API key."
+    ),
 ]
 Traces = Annotated[
     str | None,
@@ -80,13 +85,16 @@ Traces = Annotated[
 TracesRatio = Annotated[
     float | None,
     typer.Option(
-        envvar="PIPELINE_TRACES_RATIO", min=0, max=1, help="How many of the requests without a traceparent are traced."
+        envvar="PIPELINE_TRACES_RATIO",
+        min=0,
+        max=1,
+        help="Share of the requests without a traceparent that are traced.",
     ),
 ]
 OpenToAnyone = Annotated[
     bool,
     typer.Option(
-        "--open-to-anyone", envvar="PIPELINE_OPEN_TO_ANYONE", help="Listen to the network without wanting API keys."
+        "--open-to-anyone", envvar="PIPELINE_OPEN_TO_ANYONE", help="Listen on the network without requiring API keys."
     ),
 ]
 
@@ -111,7 +119,7 @@ def serve(
     traces: Traces = None,
     traces_ratio: TracesRatio = None,
 ) -> None:
-    """Serve the API and the dashboard until Ctrl-C. What isn't said here is as serve_config.yaml says."""
+    """Serve the API and the dashboard until Ctrl-C. Options left out are taken from serve_config.yaml."""
     options = LaunchOptions(
         host=host,
         port=port,
@@ -136,45 +144,43 @@ def serve(
         check_exposure(options, open_to_anyone=open_to_anyone)
         if not no_ui:
             check_port(options, ui_port)
-        with _launched(options) as service, ExitStack() as beside:
+        with _launched(options) as service, ExitStack() as stack:
             _announce(service)
             for warning in warnings(options, with_dashboard=not no_ui):
                 console.print(f"[yellow]{escape(warning)}", soft_wrap=True)
             if not no_ui:
-                console.print(
-                    f"[bold green]Dashboard[/] at {beside.enter_context(running_dashboard(service, ui_port))}"
-                )
+                console.print(f"[bold green]Dashboard[/] at {stack.enter_context(running_dashboard(service, ui_port))}")
             threading.Thread(target=follow, args=(service.app_log,), daemon=True).start()
             while service.is_alive():
                 time.sleep(WATCH_S)
-            raise LaunchError("Ray has died. Its logs say why; start the service again.")
+            raise LaunchError("Ray has died. See its logs, and restart the service.")
 
 
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What the image shows.")],
-    negative_prompt: Annotated[str, typer.Option(help="What it doesn't show.")] = "",
-    seed: Annotated[int | None, typer.Option(help="Same request, same seed, same image.")] = None,
+    negative_prompt: Annotated[str, typer.Option(help="What it must not show.")] = "",
+    seed: Annotated[int | None, typer.Option(help="Same request, same seed, same image; random if left out.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale.")] = None,
     width: Annotated[int | None, typer.Option(help="In pixels.")] = None,
     height: Annotated[int | None, typer.Option(help="In pixels.")] = None,
     scheduler: Annotated[Scheduler | None, typer.Option(help="Noise schedule.")] = None,
-    deterministic: Annotated[bool, typer.Option("--deterministic", help="Same bits under any load.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder the results go to.")] = Path("out"),
-    server: Annotated[str | None, typer.Option(help="URL of a running service that is to make it.")] = None,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="Bit-identical under any load.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
+    server: Annotated[str | None, typer.Option(help="URL of a running service to use.")] = None,
     api_key: remote.ApiKey = "",
-    n: Annotated[int, typer.Option(help="How many images, each of the next seed; with --server.")] = 1,
-    preview: Annotated[Path | None, typer.Option(help="File for the picture of each step; with --server.")] = None,
-    host: Host = None,  # noqa: ARG001  # accepted so that every copy of a command line works here too
-    port: Annotated[int | None, typer.Option(help="Port to use meanwhile; a free one if left out.")] = None,
+    n: Annotated[int, typer.Option(help="Number of images, with consecutive seeds; with --server.")] = 1,
+    preview: Annotated[Path | None, typer.Option(help="File for the preview of each step; with --server.")] = None,
+    host: Host = None,  # noqa: ARG001  # accepted, so that the options of `serve` work here as well
+    port: Annotated[int | None, typer.Option(help="Port of the temporary service; a free one if left out.")] = None,
     ui_port: UiPort = UI_PORT,  # noqa: ARG001
     no_ui: NoUi = False,  # noqa: ARG001
     profile: Profile = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Keep the image there as well.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Data folder in which the image is stored as well.")] = None,
     address: Address = None,
 ) -> None:
-    """Make one image, analyze it, write the results to a folder and exit; with --server, on a running service."""
+    """Generate an image, analyze it, write the results to a folder and exit; with --server, on a running service."""
     parameters = Parameters(
         negative_prompt=negative_prompt,
         seed=seed,
@@ -189,18 +195,18 @@ def generate(
         with remote.connected(server, api_key) as client:
             remote.generate_remotely(client, prompt, n=n, out=out, preview=preview, **parameters)
         return
-    with explained(), tempfile.TemporaryDirectory() as nothing_kept:
+    with explained(), tempfile.TemporaryDirectory() as discarded:
         if n != 1 or preview is not None:
-            raise ValueError("--n and --preview are for --server: say which service is to make the images.")
+            raise ValueError("--n and --preview require --server, the URL of a running service.")
         options = LaunchOptions(
-            host="127.0.0.1",  # nobody else is to use it
+            host="127.0.0.1",  # not for other clients
             port=port or free_port(),
             profile=profile,
-            data_dir=data_dir.absolute() if data_dir else Path(nothing_kept),
+            data_dir=data_dir.absolute() if data_dir else Path(discarded),
         )
         args = read_config(options)["applications"][0]["args"]
         body = GenerateBody.model_validate({"prompt": prompt, **parameters})
-        body.resolve(ServiceSettings.model_validate(args).load_profile().diffusion)  # refuse it before the launch
+        body.resolve(ServiceSettings.model_validate(args).load_profile().diffusion)  # validate before the launch
         with (
             _joined(address, options) if address else _launched(options) as service,
             Client(service.url, api_key=api_key or None) as client,
@@ -213,14 +219,14 @@ def generate(
 @app.command()
 def dashboard(
     server: Annotated[str, typer.Option(envvar="PIPELINE_SERVER", help="The service's URL.")] = "http://127.0.0.1:8000",
-    host: Annotated[str, typer.Option(envvar="PIPELINE_HOST", help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(envvar="PIPELINE_HOST", help="Bind address.")] = "127.0.0.1",
     ui_port: UiPort = UI_PORT,
     api_key: Annotated[
-        str | None, typer.Option(envvar=API_KEY, help="For a service that wants one; all visitors share it.")
+        str | None, typer.Option(envvar=API_KEY, help="API key for a service that requires one; shared by all users.")
     ] = None,
-    parent: Annotated[int | None, typer.Option(hidden=True, help="End when this process does.")] = None,
+    parent: Annotated[int | None, typer.Option(hidden=True, help="Exit when this process does.")] = None,
 ) -> None:
-    """Serve the dashboard alone, for a service that runs elsewhere, until Ctrl-C."""
+    """Serve only the dashboard, for a service that runs elsewhere, until Ctrl-C."""
     if parent is not None:
         end_with(parent)
     from ui.app import serve as serve_dashboard  # gradio takes seconds to import
@@ -237,14 +243,14 @@ def doctor(
     data_dir: DataDir = None,
     ingress: Ingress = ProxyKind.PLAIN,
 ) -> None:
-    """Say what this machine has, what is missing, and how to mend it."""
+    """Check what this machine has, what is missing, and how to fix it."""
     config = read_config(
         LaunchOptions(host=host, port=port, profile=profile, data_dir=data_dir and data_dir.absolute())
     )
     settings = ServiceSettings.model_validate(config["applications"][0]["args"])
     host, port = config["http_options"]["host"], config["http_options"]["port"]
     findings = examine(settings, host=host, ports=(port, ui_port), ingress=ingress)
-    table = Table("", "what", "found", "how to mend it", box=None)
+    table = Table("", "what", "found", "how to fix it", box=None)
     for finding in findings:
         mend = "" if finding.ok else finding.mend
         table.add_row("[green]ok" if finding.ok else "[red]no", finding.what, escape(finding.found), escape(mend))
@@ -258,7 +264,7 @@ def _launched(options: LaunchOptions) -> Iterator[Service]:
     with ExitStack() as stack:
         with _status() as progress:
             service = stack.enter_context(launch(options, progress))
-        _interrupt_on_signals()  # ray.init has put its own handlers there
+        _interrupt_on_signals()  # ray.init has installed its own handlers
         yield service
 
 
@@ -271,10 +277,10 @@ def _joined(address: str, options: LaunchOptions) -> Iterator[Service]:
 
 @contextmanager
 def _status() -> Iterator[Callable[[str], None]]:
-    """Show what is going on, and how long it has taken, while the block runs."""
+    """Show the current status and the elapsed time while the block runs."""
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as progress:
         task = progress.add_task("Starting", total=None)
-        yield lambda words: progress.update(task, description=words)
+        yield lambda message: progress.update(task, description=message)
 
 
 def _interrupt_on_signals() -> None:

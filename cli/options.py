@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 DataDir = Annotated[
-    Path | None, typer.Option(envvar="PIPELINE_DATA_DIR", help="Where images, sessions and app.log are kept.")
+    Path | None, typer.Option(envvar="PIPELINE_DATA_DIR", help="Folder of images, sessions and app.log.")
 ]
 ServeConfig = Annotated[
     Path, typer.Option(envvar="PIPELINE_SERVE_CONFIG", help="Replicas, autoscaling and GPU fractions.")
@@ -16,6 +16,6 @@ ServeConfig = Annotated[
 
 
 def destination(traces: str) -> str:
-    """Where traces go, whatever folder a process that sends them runs in."""
+    """Return the destination of traces with an absolute path: processes that export them run in other folders."""
     kind, _, path = traces.partition(":")
     return f"file:{Path(path).expanduser().absolute()}" if kind == "file" and path else traces

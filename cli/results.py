@@ -1,4 +1,4 @@
-"""What was made of a prompt, onto the screen and into a folder: the same whether it was made here or elsewhere."""
+"""Results of a generation, printed and written to a folder: the same for a local and a remote service."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class Result:
 
 
 def progress_bars(console: Console) -> Progress:
-    """Bars that count steps."""
+    """Return progress bars that count steps."""
     columns = (TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console)
 
 
 def present(result: Result, folder: Path, console: Console) -> None:
-    """Write a folder; print the image where the console can, what it shows, and where the files are."""
+    """Write the results to a folder; print the image if the console can, what it shows, and the folder."""
     _write(result, folder)
     show_picture(result.image, console)
     console.print(_classes(result))
@@ -64,12 +64,12 @@ def present(result: Result, folder: Path, console: Console) -> None:
 
 def _write(result: Result, folder: Path) -> None:
     spotlights = folder / "spotlights"
-    spotlights.mkdir(parents=True)  # no result is written over another
+    spotlights.mkdir(parents=True)  # never overwrite a result
     (folder / "image.png").write_bytes(result.image)
     (folder / "overlay.png").write_bytes(result.overlay)
     for part in result.parts:
         (spotlights / f"{part.region_id}.png").write_bytes(part.spotlight)
-    said = {
+    document = {
         "image_id": result.image_id,
         **result.request,
         "warnings": result.warnings,
@@ -84,7 +84,7 @@ def _write(result: Result, folder: Path) -> None:
             for part in result.parts
         ],
     }
-    (folder / "result.json").write_bytes(orjson.dumps(said, option=orjson.OPT_INDENT_2))
+    (folder / "result.json").write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
 
 
 def _scores(scores: Scores) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Where Prometheus finds a running service: a file in its data folder, as `file_sd_configs` reads it."""
+"""Prometheus targets of a running service: a file in its data folder, for `file_sd_configs`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FILE_NAME = "prometheus_targets.json"
 
 @contextmanager
 def findable(folder: Path, *, service_url: str, metrics_url: str) -> Iterator[None]:
-    """Tell where the service and Ray's exporter answer, until the block ends."""
+    """Publish the addresses of the service and of Ray's exporter until the block ends."""
     groups = [
         {"targets": [urlsplit(url).netloc], "labels": {"job": job}}
         for job, url in (("ray", metrics_url), ("ai-pipeline", service_url))

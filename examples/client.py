@@ -1,4 +1,4 @@
-"""Makes an image on a running service, asks what it shows, and changes a part of it.
+"""Generate an image on a running service, analyze it, and edit a part of it.
 
 python examples/client.py --server http://127.0.0.1:8000
 """
@@ -12,10 +12,10 @@ from ai_pipeline_client import Client, PipelineError, Progress
 
 
 def main() -> None:
-    """Do it, or say why it can't be done."""
+    """Run the example; print the service's error if it fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--server", default="http://127.0.0.1:8000")
-    parser.add_argument("--api-key", help="where the service wants one")
+    parser.add_argument("--api-key", help="if the service requires one")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def make_and_change(client: Client, out: Path) -> None:
-    """Make an image, look at it, and have its best region changed."""
+    """Generate an image, analyze it, and edit its best region."""
 
     def show(progress: Progress) -> None:
         print(f"step {progress.step} of {progress.num_steps}")

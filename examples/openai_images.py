@@ -1,4 +1,4 @@
-"""OpenAI's own client against this service: two images, a stream of previews, an edit with a mask.
+"""Use OpenAI's own client with this service: two images, a stream of previews, an edit with a mask.
 
 python examples/openai_images.py --server http://127.0.0.1:8000 --out out
 """
@@ -16,10 +16,10 @@ from PIL import Image
 
 
 def main() -> None:
-    """Make images, and write them to a folder."""
+    """Generate images, and write them to a folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--server", default="http://127.0.0.1:8000")
-    parser.add_argument("--api-key", default="none", help="where the service wants one")
+    parser.add_argument("--api-key", default="none", help="if the service requires one")
     parser.add_argument("--out", type=Path, default=Path("out"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def with_hole(picture: bytes) -> bytes:
-    """The picture with its middle transparent: there the edit may change it."""
+    """Return the picture with a transparent centre, which the edit may change."""
     pixels = np.array(Image.open(io.BytesIO(picture)).convert("RGBA"))
     height, width = pixels.shape[:2]
     pixels[height // 8 : -height // 8, width // 8 : -width // 8, 3] = 0

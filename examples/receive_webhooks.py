@@ -1,4 +1,4 @@
-"""Receives webhooks on 127.0.0.1, checks their signatures and prints what happened, one line each.
+"""Receive webhooks on 127.0.0.1, verify their signatures and print their events, one line each.
 
 python examples/receive_webhooks.py --port 9000 --secret whsec_…
 """
@@ -16,7 +16,7 @@ def main() -> None:
     """Listen until Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=9000)
-    parser.add_argument("--secret", required=True, help="what /v1/webhooks was given or has answered")
+    parser.add_argument("--secret", required=True, help="the webhook's secret, as sent to or returned by /v1/webhooks")
     options = parser.parse_args()
     webhook = Webhook(options.secret)
 
@@ -34,7 +34,7 @@ def main() -> None:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing but what happened."""
+            """Print events only, no access log."""
 
     with ThreadingHTTPServer(("127.0.0.1", options.port), Receiver) as server:
         try:

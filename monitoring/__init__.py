@@ -1,1 +1,1 @@
-"""What operators see: dashboards as data, written down for Grafana and drawn without it."""
+"""Operators' dashboards as data, exported to Grafana and plotted without it."""

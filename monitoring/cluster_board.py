@@ -1,10 +1,10 @@
-"""The board of the cluster: replicas, what they take, and what the machines have left."""
+"""The cluster dashboard: replicas, their resource usage, and the machines' free resources."""
 
 from __future__ import annotations
 
 from monitoring.panels import Board, Panel, Query, Row, Unit, growth
 
-# Ray names a process after what it is at; what follows the deployment's name is the method.
+# Ray names a process after its current task; the deployment's name is followed by the method.
 BY_DEPLOYMENT = 'label_replace({}, "deployment", "$1", "Component", "ray::ServeReplica:[^:]+:(\\\\w+).*")'
 RAYS_OWN = (
     'ray_component_rss_bytes{Component=~"ray::(ServeController|ProxyActor|SegmentationCache|EventHub).*|gcs|raylet"}'

@@ -1,4 +1,4 @@
-"""Dashboards as Grafana reads them: `python -m monitoring.grafana` writes `configs/grafana/dashboards`."""
+"""Dashboards in Grafana's JSON model: `python -m monitoring.grafana` writes `configs/grafana/dashboards`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TAG = "ai-pipeline"
 
 
 def written(board: Board) -> str:
-    """Write a dashboard down as JSON."""
+    """Serialize a dashboard as JSON."""
     return JSONEncoder(sort_keys=True, indent=2).encode(_built(board).build()) + "\n"
 
 

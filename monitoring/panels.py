@@ -1,4 +1,4 @@
-"""A dashboard as data: rows of panels, each with what it asks Prometheus."""
+"""Dashboards as data: rows of panels, each with its Prometheus queries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WIDTH = 24  # of Grafana's grid, in columns
 
 
 class Unit(StrEnum):
-    """What a panel's numbers are, by Grafana's names."""
+    """The unit of a panel's values, by Grafana's names."""
 
     COUNT = "short"
     PER_SECOND = "cps"
@@ -23,9 +23,9 @@ class Unit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question to Prometheus."""
+    """A Prometheus query."""
 
-    expression: str  # PromQL; may hold `$__rate_interval` and `$route`
+    expression: str  # PromQL; may contain `$__rate_interval` and `$route`
     legend: str  # with labels in double braces
 
 
@@ -34,11 +34,11 @@ class Panel:
     """A graph."""
 
     title: str
-    about: str  # what it shows, and what is bad
+    about: str  # what it shows, and which values are bad
     unit: Unit
     queries: tuple[Query, ...]
     is_stacked: bool = False
-    limit: float | None = None  # beyond it, it is red
+    limit: float | None = None  # threshold, above which it is red
     width: int = WIDTH // 3
 
 
@@ -54,26 +54,26 @@ class Row:
 class Board:
     """A dashboard."""
 
-    uid: str  # for ever: links and bookmarks hold it
+    uid: str  # permanent: links and bookmarks contain it
     title: str
     about: str
     rows: tuple[Row, ...]
-    has_routes: bool = False  # whether its queries hold `$route`
+    has_routes: bool = False  # whether its queries contain `$route`
 
     @property
     def panels(self) -> Iterator[Panel]:
-        """All of them, from the top."""
+        """All panels, from the top."""
         return (panel for row in self.rows for panel in row.panels)
 
 
 def quantiles(
     histogram: str, by: str = "", where: str = "", only: tuple[float, ...] = (0.5, 0.95, 0.99)
 ) -> tuple[Query, ...]:
-    """Ask for quantiles of a histogram.
+    """Return queries for quantiles of a histogram.
 
     Args:
         histogram: its name, without `_bucket`.
-        by: a label to tell apart.
+        by: a label to group by.
         where: label matchers.
         only: which quantiles, 0 to 1.
     """
@@ -84,22 +84,22 @@ def quantiles(
 
 
 def rate(counter: str, by: str = "", where: str = "") -> str:
-    """A counter's growth a second, over all processes."""
+    """Return the PromQL of a counter's growth per second, over all processes."""
     matched = f"{{{where}}}" if where else ""
     return f"sum{f' by ({by})' if by else ''} (rate({counter}{matched}[$__rate_interval]))"
 
 
 def growth(counter: str, over: str, by: str) -> str:
-    """How much a counter has grown, its first value included: `increase` doesn't see a series begin.
+    """Return the PromQL of a counter's growth, its first value included: `increase` misses the start of a series.
 
     Args:
-        over: how long, such as "5m".
-        by: a label to tell apart.
+        over: time range, such as "5m".
+        by: a label to group by.
     """
     now = f"last_over_time({counter}[{over}])"
     return f"sum by ({by}) ({now} - ({counter} offset {over} or {now} * 0))"
 
 
 def or_zero(expression: str) -> str:
-    """An expression that is 0 while there is nothing to count yet: a counter is not there before it counts."""
+    """Return an expression that is 0 while it has no data: a counter doesn't exist before its first increment."""
     return f"{expression} or vector(0)"

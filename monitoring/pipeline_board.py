@@ -1,4 +1,4 @@
-"""The board of the pipeline: what is asked of it, how long it takes, what waits, what is kept."""
+"""The pipeline dashboard: requests, stages, queues, cache and storage."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Dashboards without Grafana: `python -m monitoring.plots --prometheus http://127.0.0.1:9090 --out plots`.
+"""Plot dashboards without Grafana: `python -m monitoring.plots --prometheus http://127.0.0.1:9090 --out plots`.
 
-Asks Prometheus what each panel asks and draws the answers, a picture for each dashboard.
+Runs each panel's queries and plots the results, one picture per dashboard.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from monitoring.panels import WIDTH, Board, Panel, Row, Unit
 from monitoring.prometheus import Prometheus, Series
 
 POINTS = 240
-LEGENDS = 8  # that a small graph has room for
+LEGENDS = 8  # maximum, for which a small graph has room
 FORMATTERS = {
     Unit.BYTES: EngFormatter("B"),
     Unit.SECONDS: EngFormatter("s"),
@@ -36,7 +36,7 @@ FORMATTERS = {
 
 
 def draw(board: Board, prometheus: Prometheus, path: Path, *, start: float, end: float) -> None:
-    """Draw a dashboard as it was from `start` to `end`, in seconds since 1970, into a PNG."""
+    """Plot a dashboard from `start` to `end`, in seconds since 1970, to a PNG."""
     lines = [line for row in board.rows for line in _lines(row)]
     figure, table = pyplot.subplots(len(lines), 1, figsize=(18, 3.4 * len(lines)), squeeze=False)
     for axes in table.flat:
@@ -48,7 +48,7 @@ def draw(board: Board, prometheus: Prometheus, path: Path, *, start: float, end:
         for panel in panels:
             axes = figure.add_subplot(grid[0, column : column + panel.width])
             column += panel.width
-            _graph(axes, panel, _asked(panel, prometheus, start, end))
+            _graph(axes, panel, _query(panel, prometheus, start, end))
         table[number, 0].set_title(title, loc="left", fontsize=12, fontweight="bold", pad=22)
     figure.tight_layout(rect=(0, 0, 1, 0.98))
     figure.savefig(path, dpi=70)
@@ -56,7 +56,7 @@ def draw(board: Board, prometheus: Prometheus, path: Path, *, start: float, end:
 
 
 def _lines(row: Row) -> list[tuple[str, list[Panel]]]:
-    """Break a row where its panels are wider than the grid."""
+    """Wrap a row whose panels are wider than the grid."""
     lines: list[tuple[str, list[Panel]]] = [(row.title, [])]
     for panel in row.panels:
         if sum(one.width for one in lines[-1][1]) + panel.width > WIDTH:
@@ -65,7 +65,7 @@ def _lines(row: Row) -> list[tuple[str, list[Panel]]]:
     return lines
 
 
-def _asked(panel: Panel, prometheus: Prometheus, start: float, end: float) -> list[tuple[str, Series]]:
+def _query(panel: Panel, prometheus: Prometheus, start: float, end: float) -> list[tuple[str, Series]]:
     step_s = max(1.0, (end - start) / POINTS)
     return [
         (series.named(query.legend), series)
@@ -95,12 +95,12 @@ def _graph(axes: Axes, panel: Panel, answers: Sequence[tuple[str, Series]]) -> N
 
 
 def main() -> None:
-    """Draw all dashboards."""
+    """Plot all dashboards."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prometheus", default="http://127.0.0.1:9090", help="its address")
-    parser.add_argument("--minutes", type=float, default=60.0, help="how far to look back")
-    parser.add_argument("--rate-interval", default="1m", help="what rates are taken over: four scrapes at least")
-    parser.add_argument("--out", type=Path, default=Path("plots"), help="the folder for the pictures")
+    parser.add_argument("--prometheus", default="http://127.0.0.1:9090", help="URL of Prometheus")
+    parser.add_argument("--minutes", type=float, default=60.0, help="length of the time range, until now")
+    parser.add_argument("--rate-interval", default="1m", help="range of rates: at least four scrape intervals")
+    parser.add_argument("--out", type=Path, default=Path("plots"), help="folder for the pictures")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     end = time.time()

@@ -1,4 +1,4 @@
-"""Prometheus' HTTP API, as far as dashboards need it."""
+"""A client for the part of Prometheus' HTTP API that dashboards need."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 
 class PrometheusError(Exception):
-    """A query that can't be answered; says why."""
+    """A query failed; the message has the reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Series:
-    """What one set of labels had for values over time."""
+    """A time series: the values of one set of labels."""
 
     labels: Mapping[str, str]
     times: NDArray[np.float64]  # (n,) seconds since 1970
@@ -30,12 +30,12 @@ class Series:
 
 
 class Prometheus:
-    """A running one; leaving its block closes the connections.
+    """A client of Prometheus; leaving its block closes the connections.
 
     Args:
         url: its address.
-        rate_interval: what `$__rate_interval` stands for, such as "1m": four scrapes at least.
-        route: what `$route` stands for, a regular expression.
+        rate_interval: value of `$__rate_interval`, such as "1m": at least four scrape intervals.
+        route: value of `$route`, a regular expression.
     """
 
     def __init__(self, url: str, rate_interval: str, route: str = ".*") -> None:
@@ -51,7 +51,7 @@ class Prometheus:
         self._http.close()
 
     def over_time(self, expression: str, *, start: float, end: float, step_s: float) -> list[Series]:
-        """Evaluate an expression again and again.
+        """Evaluate an expression over a time range.
 
         Args:
             expression: PromQL, with Grafana's variables.
@@ -59,7 +59,7 @@ class Prometheus:
             step_s: seconds between evaluations.
 
         Raises:
-            PrometheusError: Prometheus doesn't understand it.
+            PrometheusError: Prometheus rejects it.
         """
         found = self.get("query_range", query=self._filled(expression), start=start, end=end, step=step_s)["result"]
         return [
@@ -72,7 +72,7 @@ class Prometheus:
         """Whether an expression has a value now.
 
         Raises:
-            PrometheusError: Prometheus doesn't understand it.
+            PrometheusError: Prometheus rejects it.
         """
         return bool(self.get("query", query=self._filled(expression))["result"])
 
@@ -80,10 +80,10 @@ class Prometheus:
         return expression.replace("$__rate_interval", self._rate_interval).replace("$route", self._route)
 
     def get(self, what: str, **parameters: Any) -> Any:
-        """Ask for something of its API.
+        """Send a GET request to its API.
 
         Raises:
-            PrometheusError: it says no, or isn't ready yet, or isn't a Prometheus.
+            PrometheusError: it returns an error, isn't ready yet, or isn't a Prometheus.
         """
         response = self._http.get(what, params=parameters)
         if not response.headers.get("Content-Type", "").startswith("application/json"):

@@ -1,6 +1,6 @@
-"""The board of the objectives: what was promised, what was kept, how fast the budget burns.
+"""The SLO dashboard: the objectives, the level achieved, and the burn rate of the error budget.
 
-Its series are recorded by `configs/prometheus/recording_rules.yml`, where the objectives stand.
+Its series are recorded by `configs/prometheus/recording_rules.yml`, which defines the objectives.
 """
 
 from __future__ import annotations

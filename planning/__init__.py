@@ -1,1 +1,1 @@
-"""How much of what a wanted rate takes: arithmetic on measured costs. Imports neither Ray nor torch."""
+"""Capacity planning: the resources that a target rate requires, from measured costs. Imports neither Ray nor torch."""

@@ -1,8 +1,8 @@
-"""A diffusion replica as a queue: images denoised together, each joining and leaving between two steps.
+"""A diffusion replica as a queue: images denoised in one batch, each joining and leaving between two steps.
 
-All images in hand get on alike, so it is a processor-sharing queue whose speed depends on how many there are. Such
-queues are insensitive to how service times are distributed (Kelly, Reversibility and Stochastic Networks, 1979, 3.3):
-with Poisson arrivals the number in hand is that of a birth-death chain, and its mean with Little's law is exact.
+All images in service progress equally, so it is a processor-sharing queue whose speed depends on their number. Such
+queues are insensitive to the distribution of service times (Kelly, Reversibility and Stochastic Networks, 1979, 3.3):
+with Poisson arrivals the number in the system is that of a birth-death chain, and its mean by Little's law is exact.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-NEGLIGIBLE = 1e-9  # of the probability, where the chain is cut off
-LONGEST = 100_000  # images in hand, however near the load comes to what can be done
+NEGLIGIBLE = 1e-9  # of the probability, where the chain is truncated
+LONGEST = 100_000  # images in the system, however close the load is to the capacity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,30 +19,30 @@ class BatchServer:
     """One replica.
 
     Args:
-        cycle_s: seconds that all steps of a batch take, and starting and decoding its images, by the number of images
-            in it, from one on. The last entry is the largest batch; more images take turns.
-        joining_s: on average, until the step that runs when an image comes has ended.
+        cycle_s: seconds for all steps of a batch, and for starting and decoding its images, by the number of images in
+            it, from one on. The last entry is the largest batch; more images take turns.
+        joining_s: mean remaining seconds of the step that is running when an image arrives.
     """
 
     cycle_s: tuple[float, ...]
     joining_s: float = 0.0
 
     def rate(self, num: int) -> float:
-        """Images that are finished in a second while so many are in hand."""
+        """Return the images finished per second while so many are in the system."""
         together = min(num, len(self.cycle_s))
         return together / self.cycle_s[together - 1]
 
     @property
     def capacity(self) -> float:
-        """Images a second that it can make at all."""
+        """Maximum throughput in images a second."""
         return self.rate(len(self.cycle_s))
 
     def latency_s(self, num: int) -> float:
-        """Of an image with which so many are in hand all the while, itself among them."""
+        """Return the latency of an image while constantly so many are in the system, itself included."""
         return self.joining_s * (num > 1) + num / self.rate(num)
 
     def in_hand(self, rate: float) -> list[float]:
-        """The probabilities of 0, 1, 2 … images in hand, at a rate of arrivals below the capacity.
+        """Return the probabilities of 0, 1, 2 … images in the system, at an arrival rate below the capacity.
 
         Raises:
             ValueError: the rate is not below the capacity.
@@ -54,7 +54,7 @@ class BatchServer:
         return [weight / total for weight in weights]
 
     def mean_latency_s(self, rate: float) -> float:
-        """By Little's law."""
+        """Return the mean latency, by Little's law."""
         found = self.in_hand(rate)
         if rate == 0:
             return self.latency_s(1)
@@ -62,10 +62,10 @@ class BatchServer:
         return joining + sum(num * share for num, share in enumerate(found)) / rate
 
     def latency_within_s(self, share: float, rate: float) -> float:
-        """The latency that so large a share of images doesn't exceed.
+        """Return the latency quantile that so large a share of images doesn't exceed.
 
-        That of an image beside which there are always as many others as it found: neighbours come and go while it is
-        made, so the true spread is smaller.
+        It is that of an image with constantly as many others as on its arrival: others join and leave meanwhile, so
+        the true spread is smaller.
         """
         passed = 0.0
         found = self.in_hand(rate)

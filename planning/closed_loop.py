@@ -1,5 +1,5 @@
-"""Clients who call again as soon as they are answered, on one machine where everything shares its cores: played
-through, because how many images are denoised together depends on where the other clients are held up meanwhile.
+"""Simulation of a closed loop: clients that send the next call as soon as they get a response, on one machine whose
+cores are shared. It is simulated because the batch size depends on where the other clients wait meanwhile.
 """
 
 from __future__ import annotations
@@ -12,36 +12,36 @@ from planning.demand import MAX_ONGOING, TOLD_EVERY_S
 from planning.simulation import Batcher, Clock, Cores, Serve, Station, Then
 
 INGRESS = 2  # replicas
-WARM_UP = 0.2  # of the time, that isn't counted
+WARM_UP = 0.2  # share of the time that isn't counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calls:
-    """What a client does, again and again."""
+    """What a client does, repeatedly."""
 
-    steps: int = 0  # of an image that it has made; 0 for none
-    uploads: bool = False  # it sends a picture instead
-    stages: tuple[str, ...] = ()  # that it has run of the image: segment, describe_regions, render
-    cached: int = 0  # calls whose results are at hand; one that asks for stages is counted with them
+    steps: int = 0  # of the image that it generates; 0 for none
+    uploads: bool = False  # it uploads a picture instead
+    stages: tuple[str, ...] = ()  # requested for the image: segment, describe_regions, render
+    cached: int = 0  # calls whose results are cached; one that requests stages is counted among them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Looped:
-    """What became of it."""
+    """Results of the simulation."""
 
-    rate: float  # calls a second, of everything a client does counted as one
+    rate: float  # calls a second, everything a client does in one iteration counted as one
     cpu_s: float  # of one
 
 
 def loop(costs: Costs, calls: Calls, *, clients: int, cores: float, seconds: float = 200.0) -> Looped:
-    """Have clients call for some simulated time.
+    """Simulate the calls of clients.
 
     Args:
         costs: of every piece of work, on CPUs.
         calls: what each client does.
-        clients: at least one.
-        cores: that the service has.
-        seconds: of simulated time, of which the first part isn't counted.
+        clients: number of them, at least one.
+        cores: of the service.
+        seconds: of simulated time, of which the warm-up isn't counted.
     """
     clock = Clock()
     machine = _Machine(costs, calls, clock, cores)
@@ -76,10 +76,10 @@ class _Machine:
         largest = min(MAX_ONGOING, costs.buckets[-1] // 2)
         own = self._engine(costs.start + costs.decode)
         self._diffusion = Batcher(clock, self._step, largest, own, max(1, calls.steps))
-        self._told = 0.0  # steps, that are due
+        self._due = 0.0  # progress reports that are due
 
     def script(self, calls: Calls) -> list[Serve]:
-        """Everything that one client does, in turn."""
+        """Return everything that one client does, in order."""
         overheads = self._costs.overheads
         does: list[Serve] = []
         if calls.steps:
@@ -99,18 +99,18 @@ class _Machine:
         return does
 
     def run(self, does: list[Serve], then: Then) -> None:
-        """Do one thing after the other."""
+        """Run pieces of work one after the other."""
         if does:
             does[0](lambda: self.run(does[1:], then))
         else:
             then()
 
     def _engine(self, cost: Cost) -> Serve:
-        """An engine's work, on as many cores as it keeps busy when it is alone."""
+        """Return an engine's work, on as many cores as it keeps busy when it runs alone."""
         return self._spending(cost.cpu_s, max(1.0, cost.cpu_s / cost.wall_s) if cost.wall_s else 1.0)
 
     def _serving(self, overhead: Overhead) -> Serve:
-        """What an ingress replica does, and then the other processes."""
+        """Return the work of an ingress replica, followed by that of the other processes."""
         elsewhere = self._spending(overhead.elsewhere_s)
         station = self._station(overhead.ingress_s)
         return lambda then: station.visit(lambda: elsewhere(then))
@@ -122,17 +122,17 @@ class _Machine:
         return self._ingress[ingress_s]
 
     def _step(self, num: int, then: Then) -> None:
-        """A step for so many images, some of which are told of it meanwhile."""
-        told, began = self._serving(self._costs.overheads.step), self._clock.now
+        """Run a step for so many images, and report the progress of those for which it is due."""
+        report, began = self._serving(self._costs.overheads.step), self._clock.now
 
-        def tell() -> None:
-            self._told += num * min(1.0, (self._clock.now - began) / TOLD_EVERY_S)
-            while self._told >= 1:
-                self._told -= 1
-                told(lambda: None)
+        def finish() -> None:
+            self._due += num * min(1.0, (self._clock.now - began) / TOLD_EVERY_S)
+            while self._due >= 1:
+                self._due -= 1
+                report(lambda: None)
             self._clock.after(self._costs.overheads.step_gap_s, then)
 
-        self._engine(self._costs.step(2 * num))(tell)
+        self._engine(self._costs.step(2 * num))(finish)
 
     def _spending(self, cpu_s: float, busy_cores: float | None = None) -> Callable[[Then], None]:
         def spend(then: Then) -> None:

@@ -1,4 +1,4 @@
-"""A whole service played through: images that come at random, and everything they pass."""
+"""Simulation of a whole service: images that arrive at random, and every station they pass."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from planning.demand import STAGES_AFTER, Workload, demand_of
 from planning.simulation import Batcher, Clock, Followers, Station, Then, arrivals, lasting, least_busy, through
 from planning.sizing import MAX_GENERATIONS, hearing_s, shares
 
-WARM_UP = 0.3  # of the time, that isn't counted
-TRANSACTIONS = 3  # of an image: accepted, kept, labelled
-LEAST_LEFT = 0.1  # of a device, for an engine, however much else is to be done
-DRAWERS = 8  # for each device: enough not to be what is waited for
+WARM_UP = 0.3  # share of the time that isn't counted
+TRANSACTIONS = 3  # of an image: accepted, stored, labelled
+LEAST_LEFT = 0.1  # share of a device that an engine gets at least, however busy the others are
+DRAWERS = 8  # for each device: enough not to be the bottleneck
 MAX_WAITING = 64  # images whose reactions wait at each ingress replica, `reactions` in pipeline/settings.py
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster:
-    """What there is."""
+    """The service's resources."""
 
     devices: int
     ingress: int
     cache_shards: int = 1
     database: Database = "postgresql"
-    images_per_transaction: int = 1  # as things are; more if they were written together
+    images_per_transaction: int = 1  # as implemented; more if several were committed together
 
 
 @dataclass(kw_only=True, slots=True)
 class Played:
-    """What became of it."""
+    """Results of the simulation."""
 
     offered: float  # images a second
     made: float
@@ -42,39 +42,39 @@ class Played:
     busy: dict[str, float] = field(default_factory=dict)  # share of the time of each kind of server
 
     def within_s(self, share: float) -> float:
-        """The latency that so large a share doesn't exceed; 0 if nothing was made."""
+        """Return the latency quantile that so large a share doesn't exceed; 0 if nothing was made."""
         ordered = sorted(self.latencies_s)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 def play(costs: Costs, workload: Workload, cluster: Cluster, *, seconds: float, seed: int = 0) -> Played:
-    """Have images arrive for some simulated time.
+    """Simulate arriving images.
 
     Args:
         costs: of every piece of work, on a GPU.
-        workload: how many come, and what for.
-        cluster: what serves them.
-        seconds: of simulated time, of which the first part isn't counted.
+        workload: the arrival rate, and what each image requires.
+        cluster: the resources that serve them.
+        seconds: of simulated time, of which the warm-up isn't counted.
         seed: of the arrivals and of the router's choices.
     """
     clock, chance = Clock(), random.Random(seed)
     stations = _Stations(costs, workload, cluster, clock)
     counted_from = WARM_UP * seconds
     played = Played(offered=workload.rate, made=0.0, refused=0.0, latencies_s=[])
-    came = refused = in_hand = 0
+    came = refused = in_flight = 0
 
     def arrive() -> None:
-        nonlocal came, refused, in_hand
+        nonlocal came, refused, in_flight
         counts, began = clock.now >= counted_from, clock.now
         came += counts
-        if in_hand >= MAX_GENERATIONS * cluster.ingress:
+        if in_flight >= MAX_GENERATIONS * cluster.ingress:
             refused += counts
             return
-        in_hand += 1
+        in_flight += 1
 
         def answered() -> None:
-            nonlocal in_hand
-            in_hand -= 1
+            nonlocal in_flight
+            in_flight -= 1
             if clock.now >= counted_from:
                 played.made += 1
                 played.latencies_s.append(clock.now - began)
@@ -94,13 +94,13 @@ def play(costs: Costs, workload: Workload, cluster: Cluster, *, seconds: float, 
 
 
 class _Stations:
-    """Everything an image passes."""
+    """All stations that an image passes."""
 
     def __init__(self, costs: Costs, workload: Workload, cluster: Cluster, clock: Clock) -> None:
         self._costs, self._workload, self._cluster, self._clock = costs, workload, cluster, clock
         self._demand = demand = demand_of(costs, workload)
         shared, described = costs.shared, round(demand.cache_calls / (4 if workload.reactions else 1))
-        heard_s = cluster.ingress * hearing_s(costs, demand)  # every replica hears of every image
+        heard_s = cluster.ingress * hearing_s(costs, demand)  # every replica receives the events of every image
         transaction_s = shared.transactions_s[cluster.database] / TRANSACTIONS / cluster.images_per_transaction
         self._replicas = self._make_replicas()
         self._ingress = self._station(cluster.ingress, demand.ingress_s + heard_s)
@@ -112,7 +112,7 @@ class _Stations:
         self.followers = Followers(cluster.ingress, MAX_WAITING * cluster.ingress)
 
     def _make_replicas(self) -> list[Batcher]:
-        """One on every device."""
+        """Return one on every device."""
         demand, workload, slow = self._demand, self._workload, self._slowed("Diffusion")
         own_s = slow * (demand.cycles[0].wall_s - workload.steps * _steps_s(self._costs, workload, 1))
 
@@ -126,7 +126,7 @@ class _Stations:
         ]
 
     def _make_later(self, cache_calls: int) -> list[Station]:
-        """What an image's reactions pass; drawing and serving are on CPUs, of which there are enough."""
+        """Return the stations of an image's reactions; drawing and serving are on CPUs, of which there are enough."""
         drawers = DRAWERS * self._cluster.devices
         drawing = self._station(drawers, self._demand.renderer.each.wall_s)
         serving = self._station(drawers, STAGES_AFTER * self._costs.overheads.stage.cpu_s)
@@ -137,7 +137,7 @@ class _Stations:
         return Station(self._clock, servers, lasting(self._clock, lambda: seconds))
 
     def _engine(self, name: str, seconds: float) -> Station:
-        """One on every device, slowed down by what else it does."""
+        """Return one on every device, slowed down by the device's other work."""
         return self._station(self._cluster.devices, self._slowed(name) * seconds)
 
     def _slowed(self, name: str) -> float:
@@ -146,12 +146,12 @@ class _Stations:
         return 1 / max(LEAST_LEFT, 1 - others)
 
     def path(self, chance: random.Random) -> Sequence[Station | Batcher]:
-        """Of an image to its answer."""
+        """Return the stations of an image up to its response."""
         replica = least_busy(self._replicas, chance)
         return [self._ingress, self._writer, replica, self._writer, *self._describing, self._writer]
 
     def busy(self) -> dict[str, float]:
-        """Of each kind of server."""
+        """Return the utilisation of each kind of server."""
         return {
             "devices": fmean(each.busy for each in self._replicas),
             "ingress": self._ingress.busy,
@@ -161,5 +161,5 @@ class _Stations:
 
 
 def _steps_s(costs: Costs, workload: Workload, num: int) -> float:
-    """A step of so many images."""
+    """Return the seconds of a step of so many images."""
     return costs.step(num * workload.rows).wall_s * (workload.side / costs.side) ** 2

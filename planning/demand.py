@@ -1,4 +1,4 @@
-"""What one image asks of every server: engines, the machine they share, and what there is one of."""
+"""The load that one image puts on every server: engines, the machine they share, and shared resources."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from dataclasses import dataclass, field
 from planning.batching import BatchServer
 from planning.costs import Cost, Costs
 
-MAX_ONGOING = 16  # requests that one diffusion replica takes on, in deployments/diffusion.py
+MAX_ONGOING = 16  # requests in flight of one diffusion replica, in deployments/diffusion.py
 STAGES_AFTER = 3  # of an image beyond its description, in graphs/analysis/stages.py: segment, describe regions, render
 CACHE_CALLS = 3  # for a stage that is run: acquire, put, release
-CACHE_CALLS_KNOWN = 1  # for one whose result is at hand
-CACHE_CALLS_CACHED = 2  # for a later call: `/segment` asks for two stages, which another replica may remember
-TOLD_EVERY_S = 0.5  # of an image that nobody follows, `progress_every_s` in pipeline/settings.py
+CACHE_CALLS_KNOWN = 1  # for one whose result is cached
+CACHE_CALLS_CACHED = 2  # for a later call: `/segment` requests two stages, whose results another replica may hold
+TOLD_EVERY_S = 0.5  # progress interval of an image without followers, `progress_every_s` in pipeline/settings.py
 EVENTS = 4  # of an image in the log: submitted, started, created, succeeded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
-    """What is wanted.
+    """The target workload.
 
     Raises:
-        ValueError: something is out of range; says what.
+        ValueError: a field is out of range; the message names it.
     """
 
     rate: float  # images a second
     steps: int  # calls of the denoiser for an image
-    guidance: bool = True  # takes two rows of a batch instead of one
+    guidance: bool = True  # an image takes two rows of a batch instead of one
     side: int  # pixels
-    reactions: bool = True  # every image is segmented, its regions described and drawn, before anybody asks
-    repeats: float = 0.0  # share of images whose pixels were there before, so that analyses are at hand
-    cached_calls: float = 0.0  # later calls for each image, whose results are at hand
+    reactions: bool = True  # every image is segmented, its regions described and drawn, without a request
+    repeats: float = 0.0  # share of images with known pixels, whose analyses are cached
+    cached_calls: float = 0.0  # later calls for each image, whose results are cached
 
     def __post_init__(self) -> None:
         if self.rate <= 0:
@@ -44,81 +44,81 @@ class Workload:
 
     @property
     def rows(self) -> int:
-        """Of an image in a batch."""
+        """Rows of an image in a batch."""
         return 2 if self.guidance else 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Engine:
-    """What an image asks of one kind of engine that takes one call at a time."""
+    """The load of an image on one kind of engine that takes one call at a time."""
 
     calls: float
     each: Cost  # on average
 
     @property
     def all(self) -> Cost:
-        """Of an image."""
+        """Cost of all calls of an image."""
         return self.each.times(self.calls)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demand:
-    """What an image asks of everything."""
+    """The load of an image on everything."""
 
-    cycles: tuple[Cost, ...]  # a batch of one image, two …, from start to decoded
+    cycles: tuple[Cost, ...]  # of a batch of one image, two …, from start to decoded
     steps: int
-    gap_s: float  # of them, that the engine waits between steps
+    gap_s: float  # of a cycle, for which the engine waits between steps
     clip: Engine
     segmenter: Engine
     renderer: Engine
     ingress_s: float  # CPU
     elsewhere_s: float  # CPU
     cache_calls: float
-    told: float  # steps that the ingress, and every other replica of it, hears of; more if somebody follows the image
+    told: float  # steps reported to the ingress, and to all its other replicas; more if a client follows the image
     events: float = EVENTS
     assumed: dict[str, str] = field(default_factory=dict)
 
     def diffusion(self, together: int | None = None) -> Cost:
-        """An image's share of a batch, of the largest if nothing else is said."""
+        """Return an image's share of the cost of a batch, by default the largest."""
         num = min(together or len(self.cycles), len(self.cycles))
         return self.cycles[num - 1].times(1 / num)
 
     def replica(self, stretch: float = 1.0) -> BatchServer:
-        """A diffusion replica, slowed down by what else its device does."""
+        """Return a diffusion replica, slowed down by its device's other work."""
         cycles = tuple(stretch * (cycle.wall_s + self.gap_s) for cycle in self.cycles)
         return BatchServer(cycle_s=cycles, joining_s=stretch * self._step_s / 2)
 
     @property
     def _step_s(self) -> float:
-        """A step of the largest batch, nearly: what an image that comes waits half of."""
+        """Seconds of a step of the largest batch, approximately: an arriving image waits half of it."""
         return self.cycles[-1].wall_s / self.steps
 
     def cpu_s(self, together: int | None = None) -> float:
-        """Seconds of CPU for all of an image, if everything is computed on CPUs."""
+        """Return the CPU seconds of an image, if everything is computed on CPUs."""
         engines = (self.clip.all, self.segmenter.all, self.renderer.all, self.diffusion(together))
         return sum(cost.cpu_s for cost in engines) + self.ingress_s + self.elsewhere_s
 
 
 def demand_of(costs: Costs, workload: Workload) -> Demand:
-    """Add up what an image of this workload asks for.
+    """Add up the load of one image of a workload.
 
     Args:
         costs: of one profile.
-        workload: what is wanted of it; its rate doesn't count here.
+        workload: what each image requires; its rate doesn't matter here.
 
     Raises:
         ValueError: an image takes more rows than the largest batch has.
     """
     larger = (workload.side / costs.side) ** 2
     cycles, gap_s = _cycles(costs, workload, larger), workload.steps * costs.overheads.step_gap_s
-    told = min(float(workload.steps), 1 + (cycles[-1].wall_s + gap_s) / TOLD_EVERY_S)
+    reported = min(float(workload.steps), 1 + (cycles[-1].wall_s + gap_s) / TOLD_EVERY_S)
     fresh = 1 - workload.repeats
     stages = STAGES_AFTER if workload.reactions else 0
     described = costs.describe + costs.describe_picture
     regions = costs.describe + costs.describe_picture.times(costs.regions)
     followed = fresh if workload.reactions else 0.0
     overheads = costs.overheads
-    parts = [(1.0, overheads.generation), (told, overheads.step), (stages, overheads.stage)]
+    parts = [(1.0, overheads.generation), (reported, overheads.step), (stages, overheads.stage)]
     parts.append((workload.cached_calls, overheads.cached_call))
     known = CACHE_CALLS * fresh + CACHE_CALLS_KNOWN * workload.repeats
     return Demand(
@@ -131,7 +131,7 @@ def demand_of(costs: Costs, workload: Workload) -> Demand:
         ingress_s=sum(times * each.ingress_s for times, each in parts),
         elsewhere_s=sum(times * each.elsewhere_s for times, each in parts),
         cache_calls=(1 + stages) * known + CACHE_CALLS_CACHED * workload.cached_calls,
-        told=told,
+        told=reported,
         assumed=_scaling(costs, workload),
     )
 
@@ -147,7 +147,7 @@ def _cycles(costs: Costs, workload: Workload, larger: float) -> tuple[Cost, ...]
 
 
 def _mixed(*calls: tuple[float, Cost]) -> Engine:
-    """Calls of several kinds, each with how many an image makes of it."""
+    """Combine calls of several kinds, each with its number for an image."""
     number = sum(times for times, _ in calls)
     total = Cost(wall_s=0.0, cpu_s=0.0)
     for times, cost in calls:

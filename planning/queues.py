@@ -1,6 +1,6 @@
-"""Formulas of queueing, as free functions. Rates are per second, loads in servers' worth (Erlang).
+"""Formulas of queueing theory, as free functions. Rates are per second, loads in Erlang.
 
-Sources: M/M/c in Kleinrock, Queueing Systems I (1975), 3.5; the correction for other than exponential times in Allen,
+Sources: M/M/c in Kleinrock, Queueing Systems I (1975), 3.5; the correction for non-exponential times in Allen,
 Probability, Statistics and Queueing Theory (2nd edition 1990), 5.3 (Allen-Cunneen).
 """
 
@@ -10,7 +10,7 @@ import math
 
 
 def probability_of_waiting(servers: int, load: float) -> float:
-    """That an arrival finds all servers of an M/M/c queue busy (Erlang C); 1 where the load is too much.
+    """Return the probability that an arrival finds all servers of an M/M/c queue busy (Erlang C); 1 if overloaded.
 
     Args:
         servers: at least one.
@@ -25,14 +25,14 @@ def probability_of_waiting(servers: int, load: float) -> float:
 
 
 def mean_wait_s(servers: int, rate: float, service_s: float, *, variability: float = 1.0) -> float:
-    """The mean wait of a queue with several servers; infinite where they can't keep up.
+    """Return the mean wait in a queue with several servers; infinite if overloaded.
 
     Args:
         servers: at least one.
         rate: of arrivals.
         service_s: mean time of service.
         variability: half the sum of the squared coefficients of variation of arrivals and service: 1 for M/M/c, where
-            it is exact, 0.5 for steady times of service.
+            it is exact, 0.5 for constant service times.
     """
     load = rate * service_s
     if load >= servers:
@@ -41,9 +41,9 @@ def mean_wait_s(servers: int, rate: float, service_s: float, *, variability: flo
 
 
 def wait_within_s(share: float, servers: int, rate: float, service_s: float, *, variability: float = 1.0) -> float:
-    """The wait that so large a share of arrivals doesn't exceed.
+    """Return the quantile of the wait that so large a share of arrivals doesn't exceed.
 
-    An arrival that waits does so for an exponential time, which is exact for M/M/c, with the mean of `mean_wait_s`.
+    The wait of an arrival that has to wait is exponential, which is exact for M/M/c, with the mean of `mean_wait_s`.
     """
     load = rate * service_s
     waiting = probability_of_waiting(servers, load)

@@ -1,4 +1,4 @@
-"""Servers and queues as discrete events: what the formulas leave out is played through, with a fixed seed."""
+"""Discrete-event simulation of servers and queues, with a fixed seed: it covers what the formulas leave out."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from itertools import count
 
 Then = Callable[[], None]
 
-SHORTEST_S = 1e-9  # of CPU: what is left of rounding
-LEAST_SHARE = 0.1  # of a core, for who is nice by 10 beside who isn't: 1.25 to the power of -10, about
+SHORTEST_S = 1e-9  # of CPU: the rounding error
+LEAST_SHARE = 0.1  # of a core, for a process of niceness 10 next to one of 0: about 1.25 to the power of -10
 
 
 class Clock:
-    """Simulated time, and what is to happen at which moment."""
+    """Simulated time, and the scheduled events."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self._coming: list[tuple[float, int, Then]] = []
-        self._numbers = count()  # of two events at one moment, the one that was planned first
+        self._numbers = count()  # of simultaneous events, the one scheduled first runs first
 
     def after(self, seconds: float, then: Then) -> None:
-        """Have something happen later."""
+        """Schedule an event after some seconds."""
         heapq.heappush(self._coming, (self.now + seconds, next(self._numbers), then))
 
     def run(self, until: float) -> None:
-        """Let everything happen that is due before a moment."""
+        """Run all events that are due until a point in time."""
         while self._coming and self._coming[0][0] <= until:
             self.now, _, then = heapq.heappop(self._coming)
             then()
         self.now = until
 
 
-Serve = Callable[[Then], None]  # does a piece of work, and calls what is to come after it
+Serve = Callable[[Then], None]  # does a piece of work, then calls the continuation
 
 
 def lasting(clock: Clock, seconds: Callable[[], float]) -> Serve:
-    """Work that takes its time, whatever else is going on."""
+    """Return work of a given duration, independent of any other load."""
     return lambda then: clock.after(seconds(), then)
 
 
 class Station:
-    """One queue before several equal servers, first come, first served.
+    """One queue for several equal servers, first come, first served.
 
     Args:
         servers: at least one.
@@ -61,11 +61,11 @@ class Station:
 
     @property
     def busy(self) -> float:
-        """Share of the servers' time so far that visits took which have ended."""
+        """Utilisation of the servers so far, by visits that have ended."""
         return self._busy_s / (self._servers * self._clock.now) if self._clock.now else 0.0
 
     def visit(self, then: Then) -> None:
-        """Queue up; `then` is called at the end of the service."""
+        """Enter the queue; `then` is called at the end of the service."""
         if self._free:
             self._free -= 1
             self._begin(then)
@@ -86,11 +86,11 @@ class Station:
 
 
 class Followers:
-    """Workers who each take one thing through several stations before they take the next.
+    """Workers that each take one item through several stations before the next.
 
     Args:
         workers: at least one.
-        max_waiting: things that wait; the oldest makes room for one more.
+        max_waiting: capacity of the queue; when it is full, the oldest item is dropped.
     """
 
     def __init__(self, workers: int, max_waiting: int) -> None:
@@ -100,7 +100,7 @@ class Followers:
         self.followed = 0
 
     def follow(self, path: Sequence[Station | Batcher]) -> None:
-        """Have something taken through."""
+        """Queue an item for a path through stations."""
         if self._free:
             self._free -= 1
             through(path, self._next)
@@ -117,12 +117,12 @@ class Followers:
 
 
 class Batcher:
-    """A diffusion replica: a step for as many images as the largest batch takes, then one of those that are done is
-    decoded, as `pipeline/engines/diffusion/batching.py` does it.
+    """A diffusion replica: a step for as many images as the largest batch takes, then one denoised image is decoded,
+    as in `pipeline/engines/diffusion/batching.py`.
 
     Args:
-        step: does a step of so many images, from one to the largest batch.
-        largest: that.
+        step: runs a step of so many images, from one to the largest batch.
+        largest: size of the largest batch.
         own: starts and decodes one image.
         steps: of every image.
     """
@@ -133,7 +133,7 @@ class Batcher:
         self._largest = largest
         self._own = own
         self._steps = steps
-        self._denoising: deque[tuple[int, Then]] = deque()  # with the steps that are left
+        self._denoising: deque[tuple[int, Then]] = deque()  # with the remaining steps
         self._denoised: deque[Then] = deque()
         self._is_busy = False
         self._decoded_last = False
@@ -141,21 +141,21 @@ class Batcher:
 
     @property
     def busy(self) -> float:
-        """Share of the time so far."""
+        """Utilisation so far."""
         return self._busy_s / self._clock.now if self._clock.now else 0.0
 
     @property
     def in_hand(self) -> int:
-        """Images that aren't finished."""
+        """Images that are in progress or waiting."""
         return len(self._denoising) + len(self._denoised)
 
     def visit(self, then: Then) -> None:
-        """Take part from the next step on; `then` is called when the image is finished."""
+        """Join the batch at the next step; `then` is called when the image is finished."""
         self._denoising.append((self._steps, then))
         if not self._is_busy:
-            self._go_on()
+            self._continue()
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         self._is_busy = bool(self._denoising or self._denoised)
         began = self._clock.now
         if self._denoised and (not self._denoising or not self._decoded_last):
@@ -169,7 +169,7 @@ class Batcher:
     def _decode(self, began: float) -> None:
         self._busy_s += self._clock.now - began
         finished = self._denoised.popleft()
-        self._go_on()
+        self._continue()
         finished()
 
     def _advance(self, together: list[tuple[int, Then]], began: float) -> None:
@@ -179,18 +179,17 @@ class Batcher:
                 self._denoising.append((left - 1, then))
             else:
                 self._denoised.append(then)
-        self._go_on()
+        self._continue()
 
 
 class Cores:
-    """Processors that everything shares. What answers people goes first, one thread for each piece of work; engines
-    take what it leaves, all alike.
+    """Shared CPU cores. Serving has priority, with one thread for each piece of work; engines share the rest equally.
 
-    An engine's threads wait for each other after every operation, too shortly for the system to move one elsewhere:
-    while something else has one of their cores, all of them stand still, and another core may have nothing to do.
+    An engine's threads wait for each other after every operation, too briefly for the scheduler to migrate one: while
+    another task occupies one of their cores, all of them stall, and another core may be idle.
 
     Args:
-        number: of cores, maybe not a whole one.
+        number: of cores, possibly fractional.
         threads: of an engine.
     """
 
@@ -201,13 +200,13 @@ class Cores:
         self._tasks: dict[int, _Task] = {}
         self._numbers = count()
         self._updated_at = 0.0
-        self._planned = 0  # of several plans for the next end, the one that holds
+        self._planned = 0  # number of the current plan for the next end; older ones are stale
 
     def work(self, cpu_s: float, then: Then, *, busy_cores: float | None = None) -> None:
-        """Spend seconds of CPU on something.
+        """Start a task of so many CPU seconds.
 
         Args:
-            busy_cores: that an engine keeps busy when it is alone; None for what isn't an engine.
+            busy_cores: cores that an engine keeps busy when it runs alone; None for other work.
         """
         self._catch_up()
         self._tasks[next(self._numbers)] = _Task(max(cpu_s, SHORTEST_S), then, busy_cores)
@@ -219,7 +218,7 @@ class Cores:
             task.left_s -= task.speed * passed
 
     def _plan(self) -> None:
-        """Share out the cores, and look again when the first task ends."""
+        """Assign the cores to tasks, and reassign them when the first task ends."""
         first = [task for task in self._tasks.values() if task.busy_cores is None]
         engines = [task for task in self._tasks.values() if task.busy_cores is not None]
         least = LEAST_SHARE * min(1.0, self._number / self._threads)
@@ -256,14 +255,14 @@ class _Task:
     speed: float = 0.0
 
     def slowed(self, alone: float, together: float, threads: int) -> float:
-        """The speed of an engine whose single thread, and whose threads together, get such shares of what they want."""
+        """Return an engine's speed, given the shares of cores that a single thread and all threads together get."""
         busy_cores = min(float(threads), self.busy_cores or 1.0)
         parallel = (busy_cores - 1) / (threads - 1) if threads > 1 else 0.0  # share of the time alone
         return busy_cores / ((1 - parallel) / alone + parallel / together)
 
 
 def arrivals(clock: Clock, rate: float, chance: random.Random, arrive: Then) -> None:
-    """Have something arrive again and again, at random moments (Poisson)."""
+    """Schedule repeated arrivals at random times (Poisson)."""
 
     def next_one() -> None:
         arrive()
@@ -281,6 +280,6 @@ def through(path: Sequence[Station | Batcher], then: Then) -> None:
 
 
 def least_busy(places: Sequence[Batcher], chance: random.Random) -> Batcher:
-    """The better of two at random, as Serve's router chooses."""
+    """Return the less busy of two random ones, as Serve's router chooses."""
     one, other = chance.choice(places), chance.choice(places)
     return one if one.in_hand <= other.in_hand else other

@@ -1,8 +1,8 @@
-"""How many replicas on how many devices a workload takes, and which of the shared parts would be too slow.
+"""How many replicas on how many devices a workload requires, and which shared resources would be too slow.
 
-Every device (a GPU, or a machine where everything is computed on CPUs) carries one replica of each engine: such a set
-always fits, and fractions of GPUs then are shares of the work. What else a device does slows an engine down as if
-it took turns with it.
+Every device (a GPU, or a machine where everything is computed on CPUs) has one replica of each engine: such a set
+always fits, and fractions of GPUs then are shares of the work. A device's other work slows an engine down as if they
+took turns.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from planning.costs import Costs, Database
 from planning.demand import STAGES_AFTER, Demand, Workload, demand_of
 from planning.queues import mean_wait_s, wait_within_s
 
-SHARE = 0.95  # of the images, that the objective is for
-MIN_INGRESS = 2  # so that one may die
-MAX_GENERATIONS = 8  # images that an ingress replica has in hand, `admission` in pipeline/settings.py
-SMALLEST_FRACTION = 0.1  # of a GPU: a replica's memory is fenced by it
+SHARE = 0.95  # of the images, for which the objective holds
+MIN_INGRESS = 2  # so that one may fail
+MAX_GENERATIONS = 8  # images in flight of an ingress replica, `admission` in pipeline/settings.py
+SMALLEST_FRACTION = 0.1  # of a GPU: a replica's memory is limited by it
 RENDERER_THREADS = 8  # calls at a time, in deployments/renderer.py
-STEADY = 0.5  # half the variation of arrivals alone: an engine's calls are much alike
+STEADY = 0.5  # half the variation, of arrivals only: the service times of an engine vary little
 MAX_DEVICES = 100_000
 
 
@@ -30,23 +30,23 @@ class Deployment:
     name: str
     replicas: int
     num_gpus: float  # of each; 0 on CPUs
-    busy: float  # share of the time, of each
-    wait_s: float  # that 95 % of calls don't exceed
+    busy: float  # utilisation of each
+    wait_s: float  # 95 % quantile over calls
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limit:
-    """Something that more replicas of the engines don't help."""
+    """The limit of a shared resource, which more replicas of the engines don't raise."""
 
     what: str
     images_per_s: float
-    used: float  # by the plan; more than 1 can't be
+    used: float  # share used by the plan; infeasible above 1
     remedy: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What it takes."""
+    """The resources that a workload requires."""
 
     workload: Workload
     devices: int  # GPUs, or machines
@@ -55,21 +55,21 @@ class Plan:
     cache_shards: int
     mean_s: float  # latency of `/generate`
     p95_s: float
-    capacity: float  # images a second at which the devices are busy all the time
+    capacity: float  # images a second at which the devices are saturated
     limits: tuple[Limit, ...]
     assumed: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wishes:
-    """How well it is to be done.
+    """The objectives of a plan.
 
     Raises:
-        ValueError: something is out of range; says what.
+        ValueError: a field is out of range; the message names it.
     """
 
     p95_s: float | None = None
-    headroom: float = 0.3  # share of every server's time that is to be free
+    headroom: float = 0.3  # share of every server's time to keep free
     cores: int = 1  # of a machine, where everything is computed on CPUs
     database: Database = "postgresql"
 
@@ -83,10 +83,10 @@ class Wishes:
 
 
 def plan(costs: Costs, workload: Workload, wishes: Wishes) -> Plan:
-    """Find the fewest devices that do, and everything else to go with them.
+    """Find the smallest sufficient number of devices, and the replicas and shards to go with it.
 
     Raises:
-        ValueError: no number of devices does: a single image takes too long already.
+        ValueError: no number of devices is sufficient: a single image takes too long already.
     """
     demand = demand_of(costs, workload)
     alone_s = demand.replica().latency_s(1) + rest_s(demand)
@@ -105,7 +105,7 @@ def plan(costs: Costs, workload: Workload, wishes: Wishes) -> Plan:
 
 
 def shares(costs: Costs, demand: Demand, cores: int) -> dict[str, float]:
-    """The seconds that an image keeps a device busy, by what does: a whole GPU, or a machine with all its cores."""
+    """Return the seconds for which an image keeps a device (a GPU, or a machine with all its cores) busy, by engine."""
     diffusion, clip, segmenter = demand.diffusion(), demand.clip.all, demand.segmenter.all
     if costs.accelerator == "cuda":
         return {"Diffusion": diffusion.wall_s, "Clip": clip.wall_s, "Segmenter": segmenter.wall_s}
@@ -115,12 +115,12 @@ def shares(costs: Costs, demand: Demand, cores: int) -> dict[str, float]:
 
 
 def rest_s(demand: Demand) -> float:
-    """What `/generate` takes beside the diffusion, with nobody before it."""
+    """Return the seconds of `/generate` besides the diffusion, without queueing."""
     return demand.renderer.each.wall_s + demand.clip.each.wall_s + demand.ingress_s
 
 
 def _idle(costs: Costs, cores: int) -> float:
-    """The share of a device that a service takes which has nothing to do."""
+    """Return the share of a device that an idle service uses."""
     return 0.0 if costs.accelerator == "cuda" else min(0.9, costs.overheads.idle_cores / cores)
 
 
@@ -133,7 +133,7 @@ def _fewest(costs: Costs, demand: Demand, rate: float, wishes: Wishes) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """A workload on so many devices."""
+    """A workload on a given number of devices."""
 
     costs: Costs
     demand: Demand
@@ -143,20 +143,20 @@ class Layout:
 
     @property
     def keeps_up(self) -> bool:
-        """Whether every diffusion replica has its headroom beside what else its device does."""
+        """Whether every diffusion replica has its headroom, given its device's other work."""
         own = self.workload.rate / self.devices
         return own < (1 - self.wishes.headroom) * self.demand.replica(self.slowed("Diffusion")).capacity
 
     @property
     def mean_s(self) -> float:
-        """Latency of `/generate`."""
+        """Mean latency of `/generate`."""
         waiting = mean_wait_s(self.devices, *self._described, variability=STEADY)
         replica = self.demand.replica(self.slowed("Diffusion"))
         return replica.mean_latency_s(self.workload.rate / self.devices) + rest_s(self.demand) + waiting
 
     @property
     def p95_s(self) -> float:
-        """The latency of `/generate` that 95 % don't exceed."""
+        """95 % quantile of the latency of `/generate`."""
         waiting = wait_within_s(SHARE, self.devices, *self._described, variability=STEADY)
         replica = self.demand.replica(self.slowed("Diffusion"))
         return replica.latency_within_s(SHARE, self.workload.rate / self.devices) + rest_s(self.demand) + waiting
@@ -168,13 +168,13 @@ class Layout:
         return clip.calls * self.workload.rate, clip.each.wall_s * self.slowed("Clip")
 
     def slowed(self, name: str) -> float:
-        """How many times as long an engine takes, because its device does other things as well."""
+        """Return the factor by which its device's other work slows an engine down."""
         by_name = shares(self.costs, self.demand, self.wishes.cores)
         others = self.workload.rate * (sum(by_name.values()) - by_name[name]) / self.devices
         return 1 / (1 - others - _idle(self.costs, self.wishes.cores))
 
     def plan(self) -> Plan:
-        """What it amounts to."""
+        """Return the plan for this layout."""
         costs, demand, rate, usable = self.costs, self.demand, self.workload.rate, 1 - self.wishes.headroom
         by_name = shares(costs, demand, self.wishes.cores)
         busy_share = (1 - _idle(costs, self.wishes.cores)) / sum(by_name.values())
@@ -193,7 +193,7 @@ class Layout:
         )
 
     def deployments(self) -> tuple[Deployment, ...]:
-        """All of them: one of each engine on every device, and what else it takes."""
+        """Return all deployments: one of each engine on every device, the renderer and the ingress."""
         demand, rate, usable = self.demand, self.workload.rate, 1 - self.wishes.headroom
         gpus = self._fractions()
         replica, own = demand.replica(self.slowed("Diffusion")), rate / self.devices
@@ -215,7 +215,7 @@ class Layout:
         return tuple(rows)
 
     def _fractions(self) -> dict[str, float]:
-        """Shares of a GPU by work, in twentieths, none too small, together 1 at most."""
+        """Return the fractions of a GPU by work, in twentieths, none too small, at most 1 together."""
         if self.costs.accelerator == "cpu":
             return {}
         seconds = shares(self.costs, self.demand, self.wishes.cores)
@@ -226,7 +226,7 @@ class Layout:
         return small | {name: math.floor(20 * share + 1e-9) / 20 for name, share in large.items()}
 
     def _ingress(self) -> int:
-        """Replicas that have the time, places for the images in hand, and hands for what follows them."""
+        """Return the replicas required for the CPU time, the images in flight, and following their reactions."""
         demand, rate, usable = self.demand, self.workload.rate, 1 - self.wishes.headroom
         spare = usable - rate * hearing_s(self.costs, demand)
         busy = math.ceil(rate * demand.ingress_s / spare) if spare > 0 else MAX_DEVICES
@@ -234,7 +234,7 @@ class Layout:
         return max(MIN_INGRESS, busy, math.ceil(rate * self.p95_s / MAX_GENERATIONS), following)
 
     def _following_s(self) -> float:
-        """How long an ingress replica is at one image's reactions; it follows one after the other."""
+        """Return the seconds of one image's reactions; an ingress replica follows one image after the other."""
         demand = self.demand
         engines_s = demand.segmenter.all.wall_s * self.slowed("Segmenter")
         engines_s += demand.clip.all.wall_s * self.slowed("Clip") + demand.renderer.all.wall_s
@@ -248,12 +248,12 @@ def _row(name: str, replicas: int, calls_per_s: float, each_s: float, num_gpus: 
 
 
 def hearing_s(costs: Costs, demand: Demand) -> float:
-    """What every ingress replica does for every image, whoever makes it: it hears of it."""
+    """Return the seconds that every ingress replica spends on the events of every image, made by any replica."""
     return demand.events * costs.shared.log_row_s + demand.told * costs.shared.notice_s
 
 
 def limits_of(costs: Costs, demand: Demand, rate: float, database: Database) -> tuple[Limit, ...]:
-    """What there is one of, or one for each ingress replica, and how much of it a rate takes."""
+    """Return the limits of the shared resources, and how much of each a rate uses."""
     seconds = {
         "segmentation cache, one shard": (
             demand.cache_calls * costs.shared.cache_call_s,
@@ -263,7 +263,7 @@ def limits_of(costs: Costs, demand: Demand, rate: float, database: Database) -> 
             costs.shared.transactions_s[database],
             "several images in one transaction, or the log split by owner, each part with a lock of its own",
         ),
-        "events that every ingress replica hears of": (
+        "events that every ingress replica receives": (
             hearing_s(costs, demand),
             "steps only to replicas that have a reader of that job; the log read by owner",
         ),

@@ -1,1 +1,1 @@
-"""The dashboard: a client of the HTTP API, in a process of its own."""
+"""The dashboard: a client of the HTTP API, in its own process."""

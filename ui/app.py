@@ -1,4 +1,4 @@
-"""The dashboard as a process: how its page looks and where it is served."""
+"""The dashboard's process: the theme of its page, and its server."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ai_pipeline_client import AsyncClient, Retries
 from ui.page import build_page
 
 FOLDER = Path(__file__).parent
-FONTS = ("ui-sans-serif", "system-ui", "sans-serif")  # none of them has to be fetched
+FONTS = ("ui-sans-serif", "system-ui", "sans-serif")  # none has to be downloaded
 THEME = gr.themes.Default(
     primary_hue="emerald", neutral_hue="slate", font=FONTS, font_mono=("ui-monospace", "monospace")
 )
-CONCURRENCY = 16  # events of one kind at a time, of all visitors
-RETRIES = Retries(attempts=3, within_s=5.0)  # somebody is looking: a service that is away is said soon
+CONCURRENCY = 16  # concurrent events of one kind, of all users
+RETRIES = Retries(attempts=3, within_s=5.0)  # interactive: an unavailable service is reported soon
 
 
 def serve(server: str, host: str, port: int, api_key: str | None = None) -> None:
@@ -26,7 +26,7 @@ def serve(server: str, host: str, port: int, api_key: str | None = None) -> None
 
     Args:
         server: URL of the service.
-        api_key: whose owner all visitors act as, if the service wants one.
+        api_key: all users act as its owner, if the service requires one.
     """
     page = build_page(AsyncClient(server, api_key=api_key, retries=RETRIES))
     page.queue(default_concurrency_limit=CONCURRENCY)

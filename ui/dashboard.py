@@ -1,6 +1,6 @@
-"""What the dashboard's page does: each handler asks the service and returns what components show.
+"""Event handlers of the dashboard's page: each calls the service and returns values for components.
 
-A browser keeps its session's id and the image it looks at, so a reload changes nothing and two browsers never meet.
+A browser stores its session's id and the image it shows, so that a reload changes nothing and browsers are isolated.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from ai_pipeline_client import Image as StoredImage
 from ui import views
 
 HISTORY = 24  # images in the strip
-THUMBNAILS = 500  # kept for all visitors: 0.2 MB each
+THUMBNAILS = 500  # cached for all users: 0.2 MB each
 ERROR_S = 30.0
 PARAMETERS = ("prompt", "negative_prompt", "seed", "steps", "guidance", "width", "height", "scheduler")
 
-Visit = dict[str, str | None]  # what a browser remembers: its session, and the image it looks at
+Visit = dict[str, str | None]  # stored in the browser: its session, and the image it shows
 
 
 @asynccontextmanager
 async def explained() -> AsyncIterator[None]:
-    """Show what the service says when it refuses, with the id its log knows the request by."""
+    """Show the service's errors, with the id of the request in its log."""
     try:
         yield
     except PipelineError as error:
@@ -39,20 +39,20 @@ async def explained() -> AsyncIterator[None]:
 
 
 class Dashboard:
-    """What happens on the page, in the order of its parts: each handler takes and returns what components hold."""
+    """Event handlers, in the order of the page's parts: each takes and returns values of components."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
-        self._generating: dict[str, asyncio.Task[StoredImage]] = {}  # by the page that waits for it
+        self._generating: dict[str, asyncio.Task[StoredImage]] = {}  # by the session of the page that waits for it
         self._thumbnails: dict[str, Image] = {}  # by image id, oldest first
 
     async def arrive(self, visit: Visit) -> tuple[Visit, Any, Any, Any, Any, Any, Any]:
-        """Greet a browser: give it a session, and fit the controls to the service's profile."""
+        """Initialize a page: create the browser's session, and set the controls to the service's profile."""
         visit = visit if visit.get("session") else {"session": secrets.token_urlsafe(18), "image_id": None}
         if visit["image_id"]:
             try:
                 await self._client.image(visit["image_id"])
-            except PipelineError:  # removed since, or a service with another data folder
+            except PipelineError:  # deleted since, or a service with another data folder
                 visit = visit | {"image_id": None}
         async with explained():
             about = await self._client.about()
@@ -81,8 +81,8 @@ class Dashboard:
         scheduler: str,
         page: gr.Request,
     ) -> AsyncGenerator[tuple[Any, Any, Any], None]:
-        """Make an image; shows each preview on the way."""
-        steps_told: asyncio.Queue[Progress | None] = asyncio.Queue()
+        """Generate an image, and show each preview meanwhile."""
+        steps_done: asyncio.Queue[Progress | None] = asyncio.Queue()
 
         async def make() -> StoredImage:
             (image,) = await self._client.in_session(str(visit["session"])).generate(
@@ -94,22 +94,22 @@ class Dashboard:
                 width=width,
                 height=height,
                 scheduler=scheduler,
-                on_progress=steps_told.put_nowait,
+                on_progress=steps_done.put_nowait,
             )
             return image
 
         started = time.monotonic()
         yield gr.skip(), views.progress("Waiting for a turn", 0), gr.skip()
-        # In a task of its own, so that `stop` ends it whatever it waits for; Gradio's own cancelling leaves a page that
-        # takes the next click for part of the cancelled event.
+        # In its own task, so that `stop` can cancel it at any point; after Gradio's own cancellation, a page treats the
+        # next click as part of the cancelled event.
         task = self._generating[str(page.session_hash)] = asyncio.create_task(make())
-        task.add_done_callback(lambda _: steps_told.put_nowait(None))
+        task.add_done_callback(lambda _: steps_done.put_nowait(None))
         try:
-            while (told := await steps_told.get()) is not None:
-                if not told.step:
-                    continue  # accepted: it waits for a turn
-                bar = views.progress(f"Step {told.step} of {told.num_steps}", told.step / told.num_steps)
-                shown = gr.skip() if told.preview is None else views.preview(told.preview, width, height)
+            while (done := await steps_done.get()) is not None:
+                if not done.step:
+                    continue  # accepted: it is queued
+                bar = views.progress(f"Step {done.step} of {done.num_steps}", done.step / done.num_steps)
+                shown = gr.skip() if done.preview is None else views.preview(done.preview, width, height)
                 yield shown, bar, gr.skip()
             if task.cancelled():
                 yield gr.skip(), views.progress("Stopped", 0), gr.skip()
@@ -124,18 +124,18 @@ class Dashboard:
             self._generating.pop(str(page.session_hash), None)
 
     async def stop(self, page: gr.Request) -> None:
-        """Stop what this page has begun."""
+        """Cancel the generation of this page."""
         if task := self._generating.get(str(page.session_hash)):
             task.cancel()
 
     async def upload(self, visit: Visit, data: bytes) -> Visit:
-        """Take in a picture from the browser's machine."""
+        """Upload a picture from the browser's machine."""
         async with explained():
             uploaded = await self._client.in_session(str(visit["session"])).upload(data)
         return visit | {"image_id": uploaded.image_id}
 
     async def show(self, visit: Visit) -> tuple[Any, str, str, Any]:
-        """Show the image a browser looks at, what to know of it, and how it was made."""
+        """Show the browser's current image, its warnings, and how it was made."""
         if not visit["image_id"]:
             return None, "", "", gr.Button(visible=False)
         async with explained():
@@ -145,7 +145,7 @@ class Dashboard:
         return views.picture(png), views.warnings(image.warnings), views.facts(image), again
 
     async def analyze(self, visit: Visit) -> tuple[Any, Any, Any]:
-        """Fill the classes, and what to know of them."""
+        """Fill the classes, and their warnings."""
         if not visit["image_id"]:
             return None, None, ""
         async with explained():
@@ -168,7 +168,7 @@ class Dashboard:
         async with explained():
             segments = await self._client.segments(visit["image_id"])
         return views.segments(segments), [
-            {name: said for name, said in asdict(segment).items() if said is not None} for segment in segments
+            {name: value for name, value in asdict(segment).items() if value is not None} for segment in segments
         ]
 
     async def visualize(self, visit: Visit) -> tuple[Any, Any, Any]:
@@ -190,17 +190,17 @@ class Dashboard:
         return strip, [image.image_id for image in images]
 
     async def choose(self, visit: Visit, listed: list[str], chosen: gr.SelectData) -> Visit:
-        """Look at an image of the history."""
+        """Show an image of the history."""
         return visit | {"image_id": listed[chosen.index]}
 
     async def use_again(self, visit: Visit) -> list[Any]:
-        """Fill the controls with what the image was made from."""
+        """Fill the controls with the image's parameters."""
         async with explained():
             request = (await self._client.image(str(visit["image_id"]))).request
         return [getattr(request, name) for name in PARAMETERS]
 
     async def forget_probe(self) -> tuple[None, None]:
-        """Clear what was said of another image."""
+        """Clear the matches of another image."""
         return None, None
 
     async def _thumbnail(self, image_id: str) -> Image:
@@ -211,13 +211,13 @@ class Dashboard:
         return self._thumbnails[image_id]
 
 
-def _seed(said: str) -> int | None:
-    """What stands in the field of the seed, which may be empty.
+def _seed(text: str) -> int | None:
+    """Parse the seed's text field, which may be empty.
 
     Raises:
-        InvalidRequest: no number does.
+        InvalidRequest: it isn't a number.
     """
     try:
-        return int(said) if said.strip() else None
+        return int(text) if text.strip() else None
     except ValueError:
-        raise InvalidRequest(title="Invalid request", detail=f"The seed {said!r} is no whole number.") from None
+        raise InvalidRequest(title="Invalid request", detail=f"The seed {text!r} is no whole number.") from None

@@ -1,4 +1,4 @@
-"""What is on the dashboard's page, and which event fills what."""
+"""Layout of the dashboard's page, and the wiring of its events."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ai_pipeline_client import AsyncClient
 from ui import views
 from ui.dashboard import Dashboard
 
-FILES_S = (600, 3600)  # how often Gradio's copies of pictures are swept, and how old they get
+FILES_S = (600, 3600)  # interval of deleting Gradio's copies of pictures, and their maximum age
 HEIGHT = 440  # pixels of a large picture
 PLOT_HEIGHT = 300
 RED_APPLE = "red apple in white plate"
 SCHEDULERS = ["pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "lcm", "unipc"]
 
-shown = partial(dict[str, Any], api_visibility="private", show_progress="minimal")  # an event that shows it is at work
+shown = partial(dict[str, Any], api_visibility="private", show_progress="minimal")  # an event with a progress indicator
 silent = partial(shown, show_progress="hidden")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Making:
-    """The left side: where an image comes from, and how it looks."""
+    """Components of the left side: the controls of a generation, and its image."""
 
     controls: list[Any]  # in the order of dashboard.PARAMETERS
     make: Any
@@ -40,7 +40,7 @@ class Making:
 
 @dataclass(frozen=True, kw_only=True)
 class Knowing:
-    """The right side: what is known of the image; each field the components one handler fills."""
+    """Components of the right side: the analysis of the image; each list is filled by one handler."""
 
     pictures: list[Any]
     classes: list[Any]
@@ -51,7 +51,7 @@ class Knowing:
 
 
 def build_page(client: AsyncClient) -> Any:
-    """Lay out the page and wire it."""
+    """Lay out the page and wire its events."""
     with gr.Blocks(title="ai-pipeline", fill_width=True, delete_cache=FILES_S, analytics_enabled=False) as page:
         visit = gr.BrowserState({"session": None, "image_id": None}, storage_key="ai-pipeline", secret="visit")
         listed = gr.State([])
@@ -141,7 +141,7 @@ def _wire(
     prompt, _, _, steps, guidance, width, height, scheduler = making.controls
 
     def understand(after: Callable[..., Any]) -> None:
-        """Fill everything there is to know of the image one looks at."""
+        """Fill all components for the current image."""
         after(dashboard.show, visit, [making.picture, making.warnings, making.made_from, making.again], **silent())
         after(dashboard.visualize, visit, knowing.pictures, **shown())
         after(dashboard.analyze, visit, [*knowing.classes, making.warnings], **shown())

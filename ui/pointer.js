@@ -1,5 +1,5 @@
-// Lights up the region under the pointer: Gradio's AnnotatedImage does so for its legend only. The masks lie over the
-// image as pictures of their own; the smallest one that is not transparent under the pointer is meant.
+// Highlights the region under the pointer: Gradio's AnnotatedImage does so for its legend only. The masks are overlaid
+// as separate pictures; of those not transparent under the pointer, the smallest is selected.
 (() => {
   const areas = new WeakMap();  // mask image -> its pixels and how many are set
   let lit = null;

@@ -1,4 +1,4 @@
-"""Answers of the API as what components show. Pure functions."""
+"""Convert responses of the API into values of components. Pure functions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ai_pipeline_client import About, Analysis, AnswerWarning, Concepts, Segment
 from ai_pipeline_client import Image as StoredImage
 
 MASK_OPACITY = 0.5
-THUMBNAIL_SIDE = 236  # pixels: twice of what the style says, for dense screens
+THUMBNAIL_SIDE = 236  # pixels: twice the size in the style sheet, for high-density screens
 CLASSES = 5  # of the image
-GOLDEN_ANGLE = 0.381966  # of a full turn: hues that follow each other stay far apart
+GOLDEN_ANGLE = 0.381966  # of a full turn: consecutive hues are far apart
 
 Mask = np.ndarray[Any, np.dtype[Any]]  # (h, w), 0 to 1
-Box = tuple[int, int, int, int]  # what Gradio would take as well
+Box = tuple[int, int, int, int]  # accepted by Gradio as well
 
 
 def picture(png: bytes) -> Image.Image:
@@ -45,7 +45,7 @@ def progress(words: str, share: float) -> str:
     """Draw a progress bar.
 
     Args:
-        share: what is done, 0 to 1.
+        share: completed, 0 to 1.
     """
     percent = round(100 * share)
     return (
@@ -56,7 +56,7 @@ def progress(words: str, share: float) -> str:
 
 
 def facts(image: StoredImage) -> str:
-    """Say how an image was made."""
+    """Render how an image was made."""
     size = f"{image.width} × {image.height}"
     request = image.request
     if request is None:
@@ -74,13 +74,13 @@ def facts(image: StoredImage) -> str:
     return f'<div class="facts"><b>{escape(request.prompt)}</b> {spans}</div>'
 
 
-def warnings(said: Sequence[AnswerWarning]) -> str:
-    """Say what to know of an image; nothing if there is nothing to say."""
-    return "".join(f'<div class="warning" role="alert">{escape(warning.detail)}</div>' for warning in said)
+def warnings(found: Sequence[AnswerWarning]) -> str:
+    """Render the warnings of an image; empty if there are none."""
+    return "".join(f'<div class="warning" role="alert">{escape(warning.detail)}</div>' for warning in found)
 
 
 def status(about: About) -> str:
-    """Say what one is connected to."""
+    """Render the title with the service's status."""
     words = f"{about.status} · {about.device} · profile {about.profile}"
     return f'<div class="title"><h1>ai-pipeline</h1><span class="status">{escape(words)}</span></div>'
 
@@ -101,7 +101,7 @@ def matches(found: Concepts) -> pd.DataFrame:
 
 
 def segments(found: Sequence[Segment]) -> pd.DataFrame:
-    """List regions: what each shows, how sure CLIP and SAM2 are, and where it lies."""
+    """List regions: the class of each, the confidence of CLIP and SAM2, and its box."""
     rows = []
     for segment in found:
         best, (x0, y0, x1, y1) = segment.labels[0], segment.box
@@ -133,7 +133,7 @@ def masks(spotlights: Sequence[Spotlight], size: tuple[int, int]) -> list[tuple[
 
 
 def colours(labels: list[str]) -> dict[str, str]:
-    """Give each label a colour of its own."""
+    """Assign each label its own colour."""
     return {label: _hex(i * GOLDEN_ANGLE % 1) for i, label in enumerate(labels)}
 
 
