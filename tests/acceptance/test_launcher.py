@@ -64,7 +64,11 @@ def test_a_service_that_is_ended_while_it_starts_leaves_no_process(tmp_path: Pat
 
     def is_starting() -> bool:
         family[:] = [process, *process.children(recursive=True)]
-        return any("ray::ServeController" in " ".join(child.cmdline()) for child in family if child.is_running())
+        for child in family:
+            with suppress(psutil.NoSuchProcess):  # it has ended since, or is a zombie
+                if "ray::ServeController" in " ".join(child.cmdline()):
+                    return True
+        return False
 
     try:
         wait_until(is_starting)
