@@ -74,7 +74,9 @@ class Demand:
     ingress_s: float  # CPU
     elsewhere_s: float  # CPU
     cache_calls: float
-    told: float  # steps reported to the ingress, and to all its other replicas; more if a client follows the image
+    reported_steps: (
+        float  # steps reported to the ingress, and to all its other replicas; more if a client follows the image
+    )
     events: float = EVENTS
     assumed: dict[str, str] = field(default_factory=dict)
 
@@ -131,7 +133,7 @@ def demand_of(costs: Costs, workload: Workload) -> Demand:
         ingress_s=sum(times * each.ingress_s for times, each in parts),
         elsewhere_s=sum(times * each.elsewhere_s for times, each in parts),
         cache_calls=(1 + stages) * known + CACHE_CALLS_CACHED * workload.cached_calls,
-        told=reported,
+        reported_steps=reported,
         assumed=_scaling(costs, workload),
     )
 

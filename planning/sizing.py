@@ -249,7 +249,7 @@ def _row(name: str, replicas: int, calls_per_s: float, each_s: float, num_gpus: 
 
 def hearing_s(costs: Costs, demand: Demand) -> float:
     """Return the seconds that every ingress replica spends on the events of every image, made by any replica."""
-    return demand.events * costs.shared.log_row_s + demand.told * costs.shared.notice_s
+    return demand.events * costs.shared.log_row_s + demand.reported_steps * costs.shared.notice_s
 
 
 def limits_of(costs: Costs, demand: Demand, rate: float, database: Database) -> tuple[Limit, ...]:

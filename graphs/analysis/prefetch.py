@@ -12,7 +12,7 @@ import logging
 from collections import deque
 
 from graphs.analysis.runner import StageRunner
-from graphs.analysis.stages import STAGES
+from graphs.analysis.stages import DESCRIBE, STAGES
 from graphs.images import ImageRepository
 from pipeline.errors import PipelineError
 from pipeline.events import Event, ImageCreated
@@ -58,7 +58,8 @@ class AnalysisPrefetcher:
             record = await self._images.find(created.image_id, owner=created.owner, session="")
             await self._stages.describe(record, created.request_id, background=True)
             for stage in STAGES:  # each comes after what it builds on
-                await self._stages.result(stage, record, created.request_id, background=True)
+                if stage is not DESCRIBE:
+                    await self._stages.result(stage, record, created.request_id, background=True)
         except PipelineError as error:  # deleted meanwhile, or a model isn't ready
             logger.info("Image %s was not prefetched: %s", created.image_id, error)
         except Exception:

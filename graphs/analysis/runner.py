@@ -71,9 +71,7 @@ class StageRunner:
         self, record: ImageRecord, request_id: str, *, background: bool = False, is_admitted: bool = False
     ) -> Description:
         """Classify the whole image, and index it by the labels it shows; see `result`."""
-        described = await self.result(
-            DESCRIBE, record, request_id, background=background, is_admitted=is_admitted or background
-        )
+        described = await self.result(DESCRIBE, record, request_id, background=background, is_admitted=is_admitted)
         await self._label_index.add(record, described)
         (description,) = described
         return description
@@ -98,7 +96,7 @@ class StageRunner:
         """Return a stage's result.
 
         Args:
-            background: whether the work yields to interactive calls.
+            background: whether the work yields to interactive calls; it needs no admission.
             is_admitted: whether the request was admitted before, so that the limit of analyses doesn't count.
 
         Raises:

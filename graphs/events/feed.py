@@ -140,9 +140,9 @@ class EventFeed:
                 loop.call_soon_threadsafe(self._wake_up)
 
             self._log.on_append = announce
-            loops = [self._read_log()] + ([self._publish_loop(), self._receive_loop()] if self._hub else [])
+            coroutines = [self._read_log()] + ([self._publish_loop(), self._receive_loop()] if self._hub else [])
             # In contexts of their own: this one may be a request's, and would be cancelled with it.
-            self._tasks = [loop.create_task(loop_, context=contextvars.Context()) for loop_ in loops]
+            self._tasks = [loop.create_task(each, context=contextvars.Context()) for each in coroutines]
         await asyncio.shield(self._started)
 
     def stop(self) -> None:

@@ -14,14 +14,23 @@ from starlette.types import Scope
 
 from graphs.http.context import RequestContext, path_of
 from graphs.http.schemas import common as schemas
-from pipeline.errors import InvalidRequest, MalformedBody, MethodNotAllowed, PipelineError, RouteNotFound, Unauthorized
+from pipeline.errors import (
+    InvalidRequest,
+    MalformedBody,
+    MethodNotAllowed,
+    PipelineError,
+    RateLimited,
+    RouteNotFound,
+    Unauthorized,
+)
+from pipeline.jobs import SERVER_ERROR
 
 PROBLEM_JSON = "application/problem+json"
 
 # The routes that speak OpenAI's API.
 GENERATIONS, EDITS, EMBEDDINGS, MODELS = "/v1/images/generations", "/v1/images/edits", "/v1/embeddings", "/v1/models"
 
-BAD_REQUEST, RATE_LIMITED, SERVER_ERROR = 400, 429, 500
+BAD_REQUEST = 400
 
 
 def error_response(scope: Scope, error: PipelineError, **extra: Any) -> Response:
@@ -96,11 +105,10 @@ def openai_error(error: PipelineError, errors: list[dict[str, Any]] | None = Non
     Args:
         errors: the fields that could not be read, each with its `field`.
     """
-    status = openai_status(error)
     kind = "invalid_request_error"
-    if status == RATE_LIMITED:
+    if isinstance(error, RateLimited):
         kind = "rate_limit_error"
-    elif status >= SERVER_ERROR:
+    elif error.status >= SERVER_ERROR:
         kind = "server_error"
     param = errors[0]["field"] if errors else error.facts.get("param")
     return {"error": {"message": str(error), "type": kind, "param": param, "code": error.code}}

@@ -1,4 +1,4 @@
-"""The cache as the flow asks it: a deadline on every call, a pause after a failure, leases kept alive."""
+"""The cache client: a deadline on every call, a pause after a failure, leases kept alive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP application over a flow with fakes: the contract, sessions, and every kind of bad input."""
+"""The HTTP application over fakes: the contract, sessions, and every kind of bad input."""
 
 from __future__ import annotations
 

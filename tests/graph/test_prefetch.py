@@ -20,6 +20,7 @@ async def test_everything_is_there_before_it_is_asked_for(tmp_path: Path):
     image = await bench.image()
     await until(lambda: bench.of(RegionsRendered))
     before = dict(bench.workers.calls)
+    assert [event.stage for event in bench.of(ResultReused)].count("describe") == 1  # the request's or the prefetcher's
 
     await bench.analyze(image, "later")
 

@@ -75,9 +75,9 @@ def test_nobody_waits_where_nobody_comes():
 
 def test_progress_is_told_every_half_second_or_at_every_step_if_that_is_longer():
     quick = demand_of(some_costs(), a_workload())
-    assert quick.told == pytest.approx(1 + quick.cycles[-1].wall_s / demand.TOLD_EVERY_S)
+    assert quick.reported_steps == pytest.approx(1 + quick.cycles[-1].wall_s / demand.TOLD_EVERY_S)
     slow = demand_of(some_costs(), a_workload(side=1024))
-    assert slow.told == STEPS
+    assert slow.reported_steps == STEPS
 
 
 def test_one_server_is_the_textbooks():

@@ -251,7 +251,7 @@ async def test_other_weights_make_other_keys(bench: Bench):
 async def test_a_result_of_unexpected_weights_is_not_kept_for_the_old_ones(bench: Bench):
     image = await bench.image()
     await bench.services.models.fingerprint("Segmenter")
-    bench.workers.model = "weights-2"  # a rollout the flow doesn't know of
+    bench.workers.model = "weights-2"  # a rollout the ingress doesn't know of
 
     await bench.segment(image, "r")
     await bench.segment(image, "r")
