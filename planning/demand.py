@@ -74,9 +74,7 @@ class Demand:
     ingress_s: float  # CPU
     elsewhere_s: float  # CPU
     cache_calls: float
-    reported_steps: (
-        float  # steps reported to the ingress, and to all its other replicas; more if a client follows the image
-    )
+    reported_steps: float  # to the ingress, and to its other replicas; all of them if a client follows the image
     events: float = EVENTS
     assumed: dict[str, str] = field(default_factory=dict)
 
