@@ -16,7 +16,7 @@ from typing import Any
 import gradio as gr
 from PIL.Image import Image
 
-from ai_pipeline_client import AsyncClient, InvalidRequest, PipelineError, Progress
+from ai_pipeline_client import AsyncClient, InvalidRequest, NotFound, PipelineError, Progress
 from ai_pipeline_client import Image as StoredImage
 from ui import views
 
@@ -49,13 +49,13 @@ class Dashboard:
     async def arrive(self, visit: Visit) -> tuple[Visit, Any, Any, Any, Any, Any, Any]:
         """Initialize a page: create the browser's session, and set the controls to the service's profile."""
         visit = visit if visit.get("session") else {"session": secrets.token_urlsafe(18), "image_id": None}
-        if visit["image_id"]:
-            try:
-                await self._client.image(visit["image_id"])
-            except PipelineError:  # deleted since, or a service with another data folder
-                visit = visit | {"image_id": None}
         async with explained():
             about = await self._client.about()
+            try:
+                if visit["image_id"]:
+                    await self._client.image(visit["image_id"])
+            except NotFound:  # deleted since, or a service with another data folder
+                visit = visit | {"image_id": None}
         defaults, limits = about.defaults, about.limits
         side: dict[str, Any] = {"minimum": limits.min_side, "maximum": limits.max_side, "step": limits.side_multiple}
         return (

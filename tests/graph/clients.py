@@ -28,9 +28,9 @@ its stream, or nothing."""
 
 
 @asynccontextmanager
-async def served(app: ASGIApp) -> AsyncIterator[str]:
-    """Serve an application on a port of its own; yields its URL."""
-    config = uvicorn.Config(app, port=0, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1)
+async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
+    """Serve an application, on a port of its own if none is given; yields its URL."""
+    config = uvicorn.Config(app, port=port, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)
