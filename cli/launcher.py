@@ -39,6 +39,7 @@ TEMP_PREFIX = "aip-"  # /tmp/aip-<pid>-…: short, because a socket's path has 1
 OBJECT_STORE_BYTES = 1 << 30
 SERVICE_UNAVAILABLE = 503
 READINESS_WITHIN_S = 5.0
+RAY_STARTS = 4  # attempts
 UP_WITHIN_S = 600.0  # a first start may have gigabytes to load
 POLL_S = 0.2
 END_WITHIN_S = 10.0
@@ -124,7 +125,7 @@ def launch(options: LaunchOptions, progress: Callable[[str], None]) -> Iterator[
         try:
             progress("Starting Ray")
             with inherited(WORKER_ENVIRONMENT | proxy.environment):  # and gone before ray.serve is imported
-                _start_ray(options, metrics_port, temporary)
+                start_ray(options, metrics_port, temporary)
             config["http_options"]["host"] = proxy.host
             progress("Starting the deployments")
             service = Service(
@@ -189,12 +190,12 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _start_ray(options: LaunchOptions, metrics_port: int, temporary: Path) -> None:
-    """Start Ray, with one retry: its own processes must start within 30 s, which may be too short on a busy machine."""
+def start_ray(options: LaunchOptions, metrics_port: int, temporary: Path) -> None:
+    """Start Ray, with retries: its own processes must start within 30 s, which may be too short on a busy machine."""
     import ray
 
     others = psutil.Process().children(recursive=True)
-    for is_last in (False, True):
+    for attempt in range(1, RAY_STARTS + 1):
         try:
             ray.init(
                 address="local",
@@ -212,7 +213,7 @@ def _start_ray(options: LaunchOptions, metrics_port: int, temporary: Path) -> No
             started = [child for child in psutil.Process().children(recursive=True) if child not in others]
             ray.shutdown()
             _kill(started)
-            if is_last:
+            if attempt == RAY_STARTS:
                 raise LaunchError(f"Ray could not be started: {error}") from error
         else:
             return

@@ -144,7 +144,7 @@ def serve(
         check_exposure(options, open_to_anyone=open_to_anyone)
         if not no_ui:
             check_port(options, ui_port)
-        with _launched(options) as service, ExitStack() as stack:
+        with launched(options) as service, ExitStack() as stack:
             _announce(service)
             for warning in warnings(options, with_dashboard=not no_ui):
                 console.print(f"[yellow]{escape(warning)}", soft_wrap=True)
@@ -208,7 +208,7 @@ def generate(
         body = GenerateBody.model_validate({"prompt": prompt, **parameters})
         body.resolve(ServiceSettings.model_validate(args).load_profile().diffusion)  # validate before the launch
         with (
-            _joined(address, options) if address else _launched(options) as service,
+            _joined(address, options) if address else launched(options) as service,
             Client(service.url, api_key=api_key or None) as client,
         ):
             if address is None and (unready := service.unready_models()):
@@ -259,7 +259,7 @@ def doctor(
 
 
 @contextmanager
-def _launched(options: LaunchOptions) -> Iterator[Service]:
+def launched(options: LaunchOptions) -> Iterator[Service]:
     _interrupt_on_signals()
     with ExitStack() as stack:
         with _status() as progress:

@@ -29,7 +29,6 @@ from pipeline.settings import ServiceSettings
 from pipeline.store import open_store
 from pipeline.traces import open_traces
 
-SWEEP_INTERVAL_S = 600.0
 THREADS = 16
 HEALTH_CHECK_SILENCE_S = 10.0  # without a health check Serve is draining this replica
 GAUGE_INTERVAL_S = 2.0  # a gauge that isn't set regularly vanishes from the exporter
@@ -63,6 +62,7 @@ class Ingress:
         workers = ServeWorkers(diffusion=diffusion, clip=clip, segmenter=segmenter, renderer=renderer)
         store = open_store(settings)
         self._access_control = AccessControl(store.keys if settings.keys == "required" else None, settings.limits)
+        self._sweep_interval_s = settings.storage.retention.sweep_interval_s
         self._services = build_services(
             settings=settings,
             profile=settings.load_profile(),
@@ -121,7 +121,7 @@ class Ingress:
                 await asyncio.to_thread(self._services.images.prune)
             except Exception:
                 logger.exception("Pruning the store failed")
-            await asyncio.sleep(SWEEP_INTERVAL_S)
+            await asyncio.sleep(self._sweep_interval_s)
 
 
 def _running_replicas() -> Mapping[str, int]:

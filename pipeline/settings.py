@@ -262,6 +262,7 @@ class Retention(_Settings):
 
     max_age_days: float = 30.0
     max_bytes_per_owner: int = 10 << 30
+    sweep_interval_s: Annotated[float, Field(gt=0)] = 600.0  # between deletions of what exceeds these limits
 
 
 def _environment(name: str) -> str | None:

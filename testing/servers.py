@@ -6,10 +6,13 @@ import os
 import shutil
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import httpx
 
 from testing.debian import ensure
 from testing.ports import quiet_port
@@ -59,16 +62,48 @@ def postgres(*, fsync: bool = False) -> Iterator[Postgres]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class S3:
+    """An S3 that moto plays; what it holds outlives `stop`."""
+
+    endpoint: str
+    stop: Callable[[], None]
+    start: Callable[[], None]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that obstore takes the endpoint and credentials from."""
+        return {
+            "AWS_ENDPOINT": self.endpoint,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+        }
+
+    def new_bucket(self) -> str:
+        """Create an empty bucket; return the URL of a folder in it."""
+        bucket = f"b{uuid.uuid4().hex}"
+        httpx.put(f"{self.endpoint}/{bucket}").raise_for_status()
+        return f"s3://{bucket}/truth"
+
+
 @contextmanager
-def s3() -> Iterator[str]:
-    """Run an S3-compatible server; yields its endpoint."""
+def s3() -> Iterator[S3]:
+    """Run an S3-compatible server."""
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    port = quiet_port()
+    running: list[ThreadedMotoServer] = []
+
+    def start() -> None:
+        running.append(ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False))
+        running[-1].start()
+
+    server = S3(endpoint=f"http://127.0.0.1:{port}", stop=lambda: running.pop().stop(), start=start)
     server.start()
-    host, port = server.get_host_and_port()
     try:
-        yield f"http://{host}:{port}"
+        yield server
     finally:
         server.stop()
 

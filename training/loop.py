@@ -94,7 +94,7 @@ class Run:
         earlier = self.seconds
         with _bar(words, self.recipe) as show:
             while not self.is_over:
-                loss = self._advance(loss_of)
+                loss = self.advance(loss_of)
                 self.seconds = earlier + self._now() - started
                 self.losses.append(loss)
                 show(self, loss)
@@ -154,7 +154,8 @@ class Run:
         with self.averaged():
             return copy.deepcopy(self.model).eval().requires_grad_(False)
 
-    def _advance(self, loss_of: Loss) -> float:
+    def advance(self, loss_of: Loss) -> float:
+        """Take one step; return its loss."""
         seeds = np.random.SeedSequence((self.recipe.seed, self.step))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         for group, share in zip(self._optimizer.param_groups, self._shares, strict=True):

@@ -43,8 +43,8 @@ class ClipEngine:
     def __init__(self, settings: ClipSettings, device: str) -> None:
         name, path = find_model(settings)
         try:
-            self._model: Any
-            self._model, _, _ = open_clip.create_model_and_transforms(
+            self.model: Any
+            self.model, _, _ = open_clip.create_model_and_transforms(
                 name,
                 pretrained=settings.pretrained,
                 precision=_PRECISIONS[settings.model.dtype],
@@ -55,14 +55,14 @@ class ClipEngine:
             self._tokenize = open_clip.get_tokenizer(name)
         except (OSError, ValueError, RuntimeError) as error:
             raise weights.unavailable(path, f"can't be loaded as an open_clip model ({error})") from error
-        self._model.eval().requires_grad_(False)
-        self._preprocess = Preprocessing(self._model.visual.preprocess_cfg, device)
+        self.model.eval().requires_grad_(False)
+        self.preprocess = Preprocessing(self.model.visual.preprocess_cfg, device)
         self._dtype: torch.dtype = getattr(torch, settings.model.dtype)
         self.device = device
         self.fingerprint = weights.fingerprint(path)
-        red, green, blue = (round(255 * mean) for mean in self._model.visual.preprocess_cfg["mean"])
+        red, green, blue = (round(255 * mean) for mean in self.model.visual.preprocess_cfg["mean"])
         self.fill: tuple[int, int, int] = (red, green, blue)
-        self._texts: LRUCache[str, Vectors] = LRUCache(MAX_TEXTS)  # text to (d,)
+        self.texts: LRUCache[str, Vectors] = LRUCache(MAX_TEXTS)  # text to (d,)
         self._dimensions = self._compute_texts([""]).shape[1]
         self._label_matrix = functools.lru_cache(MAX_LABEL_MATRICES)(self._encode_labels)
 
@@ -96,11 +96,11 @@ class ClipEngine:
         Returns:
             (n, d) float32, unit norm, read-only.
         """
-        missing = [text for text in dict.fromkeys(texts) if text not in self._texts]
-        found = {text: self._texts[text] for text in texts if text in self._texts}
+        missing = [text for text in dict.fromkeys(texts) if text not in self.texts]
+        found = {text: self.texts[text] for text in texts if text in self.texts}
         found.update(zip(missing, self._compute_texts(missing), strict=True))
         for text in found:
-            self._texts[text] = found[text]
+            self.texts[text] = found[text]
         return _read_only(np.stack([found[text] for text in texts]) if texts else self._no_vectors())
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -122,7 +122,7 @@ class ClipEngine:
     @torch.inference_mode()
     def _compute_texts(self, texts: Sequence[str]) -> Vectors:
         batches = [texts[i : i + TEXTS_PER_BATCH] for i in range(0, len(texts), TEXTS_PER_BATCH)]
-        encoded = [self._model.encode_text(self._tokenize(list(batch)).to(self.device)) for batch in batches]
+        encoded = [self.model.encode_text(self._tokenize(list(batch)).to(self.device)) for batch in batches]
         return _unit_norm(torch.cat(encoded)) if encoded else self._no_vectors()
 
     def _no_vectors(self) -> Vectors:
@@ -131,7 +131,7 @@ class ClipEngine:
     @torch.inference_mode()
     def _encode_pictures(self, pictures: Sequence[Pixels]) -> Vectors:
         batches = [pictures[i : i + PICTURES_PER_BATCH] for i in range(0, len(pictures), PICTURES_PER_BATCH)]
-        encoded = [self._model.encode_image(self._preprocess(batch).to(self._dtype)) for batch in batches]
+        encoded = [self.model.encode_image(self.preprocess(batch).to(self._dtype)) for batch in batches]
         return _unit_norm(torch.cat(encoded))
 
 

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import obstore
@@ -17,6 +17,8 @@ from obstore.store import LocalStore, from_url
 from pipeline.errors import StorageUnavailable
 
 logger = logging.getLogger("ai_pipeline")
+
+RETRIES_S = timedelta(seconds=20)  # since the first attempt, of at most 30 s each; by default it is three minutes
 
 _STAGED = re.compile(r".*#\d+")  # left behind by a killed write
 
@@ -37,7 +39,7 @@ class Blobs:
             location.mkdir(parents=True, exist_ok=True)
             self._store = LocalStore(str(location))
         else:
-            self._store = from_url(location)  # type: ignore[assignment]
+            self._store = from_url(location, retry_config={"retry_timeout": RETRIES_S})  # type: ignore[assignment]
 
     def put(self, name: str, data: bytes) -> None:
         """Write a blob, replacing an older one of this name."""
@@ -82,5 +84,5 @@ def _available() -> Iterator[None]:
     try:
         yield
     except (BaseError, OSError) as error:
-        logger.error("The object store failed: %s", error)
+        logger.error("The object store failed: %s", str(error).partition("\n")[0])  # the rest is for obstore's authors
         raise StorageUnavailable from error

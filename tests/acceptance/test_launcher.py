@@ -63,6 +63,7 @@ def test_a_service_that_is_ended_while_it_starts_leaves_no_process(tmp_path: Pat
     family: list[psutil.Process] = []
 
     def is_starting() -> bool:
+        assert process.poll() is None, console.read_text()
         family[:] = [process, *process.children(recursive=True)]
         for child in family:
             with suppress(psutil.NoSuchProcess):  # it has ended since, or is a zombie
@@ -114,7 +115,7 @@ def test_ray_is_started_again_where_a_busy_machine_gave_it_no_time(monkeypatch, 
             raise RuntimeError("The current node timed out during startup.")
 
     monkeypatch.setattr(ray, "init", init)
-    launcher._start_ray(launcher.LaunchOptions(), 0, tmp_path)
+    launcher.start_ray(launcher.LaunchOptions(), 0, tmp_path)
     first, second = started
     assert not psutil.pid_exists(first.pid)
     assert second.poll() is None

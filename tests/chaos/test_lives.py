@@ -7,7 +7,8 @@ A start takes half a minute, so one run answers all questions, and each question
    times.
 2. Everything is compared. The receiver comes back. Jobs are accepted while random processes are killed every few
    seconds, and in the end all of them. `--chaos` does it with 200 jobs.
-3. The jobs have ended. What killed writes left is swept. Three jobs are in hand when Ctrl-C ends it.
+3. The jobs have ended. What killed writes left is swept, at the start and again while it runs, and so is an image that
+   grows too old. Three jobs are in hand when Ctrl-C ends it.
 
 `--chaos-seed` gives the clients the work of an earlier run again, though how their calls interleave, and so what a kill
 hits, is up to the machine.
@@ -16,6 +17,7 @@ hits, is up to the machine.
 from __future__ import annotations
 
 import signal
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +35,7 @@ from httpx_sse import connect_sse
 from pipeline.imaging import codecs as images
 from pipeline.jobs import MAX_ATTEMPTS, Job, JobState
 from pipeline.store import EventLog, JobStore, open_database
-from testing.service_process import GONE_WITHIN_S, RunningService, changed_config, serving, wait_until
+from testing.service_process import GONE_WITHIN_S, SETTLE_WITHIN_S, RunningService, changed_config, serving, wait_until
 from tests.chaos.clients import BusyClient, Countdown
 from tests.chaos.killer import Killer, made_images, num_unfinished, submit
 from tests.chaos.ledger import Image, Session
@@ -58,7 +60,8 @@ class Lives:
 
     seed: int
     is_long: bool
-    twins: list[Session] = field(default_factory=list)  # made the same image
+    twins: list[Session] = field(default_factory=list)  # made the same pixels
+    twin_ids: list[str] = field(default_factory=list)  # of those images
     segments: list[Any] = field(default_factory=list)  # of the twins' images, in the first life and after it
     twins_log: list[str] = field(default_factory=list)  # up to the end of the first life, and of the comparison
     busy: list[Session] = field(default_factory=lambda: [Session(name) for name in BUSY])
@@ -72,6 +75,8 @@ class Lives:
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)  # by id, in the end
     made: list[dict[str, Any]] = field(default_factory=list)  # images of those jobs
     events: list[dict[str, Any]] = field(default_factory=list)  # the whole log
+    expired: str = ""  # id of an image that grew too old
+    of_expired: list[str] = field(default_factory=list)  # types of the events of that image
     left_over: Sequence[psutil.Process] = ()  # after Ctrl-C, pressed twice
     given_back: Sequence[Job] = ()
 
@@ -106,10 +111,12 @@ def lives(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config,
         work_under_kills(seen, service)
     make_old(folder / "data")
 
-    with living(folder) as (service, client):
+    with living(folder, sweep_interval_s=1) as (service, client):
         finish_jobs(seen, client)
         wait_until(lambda: not litter(folder / "data", seen.sessions()), problem=lambda: "not swept")
         seen.lost["after kills of parts and the sweep"] = losses(service, seen.sessions())
+        grow_old(seen, service, client)
+        seen.lost["after retention and a later sweep"] = losses(service, seen.sessions())
         for _ in range(3):
             body = {"prompt": "pear", "steps": 100, "width": 256, "height": 256}
             client.post("/generate", json=body, headers={"Prefer": "respond-async"}).raise_for_status()
@@ -122,10 +129,10 @@ def lives(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config,
 
 
 @contextmanager
-def living(folder: Path) -> Iterator[tuple[RunningService, httpx.Client]]:
+def living(folder: Path, **retention: float) -> Iterator[tuple[RunningService, httpx.Client]]:
     """One life of the service."""
-    retries = {"retry_after_s": RETRIES_S}
-    quick = changed_config(folder, lambda application: application["args"].update(webhooks=retries))
+    settings = {"webhooks": {"retry_after_s": RETRIES_S}, "storage": {"retention": retention}}
+    quick = changed_config(folder, lambda application: application["args"].update(settings))
     with (
         serving(folder, "--allow-private-webhooks", "--serve-config", str(quick)) as service,
         service.client() as client,
@@ -143,8 +150,9 @@ def make_twins(seen: Lives, service: RunningService) -> None:
             session.keep(made["image_id"], Image(digest=images.digest(images.decode_png(png)), png=png))
             seen.segments.append(client.post("/segment").json()["segmented_regions"])
         seen.twins.append(session)
+        seen.twin_ids.append(made["image_id"])
     log = service.data_dir / "app.log"
-    wait_until(lambda: any(f"Regions rendered of {session.last}" in log.read_text() for session in seen.twins))
+    wait_until(lambda: any(f"Regions rendered of {image_id}" in log.read_text() for image_id in seen.twin_ids))
     seen.twins_log.append(log.read_text())
 
 
@@ -220,17 +228,38 @@ def finish_jobs(seen: Lives, client: httpx.Client) -> None:
     wait_until(lambda: not unfinished(client), within_s=1200)
     seen.jobs = {job_id: client.get(f"/v1/jobs/{job_id}").json() for job_id in seen.accepted.values()}
     seen.made = made_images(client)
+    seen.events = all_events(client)
+
+
+def all_events(client: httpx.Client) -> list[dict[str, Any]]:
     with connect_sse(client, "GET", "/v1/events", params={"after": 0, "follow": False}) as source:
-        seen.events = [event.json() | {"type": event.event} for event in source.iter_sse() if event.data]
+        return [event.json() | {"type": event.event} for event in source.iter_sse() if event.data]
+
+
+def grow_old(seen: Lives, service: RunningService, client: httpx.Client) -> None:
+    """Have one of the twins' images and what killed writes left grow old under the running service."""
+    seen.expired = seen.twin_ids[0]
+    seen.twins[0].drop(seen.expired)  # its results still belong to the other twin's image
+    leave_halves(service.data_dir)
+    make_old(service.data_dir)
+    with sqlite3.connect(service.data_dir / "truth.sqlite", timeout=SETTLE_WITHIN_S) as database:
+        long_ago = "2020-01-01 00:00:00.000000"
+        database.execute("UPDATE images SET created_at = ? WHERE image_id = ?", (long_ago, seen.expired))
+    database.close()
+    wait_until(lambda: client.get(f"/v1/images/{seen.expired}").status_code == httpx.codes.NOT_FOUND)
+    wait_until(lambda: not litter(service.data_dir, seen.sessions()), problem=lambda: "not swept")
+    seen.of_expired = [event["type"] for event in all_events(client) if event.get("image_id") == seen.expired]
 
 
 def test_the_same_pixels_are_segmented_once_in_all_lives(lives: Lives):
-    first, then = ([log.count(f"Image segmented of {twin.last}") for twin in lives.twins] for log in lives.twins_log)
+    first, then = (
+        [log.count(f"Image segmented of {image_id}") for image_id in lives.twin_ids] for log in lives.twins_log
+    )
     assert sum(first) == 1
     assert then == first
     assert all(segments == lives.segments[0] for segments in lives.segments)
     assert len(lives.segments) == 4
-    assert any(f"Reused segment of {twin.last} from store" in lives.twins_log[1] for twin in lives.twins)
+    assert any(f"Reused segment of {image_id} from store" in lives.twins_log[1] for image_id in lives.twin_ids)
 
 
 def test_what_was_acknowledged_survives_kills_of_everything_and_nothing_else_is_there(
@@ -274,6 +303,12 @@ def test_accepted_jobs_survive_kills(lives: Lives, capsys: pytest.CaptureFixture
     assert succeeded == Counter(accepted), about
     created = {event["job_id"]: event["image_id"] for event in events if event["type"] == "image.created"}
     assert created == {job_id: job["result"]["image_id"] for job_id, job in lives.jobs.items()}, about
+
+
+def test_an_image_that_grows_too_old_is_deleted_while_the_service_runs(lives: Lives):
+    assert lives.of_expired[0] == "image.created"
+    assert lives.of_expired[-1] == "image.deleted"
+    assert lives.of_expired.count("image.deleted") == 1  # though two ingress replicas sweep
 
 
 def interrupt(service: RunningService) -> Sequence[psutil.Process]:

@@ -24,7 +24,7 @@ import yaml
 from ai_pipeline_client import Client, Retries
 from cli.environment import RAY_ENVIRONMENT, inherited
 from testing.ports import quiet_port
-from testing.servers import postgres, s3
+from testing.servers import S3, postgres, s3
 from testing.service_process import ROOT
 from tests.cluster.balancer import balancing
 
@@ -180,13 +180,13 @@ def running_cluster() -> Iterator[RunningCluster]:
     try:
         with (
             postgres() as database,
-            s3() as endpoint,
+            s3() as cloud,
             balancing(folder, ports) as url,
-            inherited(_environment(folder, endpoint)),
+            inherited(_environment(folder, cloud)),
             (folder / "nodes.txt").open("w") as log,
         ):
             url_of_database = database.url.replace("postgresql:", "postgresql+psycopg:")
-            storage = {"database": url_of_database, "blobs": _bucket(endpoint)}
+            storage = {"database": url_of_database, "blobs": cloud.new_bucket()}
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.cluster.nodes"],
                 stdin=subprocess.PIPE,
@@ -224,19 +224,6 @@ def _ended(cluster: RunningCluster) -> Iterator[None]:
     assert alive == []
 
 
-def _environment(folder: Path, endpoint: str) -> dict[str, str]:
-    cloud = {
-        "AWS_ENDPOINT": endpoint,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-    }
+def _environment(folder: Path, cloud: S3) -> dict[str, str]:
     own = {"RAY_TMPDIR": str(folder), "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "RAY_SERVE_ENABLE_HA_PROXY": "0"}
-    return RAY_ENVIRONMENT | LOST_NODES_ARE_NOTICED_SOON | cloud | own
-
-
-def _bucket(endpoint: str) -> str:
-    bucket = f"b{uuid.uuid4().hex}"
-    httpx.put(f"{endpoint}/{bucket}").raise_for_status()
-    return f"s3://{bucket}/truth"
+    return RAY_ENVIRONMENT | LOST_NODES_ARE_NOTICED_SOON | cloud.environment | own

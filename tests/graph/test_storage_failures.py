@@ -19,7 +19,7 @@ from pipeline.settings import StorageSettings
 from pipeline.store import Store
 from pipeline.store.tables import events
 from testing.harness import Bench, make_bench, working
-from testing.servers import postgres
+from testing.servers import postgres, s3
 from testing.waiting import until
 from tests.graph.clients import client_of, is_problem
 from tests.graph.test_jobs_http import ASYNC, ended
@@ -177,4 +177,35 @@ async def test_a_database_that_is_away_for_a_while_costs_nothing_but_time(tmp_pa
             assert all(is_problem(answer, 503, "storage_unavailable") for answer in refused)
             assert (await ended(client, job))["state"] == "succeeded"
             assert before in [image["image_id"] for image in (await client.get("/v1/images")).json()["images"]]
+        bench.store.log.engine.dispose()
+
+
+async def test_an_object_store_that_is_away_for_a_while_costs_nothing_but_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with s3() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        bench = make_bench(tmp_path, storage=StorageSettings(blobs=server.new_bucket()))
+        async with working(bench), client_of(bench) as client:
+            before = (await client.post("/generate", json=PEAR)).json()["image_id"]
+            content = (await client.get(f"/v1/images/{before}/content")).content
+
+            server.stop()
+            refused = await client.post("/generate", json=PEAR)
+            job = await client.post("/generate", json=PEAR, headers=ASYNC)
+            known = await client.get("/v1/images")
+            segmented = await client.post(f"/segment?image_id={before}")
+            server.start()
+
+            assert is_problem(refused, 503, "storage_unavailable")
+            assert job.status_code == 202  # jobs and records are in the database
+            assert [image["image_id"] for image in known.json()["images"]] == [before]
+            assert segmented.status_code == 200  # of pixels in memory; it can't be kept
+            assert (await ended(client, job.json()["url"]))["state"] == "succeeded"
+        bench.store.log.engine.dispose()
+
+        bench = make_bench(tmp_path, storage=bench.settings.storage)  # what another replica reads
+        async with client_of(bench) as client:
+            assert (await client.get(f"/v1/images/{before}/content")).content == content
         bench.store.log.engine.dispose()

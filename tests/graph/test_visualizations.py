@@ -30,8 +30,8 @@ def found_of(name: bytes):
 @pytest.fixture
 def written(monkeypatch) -> list:
     calls = []
-    write = legacy._write_regions
-    monkeypatch.setattr(legacy, "_write_regions", lambda *found: calls.append(found) or write(*found))
+    write = legacy.write_regions
+    monkeypatch.setattr(legacy, "write_regions", lambda *found: calls.append(found) or write(*found))
     return calls
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.settings import PROJECT_ROOT
 from pipeline.store import open_database
-from testing.servers import postgres, s3
+from testing.servers import S3, postgres, s3
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,9 +35,9 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    with s3() as endpoint:
-        yield endpoint
+def s3_server() -> Iterator[S3]:
+    with s3() as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

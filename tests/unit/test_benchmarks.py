@@ -84,7 +84,7 @@ def test_slowness_is_the_mean_while_something_runs_beside_the_pace_one_counts_at
         ticked.release()
         return next(ticks, 3.0)
 
-    monkeypatch.setattr(Pace, "_tick", tick)
+    monkeypatch.setattr(Pace, "tick", tick)
     monkeypatch.setattr(pace, "EVERY_S", 0.001)
     watching = Pace(tick_s=2.0)
     with watching.watched() as slowness:

@@ -64,7 +64,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path: Path, arguments: tu
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_serve_refuses_to_be_open_to_anyone_by_accident(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str):
-    monkeypatch.setattr(main, "_launched", lambda *_: pytest.fail("it was started"))
+    monkeypatch.setattr(main, "launched", lambda *_: pytest.fail("it was started"))
     for code, said in (
         command("serve", "--host", host, "--data-dir", str(tmp_path)),
         command("serve", "--host", host, "--data-dir", str(tmp_path), "--no-keys"),
@@ -85,7 +85,7 @@ def test_serve_goes_on_if_keys_are_wanted_or_openness_is_meant(monkeypatch: pyte
         launched.append(read_config(options)["applications"][0]["args"].get("keys", "off"))
         raise LaunchError("far enough")
 
-    monkeypatch.setattr(main, "_launched", launch)
+    monkeypatch.setattr(main, "launched", launch)
     flags = [f"--{name.replace('_', '-')}" for name in choice if name.islower()]
     environment = {name: value for name, value in choice.items() if not name.islower()}
     code, said = command("serve", "--host", "0.0.0.0", "--port", "0", "--no-ui", *flags, **environment)

@@ -26,8 +26,8 @@ def engine(mini_models):
 def encoded(engine, monkeypatch):
     """The batches the text tower was given, in order."""
     batches = []
-    encode = engine._model.encode_text
-    monkeypatch.setattr(engine._model, "encode_text", lambda tokens: batches.append(len(tokens)) or encode(tokens))
+    encode = engine.model.encode_text
+    monkeypatch.setattr(engine.model, "encode_text", lambda tokens: batches.append(len(tokens)) or encode(tokens))
     return batches
 
 
@@ -115,7 +115,7 @@ def test_texts_are_encoded_once(engine, encoded):
 
 
 def test_texts_not_asked_for_lately_are_forgotten(engine, encoded, monkeypatch):
-    monkeypatch.setattr(engine, "_texts", LRUCache(2))
+    monkeypatch.setattr(engine, "texts", LRUCache(2))
     engine.encode_texts(["one", "two"])
     engine.encode_texts(["one"])
     engine.encode_texts(["three"])
@@ -127,7 +127,7 @@ def test_texts_not_asked_for_lately_are_forgotten(engine, encoded, monkeypatch):
 
 
 def test_more_texts_than_are_kept_are_all_answered(engine, monkeypatch):
-    monkeypatch.setattr(engine, "_texts", LRUCache(2))
+    monkeypatch.setattr(engine, "texts", LRUCache(2))
     assert len(engine.encode_texts(["one", "two", "three", "four"])) == 4
 
 
@@ -140,7 +140,7 @@ def test_labels_are_encoded_once_for_each_template(engine, encoded):
 
 def test_the_fill_normalises_to_about_nothing(engine):
     filled = np.full((64, 64, 3), engine.fill, dtype=np.uint8)
-    assert np.abs(engine._preprocess([filled]).numpy()).max() < 0.01
+    assert np.abs(engine.preprocess([filled]).numpy()).max() < 0.01
 
 
 def test_the_fingerprint_is_the_weights(engine, mini_models):

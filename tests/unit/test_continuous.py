@@ -134,8 +134,8 @@ def test_a_step_that_fails_ends_those_who_were_in_it_and_no_others(engine, monke
 def test_text_is_encoded_once_for_each_prompt(engine, monkeypatch):
     image_of(engine)  # the negative prompt is known to others, too
     calls = []
-    forward = engine._text_encoder.forward
-    monkeypatch.setattr(engine._text_encoder, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
+    forward = engine.text_encoder.forward
+    monkeypatch.setattr(engine.text_encoder, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
     run(ContinuousDiffusion(engine, BUCKETS), *(order(f"{i}", prompt="a prompt of its own", seed=i) for i in range(3)))
     assert len(calls) == 1  # "" was encoded by the tests before
 
@@ -183,12 +183,12 @@ def test_warming_up_takes_a_step_with_each_size_of_batch_and_only_these_are_comp
 
     def compiled(latents, *rest, **named):
         sizes.append((*latents.shape[-2:], len(latents)))
-        return engine._unet(latents, *rest, **named)
+        return engine.unet(latents, *rest, **named)
 
     alone = image_of(engine)
-    monkeypatch.setattr(engine, "_compiled", compiled)
+    monkeypatch.setattr(engine, "compiled_unet", compiled)
     engine.warm_up((1, 4))
-    side = engine._defaults.width // engine._pixels_per_latent
+    side = engine.defaults.width // engine.pixels_per_latent
     assert sizes == [(side, side, 1), (side, side, 4)]
     assert np.array_equal(image_of(engine), alone)  # of another size, in two rows
     assert len(sizes) == 2

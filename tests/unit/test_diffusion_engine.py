@@ -111,8 +111,8 @@ def test_it_agrees_with_diffusers_own_pipeline(engine, reference, scheduler, gui
 
 def test_closing_stops_the_work(engine, monkeypatch):
     calls = []
-    forward = engine._unet.forward
-    monkeypatch.setattr(engine._unet, "forward", lambda *args, **kwargs: calls.append(1) or forward(*args, **kwargs))
+    forward = engine.unet.forward
+    monkeypatch.setattr(engine.unet, "forward", lambda *args, **kwargs: calls.append(1) or forward(*args, **kwargs))
     stream = engine.generate(request(steps=10))
     assert [next(stream).step, next(stream).step] == [1, 2]
     stream.close()

@@ -83,8 +83,8 @@ def test_progress_counts_batches_and_batches_change_nothing_but_that(engine):
 
 def test_closing_stops_the_work(engine, monkeypatch):
     asked = []
-    ask = engine._decode_points
-    monkeypatch.setattr(engine, "_decode_points", lambda *args: asked.append(1) or ask(*args))
+    ask = engine.decode_points
+    monkeypatch.setattr(engine, "decode_points", lambda *args: asked.append(1) or ask(*args))
     stream = engine.segment(draw_shapes(), MINI.model_copy(update={"points_per_batch": 8}))
     assert next(stream) == StepProgress(step=1, num_steps=8)
     stream.close()
@@ -120,9 +120,9 @@ def test_it_keeps_what_ultralytics_keeps(engine, mini_models, height, width, par
     image = draw_shapes(height, width)
     theirs, scores, boxes = ask_ultralytics(mini_models, image, parameters)
     share = sam2.image_share((height, width), parameters.image_size)
-    picture = engine._encode_cached(sam2.fit(image, share, parameters.image_size))
+    picture = engine.encode_cached(sam2.fit(image, share, parameters.image_size))
     points = sam2.point_grid(parameters.points_per_side, (height, width), parameters.image_size)
-    found = engine._decode_points(picture, points, torch.arange(len(points)), parameters)
+    found = engine.decode_points(picture, points, torch.arange(len(points)), parameters)
     kept = sam2.without_duplicates(found, parameters.max_box_iou)
     ours = sam2.upsample(kept.logits, (parameters.image_size, parameters.image_size)) > 0
     assert len(ours) == len(theirs) > 0
@@ -230,9 +230,9 @@ def test_points_in_known_regions_are_covered_and_surprises_say_what_they_may_hid
 
 def test_with_a_recall_below_one_fewer_points_are_asked(engine, monkeypatch):
     asked = []
-    ask = engine._decode_points
+    ask = engine.decode_points
     monkeypatch.setattr(
-        engine, "_decode_points", lambda image, points, *rest: asked.append(len(points)) or ask(image, points, *rest)
+        engine, "decode_points", lambda image, points, *rest: asked.append(len(points)) or ask(image, points, *rest)
     )
     *progress, found = engine.segment(draw_shapes(), MINI.model_copy(update={"recall": 0.5}))
     assert len(found) > 0
@@ -271,7 +271,6 @@ def test_a_picture_is_encoded_once_for_all_that_is_asked_of_it(engine, monkeypat
         engine.segment_prompts(draw_held_out(seed), [disc], MINI)
     engine.segment_prompts(picture, [disc], MINI)
     assert len(encoded) == 2 + sam2.MAX_ENCODED
-    assert len(engine._encoded) == sam2.MAX_ENCODED
 
 
 def test_prompts_are_answered_in_order_as_ultralytics_answers_them(engine, mini_models):
@@ -309,7 +308,7 @@ def test_masks_measured_one_by_one_are_measured_as_on_a_gpu():
     torch.manual_seed(0)
     coarse = functional.interpolate(torch.randn(1, 12, 8, 8) * 4, (32, 32), mode="bilinear")[0].contiguous()
     coarse[3] = -9.0  # nothing is there
-    alone, together = sam2._measure_one_by_one(coarse, 128, 0.95), sam2._measure_at_once(coarse, 128, 0.95)
+    alone, together = sam2.measure_one_by_one(coarse, 128, 0.95), sam2.measure_at_once(coarse, 128, 0.95)
     for ours, theirs in zip(alone, together, strict=True):
         assert torch.equal(ours, theirs)
     assert alone[2][3].tolist() == [-1, -1, -1, -1]

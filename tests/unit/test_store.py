@@ -8,7 +8,6 @@ from pathlib import Path
 from threading import Event, Thread
 from types import SimpleNamespace
 
-import httpx
 import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.event import listens_for
@@ -23,6 +22,7 @@ from pipeline.store import Blobs, ImageFilter, Store, new_id, open_database
 from pipeline.store.database import writing
 from pipeline.store.tables import events
 from pipeline.webhooks import DeliveryState
+from testing.servers import S3
 from tests.unit.test_jobs import an_order
 
 OpenStore = Callable[..., Store]
@@ -32,18 +32,10 @@ OpenStore = Callable[..., Store]
 def blobs_location(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path | str:
     if request.param == "folder":
         return tmp_path / "blobs"
-    endpoint = request.getfixturevalue("s3_server")
-    bucket = f"b{uuid.uuid4().hex}"
-    httpx.put(f"{endpoint}/{bucket}").raise_for_status()
-    for name, value in {
-        "AWS_ENDPOINT": endpoint,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-    }.items():
+    server: S3 = request.getfixturevalue("s3_server")
+    for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    return f"s3://{bucket}/truth"
+    return server.new_bucket()
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_a_resumed_training_ends_with_the_same_weights(scenes, tmp_path, monkeyp
     )
     whole = train_sam2(scenes, stages, tmp_path / "whole")[-1]
 
-    advance, steps_left = Run._advance, 6  # into the second stage
+    advance, steps_left = Run.advance, 6  # into the second stage
 
     def advance_or_break(run, loss_of):
         nonlocal steps_left
@@ -61,7 +61,7 @@ def test_a_resumed_training_ends_with_the_same_weights(scenes, tmp_path, monkeyp
         return advance(run, loss_of)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_advance", advance_or_break)
+        patch.setattr(Run, "advance", advance_or_break)
         with pytest.raises(KeyboardInterrupt):
             train_sam2(scenes, stages, tmp_path / "broken")
     resumed = train_sam2(scenes, stages, tmp_path / "broken")[-1]

@@ -211,14 +211,14 @@ class VisualizationWriter:
         written = self._written.get(key)
         if written is None:
             # In a thread: it takes long enough to block other requests.
-            written = regions, await self._writing.run(key, lambda: asyncio.to_thread(_write_regions, *regions))
+            written = regions, await self._writing.run(key, lambda: asyncio.to_thread(write_regions, *regions))
             size_bytes = len(written[1]) + len(regions[2].overlay) + sum(map(len, regions[2].spotlights))
             self._written.put(key, written, size_bytes)
         ids = orjson.dumps({"request_id": request_id, "image_id": image_id})
         return b"".join((ids[:-1], written[1]))
 
 
-def _write_regions(segmentation: Segmentation, regions: Descriptions, drawings: Drawings) -> bytes:
+def write_regions(segmentation: Segmentation, regions: Descriptions, drawings: Drawings) -> bytes:
     """All that follows the ids."""
     answer = schemas.Visualization(
         request_id="",

@@ -102,22 +102,24 @@ class DiffusionEngine:
         try:
             self._scheduler_config = _read_json(folder / "scheduler" / "scheduler_config.json")
             self._tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-            self._text_encoder = self._load(CLIPTextModel, folder / "text_encoder")
-            self._unet = self._load(UNet2DConditionModel, folder / "unet")
+            self.text_encoder = self._load(CLIPTextModel, folder / "text_encoder")
+            self.unet = self._load(UNet2DConditionModel, folder / "unet")
             autoencoder = _AUTOENCODERS[_read_json(folder / "vae" / "config.json")["_class_name"]]
             self._vae = self._load(autoencoder, folder / "vae")
             self._safety = SafetyChecker(folder, device) if settings.safety_checker else None
         except (OSError, ValueError, KeyError) as error:
             raise weights.unavailable(folder, f"is no complete diffusers pipeline ({error})") from error
-        self._defaults = settings.defaults
+        self.defaults = settings.defaults
         self._decoded_previews = settings.decoded_previews
         if device != "cpu":  # convolutions are faster in this format on a GPU
-            self._unet.to(memory_format=torch.channels_last)
+            self.unet.to(memory_format=torch.channels_last)
             self._vae.to(memory_format=torch.channels_last)
-        self._compiled = torch.compile(self._unet, mode="reduce-overhead", dynamic=False) if settings.compiled else None
+        self.compiled_unet = (
+            torch.compile(self.unet, mode="reduce-overhead", dynamic=False) if settings.compiled else None
+        )
         self._compiled_for: set[tuple[int, ...]] = set()  # shapes; compiling others would block all requests
         self._texts: LRUCache[str, torch.Tensor] = LRUCache(MAX_TEXTS)
-        self._pixels_per_latent: int = 2 ** (len(self._vae.config.block_out_channels) - 1)
+        self.pixels_per_latent: int = 2 ** (len(self._vae.config.block_out_channels) - 1)
         self._preview = LatentPreview(
             lambda latents: self._decode(latents.to(device)), self._vae.config.latent_channels
         )
@@ -130,14 +132,14 @@ class DiffusionEngine:
         request = GenerationRequest(
             prompt="",
             negative_prompt="",
-            width=self._defaults.width,
-            height=self._defaults.height,
-            steps=self._defaults.steps,
+            width=self.defaults.width,
+            height=self.defaults.height,
+            steps=self.defaults.steps,
             guidance=1.0,
             seed=0,
-            scheduler=self._defaults.scheduler,
+            scheduler=self.defaults.scheduler,
         )
-        if self._compiled is not None:
+        if self.compiled_unet is not None:
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, len(buckets))
         for rows in buckets:
             image = self.start(request)
@@ -247,7 +249,7 @@ class DiffusionEngine:
         image.latents = image.scheduler.add_noise(clean, noise, image.timesteps[:1])
         if origin.mask is not None:
             cells = torch.from_numpy(origin.mask)[None, None].float()
-            changes = functional.max_pool2d(cells, self._pixels_per_latent).to(self.device)
+            changes = functional.max_pool2d(cells, self.pixels_per_latent).to(self.device)
             image.kept = Kept(origin=origin, clean=clean, noise=noise, changes=changes)
         return image
 
@@ -257,10 +259,10 @@ class DiffusionEngine:
         return loaded.to(self.device).eval().requires_grad_(False)
 
     def _draw_noise(self, request: GenerationRequest, generator: torch.Generator) -> torch.Tensor:
-        per_latent = self._pixels_per_latent
+        per_latent = self.pixels_per_latent
         if request.height % per_latent or request.width % per_latent:
             raise ValueError(f"{request.width} × {request.height} pixels: sides must be multiples of {per_latent}")
-        shape = (1, self._unet.config.in_channels, request.height // per_latent, request.width // per_latent)
+        shape = (1, self.unet.config.in_channels, request.height // per_latent, request.width // per_latent)
         return torch.randn(shape, generator=generator, dtype=torch.float32).to(self.device)
 
     @torch.inference_mode()
@@ -276,7 +278,7 @@ class DiffusionEngine:
             truncation=True,
             return_tensors="pt",
         )
-        encoded: torch.Tensor = self._text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+        encoded: torch.Tensor = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
         self._texts[prompt] = encoded
         return encoded
 
@@ -299,8 +301,8 @@ class DiffusionEngine:
         text = [one for image in images for one in image.text]
         for parts in (latents, timesteps, text):
             parts += parts[:1] * (rows - len(parts))  # padding: anything of the right shape
-        is_compiled = self._compiled is not None and (rows, *images[0].shape) in self._compiled_for
-        denoise: Any = self._compiled if is_compiled else self._unet
+        is_compiled = self.compiled_unet is not None and (rows, *images[0].shape) in self._compiled_for
+        denoise: Any = self.compiled_unet if is_compiled else self.unet
         predicted: torch.Tensor = denoise(
             torch.cat(latents).to(self._dtype),
             torch.stack(timesteps).float(),

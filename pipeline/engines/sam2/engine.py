@@ -99,7 +99,7 @@ class Sam2Engine:
         """
         size = (pixels.shape[0], pixels.shape[1])
         share = image_share(size, parameters.image_size)
-        image = self._encode_cached(fit(pixels, share, parameters.image_size))
+        image = self.encode_cached(fit(pixels, share, parameters.image_size))
         grid = point_grid(parameters.points_per_side, size, parameters.image_size)
         found = yield from self._sample_points(image, grid, parameters)
         kept = without_overlaps(without_duplicates(found, parameters.max_box_iou), parameters.max_mask_iou)
@@ -116,7 +116,7 @@ class Sam2Engine:
         """
         size = (pixels.shape[0], pixels.shape[1])
         share = image_share(size, parameters.image_size)
-        image = self._encode_cached(fit(pixels, share, parameters.image_size))
+        image = self.encode_cached(fit(pixels, share, parameters.image_size))
         with span("decode", prompts=len(prompts)):
             answers = [self._decode_prompt(image, prompt, parameters.image_size / max(size)) for prompt in prompts]
         chosen = Candidates.concatenate(
@@ -157,14 +157,14 @@ class Sam2Engine:
             for start in range(0, len(wanted), parameters.points_per_batch):
                 batch = wanted[start : start + parameters.points_per_batch]
                 with span("decode", points=len(batch)):
-                    parts.append(self._decode_points(image, grid[batch], torch.from_numpy(batch), parameters))
+                    parts.append(self.decode_points(image, grid[batch], torch.from_numpy(batch), parameters))
                 settled += len(batch)
                 yield StepProgress(step=max(1, settled * num_steps // len(grid)), num_steps=num_steps)
             tried = np.concatenate([tried, wanted])
         return Candidates.concatenate(parts)
 
     @torch.inference_mode()
-    def _encode_cached(self, canvas: Pixels) -> ImageContext:
+    def encode_cached(self, canvas: Pixels) -> ImageContext:
         """Encode a square canvas, (s, s, 3) uint8, or return it from an LRU cache."""
         key = hashlib.blake2b(canvas.tobytes(), digest_size=16).digest() + canvas.shape[0].to_bytes(4)
         image = self._encoded.get(key)
@@ -186,7 +186,7 @@ class Sam2Engine:
         return self._decoder.precompute(embedding, no_mask, prompts.get_dense_pe().to(self._dtype), fine)
 
     @torch.inference_mode()
-    def _decode_points(
+    def decode_points(
         self, image: ImageContext, points: torch.Tensor, names: torch.Tensor, parameters: Everything
     ) -> Candidates:
         """Decode three masks for each of p points and filter them.
@@ -289,7 +289,7 @@ def stability_of(
     The stability score is the area above `+offset` over the area above `-offset` (Segment Anything, arXiv:2304.02643,
     appendix B).
     """
-    measure = _measure_one_by_one if logits.device.type == "cpu" else _measure_at_once
+    measure = measure_one_by_one if logits.device.type == "cpu" else measure_at_once
     inner, outer, boxes = measure(logits, parameters.image_size, parameters.stability_offset)
     return Candidates(
         logits=logits, predicted_iou=scores, stability=inner / outer.clamp(min=1), boxes=boxes, points=points
@@ -300,7 +300,8 @@ Measured = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Pixels of n masks above the offset, (n,), above its negative, (n,), and the boxes, (n, 4)."""
 
 
-def _measure_at_once(logits: torch.Tensor, side: int, offset: float) -> Measured:
+def measure_at_once(logits: torch.Tensor, side: int, offset: float) -> Measured:
+    """Measure low-resolution masks, (n, h, w) logits, as they are at `side` pixels, all of them in one tensor."""
     full = upsample(logits, (side, side))
     masks = full > 0
     boxes = torch.full((len(masks), 4), -1.0, device=masks.device)
@@ -309,7 +310,7 @@ def _measure_at_once(logits: torch.Tensor, side: int, offset: float) -> Measured
     return (full > offset).sum((1, 2)), (full > -offset).sum((1, 2)), boxes
 
 
-def _measure_one_by_one(logits: torch.Tensor, side: int, offset: float) -> Measured:
+def measure_one_by_one(logits: torch.Tensor, side: int, offset: float) -> Measured:
     """Measure the same on a CPU: one mask at a time fits in the CPU cache and takes a tenth of the time."""
     full = np.empty((side, side), np.float32)
     inner, outer = np.zeros((2, len(logits)), np.int64)
