@@ -7,9 +7,8 @@ with Client("http://127.0.0.1:8000") as client:
     apples = client.find(image.image_id, "apple")
 """
 
-from ai_pipeline_client.acts import Call
 from ai_pipeline_client.async_client import AsyncClient
-from ai_pipeline_client.calls import Filter, Parameters, Point
+from ai_pipeline_client.calls import Call, Filter, Parameters, Point
 from ai_pipeline_client.client import Client
 from ai_pipeline_client.errors import (
     Conflict,
@@ -25,7 +24,6 @@ from ai_pipeline_client.errors import (
     Unauthorized,
     UnexpectedAnswer,
 )
-from ai_pipeline_client.making import OnProgress
 from ai_pipeline_client.results import (
     About,
     Accepted,
@@ -40,6 +38,7 @@ from ai_pipeline_client.results import (
     Job,
     Label,
     Limits,
+    OnProgress,
     Page,
     Progress,
     RegionConcepts,

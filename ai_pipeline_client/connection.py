@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from ai_pipeline_client.acts import Call
+from ai_pipeline_client.calls import Call
 from ai_pipeline_client.retries import ANSWER_WITHIN_S
 
 SESSION_HEADER = "X-Session-ID"
@@ -26,9 +26,12 @@ def http_options(server: str, api_key: str | None) -> dict[str, Any]:
 def request_options(call: Call[Any], session: str | None) -> dict[str, Any]:
     """Return the options of a request."""
     own = {SESSION_HEADER: session} if session else {}
-    return {"params": call.params, "json": call.json, "files": call.files, "headers": {**own, **call.headers}}
-
-
-def stream_timeout(call: Call[Any]) -> httpx.Timeout:
-    """Return a stream's timeouts: for connecting, and between events."""
-    return httpx.Timeout(call.quiet_s or HEARTBEAT_WITHIN_S, connect=CONNECT_WITHIN_S)
+    options: dict[str, Any] = {
+        "params": call.params,
+        "json": call.json,
+        "files": call.files,
+        "headers": {**own, **call.headers},
+    }
+    if call.is_stream:  # between events
+        options["timeout"] = httpx.Timeout(call.quiet_s or HEARTBEAT_WITHIN_S, connect=CONNECT_WITHIN_S)
+    return options

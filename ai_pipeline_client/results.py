@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from ai_pipeline_client.decoding import decoded, wire
 
@@ -270,6 +270,9 @@ class Progress:
     def accepted(cls, job: Job, number: int) -> Self:
         """Return the progress of a job that hasn't started."""
         return cls(job_id=job.job_id, number=number, step=0, num_steps=int(job.request["steps"]))
+
+
+OnProgress: TypeAlias = Callable[[Progress], object]  # may be a coroutine function for `AsyncClient`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import httpx
 
-from ai_pipeline_client.acts import Call, Pause, Request, Script
-from ai_pipeline_client.errors import JOB_RUNNING, PipelineError, UnexpectedAnswer, error_of, unreachable
-
-T = TypeVar("T")
+from ai_pipeline_client.calls import Call
+from ai_pipeline_client.errors import JOB_RUNNING, PipelineError, error_of, unreachable
 
 ANSWER_WITHIN_S = 330.0  # a little longer than the service's own deadline
 
@@ -45,52 +43,38 @@ class Retries:
         return pause_s if elapsed_s + pause_s <= self.within_s else None
 
 
-def sending(call: Call[T], retries: Retries) -> Script[T]:
-    """Send a call until it succeeds or the retry policy is exhausted.
+class Attempts:
+    """The attempts to send one call, the first of which begins now."""
 
-    While the first request with the same Idempotency-Key is in progress, wait for its response.
+    def __init__(self, call: Call[Any], retries: Retries) -> None:
+        self._call = call
+        self._retries = retries
+        self._started = time.monotonic()
+        self._failures = 0
 
-    Raises:
-        PipelineError: the error of the last attempt.
-    """
-    started = time.monotonic()
-    failures = 0
-    while True:
-        cause: httpx.TransportError | None = None
-        try:
-            response: httpx.Response = yield Request(call=call)
-        except httpx.TransportError as failure:
-            error: PipelineError = unreachable(failure)
-            cause = failure
-        else:
-            if not response.is_error:
-                return _read(call, response)
-            error = error_of(response)
-        elapsed_s = time.monotonic() - started
+    def pause_after(self, outcome: httpx.Response | httpx.TransportError) -> float:
+        """Return the seconds to pause after a failed attempt, before the next one.
+
+        While the first request with the same Idempotency-Key is in progress, attempts don't count.
+
+        Args:
+            outcome: an error response, or why there is none.
+
+        Raises:
+            PipelineError: there is no further attempt.
+        """
+        cause = outcome if isinstance(outcome, httpx.TransportError) else None
+        error = error_of(outcome) if isinstance(outcome, httpx.Response) else unreachable(outcome)
+        elapsed_s = time.monotonic() - self._started
         if error.code == JOB_RUNNING and elapsed_s < ANSWER_WITHIN_S:
-            yield Pause(seconds=error.retry_after_s or retries.first_pause_s)
-            continue
-        failures += 1
-        pause_s = retries.pause_s(failures, error, elapsed_s) if _may_repeat(call, error, cause) else None
+            return error.retry_after_s or self._retries.first_pause_s
+        self._failures += 1
+        pause_s = self._retries.pause_s(self._failures, error, elapsed_s) if self._may_repeat(error, cause) else None
         if pause_s is None:
             raise error from cause
-        yield Pause(seconds=pause_s)
+        return pause_s
 
-
-def _may_repeat(call: Call[T], error: PipelineError, cause: httpx.TransportError | None) -> bool:
-    """Whether a retry can't do anything twice: the call is idempotent, or it certainly didn't arrive."""
-    never_arrived = isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-    return call.is_repeatable or never_arrived or error.status == httpx.codes.TOO_MANY_REQUESTS
-
-
-def _read(call: Call[T], response: httpx.Response) -> T:
-    try:
-        return call.read(response)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnexpectedAnswer(
-            title="Unexpected answer",
-            detail=f"{call.method} {response.url} was answered with what can't be read ({error!r}). "
-            "Is it the service, and of the same age as this client?",
-            status=response.status_code,
-            request_id=response.headers.get("x-request-id", ""),
-        ) from error
+    def _may_repeat(self, error: PipelineError, cause: httpx.TransportError | None) -> bool:
+        """Whether a retry can't do anything twice: the call is idempotent, or it certainly didn't arrive."""
+        never_arrived = isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+        return self._call.is_repeatable or never_arrived or error.status == httpx.codes.TOO_MANY_REQUESTS

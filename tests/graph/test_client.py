@@ -15,7 +15,8 @@ from PIL import Image as Picture
 from pycocotools import mask as coco
 
 from ai_pipeline_client import Image, InvalidRequest, JobCancelled, NotFound, Progress, ServiceUnavailable, Unauthorized
-from ai_pipeline_client import making as client_making
+from ai_pipeline_client import async_client as asyncio_client
+from ai_pipeline_client import client as blocking_client
 from graphs.generation import job_worker as job_runner
 from graphs.http.app import build_http_app
 from graphs.http.auth import AccessControl
@@ -177,7 +178,8 @@ async def test_images_made_from_others(client):
 
 
 async def test_uploads_lists_and_removal(client, monkeypatch):
-    monkeypatch.setattr(client_making, "FULL_PAGE", 2)
+    for module in (asyncio_client, blocking_client):
+        monkeypatch.setattr(module, "FULL_PAGE", 2)
     made = [await pear(client, seed=seed) for seed in range(4)]
     file = io.BytesIO()
     Picture.new("RGB", (90, 60), "orange").save(file, "JPEG")

@@ -15,7 +15,7 @@ from ai_pipeline_client import (
     Progress,
     ServiceUnavailable,
     UnexpectedAnswer,
-    listening,
+    subscription,
 )
 from graphs.generation import job_worker as job_runner
 from graphs.http.app import build_http_app
@@ -40,7 +40,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def url(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     monkeypatch.setattr(job_runner, "POLL_S", 0.05)
-    monkeypatch.setattr(listening, "RESUME_PAUSE_S", 0.0)
+    monkeypatch.setattr(subscription, "RESUME_PAUSE_S", 0.0)
     async with served(build_http_app(bench.services)) as url:
         yield url
 
@@ -133,7 +133,7 @@ async def test_events_are_told_once_each_over_a_line_that_keeps_breaking(url, ki
 
 
 async def test_a_stream_that_never_comes_back_is_no_success(url, kind, bench, monkeypatch):
-    monkeypatch.setattr(listening, "RESUME_WITHIN_S", 0.0)
+    monkeypatch.setattr(subscription, "RESUME_WITHIN_S", 0.0)
     bench.workers.gate.clear()
     fates: list = [10]
 

@@ -1,14 +1,18 @@
-"""What the client decides, without a network: acts in, acts out."""
+"""What the client decides, over a transport that only tests control: retries, errors and decoding."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from ai_pipeline_client import (
+    Client,
     Conflict,
     ConnectionFailed,
     InvalidRequest,
@@ -21,12 +25,12 @@ from ai_pipeline_client import (
     ServiceUnavailable,
     Unauthorized,
     UnexpectedAnswer,
-    calls,
     retries,
 )
-from ai_pipeline_client.acts import Act, Call, Pause, Play, Request
+from ai_pipeline_client import client as blocking_client
 from ai_pipeline_client.decoding import decoded, wire
 from ai_pipeline_client.errors import error_of
+from scripts import write_client
 
 JOB = {
     "job_id": "j",
@@ -41,6 +45,7 @@ JOB = {
     "finished_at": None,
     "something": "newer",
 }
+REQUEST = "request"
 SERVER = httpx.Request("GET", "http://test/v1/jobs/j")
 
 
@@ -49,125 +54,163 @@ def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries.random, "uniform", lambda least, most: most)
 
 
-def said(status: int, body: object = None, **headers: str) -> httpx.Response:
+def answer(status: int, body: object = None, **headers: str) -> httpx.Response:
     content = {"text": body} if isinstance(body, str) else {"json": body}
     return httpx.Response(status, headers=headers, request=SERVER, **content)
 
 
-def sent(call: Call, *outcomes: httpx.Response | Exception, patience: Retries = Retries()) -> tuple[list[Act], object]:  # noqa: B008
-    """All acts of sending a call whose requests have these outcomes, and how it ends."""
-    acts: list[Act] = []
+def sent(
+    method: Callable[[Client], Any],
+    *outcomes: httpx.Response | Exception,
+    policy: Retries = Retries(),  # noqa: B008
+) -> tuple[list[str | float], Any]:
+    """The requests and pauses of a method whose requests have these outcomes, and what it returns or raises."""
+    done: list[str | float] = []
     remaining = iter(outcomes)
-    play = Play(retries.sending(call, patience))
-    try:
-        while play.act is not None:
-            acts.append(play.act)
-            if isinstance(play.act, Pause):
-                play.go_on(None)
-                continue
-            outcome = next(remaining)
-            play.fail(outcome) if isinstance(outcome, Exception) else play.go_on(outcome)
-    except PipelineError as error:
-        return acts, error
-    return acts, play.result
+
+    def respond(_: httpx.Request) -> httpx.Response:
+        done.append(REQUEST)
+        outcome = next(remaining)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Client("http://test", retries=policy, transport=httpx.MockTransport(respond)) as client,
+    ):
+        patch.setattr(blocking_client, "pause", done.append)
+        try:
+            return done, method(client)
+        except PipelineError as error:
+            return done, error
 
 
-def test_pauses_double_and_end():
-    call = calls.job("j")
-    request = Request(call=call)
-    acts, end = sent(call, *[said(503, "no")] * 5)
-    pauses = [Pause(seconds=seconds) for seconds in (0.5, 1.0, 2.0, 4.0)]
-    assert acts == [request, pauses[0], request, pauses[1], request, pauses[2], request, pauses[3], request]
+def get_job(client: Client) -> object:
+    return client.job("j")
+
+
+def retry_job(client: Client) -> object:
+    return client.retry("j")
+
+
+def create(client: Client) -> object:
+    return client.create("pear")
+
+
+def upload(client: Client) -> object:
+    return client.upload(b"")
+
+
+def test_retry_delays_double_and_attempts_are_limited():
+    acts, end = sent(get_job, *[answer(503, "no")] * 5)
+    assert acts == [REQUEST, 0.5, REQUEST, 1.0, REQUEST, 2.0, REQUEST, 4.0, REQUEST]
     assert isinstance(end, ServiceUnavailable)
 
 
-def test_the_service_says_when_to_come_back():
-    call = calls.job("j")
-    acts, end = sent(call, said(429, {"code": "overloaded"}, **{"Retry-After": "7"}), said(200, JOB))
-    assert acts == [Request(call=call), Pause(seconds=7.0), Request(call=call)]
+def test_retry_after_sets_the_delay():
+    acts, end = sent(get_job, answer(429, {"code": "overloaded"}, **{"Retry-After": "7"}), answer(200, JOB))
+    assert acts == [REQUEST, 7.0, REQUEST]
     assert end.created_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def test_nobody_waits_longer_than_patience_says():
-    acts, end = sent(calls.job("j"), said(429, {"code": "too_many_jobs"}, **{"Retry-After": "61"}))
+def test_a_retry_after_beyond_the_maximum_delay_raises():
+    acts, end = sent(get_job, answer(429, {"code": "too_many_jobs"}, **{"Retry-After": "61"}))
     assert len(acts) == 1
     assert (type(end), end.retry_after_s) == (Overloaded, 61)
 
 
-def test_a_key_s_first_request_is_waited_for_as_long_as_it_takes():
-    call = calls.upload(b"")
-    running = said(409, {"code": "job_running"}, **{"Retry-After": "1"})
-    acts, _ = sent(call, *[running] * 20, said(201, {"image_id": "i", "width": 1, "height": 1}))
-    assert acts == [Request(call=call), Pause(seconds=1.0)] * 20 + [Request(call=call)]
+def test_a_request_in_flight_with_the_same_key_is_retried_without_limit():
+    running = answer(409, {"code": "job_running"}, **{"Retry-After": "1"})
+    acts, _ = sent(upload, *[running] * 20, answer(201, {"image_id": "i", "width": 1, "height": 1}))
+    assert acts == [REQUEST, 1.0] * 20 + [REQUEST]
 
 
 @pytest.mark.parametrize(
-    ("call", "outcome", "is_repeated"),
+    ("method", "outcome", "is_retried"),
     [
-        (calls.job("j"), httpx.ReadError("x", request=SERVER), True),
-        (calls.create("pear"), httpx.RemoteProtocolError("x", request=SERVER), True),
-        (calls.retry("j"), httpx.ReadError("x", request=SERVER), False),
-        (calls.retry("j"), httpx.ConnectError("x", request=SERVER), True),
-        (calls.retry("j"), said(502, "bad gateway"), False),
-        (calls.retry("j"), said(429, {"code": "overloaded"}), True),
-        (calls.create("pear"), said(500, "Internal Server Error"), True),
-        (calls.create("pear"), said(500, {"code": "stage_failed"}), False),
-        (calls.create("pear"), said(422, {"code": "invalid_request"}), False),
-        (calls.create("pear"), said(409, {"code": "job_ended"}), False),
+        (get_job, httpx.ReadError("x", request=SERVER), True),
+        (create, httpx.RemoteProtocolError("x", request=SERVER), True),
+        (retry_job, httpx.ReadError("x", request=SERVER), False),
+        (retry_job, httpx.ConnectError("x", request=SERVER), True),
+        (retry_job, answer(502, "bad gateway"), False),
+        (retry_job, answer(429, {"code": "overloaded"}), True),
+        (create, answer(500, "Internal Server Error"), True),
+        (create, answer(500, {"code": "stage_failed"}), False),
+        (create, answer(422, {"code": "invalid_request"}), False),
+        (create, answer(409, {"code": "job_ended"}), False),
     ],
 )
-def test_only_what_does_no_harm_is_repeated(call, outcome, is_repeated):
+def test_only_safe_requests_are_retried(method, outcome, is_retried):
     acts, end = (
-        sent(call, outcome, patience=Retries(attempts=2))
-        if not is_repeated
-        else sent(call, outcome, outcome, patience=Retries(attempts=2))
+        sent(method, outcome, policy=Retries(attempts=2))
+        if not is_retried
+        else sent(method, outcome, outcome, policy=Retries(attempts=2))
     )
-    assert [type(act) for act in acts] == ([Request, Pause, Request] if is_repeated else [Request])
+    assert acts == ([REQUEST, 0.5, REQUEST] if is_retried else [REQUEST])
     assert isinstance(end, PipelineError)
 
 
-def test_every_creation_has_a_key_of_its_own():
-    keys = {call.headers["Idempotency-Key"] for call in (calls.create("a"), calls.create("a"), calls.upload(b""))}
+def test_every_creation_has_its_own_idempotency_key():
+    keys = set()
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        keys.add(request.headers["Idempotency-Key"])
+        return httpx.Response(422)
+
+    with Client("http://test", transport=httpx.MockTransport(respond)) as client:
+        for method in (create, create, upload):
+            with pytest.raises(InvalidRequest):
+                method(client)
     assert len(keys) == 3
+
+
+def test_the_blocking_client_is_generated_from_the_other_one():
+    assert Path(blocking_client.__file__).read_text() == write_client.blocking_client()
 
 
 @pytest.mark.parametrize(
     ("response", "kind", "title", "detail"),
     [
-        (said(404, {"title": "Not there", "detail": "No.", "code": "job_not_found"}), NotFound, "Not there", "No."),
-        (said(400, {"error": {"message": "No.", "type": "t", "code": "bad_mask"}}), InvalidRequest, "Bad mask", "No."),
-        (said(401, {"detail": "Key!", "code": "unauthorized"}), Unauthorized, "Unauthorized", "Key!"),
-        (said(409, {"detail": "No.", "code": "job_ended"}), Conflict, "Conflict", "No."),
-        (said(429, {"detail": "No.", "code": "too_many_requests"}), RateLimited, "Too Many Requests", "No."),
-        (said(429, "slow down"), Overloaded, "Too Many Requests", "slow down"),
-        (said(500, {"detail": "No.", "code": "stage_failed"}), ServiceFailed, "Internal Server Error", "No."),
-        (said(500, "Internal Server Error"), ServiceUnavailable, "Internal Server Error", "Internal Server Error"),
-        (said(502, ""), ServiceUnavailable, "Bad Gateway", "The service answered 502 and no more."),
-        (said(418, [1, 2]), InvalidRequest, "I'm a teapot", "[1,2]"),
+        (answer(404, {"title": "Not there", "detail": "No.", "code": "job_not_found"}), NotFound, "Not there", "No."),
+        (
+            answer(400, {"error": {"message": "No.", "type": "t", "code": "bad_mask"}}),
+            InvalidRequest,
+            "Bad mask",
+            "No.",
+        ),
+        (answer(401, {"detail": "Key!", "code": "unauthorized"}), Unauthorized, "Unauthorized", "Key!"),
+        (answer(409, {"detail": "No.", "code": "job_ended"}), Conflict, "Conflict", "No."),
+        (answer(429, {"detail": "No.", "code": "too_many_requests"}), RateLimited, "Too Many Requests", "No."),
+        (answer(429, "slow down"), Overloaded, "Too Many Requests", "slow down"),
+        (answer(500, {"detail": "No.", "code": "stage_failed"}), ServiceFailed, "Internal Server Error", "No."),
+        (answer(500, "Internal Server Error"), ServiceUnavailable, "Internal Server Error", "Internal Server Error"),
+        (answer(502, ""), ServiceUnavailable, "Bad Gateway", "The service answered 502 and no more."),
+        (answer(418, [1, 2]), InvalidRequest, "I'm a teapot", "[1,2]"),
     ],
 )  # fmt: skip
-def test_every_kind_of_error_is_understood(response, kind, title, detail):
+def test_error_responses_map_to_exceptions(response, kind, title, detail):
     error = error_of(response)
     assert (type(error), error.title, str(error)) == (kind, title, detail)
     assert error.status == response.status_code
 
 
-def test_a_moment_to_come_back_is_understood():
-    far = error_of(said(503, "", **{"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"})).retry_after_s
+def test_retry_after_may_be_a_date_and_invalid_values_are_ignored():
+    far = error_of(answer(503, "", **{"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"})).retry_after_s
     assert far is not None
     assert far > 1e9
-    assert error_of(said(503, "", **{"Retry-After": "soon"})).retry_after_s is None
+    assert error_of(answer(503, "", **{"Retry-After": "soon"})).retry_after_s is None
 
 
-def test_what_is_no_answer_of_the_service_is_said():
-    _, end = sent(calls.job("j"), said(200, "<html>"))
+def test_an_undecodable_answer_raises():
+    _, end = sent(get_job, answer(200, "<html>"))
     assert isinstance(end, UnexpectedAnswer)
-    _, end = sent(calls.job("j"), said(200, {"job_id": 3}))
+    _, end = sent(get_job, answer(200, {"job_id": 3}))
     assert isinstance(end, UnexpectedAnswer)
 
 
-def test_a_connection_that_fails_names_the_server():
-    _, end = sent(calls.job("j"), httpx.ConnectError("x", request=SERVER), patience=Retries(attempts=1))
+def test_a_connection_error_names_the_server():
+    _, end = sent(get_job, httpx.ConnectError("x", request=SERVER), policy=Retries(attempts=1))
     assert isinstance(end, ConnectionFailed)
     assert str(end) == "Nothing answers at http://test. Is the service running?"
 
@@ -185,7 +228,7 @@ class Outer:
     maybe: Inner | None = None
 
 
-def test_records_are_read_and_what_they_do_not_know_is_left_out():
+def test_records_are_decoded_and_unknown_fields_ignored():
     outer = decoded(Outer, {"number": 1, "pair": [2, "x"], "inner": [{"picture": "aGk=", "new": 1}], "newer": {}})
     assert asdict(outer) == {"number": 1.0, "pair": (2, "x"), "inner": ({"png": b"hi"},), "maybe": None}
 
@@ -201,6 +244,6 @@ def test_records_are_read_and_what_they_do_not_know_is_left_out():
         [],
     ],
 )
-def test_what_is_no_such_record_is_refused(facts):
+def test_invalid_records_raise(facts):
     with pytest.raises((KeyError, TypeError, ValueError)):
         decoded(Outer, facts)
