@@ -6,12 +6,9 @@ The weights are Meta's, under their own licence, and must be provided as a file;
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -97,16 +94,17 @@ def build_model() -> Any:
     """
     from ultralytics.models.sam import build_sam3
 
-    with _tokenizer(), mock.patch.object(build_sam3, "_load_checkpoint", lambda model, _: model):
-        return build_sam3.build_sam3_image_model("")
-
-
-@contextmanager
-def _tokenizer() -> Iterator[None]:
     clip = ModuleType("clip")
     clip.simple_tokenizer = open_clip.tokenizer  # type: ignore[attr-defined]
-    with mock.patch.dict(sys.modules, {"clip": clip}):
-        yield
+    load_checkpoint = build_sam3._load_checkpoint
+    sys.modules.setdefault("clip", clip)
+    build_sam3._load_checkpoint = lambda model, _: model
+    try:
+        return build_sam3.build_sam3_image_model("")
+    finally:
+        build_sam3._load_checkpoint = load_checkpoint
+        if sys.modules["clip"] is clip:
+            del sys.modules["clip"]
 
 
 def _load(model: Any, path: Path) -> None:

@@ -11,15 +11,15 @@ BUCKETS = (1, 2, 4, 8)
 SMALL, LARGE = (8, 8), (16, 16)
 
 
-def entry(key, shape=SMALL, rows=2, owner="", background=False, pinned=None):
-    return Entry(key=str(key), shape=shape, rows=rows, owner=owner, background=background, pinned=pinned)
+def entry(key, shape=SMALL, rows=2, owner="", pinned=None):
+    return Entry(key=str(key), shape=shape, rows=rows, owner=owner, pinned=pinned)
 
 
 def keys(batch):
     return [e.key for e in batch.entries]
 
 
-def test_nobody_makes_no_batch():
+def test_without_entries_there_is_no_batch():
     scheduler = StepScheduler(BUCKETS)
     assert scheduler.next_batch() is None
     scheduler.admit(entry("a"))
@@ -29,7 +29,7 @@ def test_nobody_makes_no_batch():
     assert len(scheduler) == 0
 
 
-def test_whoever_comes_takes_part_in_the_next_step():
+def test_an_admitted_entry_joins_the_next_step():
     scheduler = StepScheduler(BUCKETS)
     scheduler.admit(entry("a"))
     assert (keys(batch := scheduler.next_batch()), batch.rows) == (["a"], 2)
@@ -38,7 +38,7 @@ def test_whoever_comes_takes_part_in_the_next_step():
     assert (keys(batch := scheduler.next_batch()), batch.rows) == (["a", "b", "c"], 8)
 
 
-def test_resolutions_take_turns():
+def test_resolutions_alternate():
     scheduler = StepScheduler(BUCKETS)
     for i in range(3):
         scheduler.admit(entry(i))
@@ -46,7 +46,7 @@ def test_resolutions_take_turns():
     assert [keys(scheduler.next_batch()) for _ in range(4)] == [["0", "1", "2"], ["large"]] * 2
 
 
-def test_who_is_pinned_to_a_size_has_batches_of_it():
+def test_pinned_entries_run_in_batches_of_their_size():
     scheduler = StepScheduler(BUCKETS)
     scheduler.admit(entry("a"))
     for i in range(3):
@@ -58,7 +58,7 @@ def test_who_is_pinned_to_a_size_has_batches_of_it():
         scheduler.admit(entry("b", rows=5, pinned=4))
 
 
-def test_in_a_full_batch_everybodys_first_request_goes_before_anybodys_second():
+def test_in_a_full_batch_the_first_entry_of_each_owner_precedes_any_second_one():
     scheduler = StepScheduler(BUCKETS)
     for i in range(10):
         scheduler.admit(entry(f"x{i}", owner="x"))
@@ -67,7 +67,7 @@ def test_in_a_full_batch_everybodys_first_request_goes_before_anybodys_second():
     assert keys(scheduler.next_batch()) == ["x0", "y0", "z0", "x1"]
 
 
-def test_a_newcomer_does_not_wait_for_all_that_others_have_waiting():
+def test_a_new_owner_does_not_wait_for_the_queues_of_others():
     scheduler = StepScheduler((2, 4))
     for number in range(3):
         for owner in "abcd":
@@ -78,7 +78,7 @@ def test_a_newcomer_does_not_wait_for_all_that_others_have_waiting():
     assert served == [["a0", "b0"], ["b0", "c0"], ["c0", "d0"], ["d0", "e0"], ["e0", "a0"]]
 
 
-def test_many_sizes_of_one_owner_do_not_take_another_s_turns():
+def test_many_sizes_of_one_owner_do_not_reduce_another_owner_s_share():
     scheduler = StepScheduler(BUCKETS)
     for side in range(1, 9):
         scheduler.admit(entry(f"x{side}", (side, side), owner="x"))
@@ -88,25 +88,7 @@ def test_many_sizes_of_one_owner_do_not_take_another_s_turns():
     assert {f"x{side}" for side in range(1, 9)} <= set(served)
 
 
-def test_background_work_rides_in_the_padding_and_waits_otherwise():
-    scheduler = StepScheduler(BUCKETS)
-    scheduler.admit(entry("behind", background=True))
-    assert keys(scheduler.next_batch()) == ["behind"]
-    scheduler.admit(entry("a"))
-    assert keys(scheduler.next_batch()) == ["a"]  # two rows are a whole batch
-    scheduler.admit(entry("b"))
-    scheduler.admit(entry("c"))
-    assert keys(scheduler.next_batch()) == ["a", "b", "c", "behind"]
-
-
-def test_background_work_counts_as_peoples_after_a_while():
-    scheduler = StepScheduler((2,), aging_steps=3)
-    scheduler.admit(entry("behind", background=True, owner="x"))
-    scheduler.admit(entry("a", owner="y"))
-    assert [keys(scheduler.next_batch()) for _ in range(4)] == [["a"]] * 3 + [["behind"]]
-
-
-def test_what_can_never_be_served_is_refused():
+def test_duplicate_and_oversized_entries_raise():
     scheduler = StepScheduler(BUCKETS)
     scheduler.admit(entry("a"))
     with pytest.raises(ValueError, match="there already"):
@@ -116,11 +98,10 @@ def test_what_can_never_be_served_is_refused():
 
 
 @pytest.mark.parametrize("round_", range(60))
-def test_over_random_arrivals_nobody_starves_and_everybody_gets_each_step_once(seed, round_):  # noqa: PLR0915  # one simulation
+def test_under_random_arrivals_no_entry_starves_and_each_step_runs_once(seed, round_):  # noqa: PLR0915  # one simulation
     rng = random.Random(f"{seed} {round_}")
     buckets = rng.choice([BUCKETS, (2, 4, 8, 16), (4,), (2, 8)])
-    scheduler = StepScheduler(buckets, aging_steps=rng.choice([0, 5, 40]))
-    some_background = rng.random() < 0.5
+    scheduler = StepScheduler(buckets)
     head_since: dict[str, int] = {}
     owners = [f"owner {i}" for i in range(rng.randint(1, 5))]
     shapes = [SMALL, LARGE, (8, 16)][: rng.randint(1, 3)]
@@ -134,8 +115,7 @@ def test_over_random_arrivals_nobody_starves_and_everybody_gets_each_step_once(s
         while len(last_served) + len(gone - last_served.keys()) < total and rng.random() < 0.4:
             key = f"{len(last_served) + len(gone)}-{step}"
             rows, pinned = rng.choice(sizes), rng.choice([None, None, 2])
-            background = some_background and rng.random() < 0.3
-            new = entry(key, rng.choice(shapes), rows, rng.choice(owners), background, pinned)
+            new = entry(key, rng.choice(shapes), rows, rng.choice(owners), pinned)
             scheduler.admit(new)
             live[key], left[key], last_served[key] = new, rng.randint(1, 30), step
         if live and rng.random() < 0.03:
@@ -155,21 +135,20 @@ def test_over_random_arrivals_nobody_starves_and_everybody_gets_each_step_once(s
             if left[served] == 0:
                 scheduler.remove(served)
                 del live[served]
-        if not some_background:  # each owner's turn comes, and in it each of its groups
-            heads = {(e.owner, e.group): key for key, e in reversed(live.items())}
-            head_since = {key: head_since.get(key, step) for key in heads.values()}
-            longest = len(owners) * 2 * len(shapes)
-            assert all(step - max(last_served[key], head_since[key]) <= longest for key in heads.values())
+        heads = {(e.owner, e.group): key for key, e in reversed(live.items())}
+        head_since = {key: head_since.get(key, step) for key in heads.values()}
+        longest = len(owners) * 2 * len(shapes)  # each owner is served in turn, and each of its groups
+        assert all(step - max(last_served[key], head_since[key]) <= longest for key in heads.values())
         assert step < 100_000
     assert all(left[key] == 0 for key in last_served.keys() - gone)
     assert len(scheduler) == 0
 
 
 def check_batch(batch, live, buckets):
-    """What must hold for every batch, whoever is there."""
+    """Assert the invariants of every batch."""
     taken = keys(batch)
     assert len(set(taken)) == len(taken)
-    assert set(taken) <= live.keys()  # none that is done or cancelled
+    assert set(taken) <= live.keys()  # no finished or cancelled entry
     assert len({e.group for e in batch.entries}) == 1
     pinned = batch.entries[0].pinned
     buckets = buckets if pinned is None else (pinned,)
@@ -177,8 +156,8 @@ def check_batch(batch, live, buckets):
     assert used <= batch.rows
     assert batch.rows in buckets
     left_out = [e for e in live.values() if e.group == batch.entries[0].group and e.key not in taken]
-    if any(not e.background for e in left_out):
+    if left_out:
         assert used + 2 > buckets[-1]
-    if not any(e.background for e in live.values()) and len({e.rows for e in live.values()}) == 1:
+    if len({e.rows for e in live.values()}) == 1:
         in_it = Counter(e.owner for e in batch.entries)
         assert all(in_it[e.owner] >= max(in_it.values()) - 1 for e in left_out)

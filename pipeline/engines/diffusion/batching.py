@@ -19,7 +19,6 @@ class DenoiseJob:
     key: str
     request: GenerationRequest
     owner: str = ""
-    background: bool = False
     origin: SourceImage | None = None
     previews: bool = False  # whether the client wants previews
 
@@ -68,7 +67,6 @@ class ContinuousDiffusion:
                 shape=image.shape,
                 rows=image.rows,
                 owner=job.owner,
-                background=job.background,
                 pinned=image.rows if job.request.deterministic else None,
             )
             self._scheduler.admit(entry)
@@ -129,8 +127,6 @@ class ContinuousDiffusion:
 
 BatchGroup = tuple[tuple[int, int], int | None]
 
-AGING_STEPS = 40  # steps after which background work counts as interactive
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
@@ -140,7 +136,6 @@ class Entry:
     shape: tuple[int, int]  # of the latents, rows and columns
     rows: int  # of a batch: 2 with guidance
     owner: str = ""
-    background: bool = False
     pinned: int | None = None  # required number of rows of its batches
 
     @property
@@ -167,18 +162,14 @@ class StepScheduler:
     - Owners take turns at choosing the group of the next batch, which is filled round-robin: every owner's first
       request goes before any owner's second; one owner's requests are served first come, first served.
     - One owner's resolutions take turns, and so do requests that are pinned to one batch size and those that aren't.
-    - Interactive requests go before background work, which fills rows that would be padding, and counts as interactive
-      after `aging_steps`.
 
     Args:
         buckets: numbers of rows in a batch, ascending.
-        aging_steps: in steps, see `AGING_STEPS`.
     """
 
-    def __init__(self, buckets: Iterable[int], aging_steps: int = AGING_STEPS) -> None:
+    def __init__(self, buckets: Iterable[int]) -> None:
         self._buckets = tuple(buckets)
-        self._aging_steps = aging_steps
-        self._entries: dict[str, tuple[Entry, int]] = {}  # with the step at admission, in order of admission
+        self._entries: dict[str, Entry] = {}  # in order of admission
         # The last step of each present owner, and of each of its groups.
         self._turn_at: dict[str, int] = {}  # steps whose group was chosen for the owner
         self._served_at: dict[tuple[str, BatchGroup], int] = {}
@@ -198,7 +189,7 @@ class StepScheduler:
         largest = self._buckets_of(entry.group)[-1]
         if entry.rows > largest:
             raise ValueError(f"{entry.rows} rows are more than the largest batch of {largest}")
-        self._entries[entry.key] = entry, self._step
+        self._entries[entry.key] = entry
 
     def remove(self, key: str) -> None:
         """Remove a request that is done or cancelled; an unknown one is ignored."""
@@ -206,10 +197,9 @@ class StepScheduler:
 
     def next_batch(self) -> Batch | None:
         """Choose the entries of the next step; None if there are none."""
-        urgent = [entry for entry, came_at in self._entries.values() if self._is_urgent(entry, came_at)]
-        candidates = urgent or [entry for entry, _ in self._entries.values()]
-        if not candidates:
+        if not self._entries:
             return None
+        candidates = self._entries.values()
         owner = min((entry.owner for entry in candidates), key=lambda owner: self._turn_at.get(owner, -1))
         groups = (entry.group for entry in candidates if entry.owner == owner)
         group = min(groups, key=lambda group: self._served_at.get((owner, group), -1))
@@ -217,8 +207,6 @@ class StepScheduler:
         chosen = _fill(self._round_robin((e for e in candidates if e.group == group), owner), buckets[-1])
         used = sum(entry.rows for entry in chosen)
         rows = next(bucket for bucket in buckets if bucket >= used)
-        others = [e for e, _ in self._entries.values() if e.group == group and e not in chosen]
-        chosen += _fill(self._round_robin(others, owner), rows - used)
         self._step += 1
         self._note(owner, chosen)
         return Batch(entries=tuple(chosen), rows=rows)
@@ -239,15 +227,12 @@ class StepScheduler:
 
     def _note(self, owner: str, served: list[Entry]) -> None:
         """Record the owner whose turn it was and the entries served; forget absent owners and groups."""
-        there = [entry for entry, _ in self._entries.values()]
+        there = self._entries.values()
         turns = self._turn_at | {owner: self._step}
         served_at = self._served_at | {(entry.owner, entry.group): self._step for entry in served}
         owners, groups = {entry.owner for entry in there}, {(entry.owner, entry.group) for entry in there}
         self._turn_at = {owner: at for owner, at in turns.items() if owner in owners}
         self._served_at = {group: at for group, at in served_at.items() if group in groups}
-
-    def _is_urgent(self, entry: Entry, came_at: int) -> bool:
-        return not entry.background or self._step - came_at >= self._aging_steps
 
 
 def _fill(entries: list[Entry], rows: int) -> list[Entry]:
