@@ -1,4 +1,4 @@
-"""`compose.yaml` fits the service, its files and itself. Nothing here starts a container."""
+"""`compose.yaml` is consistent with the service, its files and itself. Nothing here starts a container."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typer.main import get_command
 from cli.main import app
 from pipeline.settings import PROJECT_ROOT, ServiceSettings
 from pipeline.store import Blobs, open_store
+from testing.servers import S3
 
 COMPOSE = yaml.safe_load((PROJECT_ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -22,12 +23,12 @@ each_service = pytest.mark.parametrize("name", SERVICES)
 
 
 def environment(name: str) -> dict[str, str]:
-    """A service's environment where nothing outside says otherwise."""
+    """Return a service's environment when no variable is set outside."""
     return {key: unset(value) for key, value in SERVICES[name].get("environment", {}).items()}
 
 
 def unset(text: str) -> str:
-    """The text with the defaults of all its variables in it."""
+    """Return the text with every variable replaced by its default."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
 
 
@@ -36,26 +37,26 @@ def mounts(name: str) -> list[list[str]]:
 
 
 @each_service
-def test_whom_a_service_waits_for_is_there_and_says_when_it_is_healthy(name: str):
+def test_dependencies_exist_and_have_health_checks(name: str):
     assert "healthcheck" in SERVICES[name]
     for other, how in SERVICES[name].get("depends_on", {}).items():
         assert other in SERVICES
         assert how["condition"] in ("service_started", "service_healthy")
 
 
-def test_the_service_starts_when_its_storage_is_there():
+def test_the_service_starts_after_its_storage_is_healthy():
     healthy = {"condition": "service_healthy"}
     assert SERVICES["pipeline"]["depends_on"] == {"postgres": healthy, "s3": healthy}
 
 
 @each_service
-def test_only_this_machine_reaches_a_service(name: str):
+def test_ports_are_published_on_loopback_only(name: str):
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", ()))
     assert "network_mode" not in SERVICES[name]
 
 
 @each_service
-def test_a_service_writes_to_what_it_declares_alone(name: str):
+def test_a_service_writes_only_to_its_volumes(name: str):
     service = SERVICES[name]
     assert service["read_only"]
     assert service["cap_drop"] == ["ALL"]
@@ -68,14 +69,14 @@ def test_a_service_writes_to_what_it_declares_alone(name: str):
             assert source in COMPOSE["volumes"]
 
 
-def test_every_volume_is_somebodys():
+def test_every_volume_is_mounted():
     assert {source for name in SERVICES for source, *_ in mounts(name) if not source.startswith(".")} == set(
         COMPOSE["volumes"]
     )
 
 
 @pytest.mark.parametrize(("name", "command"), [("pipeline", "serve"), ("dashboard", "dashboard")])
-def test_the_command_line_reads_what_it_is_told(name: str, command: str, monkeypatch: pytest.MonkeyPatch):
+def test_the_command_line_reads_every_variable(name: str, command: str, monkeypatch: pytest.MonkeyPatch):
     for variable in ("PIPELINE_DATABASE", "PIPELINE_BLOBS"):
         monkeypatch.setenv(variable, f"postgresql+psycopg://{variable}")
     of_settings = {v for v in ("PIPELINE_DATABASE", "PIPELINE_BLOBS") if v in str(ServiceSettings().storage)}
@@ -85,13 +86,13 @@ def test_the_command_line_reads_what_it_is_told(name: str, command: str, monkeyp
 
 
 def test_names_and_ports_are_those_of_the_services():
-    told = {**environment("pipeline"), **environment("dashboard")}
+    variables = {**environment("pipeline"), **environment("dashboard")}
     scraped = yaml.safe_load((PROJECT_ROOT / "configs" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     targets = {target for job in scraped for static in job["static_configs"] for target in static["targets"]}
-    assert targets == {"pipeline:8000", f"pipeline:{told['PIPELINE_METRICS_PORT']}"}
-    assert told["PIPELINE_SERVER"] == "http://pipeline:8000"
-    assert told["PIPELINE_DATABASE"].endswith("@postgres/pipeline")
-    assert told["AWS_ENDPOINT"] == "http://s3:8333"
+    assert targets == {"pipeline:8000", f"pipeline:{variables['PIPELINE_METRICS_PORT']}"}
+    assert variables["PIPELINE_SERVER"] == "http://pipeline:8000"
+    assert variables["PIPELINE_DATABASE"].endswith("@postgres/pipeline")
+    assert variables["AWS_ENDPOINT"] == "http://s3:8333"
     (source,) = (PROJECT_ROOT / "configs" / "grafana" / "provisioning" / "datasources").glob("*.yml")
     assert [d["url"] for d in yaml.safe_load(source.read_text())["datasources"]] == ["http://prometheus:9090"]
 
@@ -104,7 +105,7 @@ def test_grafana_finds_its_dashboards():
     assert "./configs/grafana/provisioning" in sources.values()
 
 
-def test_servers_and_service_agree_on_who_may_come_in():
+def test_servers_and_service_have_the_same_credentials():
     pipeline, postgres, s3 = environment("pipeline"), environment("postgres"), environment("s3")
     assert pipeline["PGPASSWORD"] == postgres["POSTGRES_PASSWORD"]
     assert pipeline["PIPELINE_DATABASE"].endswith(f"//{postgres['POSTGRES_USER']}@postgres/{postgres['POSTGRES_DB']}")
@@ -114,21 +115,24 @@ def test_servers_and_service_agree_on_who_may_come_in():
 
 
 def test_the_service_keeps_everything_in_postgresql_and_s3(
-    tmp_path: Path, postgres_server: str, s3_server: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, postgres_server: str, s3_server: S3, monkeypatch: pytest.MonkeyPatch
 ):
-    told = environment("pipeline")
+    variables = environment("pipeline")
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute("CREATE ROLE pipeline LOGIN PASSWORD 'pipeline'")
         connection.execute("CREATE DATABASE pipeline OWNER pipeline")
-    httpx.put(f"{s3_server}/{told['PIPELINE_BLOBS'].removeprefix('s3://')}").raise_for_status()
+    httpx.put(f"{s3_server.endpoint}/{variables['PIPELINE_BLOBS'].removeprefix('s3://')}").raise_for_status()
     here = postgres_server.partition("@")[2].removesuffix("/postgres")
-    moved = {"PIPELINE_DATABASE": told["PIPELINE_DATABASE"].replace("postgres/", f"{here}/"), "AWS_ENDPOINT": s3_server}
-    for variable, value in (told | moved).items():
+    moved = {
+        "PIPELINE_DATABASE": variables["PIPELINE_DATABASE"].replace("postgres/", f"{here}/"),
+        "AWS_ENDPOINT": s3_server.endpoint,
+    }
+    for variable, value in (variables | moved).items():
         if variable.startswith(("AWS_", "PG", "PIPELINE_DATABASE", "PIPELINE_BLOBS")):
             monkeypatch.setenv(variable, value)
     store = open_store(ServiceSettings(data_dir=tmp_path))
     key, _ = store.keys.create("ann", "compose")
-    Blobs(told["PIPELINE_BLOBS"]).put("images/one.png", b"pixels")
+    Blobs(variables["PIPELINE_BLOBS"]).put("images/one.png", b"pixels")
     store.log.engine.dispose()
     again = open_store(ServiceSettings(data_dir=tmp_path / "elsewhere"))
     assert [kept.key_id for kept in again.keys.list()] == [key.key_id]
