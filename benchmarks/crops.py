@@ -13,7 +13,7 @@ from benchmarks.harness import Result, compare
 from pipeline.cifar100 import CIFAR100
 from pipeline.engines.clip import ClipEngine
 from pipeline.records import Pixels
-from pipeline.settings import Labelling, ServiceSettings
+from pipeline.settings import ServiceSettings, ZeroShotSettings
 from training.scenes import draw_scene
 
 CROPS = 24
@@ -49,7 +49,7 @@ def draw_crops() -> list[Pixels]:
 Answer = tuple[Any, list[str]]  # vectors (n, d), the best labels
 
 
-def describe(engine: ClipEngine, crops: list[Pixels], labelling: Labelling) -> Answer:
+def describe(engine: ClipEngine, crops: list[Pixels], labelling: ZeroShotSettings) -> Answer:
     """Our implementation."""
     described = engine.describe(crops, labelling)
     return described.vectors, [row[0] for row in described.labels]
@@ -58,7 +58,7 @@ def describe(engine: ClipEngine, crops: list[Pixels], labelling: Labelling) -> A
 class OpenClip:
     """open_clip's own functions, one crop at a time, with the labels encoded once."""
 
-    def __init__(self, name: str, labelling: Labelling, device: str = "cpu") -> None:
+    def __init__(self, name: str, labelling: ZeroShotSettings, device: str = "cpu") -> None:
         self._device = device
         self._model, _, self._preprocess = open_clip.create_model_and_transforms(name, device=device)
         self._model.eval()

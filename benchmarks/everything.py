@@ -17,7 +17,7 @@ from pipeline.engines.sam2.engine import Sam2Engine
 from pipeline.engines.sam2.loading import load_model
 from pipeline.imaging.masks import Mask, decode_mask
 from pipeline.records import Pixels, Segmentation
-from pipeline.settings import Everything, ModelSource, Sam2Settings, ServiceSettings
+from pipeline.settings import AutomaticMaskSettings, ModelSource, Sam2Settings, ServiceSettings
 from training.scenes import draw_scene
 
 LARGE_BATCH = 16  # theirs is 64; ours are smaller, to stay in the CPU caches
@@ -66,8 +66,8 @@ def against_ultralytics(
     engine: Sam2Engine,
     model: ModelSource,
     scenes: list[Pixels],
-    parameters: Everything,
-    their_parameters: Everything,
+    parameters: AutomaticMaskSettings,
+    their_parameters: AutomaticMaskSettings,
     rounds: int,
     goal: str,
 ) -> Result:
@@ -86,7 +86,9 @@ def measure_large(quick: bool) -> Result:
     points = LARGE_POINTS_QUICK if quick else LARGE_POINTS
     scene = np.array(draw_scene(SEED, 256, split="test").pixels)
     everything = strict_thresholds(
-        engine, [scene], Everything(image_size=LARGE_SIDE, points_per_side=points, points_per_batch=LARGE_BATCH)
+        engine,
+        [scene],
+        AutomaticMaskSettings(image_size=LARGE_SIDE, points_per_side=points, points_per_batch=LARGE_BATCH),
     )
     theirs = predictor_for(engine.model, everything)
     return compare(
@@ -101,7 +103,9 @@ def draw_scenes(num: int) -> list[Pixels]:
     return [np.array(draw_scene(SEED + i, 128, split="test").pixels) for i in range(num)]
 
 
-def strict_thresholds(engine: Sam2Engine, scenes: list[Pixels], everything: Everything) -> Everything:
+def strict_thresholds(
+    engine: Sam2Engine, scenes: list[Pixels], everything: AutomaticMaskSettings
+) -> AutomaticMaskSettings:
     """Thresholds that a tenth of the masks pass."""
     lenient = everything.model_copy(update={"min_stability": 0.0, "stability_offset": 0.0})
     bound = float(np.mean([upper_score(engine, scene, lenient) for scene in scenes]))
@@ -122,14 +126,16 @@ def untrained_model(name: str) -> Any:
     return sam_model_map[name]()
 
 
-def upper_score(engine: Sam2Engine, scene: Pixels, everything: Everything) -> float:
+def upper_score(engine: Sam2Engine, scene: Pixels, everything: AutomaticMaskSettings) -> float:
     """The predicted IoU that a tenth of the masks exceed, from a few points."""
     few = everything.model_copy(update={"points_per_side": 8, "min_predicted_iou": 0.0, "max_box_iou": 1.0})
     found = last(engine, scene, few)
     return float(np.quantile(found.predicted_iou, 1 - SURVIVORS))
 
 
-def segmenting(engine: Sam2Engine, scenes: list[Pixels], everything: Everything) -> Callable[[], list[Masks]]:
+def segmenting(
+    engine: Sam2Engine, scenes: list[Pixels], everything: AutomaticMaskSettings
+) -> Callable[[], list[Masks]]:
     """A function that segments all scenes, without cached encodings."""
 
     def segment() -> list[Masks]:
@@ -140,7 +146,7 @@ def segmenting(engine: Sam2Engine, scenes: list[Pixels], everything: Everything)
     return segment
 
 
-def last(engine: Sam2Engine, scene: Pixels, everything: Everything) -> Segmentation:
+def last(engine: Sam2Engine, scene: Pixels, everything: AutomaticMaskSettings) -> Segmentation:
     """Run a segmentation to completion."""
     *_, segmentation = engine.segment(scene, everything)
     if not isinstance(segmentation, Segmentation):
@@ -148,7 +154,7 @@ def last(engine: Sam2Engine, scene: Pixels, everything: Everything) -> Segmentat
     return segmentation
 
 
-def predictor_for(model: Any, everything: Everything, device: str = "cpu") -> SAM2Predictor:
+def predictor_for(model: Any, everything: AutomaticMaskSettings, device: str = "cpu") -> SAM2Predictor:
     """Ultralytics' predictor with the same model and the same duplicate threshold."""
     predictor = SAM2Predictor(
         overrides={
@@ -167,7 +173,7 @@ def predictor_for(model: Any, everything: Everything, device: str = "cpu") -> SA
     return predictor
 
 
-def generate(predictor: SAM2Predictor, scene: Pixels, everything: Everything) -> Masks:
+def generate(predictor: SAM2Predictor, scene: Pixels, everything: AutomaticMaskSettings) -> Masks:
     """Ultralytics' pipeline from an image to masks of its size."""
     (result,) = predictor(
         source=np.ascontiguousarray(scene[..., ::-1]),

@@ -28,9 +28,9 @@ from pipeline.engines.device import pick_device
 from pipeline.engines.diffusion.engine import DiffusionEngine
 from pipeline.records import Scheduler
 from pipeline.settings import (
+    AutomaticMaskSettings,
     ClipSettings,
     DiffusionSettings,
-    Everything,
     GenerationDefaults,
     GenerationLimits,
     ModelSource,
@@ -125,7 +125,7 @@ def measure_everything(size: Size, device: str, rounds: int, points: int, dtype:
     """Automatic segmentation of a scene, with so many points at a time."""
     engine = everything.untrained_engine(size.sam2, device, dtype)
     scene = np.array(draw_scene(SEED, 256, split="test").pixels)
-    parameters = Everything(
+    parameters = AutomaticMaskSettings(
         image_size=size.sam2_side, points_per_side=size.points_per_side, points_per_batch=points,
         min_stability=0.0, stability_offset=0.0,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from benchmarks.harness import Result, compare
 from pipeline.engines.sam2.engine import Sam2Engine
 from pipeline.imaging.masks import Mask, decode_mask
 from pipeline.records import Pixels, PointsAndBox
-from pipeline.settings import Everything, ServiceSettings
+from pipeline.settings import AutomaticMaskSettings, ServiceSettings
 from training.scenes import draw_scene
 
 
@@ -19,11 +19,11 @@ def measure(quick: bool) -> list[Result]:
     scene = np.array(draw_scene(SEED, 256, split="test").pixels)
     results = [one("mini", Sam2Engine(profile, "cpu"), scene, profile.everything, 5 if quick else 20)]
     if not quick:
-        results.append(one("SAM2.1-b+ untrained", untrained_engine(), scene, Everything(), 3))
+        results.append(one("SAM2.1-b+ untrained", untrained_engine(), scene, AutomaticMaskSettings(), 3))
     return results
 
 
-def one(case: str, engine: Sam2Engine, scene: Pixels, everything: Everything, rounds: int) -> Result:
+def one(case: str, engine: Sam2Engine, scene: Pixels, everything: AutomaticMaskSettings, rounds: int) -> Result:
     """Prompt the same point with and without a cached encoding."""
     prompt = PointsAndBox(points=((100.0, 120.0, True),))
 

@@ -19,10 +19,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from planning.cluster import Cluster, Played, play
+from planning.cluster import Cluster, SimulationResult, play
 from planning.costs import Costs, read_costs
 from planning.demand import Workload
-from planning.sizing import MAX_GENERATIONS, Wishes, plan
+from planning.sizing import MAX_GENERATIONS, Objectives, plan
 
 ROOT = Path(__file__).parents[1]
 COSTS = ROOT / "configs" / "costs" / "sd14-assumed.json"
@@ -69,7 +69,7 @@ class Point:
     gpus: int
     variant: str
     cluster: Cluster
-    played: Played
+    played: SimulationResult
 
 
 def main(words: list[str] | None = None) -> None:
@@ -98,9 +98,9 @@ def main(words: list[str] | None = None) -> None:
 def point(costs: Costs, variant: Variant, gpus: int, steps: int, side: int | None) -> Point:
     """Simulate one number of GPUs."""
     workload = Workload(rate=1.0, steps=steps, side=side or costs.side)
-    each = plan(costs, workload, Wishes(headroom=0.01)).capacity  # of one GPU
+    each = plan(costs, workload, Objectives(headroom=0.01)).capacity  # of one GPU
     workload = Workload(rate=LOAD * each * gpus, steps=steps, side=side or costs.side)
-    planned = plan(costs, workload, Wishes(headroom=1 - LOAD - 0.01))
+    planned = plan(costs, workload, Objectives(headroom=1 - LOAD - 0.01))
     ingress = next(row.replicas for row in planned.deployments if row.name == "Ingress")
     cluster = variant.cluster(gpus, min(ingress, 4 * gpus + 2), planned.cache_shards)
     seconds = min(LONGEST_S, max(SHORTEST_S, IMAGES / workload.rate))

@@ -20,7 +20,7 @@ from pipeline.events import ImageCreated
 from pipeline.jobs import JobOrder
 from pipeline.notices import STEPPED, Notice
 from pipeline.records import ImageRecord
-from pipeline.settings import Retention, ServiceSettings
+from pipeline.settings import RetentionSettings, ServiceSettings
 from pipeline.store import Blobs, EventLog, JobStore, Store, new_id, open_database
 from planning.costs import Database
 from testing.servers import postgres
@@ -66,7 +66,7 @@ def image_transactions_s(url: str, folder: Path) -> float:
     """Accept, start, store and label images one after the other; the seconds of their transactions."""
     engine = open_database(url)
     try:
-        store, log = Store(engine, Blobs(folder / "blobs"), Retention()), TimedLog(engine)
+        store, log = Store(engine, Blobs(folder / "blobs"), RetentionSettings()), TimedLog(engine)
         store.log, store.jobs = log, JobStore(log)
         times = []
         for number in range(WARM_UP + IMAGES):

@@ -16,7 +16,7 @@ from graphs.http.routes.legacy import Regions, VisualizationWriter
 from pipeline.imaging import drawing
 from pipeline.imaging.masks import Mask, decode_mask, encode_mask, outline
 from pipeline.records import Descriptions, Pixels, Segmentation
-from pipeline.settings import Drawing
+from pipeline.settings import DrawingSettings
 
 SIDE, REGIONS = 512, 20
 
@@ -24,7 +24,7 @@ SIDE, REGIONS = 512, 20
 def measure(quick: bool) -> list[Result]:
     """Warm: from cached PNGs; and cold: rendered and encoded once, in parallel."""
     picture, segmentation = draw_regions()
-    style = Drawing()
+    style = DrawingSettings()
     regions = Descriptions(
         vectors=np.zeros((REGIONS, 1), np.float32),
         labels=(("apple",),) * REGIONS,
@@ -76,7 +76,7 @@ def draw_regions(seed: int = 0) -> tuple[Pixels, Segmentation]:
     )
 
 
-def draw_naively(picture: Pixels, segmentation: Segmentation, style: Drawing) -> bytes:
+def draw_naively(picture: Pixels, segmentation: Segmentation, style: DrawingSettings) -> bytes:
     """Draw with numpy and encode with Pillow, for each call."""
 
     def encode(pixels: Pixels) -> str:

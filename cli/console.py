@@ -18,7 +18,7 @@ console = Console()
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Print errors that a user can fix as one sentence and exit with code 1; end normally on an interrupt."""
     try:
         yield

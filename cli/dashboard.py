@@ -13,8 +13,9 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
+from cli.config import LaunchConfig
 from cli.errors import LaunchError
-from cli.launcher import LaunchOptions, Service, read_config
+from cli.launcher import Service
 from cli.ports import port_problem
 
 UI_PORT = 7860
@@ -23,13 +24,13 @@ END_WITHIN_S = 5.0
 POLL_S = 0.2
 
 
-def check_port(options: LaunchOptions, port: int) -> None:
+def check_port(config: LaunchConfig, port: int) -> None:
     """Check before anything is started that the dashboard's port is free.
 
     Raises:
         LaunchError: it isn't.
     """
-    if problem := port_problem(read_config(options)["http_options"]["host"], port):
+    if problem := port_problem(config.host, port):
         raise LaunchError(f"Port {port} for the dashboard can't be used ({problem}). Choose another with --ui-port.")
 
 

@@ -39,7 +39,7 @@ class Finding:
     ok: bool
     what: str
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def examine(settings: ServiceSettings, *, host: str, ports: tuple[int, int], ingress: ProxyKind) -> list[Finding]:
@@ -63,16 +63,16 @@ def examine(settings: ServiceSettings, *, host: str, ports: tuple[int, int], ing
 
 def _software() -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
-    yield Finding(ok=sys.version_info >= (3, 11), what="Python", found=version, mend="install Python 3.11 or later")
+    yield Finding(ok=sys.version_info >= (3, 11), what="Python", found=version, fix="install Python 3.11 or later")
     for package in PACKAGES:
         try:
             yield Finding(ok=True, what=package, found=importlib.metadata.version(package))
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(ok=False, what=package, found="not installed", mend="run ./scripts/run, which installs it")
+            yield Finding(ok=False, what=package, found="not installed", fix="run ./scripts/run, which installs it")
     try:
         importlib.import_module("cv2")
     except ImportError as error:
-        yield Finding(ok=False, what="OpenCV", found=str(error), mend="apt-get install libgl1 libglib2.0-0")
+        yield Finding(ok=False, what="OpenCV", found=str(error), fix="apt-get install libgl1 libglib2.0-0")
 
 
 def _haproxy(ingress: ProxyKind) -> Finding:
@@ -81,7 +81,7 @@ def _haproxy(ingress: ProxyKind) -> Finding:
         ok=bool(found) or ingress is ProxyKind.PLAIN,
         what="HAProxy",
         found=found or "not installed; only --ingress haproxy needs it",
-        mend=HOW_TO_GET_HAPROXY,
+        fix=HOW_TO_GET_HAPROXY,
     )
 
 
@@ -89,7 +89,7 @@ def _device() -> Finding:
     try:
         import torch
     except ImportError as error:
-        return Finding(ok=False, what="device", found=str(error), mend="install torch and torchvision from one index")
+        return Finding(ok=False, what="device", found=str(error), fix="install torch and torchvision from one index")
     if torch.cuda.is_available():
         return Finding(ok=True, what="device", found=f"cuda: {torch.cuda.get_device_name(0)}")
     return Finding(ok=True, what="device", found=f"cpu, {os.cpu_count()} cores")
@@ -101,7 +101,7 @@ def _machine(folder: Path) -> Iterator[Finding]:
         ok=memory_gb >= MIN_FREE_MEMORY_GB,
         what="free memory",
         found=f"{memory_gb:.1f} GB",
-        mend=f"the mini profile needs {MIN_FREE_MEMORY_GB} GB",
+        fix=f"the mini profile needs {MIN_FREE_MEMORY_GB} GB",
     )
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     disk_gb = shutil.disk_usage(existing).free / 1e9
@@ -109,13 +109,13 @@ def _machine(folder: Path) -> Iterator[Finding]:
         ok=os.access(existing, os.W_OK) and disk_gb >= MIN_FREE_DISK_GB,
         what="data folder",
         found=f"{folder}, {disk_gb:.0f} GB free",
-        mend="choose a writable folder with --data-dir",
+        fix="choose a writable folder with --data-dir",
     )
 
 
-def _port(host: str, port: int, mend: str) -> Finding:
+def _port(host: str, port: int, fix: str) -> Finding:
     problem = port_problem(host, port)
-    return Finding(ok=problem is None, what=f"port {port}", found=problem or "free", mend=mend)
+    return Finding(ok=problem is None, what=f"port {port}", found=problem or "free", fix=fix)
 
 
 def _models(settings: ServiceSettings) -> Iterator[Finding]:
@@ -123,7 +123,7 @@ def _models(settings: ServiceSettings) -> Iterator[Finding]:
         profile = settings.load_profile()
     except (FileNotFoundError, ValueError) as error:
         yield Finding(
-            ok=False, what=f"profile {settings.profile}", found=str(error), mend="name one of the profiles in configs/"
+            ok=False, what=f"profile {settings.profile}", found=str(error), fix="name one of the profiles in configs/"
         )
         return
     yield _weights("diffusion", profile.diffusion.model)
@@ -143,7 +143,7 @@ def _weights(model: str, source: ModelSource) -> Finding:
             ok=False,
             what=what,
             found=f"{path} is missing",
-            mend="provide it, or train the miniature models: python -m training.train all",
+            fix="provide it, or train the miniature models: python -m training.train all",
         )
     size_mb = sum(f.stat().st_size for f in (path.rglob("*") if path.is_dir() else [path]) if f.is_file()) / 1e6
     return Finding(ok=True, what=what, found=f"{path}, {size_mb:.0f} MB")

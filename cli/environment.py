@@ -41,7 +41,7 @@ def prepare_environment(data_path: Path) -> None:
 
 
 @contextmanager
-def inherited(variables: Mapping[str, str]) -> Iterator[None]:
+def child_environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set variables for the child processes started in the block; restore them when it ends."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

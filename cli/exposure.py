@@ -6,44 +6,38 @@ import ipaddress
 import os
 import socket
 
+from cli.config import LaunchConfig
 from cli.errors import LaunchError
 from cli.keys import has_key
-from cli.launcher import LaunchOptions, read_config
 
 API_KEY = "PIPELINE_API_KEY"
 
 
-def check_exposure(options: LaunchOptions, *, open_to_anyone: bool) -> None:
+def check_exposure(config: LaunchConfig, *, open_to_anyone: bool) -> None:
     """Refuse to expose the service to the network by accident.
 
     Raises:
         LaunchError: the bind address isn't loopback, no API key is required, and `open_to_anyone` is not set.
     """
-    host = read_config(options)["http_options"]["host"]
-    if not (wants_keys(options) or open_to_anyone or is_loopback(host)):
+    if not (config.requires_keys or open_to_anyone or is_loopback(config.host)):
         raise LaunchError(
-            f"On {host} other machines could reach the service, and it requires no API keys. Create one with "
+            f"On {config.host} other machines could reach the service, and it requires no API keys. Create one with "
             "`ai-pipeline keys create --owner me` and start with --keys; or pass --open-to-anyone if that is intended."
         )
 
 
-def warnings(options: LaunchOptions, *, with_dashboard: bool) -> list[str]:
+def warnings(config: LaunchConfig, *, with_dashboard: bool) -> list[str]:
     """Return warnings about a service that requires API keys, a sentence each."""
-    if not wants_keys(options):
+    if not config.requires_keys:
         return []
     found = []
-    if not has_key(options):
+    if not has_key(config):
         found.append("There is no API key yet, so no client can use the service: `ai-pipeline keys create --owner me`.")
     if with_dashboard and not os.environ.get(API_KEY):
         found.append(f"The dashboard needs an API key like any client: set {API_KEY} and start again.")
-    elif with_dashboard and not is_loopback(read_config(options)["http_options"]["host"]):
-        found.append(f"Whoever reaches the dashboard acts as the owner of {API_KEY}. --no-ui serves without it.")
+    elif with_dashboard and not is_loopback(config.host):
+        found.append(f"Anyone who reaches the dashboard acts as the owner of {API_KEY}. --no-ui serves without it.")
     return found
-
-
-def wants_keys(options: LaunchOptions) -> bool:
-    """Whether the service will require API keys."""
-    return bool(read_config(options)["applications"][0]["args"].get("keys", "off") == "required")
 
 
 def is_loopback(host: str) -> bool:

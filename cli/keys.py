@@ -10,10 +10,9 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from cli.console import console, explained
-from cli.launcher import SERVE_CONFIG, LaunchOptions, read_config
+from cli.config import SERVE_CONFIG, LaunchConfig, LaunchOptions, load_config
+from cli.console import console, report_errors
 from cli.options import DataDir, ServeConfig
-from pipeline.settings import ServiceSettings
 from pipeline.store import KeyStore, open_store
 
 keys_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
@@ -31,7 +30,7 @@ def create(
     serve_config: ServeConfig = SERVE_CONFIG,
 ) -> None:
     """Create a key and print it, only once."""
-    with explained(), _opened(_options(data_dir, serve_config)) as keys:
+    with report_errors(), _opened(_config(data_dir, serve_config)) as keys:
         key, token = keys.create(owner, name)
         console.print(f"Key {key.key_id} of {key.owner}. It is shown this once and kept nowhere:", soft_wrap=True)
         console.print(token, soft_wrap=True, highlight=False)
@@ -44,7 +43,7 @@ def list_keys(
     serve_config: ServeConfig = SERVE_CONFIG,
 ) -> None:
     """List all keys, including revoked ones."""
-    with explained(), _opened(_options(data_dir, serve_config)) as keys:
+    with report_errors(), _opened(_config(data_dir, serve_config)) as keys:
         table = Table(Column("key", min_width=KEY_ID_CHARS), "owner", "name", "made", "revoked", box=None)
         for key in keys.list(owner):
             revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
@@ -59,26 +58,25 @@ def revoke(
     serve_config: ServeConfig = SERVE_CONFIG,
 ) -> None:
     """Revoke a key for good; a running service accepts it for 10 s more at most."""
-    with explained(), _opened(_options(data_dir, serve_config)) as keys:
+    with report_errors(), _opened(_config(data_dir, serve_config)) as keys:
         key = keys.revoke(key_id)
         console.print(f"Key {key.key_id} of {key.owner} is revoked, within 10 s everywhere.", soft_wrap=True)
 
 
-def has_key(options: LaunchOptions) -> bool:
+def has_key(config: LaunchConfig) -> bool:
     """Whether there is any valid key."""
-    with _opened(options) as keys:
+    with _opened(config) as keys:
         return any(key.revoked_at is None for key in keys.list())
 
 
-def _options(data_dir: DataDir, serve_config: ServeConfig) -> LaunchOptions:
-    return LaunchOptions(data_dir=data_dir and data_dir.absolute(), serve_config=serve_config)
+def _config(data_dir: DataDir, serve_config: ServeConfig) -> LaunchConfig:
+    return load_config(LaunchOptions(data_dir=data_dir and data_dir.absolute(), serve_config=serve_config))
 
 
 @contextmanager
-def _opened(options: LaunchOptions) -> Iterator[KeyStore]:
+def _opened(config: LaunchConfig) -> Iterator[KeyStore]:
     """Open the key store that the service uses."""
-    settings = ServiceSettings.model_validate(read_config(options)["applications"][0]["args"])
-    store = open_store(settings)
+    store = open_store(config.settings)
     try:
         yield store.keys
     finally:

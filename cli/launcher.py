@@ -17,24 +17,23 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
-from cli.environment import WORKER_ENVIRONMENT, inherited, prepare_environment
+from cli.config import LaunchConfig, LaunchOptions
+from cli.environment import WORKER_ENVIRONMENT, child_environment, prepare_environment
 from cli.errors import LaunchError
 from cli.ports import free_port, port_problem
-from cli.proxies import ProxyKind, prepared
-from cli.targets import findable
-from pipeline.settings import PROJECT_ROOT, RAY_NAMESPACE, ServiceSettings
+from cli.proxies import ProxyKind, prepared_proxy
+from cli.targets import advertised
+from pipeline.settings import RAY_NAMESPACE, ServiceSettings
 from pipeline.store import open_store
 
-SERVE_CONFIG = PROJECT_ROOT / "serve_config.yaml"
 TEMP_PREFIX = "aip-"  # /tmp/aip-<pid>-…: short, because a socket's path has 107 bytes at most
 OBJECT_STORE_BYTES = 1 << 30
 SERVICE_UNAVAILABLE = 503
@@ -43,25 +42,6 @@ RAY_STARTS = 4  # attempts
 UP_WITHIN_S = 600.0  # a first start may have gigabytes to load
 POLL_S = 0.2
 END_WITHIN_S = 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class LaunchOptions:
-    """Options of the command line; those left out, None, are taken from `serve_config.yaml`."""
-
-    host: str | None = None
-    port: int | None = None
-    profile: str | None = None
-    data_dir: Path | None = None
-    log_format: str | None = None
-    allow_private_webhooks: bool | None = None
-    metrics_port: int = 0  # 0: any free one
-    keys: bool | None = None  # whether a request needs an API key
-    traces: str | None = None  # where spans go, as in `TraceSettings.to`
-    traces_ratio: float | None = None
-    ingress: ProxyKind = ProxyKind.PLAIN
-    num_gpus: float | None = None  # logical GPUs of the Ray we start; None: what the machine has
-    serve_config: Path = SERVE_CONFIG
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,59 +72,56 @@ class Service:
 
 
 @contextmanager
-def launch(options: LaunchOptions, progress: Callable[[str], None]) -> Iterator[Service]:
+def launch(config: LaunchConfig, progress: Callable[[str], None]) -> Iterator[Service]:
     """Run the service on its own Ray until the block ends, then end all of its processes.
 
     Args:
-        options: where and what to serve.
+        config: where and what to serve.
         progress: called with a short status message on each change.
 
     Raises:
         LaunchError: the port or the data folder is taken, or a deployment can't start.
     """
-    config = read_config(options)
-    host, port = config["http_options"]["host"], config["http_options"]["port"]
+    host, port, options = config.host, config.port, config.options
     if problem := port_problem(host, port):
         raise LaunchError(f"Port {port} on {host} can't be used ({problem}). Choose another with --port.")
     metrics_port = options.metrics_port or free_port()
-    settings = ServiceSettings.model_validate(config["applications"][0]["args"])
-    data_path = settings.data_path
+    data_path = config.settings.data_path
     with (
         _sole_user(data_path),
         _temporary_folder() as temporary,
-        prepared(
+        prepared_proxy(
             options.ingress,
             host=host,
             port=port,
             folder=temporary,
-            request_within_s=settings.admission.deadline_s,
+            request_within_s=config.settings.admission.deadline_s,
         ) as proxy,
     ):
         prepare_environment(data_path)
-        _end_leases(settings)
+        _end_leases(config.settings)
         try:
             progress("Starting Ray")
-            with inherited(WORKER_ENVIRONMENT | proxy.environment):  # and gone before ray.serve is imported
+            with child_environment(WORKER_ENVIRONMENT | proxy.environment):  # and gone before ray.serve is imported
                 start_ray(options, metrics_port, temporary)
-            config["http_options"]["host"] = proxy.host
             progress("Starting the deployments")
             service = Service(
                 host=host,
                 url=f"http://{host}:{port}",
                 metrics_url=f"http://127.0.0.1:{metrics_port}/metrics",
                 app_log=data_path / "app.log",
-                app_name=_deploy(config),
+                app_name=_deploy(config.listening_on(proxy.host)),
                 ray_processes=_ray_processes(),
             )
             _wait_until_running(service, progress)
             _wait_for_answers(service)
-            with findable(data_path, service_url=service.url, metrics_url=service.metrics_url):
+            with advertised(data_path, service_url=service.url, metrics_url=service.metrics_url):
                 yield service
         finally:
             _end_ray()
 
 
-def join(address: str, options: LaunchOptions, progress: Callable[[str], None]) -> Service:
+def join(address: str, config: LaunchConfig, progress: Callable[[str], None]) -> Service:
     """Deploy to the Ray cluster at `address` and leave the service running there.
 
     A Serve that is already running keeps its host and port; the URL of the returned service is that of a new one.
@@ -152,42 +129,18 @@ def join(address: str, options: LaunchOptions, progress: Callable[[str], None]) 
     Raises:
         LaunchError: a deployment can't start.
     """
-    if options.ingress is not ProxyKind.PLAIN:
+    if config.options.ingress is not ProxyKind.PLAIN:
         raise LaunchError("A cluster's ingress is configured where its nodes start: see docs/deployment.md, Ingress.")
     import ray
 
-    config = read_config(options)
     progress(f"Joining {address}")
     ray.init(address=address, namespace=RAY_NAMESPACE, log_to_driver=False)
     progress("Starting the deployments")
     host, _, _ = ray.get_runtime_context().gcs_address.rpartition(":")
-    url = f"http://{host}:{config['http_options']['port']}"
-    service = Service(host=host, url=url, metrics_url="", app_log=Path(), app_name=_deploy(config))
+    url = f"http://{host}:{config.port}"
+    service = Service(host=host, url=url, metrics_url="", app_log=Path(), app_name=_deploy(config.serve))
     _wait_until_running(service, progress)
     return service
-
-
-def read_config(options: LaunchOptions) -> dict[str, Any]:
-    """Read `serve_config.yaml`, with the command line's options merged into it."""
-    config: dict[str, Any] = yaml.safe_load(options.serve_config.read_text())
-    http_options = {"host": "127.0.0.1", "port": 8000} | config.get("http_options", {})
-    config["http_options"] = http_options | _given(host=options.host, port=options.port)
-    application = config["applications"][0]
-    application["args"] = application.get("args", {}) | _given(
-        profile=options.profile,
-        data_dir=options.data_dir and str(options.data_dir),
-        log_format=options.log_format,
-        keys=None if options.keys is None else ("required" if options.keys else "off"),
-    )
-    if webhooks := _given(allow_private_addresses=options.allow_private_webhooks):
-        application["args"]["webhooks"] = application["args"].get("webhooks", {}) | webhooks
-    if traces := _given(to=options.traces, ratio=options.traces_ratio):
-        application["args"]["traces"] = application["args"].get("traces", {}) | traces
-    return config
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def start_ray(options: LaunchOptions, metrics_port: int, temporary: Path) -> None:
@@ -219,7 +172,7 @@ def start_ray(options: LaunchOptions, metrics_port: int, temporary: Path) -> Non
             return
 
 
-def _deploy(config: dict[str, Any]) -> str:
+def _deploy(config: Mapping[str, Any]) -> str:
     """Start Serve and deploy the parsed configuration; returns the application's name.
 
     `deploy_apps` is what Serve's command line and REST interface use, but not public: `tests/acceptance` would detect

@@ -19,20 +19,20 @@ from rich.table import Table
 from ai_pipeline_client import Client, Parameters
 from cli import remote
 from cli.app_log import follow
-from cli.console import console, explained
+from cli.config import SERVE_CONFIG, LaunchConfig, LaunchOptions, load_config
+from cli.console import console, report_errors
 from cli.dashboard import UI_PORT, check_port, end_with, running_dashboard
 from cli.doctor import examine
 from cli.errors import LaunchError
 from cli.exposure import API_KEY, check_exposure, warnings
 from cli.keys import keys_app
-from cli.launcher import SERVE_CONFIG, LaunchOptions, Service, join, launch, read_config
+from cli.launcher import Service, join, launch
 from cli.options import DataDir, ServeConfig, destination
 from cli.plan import plan
 from cli.ports import free_port
 from cli.proxies import ProxyKind
 from graphs.http.schemas.generation import GenerateBody
 from pipeline.records import Scheduler
-from pipeline.settings import ServiceSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 app.add_typer(remote.jobs, name="jobs")
@@ -135,18 +135,19 @@ def serve(
         traces=traces and destination(traces),
         traces_ratio=traces_ratio,
     )
-    with explained():
+    with report_errors():
+        config = load_config(options)
         if address is not None:
             with _status() as progress:
-                join(address, options, progress)
+                join(address, config, progress)
             console.print(f"Deployed to {address}. `serve status` shows it, `serve shutdown` ends it.")
             return
-        check_exposure(options, open_to_anyone=open_to_anyone)
+        check_exposure(config, open_to_anyone=open_to_anyone)
         if not no_ui:
-            check_port(options, ui_port)
-        with launched(options) as service, ExitStack() as stack:
+            check_port(config, ui_port)
+        with launched(config) as service, ExitStack() as stack:
             _announce(service)
-            for warning in warnings(options, with_dashboard=not no_ui):
+            for warning in warnings(config, with_dashboard=not no_ui):
                 console.print(f"[yellow]{escape(warning)}", soft_wrap=True)
             if not no_ui:
                 console.print(f"[bold green]Dashboard[/] at {stack.enter_context(running_dashboard(service, ui_port))}")
@@ -195,7 +196,7 @@ def generate(
         with remote.connected(server, api_key) as client:
             remote.generate_remotely(client, prompt, n=n, out=out, preview=preview, **parameters)
         return
-    with explained(), tempfile.TemporaryDirectory() as discarded:
+    with report_errors(), tempfile.TemporaryDirectory() as discarded:
         if n != 1 or preview is not None:
             raise ValueError("--n and --preview require --server, the URL of a running service.")
         options = LaunchOptions(
@@ -204,11 +205,11 @@ def generate(
             profile=profile,
             data_dir=data_dir.absolute() if data_dir else Path(discarded),
         )
-        args = read_config(options)["applications"][0]["args"]
+        config = load_config(options)
         body = GenerateBody.model_validate({"prompt": prompt, **parameters})
-        body.resolve(ServiceSettings.model_validate(args).load_profile().diffusion)  # validate before the launch
+        body.resolve(config.settings.load_profile().diffusion)  # validate before the launch
         with (
-            _joined(address, options) if address else launched(options) as service,
+            _joined(address, config) if address else launched(config) as service,
             Client(service.url, api_key=api_key or None) as client,
         ):
             if address is None and (unready := service.unready_models()):
@@ -244,34 +245,32 @@ def doctor(
     ingress: Ingress = ProxyKind.PLAIN,
 ) -> None:
     """Check what this machine has, what is missing, and how to fix it."""
-    config = read_config(
+    config = load_config(
         LaunchOptions(host=host, port=port, profile=profile, data_dir=data_dir and data_dir.absolute())
     )
-    settings = ServiceSettings.model_validate(config["applications"][0]["args"])
-    host, port = config["http_options"]["host"], config["http_options"]["port"]
-    findings = examine(settings, host=host, ports=(port, ui_port), ingress=ingress)
+    findings = examine(config.settings, host=config.host, ports=(config.port, ui_port), ingress=ingress)
     table = Table("", "what", "found", "how to fix it", box=None)
     for finding in findings:
-        mend = "" if finding.ok else finding.mend
-        table.add_row("[green]ok" if finding.ok else "[red]no", finding.what, escape(finding.found), escape(mend))
+        fix = "" if finding.ok else finding.fix
+        table.add_row("[green]ok" if finding.ok else "[red]no", finding.what, escape(finding.found), escape(fix))
     console.print(table)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
 
 @contextmanager
-def launched(options: LaunchOptions) -> Iterator[Service]:
+def launched(config: LaunchConfig) -> Iterator[Service]:
     _interrupt_on_signals()
     with ExitStack() as stack:
         with _status() as progress:
-            service = stack.enter_context(launch(options, progress))
+            service = stack.enter_context(launch(config, progress))
         _interrupt_on_signals()  # ray.init has installed its own handlers
         yield service
 
 
 @contextmanager
-def _joined(address: str, options: LaunchOptions) -> Iterator[Service]:
+def _joined(address: str, config: LaunchConfig) -> Iterator[Service]:
     with _status() as progress:
-        service = join(address, options, progress)
+        service = join(address, config, progress)
     yield service
 
 

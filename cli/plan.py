@@ -12,12 +12,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cli.console import console, explained
+from cli.console import console, report_errors
 from pipeline.records import Scheduler
 from pipeline.settings import PROJECT_ROOT, Profile, ServiceSettings
 from planning.costs import Costs, Database, costs_of, read_costs
 from planning.demand import Workload
-from planning.sizing import Plan, Wishes
+from planning.sizing import Objectives, Plan
 from planning.sizing import plan as make_plan
 
 COSTS = PROJECT_ROOT / "configs" / "costs"
@@ -61,7 +61,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Estimate how many replicas of each deployment, and how many GPUs, a rate of images requires; starts nothing."""
-    with explained():
+    with report_errors():
         wanted = ServiceSettings(profile=profile).load_profile()
         costs = read_costs(costs_file or costs_of(wanted.name, COSTS))
         if costs.profile != wanted.name:
@@ -75,7 +75,7 @@ def plan(
             repeats=repeats,
             cached_calls=cached_calls,
         )
-        wishes = Wishes(p95_s=p95, headroom=headroom, cores=cores or costs.machine.cores, database=database)
+        wishes = Objectives(p95_s=p95, headroom=headroom, cores=cores or costs.machine.cores, database=database)
         found = make_plan(costs, workload, wishes)
         if as_json:
             typer.echo(json.dumps(asdict(found) | {"costs": costs.machine.model_dump()}, indent=2))
@@ -89,7 +89,7 @@ def calls_of_denoiser(profile: Profile, steps: int | None) -> int:
     return (steps or defaults.steps) + (defaults.scheduler is Scheduler.PNDM)
 
 
-def _show(found: Plan, costs: Costs, wishes: Wishes) -> None:
+def _show(found: Plan, costs: Costs, wishes: Objectives) -> None:
     on_gpu = costs.accelerator == "cuda"
     device, many = (
         ("GPU", "GPUs") if on_gpu else (f"machine with {wishes.cores} cores", f"machines with {wishes.cores} cores")
@@ -115,7 +115,7 @@ def _show(found: Plan, costs: Costs, wishes: Wishes) -> None:
         console.print(line, soft_wrap=True, highlight=False)
 
 
-def assumptions(found: Plan, costs: Costs, wishes: Wishes) -> Iterator[str]:
+def assumptions(found: Plan, costs: Costs, wishes: Objectives) -> Iterator[str]:
     """Return the plan's assumptions as sentences; unmeasured costs come first."""
     for name, source in found.assumed.items():
         yield f"[yellow]Assumed, not measured:[/] {escape(name)}: {escape(source)}"

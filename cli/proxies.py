@@ -68,7 +68,7 @@ def node_environment(request_within_s: float) -> dict[str, str]:
 
 
 @contextmanager
-def prepared(kind: ProxyKind, *, host: str, port: int, folder: Path, request_within_s: float) -> Iterator[Proxy]:
+def prepared_proxy(kind: ProxyKind, *, host: str, port: int, folder: Path, request_within_s: float) -> Iterator[Proxy]:
     """Prepare an ingress proxy; its ports and files are reserved until the block ends.
 
     Args:

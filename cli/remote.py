@@ -17,7 +17,7 @@ from rich.table import Column, Table
 
 from ai_pipeline_client import Client, Image, Label, Parameters, Progress
 from ai_pipeline_client.results import FINISHED
-from cli.console import console, explained
+from cli.console import console, report_errors
 from cli.results import Part, Result, Scores, present, progress_bars
 
 jobs = typer.Typer(no_args_is_help=True, help="The jobs of a running service: list, show, follow, cancel, retry.")
@@ -184,5 +184,5 @@ def _overwrite(path: Path, png: bytes) -> None:
 @contextmanager
 def connected(server: str, api_key: str) -> Iterator[Client]:
     """Open a client of a service; its errors end the command with a message."""
-    with explained(), Client(server, api_key=api_key or None) as client:
+    with report_errors(), Client(server, api_key=api_key or None) as client:
         yield client

@@ -12,7 +12,7 @@ FILE_NAME = "prometheus_targets.json"
 
 
 @contextmanager
-def findable(folder: Path, *, service_url: str, metrics_url: str) -> Iterator[None]:
+def advertised(folder: Path, *, service_url: str, metrics_url: str) -> Iterator[None]:
     """Publish the addresses of the service and of Ray's exporter until the block ends."""
     groups = [
         {"targets": [urlsplit(url).netloc], "labels": {"job": job}}

@@ -17,7 +17,7 @@ from deployments.engine_replica import EngineReplica
 from deployments.tracing import traced
 from pipeline.imaging.masks import masked_crops
 from pipeline.records import Computed, Descriptions, ModelStatus, Pixels, Segmentation, Vectors
-from pipeline.settings import UNTRACED, Accelerator, ClipSettings, Labelling, TraceSettings
+from pipeline.settings import UNTRACED, Accelerator, ClipSettings, TraceSettings, ZeroShotSettings
 from pipeline.traces import Span, here, open_traces, span
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class _PendingCall:
 
     image: Pixels
     segmentation: Segmentation | None
-    labelling: Labelling
+    labelling: ZeroShotSettings
     answer: asyncio.Future[Descriptions]
     span: Span
 
@@ -66,7 +66,7 @@ class Clip:
 
     @traced
     async def describe(
-        self, image: Pixels, segmentation: Segmentation | None, labelling: Labelling
+        self, image: Pixels, segmentation: Segmentation | None, labelling: ZeroShotSettings
     ) -> Computed[Descriptions]:
         """Classify an image, (h, w, 3) uint8, or the crop of each region, with all outside its mask blanked."""
         self._replica.count_call()

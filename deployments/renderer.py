@@ -12,7 +12,7 @@ from pipeline.imaging import codecs as images
 from pipeline.imaging import codecs as uploads
 from pipeline.imaging import drawing
 from pipeline.records import Computed, Drawings, Encoding, Pixels, Segmentation, Upload
-from pipeline.settings import UNTRACED, Drawing, TraceSettings
+from pipeline.settings import UNTRACED, DrawingSettings, TraceSettings
 from pipeline.traces import open_traces
 
 
@@ -30,7 +30,7 @@ class Renderer:
         self.traces = open_traces(traces, "Renderer")
 
     @traced
-    async def render(self, image: Pixels, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]:
+    async def render(self, image: Pixels, segmentation: Segmentation, style: DrawingSettings) -> Computed[Drawings]:
         """Draw the overlay and the spotlights of an image, (h, w, 3) uint8."""
         drawings = await asyncio.to_thread(drawing.render, image, segmentation, style)
         return Computed(value=drawings, model="")

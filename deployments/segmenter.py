@@ -13,7 +13,7 @@ from deployments.engine_replica import EngineReplica
 from deployments.tracing import traced
 from pipeline.errors import ModelNotReady
 from pipeline.records import Computed, ModelStatus, Pixels, PointsAndBox, Segmentation, StepProgress
-from pipeline.settings import UNTRACED, Accelerator, Everything, Sam2Settings, Sam3Settings, TraceSettings
+from pipeline.settings import UNTRACED, Accelerator, AutomaticMaskSettings, Sam2Settings, Sam3Settings, TraceSettings
 from pipeline.traces import open_traces
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ class Segmenter:
         self._sam3 = None if sam3 is None else _sam3_replica(sam3, accelerator, threads)
 
     @traced
-    async def segment(self, image: Pixels, parameters: Everything, background: bool = False) -> Computed[Segmentation]:
+    async def segment(
+        self, image: Pixels, parameters: AutomaticMaskSettings, background: bool = False
+    ) -> Computed[Segmentation]:
         """Find every region of an image, (h, w, 3) uint8; background work yields to other calls between batches."""
         found: StepProgress | Segmentation = await self._replica.run_to_result(
             lambda engine: engine.segment(image, parameters), background
@@ -63,7 +65,7 @@ class Segmenter:
 
     @traced
     async def segment_prompts(
-        self, image: Pixels, prompts: Sequence[PointsAndBox], parameters: Everything
+        self, image: Pixels, prompts: Sequence[PointsAndBox], parameters: AutomaticMaskSettings
     ) -> Computed[Segmentation]:
         """Segment what prompts point at in an image, (h, w, 3) uint8: one region for each, in their order."""
         found = await self._replica.run_exclusive(lambda engine: engine.segment_prompts(image, prompts, parameters))

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pipeline.imaging.drawing import draw_overlay, draw_spotlight
 from pipeline.imaging.masks import decode_mask, masked_crops
 from pipeline.records import Pixels
-from pipeline.settings import Drawing, Profile, ServiceSettings
+from pipeline.settings import DrawingSettings, Profile, ServiceSettings
 from training.cards import MODELS
 from training.evaluate_clip import load_clip
 from training.evaluate_sam2 import open_engine, segment
@@ -51,7 +51,7 @@ def understand(profile: Profile, prompt: str, seed: int) -> list[tuple[Pixels, s
     segmentation = segment(open_engine(MODELS / "sam2"), pixels, profile.sam2.everything)
     clip = load_clip(MODELS)
     named = clip.describe(list(masked_crops(pixels, segmentation, clip.fill)), profile.clip.labelling)
-    style = Drawing()
+    style = DrawingSettings()
     dimmed = np.asarray(cv2.convertScaleAbs(pixels, alpha=style.dim), np.uint8)
     cells = [(pixels, "image"), (draw_overlay(pixels, segmentation, style.outline), "overlay")]
     for region, description in zip(segmentation, named, strict=True):

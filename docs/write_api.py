@@ -135,9 +135,9 @@ def _type(shape: Document) -> str:
 
 
 def _about(shape: Document) -> str:
-    said = _text(shape.get("description", ""))
+    text = _text(shape.get("description", ""))
     default = shape.get("default", shape.get("schema", {}).get("default"))
-    return f"{said} Default `{default}`.".strip() if default not in (None, "", []) else said
+    return f"{text} Default `{default}`.".strip() if default not in (None, "", []) else text
 
 
 def _text(description: str) -> str:

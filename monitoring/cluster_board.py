@@ -22,37 +22,37 @@ AUTOSCALING = Row(
     panels=(
         Panel(
             title="Replicas running",
-            about="Replicas that report. Fewer than wanted for long: the cluster has no room, or they don't start.",
+            about="Replicas that report. Fewer than the target for long: no room, or replicas fail to start.",
             unit=Unit.COUNT,
             queries=(Query("count by (deployment) (ray_serve_replica_processing_queries)", "{{deployment}}"),),
         ),
         Panel(
             title="Replicas wanted",
-            about="What the controller aims at.",
+            about="The controller's target.",
             unit=Unit.COUNT,
             queries=(Query("max by (deployment) (ray_serve_autoscaling_target_replicas)", "{{deployment}}"),),
         ),
         Panel(
             title="Autoscaling decisions",
-            about="What the load asks for, before minimum and maximum. Above the wanted: the maximum holds it back.",
+            about="What the load requires, before minimum and maximum. Above the target: the maximum limits it.",
             unit=Unit.COUNT,
             queries=(Query("max by (deployment) (ray_serve_autoscaling_desired_replicas)", "{{deployment}}"),),
         ),
         Panel(
             title="Calls in progress",
-            about="In all replicas of a deployment.",
+            about="Ongoing requests of all replicas of a deployment.",
             unit=Unit.COUNT,
             queries=(Query("sum by (deployment) (ray_serve_replica_processing_queries)", "{{deployment}}"),),
         ),
         Panel(
             title="Utilisation of replicas",
-            about="Share of the calls that replicas take at most, over ten minutes, mean over a deployment's replicas.",
+            about="Ongoing requests relative to their maximum, over ten minutes, mean over a deployment's replicas.",
             unit=Unit.PERCENT,
             queries=(Query("avg by (deployment) (ray_serve_replica_utilization_percent)", "{{deployment}}"),),
         ),
         Panel(
             title="Replica starts",
-            about="Of this hour. More than the autoscaler asked for: replicas die.",
+            about="In the last hour. More than the autoscaler requested means that replicas die.",
             unit=Unit.COUNT,
             queries=(Query(growth("ray_serve_deployment_replica_starts_total", "1h", "deployment"), "{{deployment}}"),),
         ),
@@ -64,27 +64,27 @@ MEMORY = Row(
     panels=(
         Panel(
             title="CPU memory by deployment",
-            about="Resident, of all replicas.",
+            about="Resident memory of all replicas.",
             unit=Unit.BYTES,
             is_stacked=True,
             queries=(Query(_of_replicas("ray_component_rss_bytes"), "{{deployment}}"),),
         ),
         Panel(
             title="GPU memory by deployment",
-            about="What torch holds, of all replicas; 0 on CPUs.",
+            about="GPU memory reserved by torch, of all replicas; 0 on CPUs.",
             unit=Unit.BYTES,
             is_stacked=True,
             queries=(Query("sum by (deployment) (ray_pipeline_replica_gpu_bytes)", "{{deployment}}"),),
         ),
         Panel(
             title="GPU memory allowed",
-            about="What all replicas of a deployment may hold: their fraction of the card. 0 on CPUs.",
+            about="GPU memory limit of all replicas of a deployment: their fraction of the card. 0 on CPUs.",
             unit=Unit.BYTES,
             queries=(Query("sum by (deployment) (ray_pipeline_replica_gpu_limit_bytes)", "{{deployment}}"),),
         ),
         Panel(
             title="Object store",
-            about="Shared memory that images travel in. Spilled: it was too small.",
+            about="Shared memory that images are passed in. Spilled bytes: it was too small.",
             unit=Unit.BYTES,
             queries=(
                 Query("sum(ray_object_store_used_memory)", "used"),
@@ -94,14 +94,14 @@ MEMORY = Row(
         ),
         Panel(
             title="Node memory used",
-            about="Of each machine.",
+            about="Memory in use on each machine.",
             unit=Unit.SHARE,
             limit=0.9,
             queries=(Query("ray_node_mem_used / ray_node_mem_total", "{{ip}}"),),
         ),
         Panel(
             title="Memory of Ray's own",
-            about="Controller, proxies, cache and event hub.",
+            about="CPU of the controller, proxies, cache and event hub.",
             unit=Unit.BYTES,
             queries=(
                 Query(
@@ -118,26 +118,26 @@ MACHINES = Row(
     panels=(
         Panel(
             title="CPU utilisation",
-            about="Of each machine.",
+            about="CPU in use on each machine.",
             unit=Unit.PERCENT,
             limit=95,
             queries=(Query("ray_node_cpu_utilization", "{{ip}}"),),
         ),
         Panel(
             title="GPU utilisation",
-            about="Of each card; 0 without any.",
+            about="Utilization of each card; 0 without one.",
             unit=Unit.PERCENT,
             queries=(Query("ray_node_gpus_utilization or vector(0)", "{{ip}} {{GpuIndex}}"),),
         ),
         Panel(
             title="CPUs and GPUs by Ray's books",
-            about="What replicas have reserved and what is left. None left: new replicas wait for ever.",
+            about="Reserved by replicas, and free. With none free new replicas wait indefinitely.",
             unit=Unit.COUNT,
             queries=(Query('sum by (Name, State) (ray_resources{Name=~"CPU|GPU"})', "{{Name}} {{State}}"),),
         ),
         Panel(
             title="Disk free",
-            about="Share of each machine's disk.",
+            about="Free share of each machine's disk.",
             unit=Unit.SHARE,
             queries=(
                 Query("1 - ray_node_disk_utilization_percentage / 100", "{{ip}}"),
@@ -146,7 +146,7 @@ MACHINES = Row(
         ),
         Panel(
             title="Network",
-            about="Bytes a second of each machine.",
+            about="Bytes per second of each machine.",
             unit=Unit.BYTES,
             queries=(
                 Query("ray_node_network_receive_speed", "{{ip}} in"),
@@ -155,7 +155,7 @@ MACHINES = Row(
         ),
         Panel(
             title="Nodes",
-            about="That belong to the cluster.",
+            about="Machines of the cluster.",
             unit=Unit.COUNT,
             queries=(Query("max(ray_cluster_active_nodes)", "alive"),),
         ),
@@ -165,6 +165,6 @@ MACHINES = Row(
 CLUSTER = Board(
     uid="ai-pipeline-cluster",
     title="Cluster",
-    about="Replicas, what they take, and what the machines have left.",
+    about="Replicas, the resources they use, and what the machines have left.",
     rows=(AUTOSCALING, MEMORY, MACHINES),
 )

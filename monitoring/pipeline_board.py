@@ -12,40 +12,40 @@ REQUESTS = Row(
     panels=(
         Panel(
             title="Requests",
-            about="Answered requests a second, by route.",
+            about="Requests per second, by route.",
             unit=Unit.PER_SECOND,
             is_stacked=True,
             queries=(Query(rate("ray_pipeline_requests_total", "route", ROUTE), "{{route}}"),),
         ),
         Panel(
             title="Errors",
-            about="Requests refused or failed a second, by route and code. Those of 5xx burn the error budget.",
+            about="Error responses per second, by route and code. 5xx consume the error budget.",
             unit=Unit.PER_SECOND,
             is_stacked=True,
             queries=(Query(or_zero(rate("ray_pipeline_errors_total", "route, code", ROUTE)), "{{route}} {{code}}"),),
         ),
         Panel(
             title="Rejections by reason",
-            about="Requests sent away because there is too much to do or no model: callers are told when to come back.",
+            about="Requests rejected by overload or a missing model; each response has a Retry-After.",
             unit=Unit.PER_SECOND,
             is_stacked=True,
             queries=(Query(or_zero(rate("ray_pipeline_errors_total", "code", REFUSALS)), "{{code}}"),),
         ),
         Panel(
             title="End to end",
-            about="From request to answer, over the chosen routes.",
+            about="Request latency of the selected routes.",
             unit=Unit.SECONDS,
             queries=quantiles("ray_pipeline_request_seconds", where=ROUTE),
         ),
         Panel(
             title="End to end p95 by route",
-            about="Which route is slow.",
+            about="Request latency, by route.",
             unit=Unit.SECONDS,
             queries=quantiles("ray_pipeline_request_seconds", "route", ROUTE, only=(0.95,)),
         ),
         Panel(
             title="Time to first preview",
-            about="From a job's acceptance to the first look at its image, of those who look.",
+            about="From a job's acceptance to its first preview, of jobs whose client takes previews.",
             unit=Unit.SECONDS,
             queries=quantiles("ray_pipeline_first_preview_seconds"),
         ),
@@ -58,7 +58,7 @@ STAGES = Row(
         *(
             Panel(
                 title=f"Stages p{100 * q:g}",
-                about="Each stage's own work, waiting for a worker included.",
+                about="Duration of each stage, including the wait for a worker.",
                 unit=Unit.SECONDS,
                 queries=quantiles("ray_pipeline_stage_seconds", "stage", only=(q,)),
             )
@@ -66,13 +66,13 @@ STAGES = Row(
         ),
         Panel(
             title="Denoising steps",
-            about="Steps computed a second, over all images and replicas.",
+            about="Denoising steps per second, of all images and replicas.",
             unit=Unit.PER_SECOND,
             queries=(Query(rate("ray_pipeline_engine_steps_total"), "steps"),),
         ),
         Panel(
             title="Batch occupancy",
-            about="Rows of the UNet's batches that hold an image. Low under load: many sizes, or too many replicas.",
+            about="Share of the UNet's rows that hold an image. Low under load: many sizes, or too many replicas.",
             unit=Unit.SHARE,
             queries=(
                 Query(
@@ -84,7 +84,7 @@ STAGES = Row(
         ),
         Panel(
             title="Workers lost",
-            about="Stages begun again in five minutes, as their worker died. Memory is the usual reason.",
+            about="Stages retried within five minutes because their worker died. The usual cause is memory.",
             unit=Unit.COUNT,
             queries=(Query(or_zero(growth("ray_pipeline_stage_retries_total", "5m", "stage")), "{{stage}}"),),
         ),
@@ -96,7 +96,7 @@ QUEUES = Row(
     panels=(
         Panel(
             title="Admission wait",
-            about="From a job's acceptance to the beginning of its work. Grows first when there is too little.",
+            about="Queue time of jobs, from acceptance to start. The first to grow when capacity is short.",
             unit=Unit.SECONDS,
             queries=quantiles("ray_pipeline_queue_seconds"),
         ),
@@ -108,7 +108,7 @@ QUEUES = Row(
         ),
         Panel(
             title="Queue depth",
-            about="Jobs nobody works on, calls no replica has taken, and pieces of work in hand at the ingress.",
+            about="Jobs without a worker, calls that wait for a replica, and work in flight at the ingress.",
             unit=Unit.COUNT,
             queries=(
                 Query('max(pipeline_store_jobs{state="queued"})', "jobs queued"),
@@ -118,20 +118,20 @@ QUEUES = Row(
         ),
         Panel(
             title="Jobs by state",
-            about="Of all that are kept. Dead ones killed their workers three times.",
+            about="All stored jobs by state. Dead ones lost their worker three times.",
             unit=Unit.COUNT,
             queries=(Query("max by (state) (pipeline_store_jobs)", "{{state}}"),),
         ),
         Panel(
             title="Age of the oldest job",
-            about="Of those that haven't ended.",
+            about="Age of the oldest job that hasn't ended.",
             unit=Unit.SECONDS,
             limit=300,
             queries=(Query("max by (state) (pipeline_store_oldest_job_age_seconds)", "{{state}}"),),
         ),
         Panel(
             title="Webhook backlog",
-            about="Deliveries that are to be sent, and those that nobody took.",
+            about="Deliveries that are due, and those that no receiver accepted.",
             unit=Unit.COUNT,
             queries=(Query('max by (state) (pipeline_store_deliveries{state!="delivered"})', "{{state}}"),),
         ),
@@ -143,7 +143,7 @@ CACHE = Row(
     panels=(
         Panel(
             title="Hit ratio",
-            about="Of what the shared cache is asked for; and the share of all results that needn't be computed.",
+            about="Hit rate of the shared cache, and the share of all results that were reused.",
             unit=Unit.SHARE,
             queries=(
                 Query(
@@ -160,14 +160,14 @@ CACHE = Row(
         ),
         Panel(
             title="Results reused",
-            about="By where they were: this replica's memory, the shared cache, a run in progress, the store.",
+            about="Reused results by source: the replica's memory, the shared cache, a run in progress, the store.",
             unit=Unit.PER_SECOND,
             is_stacked=True,
             queries=(Query(rate("ray_pipeline_results_reused_total", "source"), "{{source}}"),),
         ),
         Panel(
             title="Single-flight waits",
-            about="Callers a second who waited for another's computation instead of doing it again.",
+            about="Single flight: calls per second that waited for the computation of another one.",
             unit=Unit.PER_SECOND,
             queries=(
                 Query(or_zero(rate("ray_pipeline_cache_waits_total")), "of another replica"),
@@ -176,19 +176,19 @@ CACHE = Row(
         ),
         Panel(
             title="Cache size",
-            about="Bytes kept, over all shards.",
+            about="Size of the cache, over all shards.",
             unit=Unit.BYTES,
             queries=(Query("sum(ray_pipeline_cache_bytes)", "kept"),),
         ),
         Panel(
             title="Evictions",
-            about="Values dropped a second for want of room. Steadily: `cache.max_bytes` is too small.",
+            about="Evictions per second. If steady, `cache.max_bytes` is too small.",
             unit=Unit.PER_SECOND,
             queries=(Query(or_zero(rate("ray_pipeline_cache_evictions_total")), "evicted"),),
         ),
         Panel(
             title="Cache bypassed",
-            about="Calls the cache didn't answer in time. The work went on without it, maybe twice.",
+            about="Cache calls that timed out. The work continued without the cache, possibly twice.",
             unit=Unit.PER_SECOND,
             queries=(Query(or_zero(rate("ray_pipeline_cache_bypassed_total", "operation")), "{{operation}}"),),
         ),
@@ -200,13 +200,13 @@ KEPT = Row(
     panels=(
         Panel(
             title="Images stored",
-            about="Images that are kept.",
+            about="Stored images.",
             unit=Unit.COUNT,
             queries=(Query("max(pipeline_store_images)", "images"),),
         ),
         Panel(
             title="Bytes stored",
-            about="Of these images, and what is free where the data folder lies.",
+            about="Size of the stored images, and free space of the data folder's disk.",
             unit=Unit.BYTES,
             queries=(
                 Query("max(pipeline_store_image_bytes)", "images"),
@@ -215,7 +215,7 @@ KEPT = Row(
         ),
         Panel(
             title="Events",
-            about="Facts logged a second: jobs that were submitted, began and ended, images that came and went.",
+            about="Logged events per second: jobs submitted, started and ended; images created and deleted.",
             unit=Unit.PER_SECOND,
             queries=(Query("max(rate(pipeline_store_events_logged_total[$__rate_interval]))", "logged"),),
         ),
@@ -225,7 +225,7 @@ KEPT = Row(
 PIPELINE = Board(
     uid="ai-pipeline",
     title="Pipeline",
-    about="What is asked of the image pipeline, how long it takes, what waits, what is kept.",
+    about="The image pipeline's requests, latencies, queues and stored data.",
     rows=(REQUESTS, STAGES, QUEUES, CACHE, KEPT),
     has_routes=True,
 )

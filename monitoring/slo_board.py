@@ -13,7 +13,7 @@ WINDOWS = ("5m", "30m", "1h", "6h", "3d")
 def _burn(what: str, about: str) -> Panel:
     return Panel(
         title=f"{what.capitalize()}: burn rate",
-        about=f"{about} 1 uses the budget up in exactly 30 days; at 14.4 over an hour somebody is called.",
+        about=f"{about} At 1 the budget lasts exactly 30 days; at 14.4 over an hour the on-call engineer is paged.",
         unit=Unit.COUNT,
         limit=14.4,
         width=WIDTH // 2,
@@ -37,7 +37,7 @@ def _kept(what: str, about: str) -> Panel:
 SLO = Board(
     uid="ai-pipeline-slo",
     title="SLO",
-    about="What was promised, what was kept, and how fast the error budget burns.",
+    about="Service level objectives, their fulfilment, and the burn rate of the error budget.",
     rows=(
         Row(
             title="Availability",
@@ -58,7 +58,7 @@ SLO = Board(
             panels=(
                 Panel(
                     title="Error budget left",
-                    about="Of 30 days. Below 0 the objective is missed.",
+                    about="Remaining error budget of 30 days. Below 0 the objective is missed.",
                     unit=Unit.SHARE,
                     width=WIDTH // 2,
                     queries=(
@@ -68,7 +68,7 @@ SLO = Board(
                 ),
                 Panel(
                     title="Alerts",
-                    about="That fire or are about to.",
+                    about="Alerts that are firing or pending.",
                     unit=Unit.COUNT,
                     width=WIDTH // 2,
                     queries=(

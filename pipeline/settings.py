@@ -99,7 +99,7 @@ class DiffusionSettings(_Settings):
     warnings."""
 
 
-class Labelling(_Settings):
+class ZeroShotSettings(_Settings):
     """Zero-shot classification by CLIP."""
 
     labels: Literal["cifar100"] | tuple[str, ...] = "cifar100"
@@ -119,7 +119,7 @@ class Labelling(_Settings):
         return CIFAR100 if self.labels == "cifar100" else self.labels
 
 
-class Probing(_Settings):
+class ProbeCalibration(_Settings):
     """The cosines that mean "nothing alike" and "the same" for this CLIP model."""
 
     floor: float = 0.22
@@ -128,7 +128,7 @@ class Probing(_Settings):
     """Texts that fit any picture: a picture closer to them than to a concept shows none of the concepts."""
 
 
-class Finding(_Settings):
+class TextSearchSettings(_Settings):
     """Thresholds for the regions that a text names, as cosines of this CLIP model."""
 
     template: str = "{text}"
@@ -143,12 +143,12 @@ class ClipSettings(_Settings):
     model: ModelSource
     pretrained: str | None = None
     """open_clip's tag of the weights, if `model.source` names an architecture."""
-    labelling: Labelling = Labelling()
-    probing: Probing = Probing()
-    finding: Finding = Finding()
+    labelling: ZeroShotSettings = ZeroShotSettings()
+    probing: ProbeCalibration = ProbeCalibration()
+    finding: TextSearchSettings = TextSearchSettings()
 
 
-class Everything(_Settings):
+class AutomaticMaskSettings(_Settings):
     """Segmentation of everything: a grid of points, masks above the thresholds, no duplicates."""
 
     image_size: int = 1024  # pixels; the longer side is scaled to it
@@ -169,7 +169,7 @@ class Everything(_Settings):
 
 class Sam2Settings(_Settings):
     model: ModelSource
-    everything: Everything = Everything()
+    everything: AutomaticMaskSettings = AutomaticMaskSettings()
 
 
 class Sam3Settings(_Settings):
@@ -182,7 +182,7 @@ class Sam3Settings(_Settings):
     max_box_iou: Fraction = 0.7
 
 
-class Drawing(_Settings):
+class DrawingSettings(_Settings):
     """Appearance of overlays and spotlights."""
 
     dim: Fraction = 0.3
@@ -190,7 +190,7 @@ class Drawing(_Settings):
     outline: tuple[int, int, int] = (0, 255, 0)  # RGB
 
 
-class Threads(_Settings):
+class ThreadSettings(_Settings):
     """Torch threads of a replica on a CPU, by model. SAM3 shares SAM2's process and threads."""
 
     diffusion: Annotated[int, Field(ge=1)] = 2
@@ -203,15 +203,15 @@ class Profile(_Settings):
 
     name: str
     description: str = ""
-    threads: Threads = Threads()
+    threads: ThreadSettings = ThreadSettings()
     diffusion: DiffusionSettings
     clip: ClipSettings
     sam2: Sam2Settings
     sam3: Sam3Settings | None = None
-    drawing: Drawing = Drawing()
+    drawing: DrawingSettings = DrawingSettings()
 
 
-class Admission(_Settings):
+class AdmissionSettings(_Settings):
     """How much work an ingress replica accepts before it refuses more."""
 
     max_generations: int = 8
@@ -257,7 +257,7 @@ class CacheSettings(_Settings):
     """A cache without calls for so long ends itself: it belongs to an older version, or is not used."""
 
 
-class Retention(_Settings):
+class RetentionSettings(_Settings):
     """How long and how much data is retained."""
 
     max_age_days: float = 30.0
@@ -280,7 +280,7 @@ class StorageSettings(_Settings):
     """A SQLAlchemy URL such as `postgresql+psycopg://…`; by default an SQLite file in the data folder."""
     blobs: str | None = Field(default_factory=lambda: _environment("PIPELINE_BLOBS"))
     """A URL such as `s3://bucket/prefix`; by default a folder in the data folder."""
-    retention: Retention = Retention()
+    retention: RetentionSettings = RetentionSettings()
 
     @property
     def is_local(self) -> bool:
@@ -330,7 +330,7 @@ class ServiceSettings(_Settings):
     keys: Literal["off", "required"] = "off"
     """Whether requests must authenticate with an API key. If not, everything belongs to one owner, `public`."""
     limits: OwnerLimits = OwnerLimits()
-    admission: Admission = Admission()
+    admission: AdmissionSettings = AdmissionSettings()
     cache: CacheSettings = CacheSettings()
     reactions: ReactionSettings = ReactionSettings()
     traces: TraceSettings = TraceSettings()

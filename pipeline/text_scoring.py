@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.records import Vectors
-from pipeline.settings import Finding, Probing
+from pipeline.settings import ProbeCalibration, TextSearchSettings
 
 Scores = npt.NDArray[np.float32]
 
@@ -36,7 +36,7 @@ def ensembled(prompts: Vectors) -> Vectors:
     return vectors
 
 
-def matches(cosines: Scores, probing: Probing) -> Scores:
+def matches(cosines: Scores, probing: ProbeCalibration) -> Scores:
     """Map cosines linearly from the profile's bounds to 0 … 1, clipped."""
     shares: Scores = ((cosines - probing.floor) / (probing.ceiling - probing.floor)).clip(0, 1)
     return shares
@@ -76,7 +76,7 @@ class Found:
         return len(self.region_ids)
 
 
-def rank(regions: Vectors, picture: Vector, text: Vector, finding: Finding) -> Found:
+def rank(regions: Vectors, picture: Vector, text: Vector, finding: TextSearchSettings) -> Found:
     """Find the regions that a text means.
 
     The text counts as present if the whole picture or one region reaches the bound. The result is then the best region,
@@ -105,7 +105,7 @@ def evidence(regions: Vectors, picture: Vector, text: Vector) -> float:
     return float((regions @ text).max(initial=float(picture @ text)))
 
 
-def score(cosines: npt.NDArray[np.floating], finding: Finding) -> npt.NDArray[np.floating]:
+def score(cosines: npt.NDArray[np.floating], finding: TextSearchSettings) -> npt.NDArray[np.floating]:
     """Map cosines to 0 … 1, the bound to 0.5: the sigmoid of `logit_scale` × their distance from it."""
     logits = finding.logit_scale * (cosines - finding.min_cosine)
     scores: npt.NDArray[np.floating] = (1 + np.tanh(logits / 2)) / 2  # the sigmoid, without overflow

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from planning.costs import Cost, Costs, Overhead
-from planning.demand import MAX_ONGOING, TOLD_EVERY_S
-from planning.simulation import Batcher, Clock, Cores, Serve, Station, Then
+from planning.demand import MAX_ONGOING, PROGRESS_EVERY_S
+from planning.simulation import Batcher, Callback, Clock, Cores, Serve, Station
 
 INGRESS = 2  # replicas
 WARM_UP = 0.2  # share of the time that isn't counted
@@ -26,14 +26,14 @@ class Calls:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Looped:
+class ClosedLoopResult:
     """Results of the simulation."""
 
     rate: float  # calls a second, everything a client does in one iteration counted as one
     cpu_s: float  # of one
 
 
-def loop(costs: Costs, calls: Calls, *, clients: int, cores: float, seconds: float = 200.0) -> Looped:
+def loop(costs: Costs, calls: Calls, *, clients: int, cores: float, seconds: float = 200.0) -> ClosedLoopResult:
     """Simulate the calls of clients.
 
     Args:
@@ -58,7 +58,7 @@ def loop(costs: Costs, calls: Calls, *, clients: int, cores: float, seconds: flo
     before_s = machine.spent_s
     clock.run(seconds)
     rate = counted / ((1 - WARM_UP) * seconds)
-    return Looped(rate=rate, cpu_s=(machine.spent_s - before_s) / max(1, counted))
+    return ClosedLoopResult(rate=rate, cpu_s=(machine.spent_s - before_s) / max(1, counted))
 
 
 class _Machine:
@@ -98,7 +98,7 @@ class _Machine:
             does += [engines[stage], self._serving(overheads.stage)]
         return does
 
-    def run(self, does: list[Serve], then: Then) -> None:
+    def run(self, does: list[Serve], then: Callback) -> None:
         """Run pieces of work one after the other."""
         if does:
             does[0](lambda: self.run(does[1:], then))
@@ -121,12 +121,12 @@ class _Machine:
             self._ingress[ingress_s] = Station(self._clock, INGRESS, serve)
         return self._ingress[ingress_s]
 
-    def _step(self, num: int, then: Then) -> None:
+    def _step(self, num: int, then: Callback) -> None:
         """Run a step for so many images, and report the progress of those for which it is due."""
         report, began = self._serving(self._costs.overheads.step), self._clock.now
 
         def finish() -> None:
-            self._due += num * min(1.0, (self._clock.now - began) / TOLD_EVERY_S)
+            self._due += num * min(1.0, (self._clock.now - began) / PROGRESS_EVERY_S)
             while self._due >= 1:
                 self._due -= 1
                 report(lambda: None)
@@ -134,8 +134,8 @@ class _Machine:
 
         self._engine(self._costs.step(2 * num))(finish)
 
-    def _spending(self, cpu_s: float, busy_cores: float | None = None) -> Callable[[Then], None]:
-        def spend(then: Then) -> None:
+    def _spending(self, cpu_s: float, busy_cores: float | None = None) -> Callable[[Callback], None]:
+        def spend(then: Callback) -> None:
             self.spent_s += cpu_s
             self._cores.work(cpu_s, then, busy_cores=busy_cores)
 

@@ -9,8 +9,8 @@ from statistics import fmean
 
 from planning.costs import Costs, Database
 from planning.demand import STAGES_AFTER, Workload, demand_of
-from planning.simulation import Batcher, Clock, Followers, Station, Then, arrivals, lasting, least_busy, through
-from planning.sizing import MAX_GENERATIONS, hearing_s, shares
+from planning.simulation import Batcher, Callback, Clock, Followers, Station, arrivals, delay, least_busy, visit_all
+from planning.sizing import MAX_GENERATIONS, event_fanout_s, shares
 
 WARM_UP = 0.3  # share of the time that isn't counted
 TRANSACTIONS = 3  # of an image: accepted, stored, labelled
@@ -31,7 +31,7 @@ class Cluster:
 
 
 @dataclass(kw_only=True, slots=True)
-class Played:
+class SimulationResult:
     """Results of the simulation."""
 
     offered: float  # images a second
@@ -47,7 +47,7 @@ class Played:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
-def play(costs: Costs, workload: Workload, cluster: Cluster, *, seconds: float, seed: int = 0) -> Played:
+def play(costs: Costs, workload: Workload, cluster: Cluster, *, seconds: float, seed: int = 0) -> SimulationResult:
     """Simulate arriving images.
 
     Args:
@@ -60,7 +60,7 @@ def play(costs: Costs, workload: Workload, cluster: Cluster, *, seconds: float, 
     clock, chance = Clock(), random.Random(seed)
     stations = _Stations(costs, workload, cluster, clock)
     counted_from = WARM_UP * seconds
-    played = Played(offered=workload.rate, made=0.0, refused=0.0, latencies_s=[])
+    played = SimulationResult(offered=workload.rate, made=0.0, refused=0.0, latencies_s=[])
     came = refused = in_flight = 0
 
     def arrive() -> None:
@@ -81,7 +81,7 @@ def play(costs: Costs, workload: Workload, cluster: Cluster, *, seconds: float, 
             if stations.after:
                 stations.followers.follow(stations.after)
 
-        through(stations.path(chance), answered)
+        visit_all(stations.path(chance), answered)
 
     arrivals(clock, workload.rate, chance, arrive)
     clock.run(seconds)
@@ -100,7 +100,7 @@ class _Stations:
         self._costs, self._workload, self._cluster, self._clock = costs, workload, cluster, clock
         self._demand = demand = demand_of(costs, workload)
         shared, described = costs.shared, round(demand.cache_calls / (4 if workload.reactions else 1))
-        heard_s = cluster.ingress * hearing_s(costs, demand)  # every replica receives the events of every image
+        heard_s = cluster.ingress * event_fanout_s(costs, demand)  # every replica receives the events of every image
         transaction_s = shared.transactions_s[cluster.database] / TRANSACTIONS / cluster.images_per_transaction
         self._replicas = self._make_replicas()
         self._ingress = self._station(cluster.ingress, demand.ingress_s + heard_s)
@@ -116,11 +116,11 @@ class _Stations:
         demand, workload, slow = self._demand, self._workload, self._slowed("Diffusion")
         own_s = slow * (demand.cycles[0].wall_s - workload.steps * _steps_s(self._costs, workload, 1))
 
-        def step(num: int, then: Then) -> None:
+        def step(num: int, then: Callback) -> None:
             seconds = slow * _steps_s(self._costs, workload, num) + self._costs.overheads.step_gap_s
             self._clock.after(seconds, then)
 
-        own = lasting(self._clock, lambda: own_s)
+        own = delay(self._clock, lambda: own_s)
         return [
             Batcher(self._clock, step, len(demand.cycles), own, workload.steps) for _ in range(self._cluster.devices)
         ]
@@ -134,7 +134,7 @@ class _Stations:
         return [serving, segmenter, self._clip, drawing, *[self._cache] * cache_calls]
 
     def _station(self, servers: int, seconds: float) -> Station:
-        return Station(self._clock, servers, lasting(self._clock, lambda: seconds))
+        return Station(self._clock, servers, delay(self._clock, lambda: seconds))
 
     def _engine(self, name: str, seconds: float) -> Station:
         """Return one on every device, slowed down by the device's other work."""

@@ -12,7 +12,7 @@ STAGES_AFTER = 3  # of an image beyond its description, in graphs/analysis/stage
 CACHE_CALLS = 3  # for a stage that is run: acquire, put, release
 CACHE_CALLS_KNOWN = 1  # for one whose result is cached
 CACHE_CALLS_CACHED = 2  # for a later call: `/segment` requests two stages, whose results another replica may hold
-TOLD_EVERY_S = 0.5  # progress interval of an image without followers, `progress_every_s` in pipeline/settings.py
+PROGRESS_EVERY_S = 0.5  # progress interval of an image without followers, `progress_every_s` in pipeline/settings.py
 EVENTS = 4  # of an image in the log: submitted, started, created, succeeded
 
 
@@ -111,7 +111,7 @@ def demand_of(costs: Costs, workload: Workload) -> Demand:
     """
     larger = (workload.side / costs.side) ** 2
     cycles, gap_s = _cycles(costs, workload, larger), workload.steps * costs.overheads.step_gap_s
-    reported = min(float(workload.steps), 1 + (cycles[-1].wall_s + gap_s) / TOLD_EVERY_S)
+    reported = min(float(workload.steps), 1 + (cycles[-1].wall_s + gap_s) / PROGRESS_EVERY_S)
     fresh = 1 - workload.repeats
     stages = STAGES_AFTER if workload.reactions else 0
     described = costs.describe + costs.describe_picture

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-Then = Callable[[], None]
+Callback = Callable[[], None]
 
 SHORTEST_S = 1e-9  # of CPU: the rounding error
 LEAST_SHARE = 0.1  # of a core, for a process of niceness 10 next to one of 0: about 1.25 to the power of -10
@@ -20,10 +20,10 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._coming: list[tuple[float, int, Then]] = []
+        self._coming: list[tuple[float, int, Callback]] = []
         self._numbers = count()  # of simultaneous events, the one scheduled first runs first
 
-    def after(self, seconds: float, then: Then) -> None:
+    def after(self, seconds: float, then: Callback) -> None:
         """Schedule an event after some seconds."""
         heapq.heappush(self._coming, (self.now + seconds, next(self._numbers), then))
 
@@ -35,10 +35,10 @@ class Clock:
         self.now = until
 
 
-Serve = Callable[[Then], None]  # does a piece of work, then calls the continuation
+Serve = Callable[[Callback], None]  # does a piece of work, then calls the continuation
 
 
-def lasting(clock: Clock, seconds: Callable[[], float]) -> Serve:
+def delay(clock: Clock, seconds: Callable[[], float]) -> Serve:
     """Return work of a given duration, independent of any other load."""
     return lambda then: clock.after(seconds(), then)
 
@@ -56,7 +56,7 @@ class Station:
         self._servers = servers
         self._free = servers
         self._serve = serve
-        self._waiting: deque[Then] = deque()
+        self._waiting: deque[Callback] = deque()
         self._busy_s = 0.0
 
     @property
@@ -64,7 +64,7 @@ class Station:
         """Utilisation of the servers so far, by visits that have ended."""
         return self._busy_s / (self._servers * self._clock.now) if self._clock.now else 0.0
 
-    def visit(self, then: Then) -> None:
+    def visit(self, then: Callback) -> None:
         """Enter the queue; `then` is called at the end of the service."""
         if self._free:
             self._free -= 1
@@ -72,11 +72,11 @@ class Station:
         else:
             self._waiting.append(then)
 
-    def _begin(self, then: Then) -> None:
+    def _begin(self, then: Callback) -> None:
         began = self._clock.now
         self._serve(lambda: self._end(began, then))
 
-    def _end(self, began: float, then: Then) -> None:
+    def _end(self, began: float, then: Callback) -> None:
         self._busy_s += self._clock.now - began
         if self._waiting:
             self._begin(self._waiting.popleft())
@@ -103,7 +103,7 @@ class Followers:
         """Queue an item for a path through stations."""
         if self._free:
             self._free -= 1
-            through(path, self._next)
+            visit_all(path, self._next)
         else:
             self.dropped += len(self._waiting) == self._waiting.maxlen
             self._waiting.append(path)
@@ -111,7 +111,7 @@ class Followers:
     def _next(self) -> None:
         self.followed += 1
         if self._waiting:
-            through(self._waiting.popleft(), self._next)
+            visit_all(self._waiting.popleft(), self._next)
         else:
             self._free += 1
 
@@ -127,14 +127,16 @@ class Batcher:
         steps: of every image.
     """
 
-    def __init__(self, clock: Clock, step: Callable[[int, Then], None], largest: int, own: Serve, steps: int) -> None:
+    def __init__(
+        self, clock: Clock, step: Callable[[int, Callback], None], largest: int, own: Serve, steps: int
+    ) -> None:
         self._clock = clock
         self._step = step
         self._largest = largest
         self._own = own
         self._steps = steps
-        self._denoising: deque[tuple[int, Then]] = deque()  # with the remaining steps
-        self._denoised: deque[Then] = deque()
+        self._denoising: deque[tuple[int, Callback]] = deque()  # with the remaining steps
+        self._denoised: deque[Callback] = deque()
         self._is_busy = False
         self._decoded_last = False
         self._busy_s = 0.0
@@ -149,7 +151,7 @@ class Batcher:
         """Images that are in progress or waiting."""
         return len(self._denoising) + len(self._denoised)
 
-    def visit(self, then: Then) -> None:
+    def visit(self, then: Callback) -> None:
         """Join the batch at the next step; `then` is called when the image is finished."""
         self._denoising.append((self._steps, then))
         if not self._is_busy:
@@ -172,7 +174,7 @@ class Batcher:
         self._continue()
         finished()
 
-    def _advance(self, together: list[tuple[int, Then]], began: float) -> None:
+    def _advance(self, together: list[tuple[int, Callback]], began: float) -> None:
         self._busy_s += self._clock.now - began
         for left, then in together:
             if left > 1:
@@ -202,7 +204,7 @@ class Cores:
         self._updated_at = 0.0
         self._planned = 0  # number of the current plan for the next end; older ones are stale
 
-    def work(self, cpu_s: float, then: Then, *, busy_cores: float | None = None) -> None:
+    def work(self, cpu_s: float, then: Callback, *, busy_cores: float | None = None) -> None:
         """Start a task of so many CPU seconds.
 
         Args:
@@ -250,7 +252,7 @@ class Cores:
 @dataclass(slots=True, eq=False)
 class _Task:
     left_s: float
-    then: Then
+    then: Callback
     busy_cores: float | None
     speed: float = 0.0
 
@@ -261,7 +263,7 @@ class _Task:
         return busy_cores / ((1 - parallel) / alone + parallel / together)
 
 
-def arrivals(clock: Clock, rate: float, chance: random.Random, arrive: Then) -> None:
+def arrivals(clock: Clock, rate: float, chance: random.Random, arrive: Callback) -> None:
     """Schedule repeated arrivals at random times (Poisson)."""
 
     def next_one() -> None:
@@ -271,12 +273,12 @@ def arrivals(clock: Clock, rate: float, chance: random.Random, arrive: Then) -> 
     clock.after(chance.expovariate(rate), next_one)
 
 
-def through(path: Sequence[Station | Batcher], then: Then) -> None:
+def visit_all(path: Sequence[Station | Batcher], then: Callback) -> None:
     """Visit several stations, one after the other."""
     if not path:
         then()
         return
-    path[0].visit(lambda: through(path[1:], then))
+    path[0].visit(lambda: visit_all(path[1:], then))
 
 
 def least_busy(places: Sequence[Batcher], chance: random.Random) -> Batcher:

@@ -61,7 +61,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wishes:
+class Objectives:
     """The objectives of a plan.
 
     Raises:
@@ -82,7 +82,7 @@ class Wishes:
             raise ValueError("A machine has at least one core.")
 
 
-def plan(costs: Costs, workload: Workload, wishes: Wishes) -> Plan:
+def plan(costs: Costs, workload: Workload, wishes: Objectives) -> Plan:
     """Find the smallest sufficient number of devices, and the replicas and shards to go with it.
 
     Raises:
@@ -124,7 +124,7 @@ def _idle(costs: Costs, cores: int) -> float:
     return 0.0 if costs.accelerator == "cuda" else min(0.9, costs.overheads.idle_cores / cores)
 
 
-def _fewest(costs: Costs, demand: Demand, rate: float, wishes: Wishes) -> int:
+def _fewest(costs: Costs, demand: Demand, rate: float, wishes: Objectives) -> int:
     busy = rate * sum(shares(costs, demand, wishes.cores).values())
     usable = (1 - wishes.headroom) * (1 - _idle(costs, wishes.cores))
     engine_s = (1 - wishes.headroom) * demand.replica().capacity
@@ -138,7 +138,7 @@ class Layout:
     costs: Costs
     demand: Demand
     workload: Workload
-    wishes: Wishes
+    wishes: Objectives
     devices: int
 
     @property
@@ -228,7 +228,7 @@ class Layout:
     def _ingress(self) -> int:
         """Return the replicas required for the CPU time, the images in flight, and following their reactions."""
         demand, rate, usable = self.demand, self.workload.rate, 1 - self.wishes.headroom
-        spare = usable - rate * hearing_s(self.costs, demand)
+        spare = usable - rate * event_fanout_s(self.costs, demand)
         busy = math.ceil(rate * demand.ingress_s / spare) if spare > 0 else MAX_DEVICES
         following = math.ceil(rate * self._following_s() / usable) if self.workload.reactions else 0
         return max(MIN_INGRESS, busy, math.ceil(rate * self.p95_s / MAX_GENERATIONS), following)
@@ -247,7 +247,7 @@ def _row(name: str, replicas: int, calls_per_s: float, each_s: float, num_gpus: 
     return Deployment(name=name, replicas=replicas, num_gpus=num_gpus, busy=busy, wait_s=wait_s)
 
 
-def hearing_s(costs: Costs, demand: Demand) -> float:
+def event_fanout_s(costs: Costs, demand: Demand) -> float:
     """Return the seconds that every ingress replica spends on the events of every image, made by any replica."""
     return demand.events * costs.shared.log_row_s + demand.reported_steps * costs.shared.notice_s
 
@@ -264,7 +264,7 @@ def limits_of(costs: Costs, demand: Demand, rate: float, database: Database) -> 
             "several images in one transaction, or the log split by owner, each part with a lock of its own",
         ),
         "events that every ingress replica receives": (
-            hearing_s(costs, demand),
+            event_fanout_s(costs, demand),
             "steps only to replicas that have a reader of that job; the log read by owner",
         ),
     }

@@ -1,6 +1,6 @@
 """The smoke test of the image, run inside a container by `scripts/container`.
 
-The service has no rights that it doesn't need, and does its work with either proxy. Only the standard library is used.
+The service runs with minimal privileges and with either proxy. Only the standard library is used.
 
     python smoke.py HEALTH_CHECK COMMAND…     both as the image declares them
 """
@@ -36,7 +36,7 @@ NODE = (
 
 
 def main() -> None:
-    """Try everything; an assertion that fails ends it."""
+    """Run all checks; the first failing assertion ends it."""
     health_check, command = sys.argv[1], sys.argv[2:]
     check_rights()
     for proxy in ("plain", "haproxy"):
@@ -44,7 +44,7 @@ def main() -> None:
         try:
             service.wait_until_healthy()
             work()
-            if proxy == "plain":  # the dashboard is a client, and the same with both
+            if proxy == "plain":  # the dashboard is a client and does not depend on the proxy
                 page = first_answer(DASHBOARD, service.process)
                 print(f"dashboard: {len(page)} bytes of HTML")
         finally:
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def check_rights() -> None:
-    """No root, no capabilities, and no file to write to but in what is declared for it."""
+    """Assert that there is no root user, no capability, and no writable folder except the declared ones."""
     status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines())
     assert os.getuid() != 0, "runs as root"
     assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0, "has capabilities"
@@ -66,7 +66,7 @@ def check_rights() -> None:
 
 
 def why_unwritable(folder: str) -> int | None:
-    """The system's number for why no file can be made in a folder; None where one can."""
+    """Return the errno of creating a file in a folder; None if it is possible."""
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
@@ -80,7 +80,7 @@ class Service:
     Args:
         command: what the image runs.
         health_check: Python that fails while the service isn't healthy.
-        proxy: what takes requests.
+        proxy: the ingress.
     """
 
     def __init__(self, command: list[str], health_check: str, proxy: str) -> None:
@@ -90,7 +90,7 @@ class Service:
         self.process = subprocess.Popen(command, env=os.environ | {"PIPELINE_INGRESS": proxy})
 
     def wait_until_healthy(self) -> None:
-        """Ask as Docker would."""
+        """Run the health check as Docker does, until it passes."""
         while subprocess.run([sys.executable, "-c", self._health_check], stderr=subprocess.DEVNULL).returncode:
             assert self.process.poll() is None, "the service ended"
             assert time.monotonic() - self._started < UP_WITHIN_S, "the health check fails for too long"
@@ -98,7 +98,7 @@ class Service:
         print(f"{self._proxy}: ready after {time.monotonic() - self._started:.0f} s")
 
     def end(self) -> None:
-        """End it as Docker would: it has to go by itself, with everything it has started."""
+        """Send SIGTERM as Docker does; assert that the service and all of its processes exit."""
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(END_WITHIN_S)
@@ -110,7 +110,7 @@ class Service:
 
 
 def try_node() -> None:
-    """Start a node of a Ray cluster as KubeRay does, and ask it how it is as Kubernetes does."""
+    """Start a node of a Ray cluster as KubeRay does, and probe its health as Kubernetes does."""
     with ExitStack() as stack:
         bound = {name: stack.enter_context(socket.socket()) for name in ("gcs", "dashboard", "agent", "metrics")}
         for one in bound.values():
@@ -132,7 +132,7 @@ def try_node() -> None:
 
 
 def own_processes() -> list[Path]:
-    """This user's processes but for this one, as folders of /proc; the dead that nobody has buried don't count."""
+    """Return this user's other processes as folders of /proc, without zombies."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -143,7 +143,7 @@ def own_processes() -> list[Path]:
 
 
 def work() -> None:
-    """Make an image, look at it in all ways, make another as OpenAI's clients do, read the metrics."""
+    """Generate an image, analyze it, generate another by the OpenAI API, and read the metrics."""
     made = post("/generate", {"prompt": "red apple in white plate", "seed": 7})
     print(f"/generate: {made['width']} x {made['height']}, {num_bytes(made['generated_image'])}")
     image = {"image_id": made["image_id"]}
@@ -163,7 +163,7 @@ def work() -> None:
 
 
 def first_answer(url: str, process: subprocess.Popen[bytes]) -> bytes:
-    """Get a page as soon as there is one; the process is who has it."""
+    """Get a page, with retries while its process starts."""
     began = time.monotonic()
     while True:
         try:
@@ -175,14 +175,14 @@ def first_answer(url: str, process: subprocess.Popen[bytes]) -> bytes:
 
 
 def num_bytes(png: str) -> str:
-    """The size of a PNG in base64, for people."""
+    """Return the size of a PNG in base64, formatted."""
     decoded = base64.b64decode(png)
     assert decoded.startswith(b"\x89PNG"), "no PNG"
     return f"{len(decoded)} bytes"
 
 
 def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Send JSON, get JSON; anything but success raises."""
+    """Post JSON and return the JSON answer; raise unless it succeeded."""
     request = urllib.request.Request(URL + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer:
         decoded: dict[str, Any] = json.load(answer)

@@ -1,1 +1,1 @@
-"""Helpers that tests and benchmarks share: services as processes, servers, fakes, waiting."""
+"""Helpers shared by tests and benchmarks: services as processes, servers, fakes, waiting."""

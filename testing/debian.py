@@ -1,4 +1,4 @@
-"""What tests need of Debian, which `scripts/setup-tests` installs."""
+"""Programs of Debian packages that tests need and `scripts/setup-tests` installs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def ensure(package: str, find: Callable[[], T | None]) -> T:
-    """Find what a package brings; without it a test is skipped, in CI failed."""
+    """Return a program of a package; if it is missing, skip the test, or fail it in CI."""
     found = find()
     if found is None:
         message = f"{package} is missing: scripts/setup-tests installs it as root"

@@ -1,4 +1,4 @@
-"""Workers and a cache without a cluster: real behaviour, no models."""
+"""Fake workers and a fake cache without a cluster: real behaviour, no models."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from pipeline.records import (
     Upload,
     Vectors,
 )
-from pipeline.settings import Drawing, Everything, Labelling, Sam3Settings
+from pipeline.settings import AutomaticMaskSettings, DrawingSettings, Sam3Settings, ZeroShotSettings
 
 LABELS = ("apple", "plate", "cup", "bowl", "bottle", "table")
 DIMENSIONS = 8
 
 
 class FakeWorkers:
-    """Draws a disc whose place follows from the seed; one region for the disc, one for the rest."""
+    """Draws a disc at a position that depends on the seed; its regions are the disc and the rest."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.steps = 0
-        self.deaths: Counter[str] = Counter()  # calls of a kind that are to die yet
-        self.gate = asyncio.Event()  # work waits for it
+        self.deaths: Counter[str] = Counter()  # pending worker deaths by kind of call
+        self.gate = asyncio.Event()  # calls wait until it is set
         self.gate.set()
         self.model = "weights-1"
         self.reason = ""  # why no model is ready
-        self.unknown = 0.0  # the share of none of the labels in every picture
+        self.unknown = 0.0  # the share of unknown content in every image
 
     async def generate(
         self, request: GenerationRequest, owner: str, source: SharedImage | None = None, previews: bool = False
@@ -67,7 +67,7 @@ class FakeWorkers:
         yield Computed(value=pixels, model=self.model)
 
     async def describe(
-        self, image: SharedImage, segmentation: Segmentation | None, labelling: Labelling
+        self, image: SharedImage, segmentation: Segmentation | None, labelling: ZeroShotSettings
     ) -> Computed[Descriptions]:
         await self._begin("describe" if segmentation is None else "describe_regions")
         n = 1 if segmentation is None else len(segmentation)
@@ -89,13 +89,15 @@ class FakeWorkers:
         await self._begin("count_tokens")
         return [2 + len(text.split()) for text in texts]
 
-    async def segment(self, image: SharedImage, parameters: Everything, background: bool) -> Computed[Segmentation]:
+    async def segment(
+        self, image: SharedImage, parameters: AutomaticMaskSettings, background: bool
+    ) -> Computed[Segmentation]:
         await self._begin("segment")
         mask = image.pixels[..., 0] > 0
         return Computed(value=segmentation_of([mask, ~mask]), model=self.model)
 
     async def segment_prompts(
-        self, image: SharedImage, prompts: Sequence[PointsAndBox], parameters: Everything
+        self, image: SharedImage, prompts: Sequence[PointsAndBox], parameters: AutomaticMaskSettings
     ) -> Computed[Segmentation]:
         await self._begin("segment_prompts")
         mask = image.pixels[..., 0] > 0
@@ -107,7 +109,9 @@ class FakeWorkers:
         mask = image.pixels[..., 0] > 0
         return Computed(value=segmentation_of([mask] if text in LABELS else []), model=self.model)
 
-    async def render(self, image: SharedImage, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]:
+    async def render(
+        self, image: SharedImage, segmentation: Segmentation, style: DrawingSettings
+    ) -> Computed[Drawings]:
         await self._begin("render")
         return Computed(value=drawing.render(image.pixels, segmentation, style), model="")
 
@@ -150,7 +154,7 @@ class FakeCache:
     def __init__(self) -> None:
         self.entries: LeasedLru[bytes] = LeasedLru(1 << 20, 10.0, time.monotonic)
         self.silent = False
-        self.unanswered = 0  # calls so far
+        self.unanswered = 0  # number of calls
         self._changed = asyncio.Condition()
 
     async def acquire(self, key: str) -> Hit[bytes] | Lease | Busy:

@@ -1,4 +1,4 @@
-"""The services over fakes, with every event they emit."""
+"""The services on fake workers, with every event they emit."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from pipeline.records import (
     Segmentation,
 )
 from pipeline.settings import (
-    Admission,
+    AdmissionSettings,
     CacheSettings,
-    Finding,
     OwnerLimits,
-    Probing,
+    ProbeCalibration,
     Profile,
     ReactionSettings,
     ServiceSettings,
     StorageSettings,
+    TextSearchSettings,
     WebhookSettings,
 )
 from pipeline.store import Store, open_store
@@ -44,8 +44,8 @@ from pipeline.traces import Traces
 from testing.fakes import FakeCache, FakeWorkers
 from testing.waiting import PATIENCE_S
 
-PROBING = Probing(floor=0.0, ceiling=0.45)
-FINDING = Finding(min_cosine=0.12, logit_scale=14.0)
+PROBING = ProbeCalibration(floor=0.0, ceiling=0.45)
+FINDING = TextSearchSettings(min_cosine=0.12, logit_scale=14.0)
 
 
 class Analysis(NamedTuple):
@@ -56,7 +56,7 @@ class Analysis(NamedTuple):
 
 @dataclass
 class Bench:
-    """The services of one process and what they stand on."""
+    """The services of one process and their dependencies."""
 
     services: Services
     workers: FakeWorkers
@@ -105,7 +105,7 @@ def a_request(seed: int = 1, steps: int = 3) -> GenerationRequest:
 
 def make_bench(
     folder: Path,
-    admission: Admission | None = None,
+    admission: AdmissionSettings | None = None,
     cache: FakeCache | None = None,
     workers: FakeWorkers | None = None,
     hub: EventBroker | None = None,
@@ -120,7 +120,7 @@ def make_bench(
 ) -> Bench:
     settings = ServiceSettings(
         data_dir=folder,
-        admission=admission or Admission(),
+        admission=admission or AdmissionSettings(),
         cache=CacheSettings(call_deadline_s=PATIENCE_S),
         webhooks=webhooks or WebhookSettings(),
         limits=limits or OwnerLimits(),
@@ -150,12 +150,12 @@ def make_bench(
 
 
 def with_own_bounds(profile: Profile) -> Profile:
-    """The profile with bounds for the fakes' cosines: those of its CLIP are measured anew whenever that is trained."""
+    """Return the profile with thresholds for the fakes' cosines; its own change whenever CLIP is trained."""
     return profile.model_copy(update={"clip": profile.clip.model_copy(update={"probing": PROBING, "finding": FINDING})})
 
 
-def with_admission(bench: Bench, admission: Admission) -> Services:
-    """The bench's services as an HTTP application with other bounds gets them."""
+def with_admission(bench: Bench, admission: AdmissionSettings) -> Services:
+    """Return the bench's services with other admission limits, for an HTTP application."""
     return replace(bench.services, settings=bench.settings.model_copy(update={"admission": admission}))
 
 

@@ -1,4 +1,4 @@
-"""TCP ports for what tests start, of which no other test process hands out any, and which Linux doesn't give away."""
+"""TCP ports for servers of tests, unique among test processes and outside Linux's ephemeral range."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import socket
 from cli.ports import BLOCKS, LOOPBACK, port_problem
 
 BLOCK = 100
-FIRSTS = range(20_000, BLOCKS.start, BLOCK)  # below those that Linux, or the service itself, gives away
+FIRSTS = range(20_000, BLOCKS.start, BLOCK)  # below those that Linux or the service itself assigns
 
 
 class Ports:
-    """Hands out the ports of a block, each once. A bound port is the sign that the block is taken.
+    """Allocates the ports of a block, each once. A bound port marks the block as taken.
 
-    Programs bind their port long after it was handed out: one that was merely found free may be taken meanwhile.
+    Programs bind their port long after it was allocated: a port that was only found free may be taken meanwhile.
     """
 
     def __init__(self) -> None:
         self._left: list[int] = []
-        self._signs: list[socket.socket] = []
+        self._markers: list[socket.socket] = []
 
     def next(self) -> int:
-        """Return a port nobody listens on."""
+        """Return a port that no process listens on."""
         while True:
             if not self._left:
                 self._left = self._take_block()
@@ -31,13 +31,13 @@ class Ports:
 
     def _take_block(self) -> list[int]:
         for first in FIRSTS:
-            sign = socket.socket()
+            marker = socket.socket()
             try:
-                sign.bind((LOOPBACK, first))
+                marker.bind((LOOPBACK, first))
             except OSError:
-                sign.close()
+                marker.close()
                 continue
-            self._signs.append(sign)
+            self._markers.append(marker)
             return list(range(first + 1, first + BLOCK))
         raise RuntimeError(f"All blocks of test ports from {FIRSTS.start} on are taken: end other test runs first.")
 

@@ -24,17 +24,17 @@ CONFIGS = ROOT / "configs" / "prometheus"
 
 
 def tool(name: str) -> str:
-    """The path of `prometheus` or `promtool`."""
+    """Return the path of `prometheus` or `promtool`."""
     return ensure("prometheus", lambda: shutil.which(name))
 
 
 @contextmanager
 def scraping(service: RunningService, folder: Path, *, every_s: int, rate_over: str) -> Iterator[Prometheus]:
-    """Run a Prometheus that finds the service by the file it writes; yields it once everything is scraped.
+    """Run a Prometheus that discovers the service by its targets file; yield it once all targets are scraped.
 
     Args:
         every_s: seconds between scrapes.
-        rate_over: what `$__rate_interval` stands for.
+        rate_over: the value of `$__rate_interval`.
     """
     config = yaml.safe_load((CONFIGS / "prometheus-local.yml").read_text())
     config["global"] = {"scrape_interval": f"{every_s}s", "evaluation_interval": f"{every_s}s"}
@@ -60,14 +60,14 @@ def scraping(service: RunningService, folder: Path, *, every_s: int, rate_over: 
 def _scraped(prometheus: Prometheus) -> set[str]:
     try:
         return {one["metric"]["job"] for one in prometheus.get("query", query="up == 1")["result"]}
-    except (httpx.HTTPError, PrometheusError):  # not listening yet, not ready yet
+    except (httpx.HTTPError, PrometheusError):  # not listening or not ready yet
         return set()
 
 
 def unanswered(boards: Iterable[Board], prometheus: Prometheus, since: float) -> list[str]:
-    """The queries without a single value since a time, in seconds since 1970.
+    """Return the queries without any value since a time, in seconds since 1970.
 
-    The last step lies beyond now: a rule's first sample may be younger than the last step before it.
+    The range ends after now, because a rule's first sample may be younger than the last step before now.
     """
     return [
         f"{board.title} / {panel.title}: {query.expression}"
@@ -79,16 +79,16 @@ def unanswered(boards: Iterable[Board], prometheus: Prometheus, since: float) ->
 
 
 def names_in(*texts: str) -> set[str]:
-    """The metrics that expressions name."""
+    """Return the metrics named in expressions."""
     return {name for text in texts for name in re.findall(r"\b(?:ray|pipeline)_[a-z_0-9]+", text)} - {"ray_cluster"}
 
 
 def names_known(prometheus: Prometheus) -> set[str]:
-    """The metrics that were scraped."""
+    """Return the scraped metrics."""
     return set(prometheus.get("label/__name__/values"))
 
 
 def unwell_rules(prometheus: Prometheus) -> list[str]:
-    """The rules that could not be evaluated."""
+    """Return the rules that could not be evaluated, with their errors."""
     groups = prometheus.get("rules")["groups"]
     return [f"{rule['name']}: {rule.get('lastError')}" for g in groups for rule in g["rules"] if rule["health"] != "ok"]

@@ -1,4 +1,4 @@
-"""Real servers for tests: PostgreSQL from Debian, and an S3 that moto plays."""
+"""Real servers for tests: PostgreSQL from Debian, and moto's S3."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ POSTGRES_BINARIES = "/usr/lib/postgresql/*/bin"
 
 @dataclass(frozen=True)
 class Postgres:
-    """A PostgreSQL of our own."""
+    """A temporary PostgreSQL server."""
 
     url: str  # of its first database, `postgresql://…/postgres`
-    stop: Callable[[], None]  # as if its machine failed
+    stop: Callable[[], None]  # immediately, like a crash
     start: Callable[[], None]
 
 
 @contextmanager
 def postgres(*, fsync: bool = False) -> Iterator[Postgres]:
-    """Run a PostgreSQL of our own.
+    """Run a temporary PostgreSQL server.
 
     Args:
-        fsync: whether commits wait for the disk, as where something is measured.
+        fsync: whether commits wait for the disk, as in benchmarks.
     """
     binaries = ensure("postgresql", _postgres_binaries)
     as_postgres = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
@@ -64,7 +64,7 @@ def postgres(*, fsync: bool = False) -> Iterator[Postgres]:
 
 @dataclass(frozen=True)
 class S3:
-    """An S3 that moto plays; what it holds outlives `stop`."""
+    """A moto server of S3; its data survives `stop`."""
 
     endpoint: str
     stop: Callable[[], None]
@@ -72,7 +72,7 @@ class S3:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that obstore takes the endpoint and credentials from."""
+        """Environment variables with the endpoint and credentials for obstore."""
         return {
             "AWS_ENDPOINT": self.endpoint,
             "AWS_ALLOW_HTTP": "true",

@@ -1,4 +1,4 @@
-"""A real service in a process of its own, on free ports: for acceptance tests and benchmarks."""
+"""A real service in its own process, on free ports, for acceptance tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class RunningService:
     data_dir: Path
     process: psutil.Process
     console: Path
-    ui_url: str = ""  # where it has a dashboard
-    api_key: str = ""  # that its clients send
+    ui_url: str = ""  # if it has a dashboard
+    api_key: str = ""  # sent by its clients
 
     @property
     def spans(self) -> Path:
-        """Where its traces go, if it is `tracing`."""
+        """The file of its traces, if it is `tracing`."""
         return self.data_dir / SPANS
 
     def client(self, **options: Any) -> httpx.Client:
@@ -54,16 +54,16 @@ class RunningService:
         return httpx.Client(base_url=self.url, timeout=300, headers=key | dict(options.pop("headers", {})), **options)
 
     def post(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
-        """Post nothing from a client of its own, as another user would."""
+        """Post an empty body from a new client, as another user would."""
         with self.client() as client:
             return client.post(path, headers=headers)
 
     def new_trace(self) -> RequestTrace:
-        """Begin a trace that requests may belong to, where the service is `tracing`."""
+        """Start a trace for requests, if the service is `tracing`."""
         return RequestTrace(self.spans)
 
     def kill_everything(self) -> None:
-        """End every process of the service at once, as a power cut would."""
+        """Kill every process of the service at once, like a power failure."""
         family = [self.process, *self.process.children(recursive=True)]
         for process in family:
             with suppress(psutil.NoSuchProcess):
@@ -71,7 +71,7 @@ class RunningService:
         psutil.wait_procs(family, timeout=SETTLE_WITHIN_S)
 
     def processes(self, title: str) -> list[psutil.Process]:
-        """The service's processes whose title holds these words, such as `ray::SegmentationCache`."""
+        """Return the service's processes whose title contains this text, such as `ray::SegmentationCache`."""
         found = []
         for process in self.process.children(recursive=True):
             try:
@@ -83,7 +83,7 @@ class RunningService:
 
     @contextmanager
     def paused(self, title: str) -> Iterator[None]:
-        """Have the processes of this title do nothing until the block ends; Serve gives them up after half a minute."""
+        """Suspend the processes of this title until the block ends; Serve replaces them after half a minute."""
         processes = self.processes(title)
         for process in processes:
             process.suspend()
@@ -95,7 +95,7 @@ class RunningService:
                     process.resume()
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that carry these labels."""
+        """Return the sum of a metric's samples with these labels."""
         total = 0.0
         for line in httpx.get(self.metrics_url).text.splitlines():
             matched = re.fullmatch(rf"{name}\{{(.*)\}} (\S+)", line)
@@ -105,7 +105,7 @@ class RunningService:
 
 
 class RequestTrace:
-    """What a traced service writes of the requests that are sent with `headers`."""
+    """The spans that a traced service writes for requests with `headers`."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -114,19 +114,19 @@ class RequestTrace:
         self.headers = {"traceparent": f"00-{self.trace_id}-{self.caller_id}-01"}
 
     def spans(self) -> list[dict[str, Any]]:
-        """The spans that have ended; of one process, each after those it is made of."""
+        """Return the ended spans; within a process, children precede their parents."""
         return [span for span in spans_in(self._file) if span["context"]["trace_id"] == f"0x{self.trace_id}"]
 
     def requests(self) -> list[dict[str, Any]]:
-        """The spans right under the caller's own."""
+        """Return the children of the caller's span."""
         return [span for span in self.spans() if span["parent_id"] == f"0x{self.caller_id}"]
 
     def named(self, name: str) -> list[dict[str, Any]]:
-        """The spans of this name."""
+        """Return the spans of this name."""
         return [span for span in self.spans() if span["name"] == name]
 
     def wait_for(self, name: str, number: int = 1) -> list[dict[str, Any]]:
-        """Wait until so many spans of this name have ended."""
+        """Wait until this number of spans of this name have ended; return them."""
         wait_until(lambda: len(self.named(name)) >= number)
         return self.named(name)
 
@@ -139,7 +139,7 @@ def wait_until(
     """Wait until a condition holds.
 
     Raises:
-        AssertionError: it doesn't hold in time; says what `problem` tells then.
+        AssertionError: it doesn't hold in time; the message has the result of `problem`.
     """
     deadline = time.monotonic() + within_s
     while not condition():
@@ -149,7 +149,7 @@ def wait_until(
 
 
 def quick_scaling(folder: Path, deployment: str) -> Path:
-    """Write a copy of `serve_config.yaml` in which one deployment scales within seconds instead of minutes."""
+    """Write a copy of `serve_config.yaml` with one deployment that scales within seconds."""
 
     def hurry(application: dict[str, Any]) -> None:
         for entry in application["deployments"]:
@@ -162,7 +162,7 @@ def quick_scaling(folder: Path, deployment: str) -> Path:
 def changed_config(
     folder: Path, change: Callable[[dict[str, Any]], None], original: Path = ROOT / "serve_config.yaml"
 ) -> Path:
-    """Write a copy of `serve_config.yaml`, or of another such file, with its application changed."""
+    """Write a copy of `serve_config.yaml`, or of a similar file, with its application changed."""
     config = yaml.safe_load(original.read_text())
     change(config["applications"][0])
     path = folder / "serve_config.yaml"
@@ -171,7 +171,7 @@ def changed_config(
 
 
 def tracing(folder: Path) -> tuple[str, str]:
-    """The option by which the service in this folder is traced."""
+    """Return the option that traces the service in this folder."""
     return "--traces", f"file:{folder / 'data' / SPANS}"
 
 
@@ -196,7 +196,7 @@ def serving(
             [*command, "--data-dir", str(folder / "data"), *arguments],
             stdout=output,
             stderr=subprocess.STDOUT,
-            cwd=ROOT if "-m" in program else folder,  # a wheel's program must not find the checkout
+            cwd=ROOT if "-m" in program else folder,  # an installed program must not import the checkout
             env=os.environ | {"RAY_metrics_report_interval_ms": "1000"} | dict(environment or {}),
         )
     url = f"http://127.0.0.1:{port}"

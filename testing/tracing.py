@@ -1,4 +1,4 @@
-"""Traces kept in memory, and what may be said of all of them."""
+"""Traces kept in memory or read from files, and queries on them."""
 
 from __future__ import annotations
 
@@ -39,28 +39,28 @@ class KeptTraces(RecordedTraces):
 
 
 def names_in(path: Path) -> Counter[str]:
-    """How many spans of each name a file of them holds."""
+    """Count the spans in a file by name."""
     return Counter(span["name"] for span in spans_in(path))
 
 
 def spans_in(path: Path) -> list[dict[str, Any]]:
-    """The spans of a file, but for one that is just being written."""
+    """Return the spans in a file, except one that is still being written."""
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 def ways_down(spans: list[dict[str, Any]]) -> set[str]:
-    """The names on the way from the topmost known span to each of a file's, as "GET / > stage render"."""
+    """Return the path of names from the topmost known span to each span, as "GET / > stage render"."""
     known = {span["context"]["span_id"]: span for span in spans}
 
     def way_down(span: dict[str, Any]) -> str:
-        around = known.get(span["parent_id"])
-        return f"{way_down(around)} > {span['name']}" if around else span["name"]
+        parent = known.get(span["parent_id"])
+        return f"{way_down(parent)} > {span['name']}" if parent else span["name"]
 
     return {way_down(span) for span in spans}
 
 
 def way_up(span: ReadableSpan, spans: Iterable[ReadableSpan]) -> list[str]:
-    """The names of a span and of those it is a part of, up to the last that is known."""
+    """Return the names of a span and its known ancestors."""
     known = {each.context.span_id: each for each in spans}
     names = [span.name]
     while span.parent is not None and span.parent.span_id in known:
@@ -70,5 +70,5 @@ def way_up(span: ReadableSpan, spans: Iterable[ReadableSpan]) -> list[str]:
 
 
 def ends_of_ways(spans: list[ReadableSpan]) -> set[str]:
-    """Where the ways up of all spans end: the roots, and whatever has lost its parent."""
+    """Return the names of the topmost known ancestors of all spans: roots, and spans with a missing parent."""
     return {way_up(span, spans)[-1] for span in spans}

@@ -1,4 +1,4 @@
-"""Waiting for a condition, with an end: what never comes true is a failure and not a hanging test."""
+"""Waiting for a condition with a timeout: one that never holds is a failure and not a hanging test."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ PATIENCE_S = 300.0  # ends a test that hangs; nothing that passes waits for it
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110  # what is waited for sets no event
+        while not condition():  # noqa: ASYNC110  # conditions set no event
             await asyncio.sleep(0)
 
 
 def pass_time(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Set the running loop's clock forward, so that what it would do by then is due at once."""
+    """Set the running loop's clock forward, so that timers within that time are due at once."""
     loop = asyncio.get_running_loop()
     now = loop.time
     monkeypatch.setattr(loop, "time", lambda: now() + seconds)
 
 
 async def cancel(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
-    """Cancel a job and return its status, once it has stopped if it had begun."""
+    """Cancel a job, wait until it has stopped, and return its status."""
     job: dict[str, Any] = (await client.post(f"{url}/cancel")).json()
     async with asyncio.timeout(PATIENCE_S):
         while job["state"] == "running":

@@ -1,4 +1,4 @@
-"""Somebody who is told: an HTTP server on a port of its own, which can be away, slow, or refuse."""
+"""A receiver of webhooks: an HTTP server on its own port, which can be down, slow, or refuse."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from standardwebhooks.webhooks import Webhook as Verifier
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What came in one request."""
+    """One received request."""
 
     path: str
     headers: dict[str, str]
@@ -28,7 +28,7 @@ class Message:
         return self.headers["webhook-id"]
 
     def verified(self, secret: str) -> dict[str, Any]:
-        """The payload, once its signature and its age on arrival are verified, however late that is."""
+        """Return the payload after verifying its signature, and its age at the time of arrival."""
 
         class Arrival(datetime):
             @classmethod
@@ -43,11 +43,11 @@ class Message:
 
 @dataclass
 class Receiver:
-    """Answers with what `answer` says; takes note of every request before."""
+    """Records every request, and answers with the status that `answer` returns."""
 
     answer: Callable[[Message], int] = lambda _: 204
     messages: list[Message] = field(default_factory=list)
-    port: int = 0  # any if 0; the same one whenever it is up
+    port: int = 0  # any if 0; kept over restarts
     _server: ThreadingHTTPServer | None = None
 
     @property
@@ -55,11 +55,11 @@ class Receiver:
         return f"http://127.0.0.1:{self.port}/hook"
 
     def ids(self) -> list[str]:
-        """Of the deliveries, each once, in the order in which they came first."""
+        """Return the ids of deliveries, without repetitions, in the order of their first arrival."""
         return [message.id for message in self.first_messages()]
 
     def first_messages(self) -> list[Message]:
-        """Each delivery as it came first, in that order."""
+        """Return the first message of each delivery, in that order."""
         first: dict[str, Message] = {}
         for message in list(self.messages):
             first.setdefault(message.id, message)
@@ -75,7 +75,7 @@ class Receiver:
                 message = Message(path=self.path, headers=headers, body=body)
                 receiver.messages.append(message)
                 status = receiver.answer(message)
-                with suppress(ConnectionError):  # the sender may have waited long enough
+                with suppress(ConnectionError):  # the sender may have timed out
                     self.send_response(status)
                     self.send_header("location", "/elsewhere")
                     self.send_header("set-cookie", "tracked=yes")
@@ -83,7 +83,7 @@ class Receiver:
                     self.end_headers()
 
             def log_message(self, *args: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.port = self._server.server_address[1]

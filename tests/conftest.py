@@ -1,4 +1,4 @@
-"""Options of every tier, one seed for all random choices, and a pause-free garbage collector."""
+"""Options of every tier, one seed for all random choices, and a garbage collector without long pauses."""
 
 from __future__ import annotations
 
@@ -26,11 +26,9 @@ settings.register_profile("random", deadline=None, print_blob=True)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos", action="store_true", help="kill the service 20 times instead of once; random seeds")
+    parser.addoption("--cluster", action="store_true", help="all tests with several nodes, not only the short ones")
     parser.addoption(
-        "--cluster", action="store_true", help="all that is asked of several nodes, not only the short part"
-    )
-    parser.addoption(
-        "--chaos-seed", type=int, help=f"what decides random work; {SEED} if left out, random with --chaos"
+        "--chaos-seed", type=int, help=f"seed of all random choices; {SEED} if omitted, random with --chaos"
     )
     parser.addoption("--record", type=Path, help="append each test's outcome and seconds to this file, as JSON lines")
 
@@ -42,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure() -> None:
-    gc.unfreeze()  # else libraries complain of leaks at the end
+    gc.unfreeze()  # else libraries report leaks at the end
 
 
 def pytest_collection_finish() -> None:
@@ -56,13 +54,13 @@ def _rested_garbage_collector() -> Iterator[None]:
 
 
 def rest_garbage_collector() -> None:
-    """Exempt the millions of objects that imports leave from collections, which else stop the process for seconds."""
+    """Exempt the millions of objects that imports create from collections, which would pause for seconds."""
     gc.collect()
     gc.freeze()
 
 
 class SharedService:
-    """A service, installed from a wheel, that is started for the first test that wants it and ended after the last."""
+    """A service, installed from a wheel, that is started for the first test that uses it and ended after the last."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -71,7 +69,7 @@ class SharedService:
 
     def get(self) -> RunningService:
         if self._service is None:
-            # Without reactions, what an engine is called for is what a test asked for.
+            # Without reactions, engines are called only for requests of tests.
             config = changed_config(self._folder, lambda args: args["args"].update(reactions={"enabled": False}))
             options = ("--serve-config", str(config), "--allow-private-webhooks", *tracing(self._folder))
             program = [install_wheel(self._folder / "wheel")]
@@ -89,7 +87,7 @@ LAST_USER = pytest.StashKey[str]()
 
 @pytest.fixture(scope="session")
 def shared_service(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> RunningService:
-    """A real service with its dashboard, traced, for all tests that kill nothing they don't wait for to come back."""
+    """A real service with its dashboard and traces, for tests that restore whatever they kill."""
     shared = pytestconfig.stash.setdefault(SHARED, SharedService(tmp_path_factory.mktemp("service")))
     return shared.get()
 
@@ -102,7 +100,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """End the shared service with its last test: the later ones have services of their own, and two cores."""
+    """End the shared service with its last test: later tests start their own, and there are two cores."""
     if item.nodeid == item.config.stash[LAST_USER]:
         end_shared_service(item.config)
 
@@ -118,7 +116,7 @@ def end_shared_service(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def seed(request: pytest.FixtureRequest) -> int:
-    """What decides all random work, so that a failure can be repeated."""
+    """The seed of all random choices, so that a failure can be reproduced."""
     chosen: int | None = request.config.getoption("chaos_seed")
     if chosen is not None:
         return chosen

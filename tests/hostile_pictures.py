@@ -1,6 +1,6 @@
-"""Pictures as they come from outside: fit ones of every kind, and ones that nobody should send.
+"""Uploads from clients: valid images of every kind, and invalid or malicious ones.
 
-What is drawn at random comes from the generator that is passed in, so a seed makes it again.
+Random ones are drawn from the given generator, so they are reproducible from its seed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pipeline.imaging.codecs import MAX_SIDE
 SIDE = 32
 FORMATS = ("PNG", "JPEG", "WEBP")
 OTHER_FORMATS = ("GIF", "TIFF", "BMP", "ICO")
-COLOURED = (("P", "PNG"), ("RGBA", "PNG"), ("RGBA", "WEBP"), ("CMYK", "JPEG"))  # modes beside RGB
+COLOURED = (("P", "PNG"), ("RGBA", "PNG"), ("RGBA", "WEBP"), ("CMYK", "JPEG"))  # modes other than RGB
 GREY = (("1", "PNG"), ("L", "PNG"), ("LA", "PNG"), ("L", "JPEG"))
 UNFIT_SIZES = ((1, 1), (20_000, 10), (20_000, 20), (MAX_SIDE + 1, 64), (4000, 4000))
 ORIENTATION = 0x0112  # EXIF's tag
 NO_PICTURES = (b"", b"GIF89a", b"%PDF-1.4", b"<svg/>")
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-_STORED_AS = {  # what turns an upright picture into the one an orientation sets right
+_STORED_AS = {  # the transposition that each orientation reverses
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -38,7 +38,7 @@ _STORED_AS = {  # what turns an upright picture into the one an orientation sets
 
 
 def a_picture(mode: str = "RGB") -> Image.Image:
-    """Red on the left, blue on the right."""
+    """Return an image that is red on the left and blue on the right."""
     image = Image.new("RGB", (SIDE * 2, SIDE), (255, 0, 0))
     image.paste((0, 0, 255), (SIDE, 0, SIDE * 2, SIDE))
     return image.convert(mode)
@@ -51,12 +51,12 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def blank(width: int, height: int) -> bytes:
-    """A black PNG with one bit a pixel: few bytes, however large."""
+    """Return a black PNG with one bit per pixel: few bytes at any size."""
     return encoded(Image.new("1", (width, height)))
 
 
 def turned(orientation: int) -> bytes:
-    """A JPEG whose EXIF says how to turn it upright; it is red then blue when it is."""
+    """Return a JPEG with this EXIF orientation; upright, it is red on the left and blue on the right."""
     upright = a_picture()
     stored = upright.transpose(_STORED_AS[orientation]) if orientation in _STORED_AS else upright
     exif = Image.Exif()
@@ -65,19 +65,19 @@ def turned(orientation: int) -> bytes:
 
 
 def animated(kind: str) -> bytes:
-    """Red and blue first, then green."""
+    """Return an animation: first red and blue, then green."""
     later = Image.new("RGB", (SIDE * 2, SIDE), (0, 255, 0))
     return encoded(a_picture(), kind, save_all=True, append_images=[later])
 
 
 def sixteen_bits() -> bytes:
-    """A grey PNG from black to white."""
+    """Return a 16-bit greyscale PNG from black to white."""
     ramp = np.linspace(0, 65535, SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE)
     return encoded(Image.fromarray(ramp))
 
 
 def with_metadata(kind: str) -> bytes:
-    """A picture that tells where, with what and by whom it was made."""
+    """Return an image with metadata: position, camera and author."""
     exif = Image.Exif()
     exif[0x010F] = "a camera"
     exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 8.0, 0.0)})  # GPS
@@ -94,13 +94,13 @@ def with_metadata(kind: str) -> bytes:
 
 
 def bomb() -> bytes:
-    """A PNG whose header claims 10 GB of RGB."""
+    """Return a PNG whose header claims 10 GB of RGB."""
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     return SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + _chunk(b"IEND", b"")
 
 
 def text_bomb() -> bytes:
-    """A small PNG with a comment that unpacks to 200 MB."""
+    """Return a small PNG with a comment that decompresses to 200 MB."""
     whole = encoded(a_picture())
     after_header = len(SIGNATURE) + 25
     packed = zlib.compressobj(9)
@@ -117,12 +117,12 @@ def damaged(chance: random.Random, data: bytes) -> bytes:
 
 
 def truncated(chance: random.Random, data: bytes) -> bytes:
-    """Keep the beginning: at least one byte."""
+    """Keep a prefix of at least one byte."""
     return data[: chance.randint(1, len(data))]
 
 
 def fit_pictures() -> dict[str, bytes]:
-    """One of each kind that the service takes."""
+    """Return an upload of each kind that the service accepts."""
     return {
         **{kind: encoded(a_picture(), kind) for kind in FORMATS},
         **{f"{mode} {kind}": encoded(a_picture(mode), kind) for mode, kind in COLOURED + GREY},
@@ -136,7 +136,7 @@ def fit_pictures() -> dict[str, bytes]:
 
 
 def unfit_pictures() -> dict[str, bytes]:
-    """One of each kind that the service refuses, however whole it is."""
+    """Return an upload of each kind that the service refuses."""
     return {
         **{kind: encoded(a_picture(), kind) for kind in OTHER_FORMATS},
         **{repr(data): data for data in NO_PICTURES},

@@ -1,6 +1,6 @@
-"""A record of a test run, and its summary: `python -m tests.report record.jsonl …` prints it.
+"""A record of a test run and its summary, which `python -m tests.report record.jsonl …` prints.
 
-Two pytest processes of one run append to files of their own; the summary joins them.
+Each pytest process of a run appends to its own file; the summary joins them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def read_record(path: Path) -> list[Phase]:
 
 
 def summarize(phases: Sequence[Phase]) -> str:
-    """Tell tests and seconds by group, the slowest tests, what was skipped and why, and what failed."""
+    """Return tests and seconds by group, the slowest tests, the skipped ones with reasons, and the failed ones."""
     seconds: defaultdict[str, float] = defaultdict(float)
     tests: defaultdict[str, set[str]] = defaultdict(set)
     by_test: defaultdict[str, float] = defaultdict(float)

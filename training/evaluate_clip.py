@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pipeline.answer_warnings import warnings_of
 from pipeline.engines.clip import ClipEngine
 from pipeline.records import Descriptions, Pixels
-from pipeline.settings import ClipSettings, Labelling, ModelSource, Profile
+from pipeline.settings import ClipSettings, ModelSource, Profile, ZeroShotSettings
 from training.dataset import COLOUR_NAMES, KIND_NAMES, NONE, Choice, Scenes, load_scenes
 from training.evaluate_diffusion import COLOURS_EACH, PAIRS, UNSEEN_EACH
 from training.generated_images import load_generated
@@ -37,13 +37,13 @@ PHOTOGRAPHS = {  # included in the project's dependencies; none is training data
 class Named:
     """CLIP's descriptions of images, and the true labels."""
 
-    said: Descriptions
+    descriptions: Descriptions
     true: tuple[str, ...]  # labels
 
     @property
     def right(self) -> list[bool]:
         """Whether the best label is the true one."""
-        return [labels[0] == true for labels, true in zip(self.said.labels, self.true, strict=True)]
+        return [labels[0] == true for labels, true in zip(self.descriptions.labels, self.true, strict=True)]
 
 
 def evaluate_clip(models: Path, work: Path, side: int, profile: Profile) -> list[Figure]:
@@ -78,7 +78,7 @@ def evaluate_clip(models: Path, work: Path, side: int, profile: Profile) -> list
         Figure.share("CLIP: the same on generated images", generated.right, 0.93),
     ]
     for what, some in (("", drawn), (" on generated images", generated)):
-        error = calibration_error(some.said.confidences[:, 0], some.right)
+        error = calibration_error(some.descriptions.confidences[:, 0], some.right)
         figures.append(
             Figure(
                 what=f"CLIP: expected calibration error{what}",
@@ -99,12 +99,12 @@ def load_clip(models: Path) -> ClipEngine:
     return ClipEngine(ClipSettings(model=ModelSource(source=str((models / "clip").resolve()))), "cpu")
 
 
-def name_all(engine: ClipEngine, pictures: Sequence[Pixels], true: Sequence[str], labelling: Labelling) -> Named:
+def name_all(engine: ClipEngine, pictures: Sequence[Pixels], true: Sequence[str], labelling: ZeroShotSettings) -> Named:
     """Classify images."""
     starts = range(0, len(pictures), BATCH)
     return join(
         [
-            Named(said=engine.describe(pictures[i : i + BATCH], labelling), true=tuple(true[i : i + BATCH]))
+            Named(descriptions=engine.describe(pictures[i : i + BATCH], labelling), true=tuple(true[i : i + BATCH]))
             for i in starts
         ]
     )
@@ -112,9 +112,9 @@ def name_all(engine: ClipEngine, pictures: Sequence[Pixels], true: Sequence[str]
 
 def join(parts: Sequence[Named]) -> Named:
     """Concatenate several parts."""
-    descriptions = [part.said for part in parts]
+    descriptions = [part.descriptions for part in parts]
     return Named(
-        said=Descriptions(
+        descriptions=Descriptions(
             vectors=np.concatenate([each.vectors for each in descriptions]),
             labels=tuple(labels for each in descriptions for labels in each.labels),
             confidences=np.concatenate([each.confidences for each in descriptions]),
@@ -124,7 +124,7 @@ def join(parts: Sequence[Named]) -> Named:
     )
 
 
-def name_regions(engine: ClipEngine, scenes: Scenes, labelling: Labelling) -> Named:
+def name_regions(engine: ClipEngine, scenes: Scenes, labelling: ZeroShotSettings) -> Named:
     """Classify every object and every background, each cropped along its mask."""
     crops, true = [], []
     for i in range(len(scenes)):
@@ -138,7 +138,7 @@ def name_regions(engine: ClipEngine, scenes: Scenes, labelling: Labelling) -> Na
 def measure_abstention(
     engine: ClipEngine, profile: Profile, drawn: Named, generated: Named, work: Path, side: int
 ) -> list[Figure]:
-    """How often CLIP abstains, on unknown and on known content."""
+    """Measure how often CLIP abstains, on unknown and on known content."""
 
     def abstains(descriptions: Descriptions) -> list[bool]:
         return [bool(share > labelling.max_unknown) for share in descriptions.unknown]
@@ -162,9 +162,11 @@ def measure_abstention(
             [not it for it in warns(engine.describe(list(scenes.pixels), labelling))],
             0.98,
         ),
-        Figure.share("CLIP: does not abstain from drawn regions", [not it for it in abstains(drawn.said)], 0.98),
         Figure.share(
-            "CLIP: does not abstain from generated regions", [not it for it in abstains(generated.said)], 0.95
+            "CLIP: does not abstain from drawn regions", [not it for it in abstains(drawn.descriptions)], 0.98
+        ),
+        Figure.share(
+            "CLIP: does not abstain from generated regions", [not it for it in abstains(generated.descriptions)], 0.95
         ),
     ]
 
@@ -188,7 +190,7 @@ def load_photographs() -> list[Pixels]:
 
 
 def probe_colours(engine: ClipEngine, pairs: Scenes) -> list[bool]:
-    """For objects in scenes of two differently coloured ones: whether the colour's name selects the right one."""
+    """Return, per object in scenes of two colours, whether the name of its colour selects its region."""
     words = engine.encode_texts(COLOUR_NAMES)  # (colours, d)
     right = []
     for i in range(len(pairs)):
@@ -196,7 +198,7 @@ def probe_colours(engine: ClipEngine, pairs: Scenes) -> list[bool]:
         if len(set(colours)) < 2:
             continue
         crops = [cut_out(pairs, i, number, engine.fill) for number in (1, 2)]
-        vectors = engine.describe(crops, Labelling(labels=KIND_NAMES, top_k=1)).vectors  # (2, d)
+        vectors = engine.describe(crops, ZeroShotSettings(labels=KIND_NAMES, top_k=1)).vectors  # (2, d)
         right += [int((vectors @ words[colour]).argmax()) == thing for thing, colour in enumerate(colours)]
     return right
 

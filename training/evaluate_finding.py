@@ -16,7 +16,7 @@ from rich.progress import track
 from pipeline.engines.clip import ClipEngine
 from pipeline.imaging.masks import masked_crops
 from pipeline.records import Vectors
-from pipeline.settings import Finding, Profile
+from pipeline.settings import Profile, TextSearchSettings
 from pipeline.text_scoring import Vector, rank
 from training.dataset import COLOUR_NAMES, KIND_NAMES, NONE, Choice, Scenes, load_scenes
 from training.evaluate_clip import load_clip
@@ -120,7 +120,7 @@ def name(kind: str, colour: str | None) -> str:
 
 
 def answer(
-    engine: ClipEngine, questions: list[Question], finding: Finding
+    engine: ClipEngine, questions: list[Question], finding: TextSearchSettings
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Search for each text in its scene.
 

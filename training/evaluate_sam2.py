@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.engines.sam2.engine import Sam2Engine, fit, upscaled_masks
 from pipeline.imaging.masks import decode_mask
 from pipeline.records import Pixels, Segmentation
-from pipeline.settings import Everything, ModelSource, Sam2Settings
+from pipeline.settings import AutomaticMaskSettings, ModelSource, Sam2Settings
 from training.contact_sheet import caption_cell, lay_out
 from training.dataset import Choice, Scenes, load_scenes
 from training.measures import Figure
@@ -52,7 +52,7 @@ class Tally:
         return self.regions / self.objects
 
 
-def evaluate_sam2(folder: Path, scenes: Path, side: int, everything: Everything) -> list[Figure]:
+def evaluate_sam2(folder: Path, scenes: Path, side: int, everything: AutomaticMaskSettings) -> list[Figure]:
     """Evaluate automatic segmentation and single points on held-out scenes.
 
     Args:
@@ -92,7 +92,7 @@ def open_engine(folder: Path) -> Sam2Engine:
     return Sam2Engine(Sam2Settings(model=ModelSource(source=str(folder.resolve()))), "cpu")
 
 
-def segment(engine: Sam2Engine, pixels: Pixels, everything: Everything) -> Segmentation:
+def segment(engine: Sam2Engine, pixels: Pixels, everything: AutomaticMaskSettings) -> Segmentation:
     """Segment one image."""
     *_, last = engine.segment(np.asarray(pixels), everything)
     if not isinstance(last, Segmentation):
@@ -154,7 +154,7 @@ def ask_points(engine: Sam2Engine, scenes: Scenes, image_size: int) -> list[floa
     return ious
 
 
-def draw_masks_sheet(folder: Path, scenes: Path, side: int, everything: Everything) -> Image.Image:
+def draw_masks_sheet(folder: Path, scenes: Path, side: int, everything: AutomaticMaskSettings) -> Image.Image:
     """Held-out scenes and their regions, each in a colour of its own."""
     engine = open_engine(folder)
     shown = load_scenes(Choice(num=NUM, side=side, split="test"), scenes)

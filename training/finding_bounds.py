@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pipeline.engines.clip import ClipEngine
 from pipeline.records import Vectors
-from pipeline.settings import Finding, Profile, ServiceSettings
+from pipeline.settings import Profile, ServiceSettings, TextSearchSettings
 from pipeline.text_scoring import evidence, score
 from training.dataset import SIDE, WORK, Choice, load_scenes
 from training.evaluate_clip import load_clip
@@ -28,7 +28,7 @@ SCALES = (2.0, 3.0, 5.0, 7.0, 10.0, 14.0, 20.0, 30.0, 50.0, 70.0, 100.0, 140.0, 
 Values = npt.NDArray[np.float32]
 
 
-def find_bounds(models: Path, scenes: Path, side: int, profile: Profile) -> Finding:
+def find_bounds(models: Path, scenes: Path, side: int, profile: Profile) -> TextSearchSettings:
     """Calibrate the profile's bound and scale for its models, from the names of kinds and scenes of two objects."""
     engine = load_clip(models)
     shown = load_scenes(Choice(num=NUM, side=side, split="test", num_things=2, first=FIRST), scenes)
@@ -67,7 +67,7 @@ def encode_names(engine: ClipEngine, kinds: Sequence[str], template: str) -> Vec
     return engine.encode_texts([template.format(text=name(kind, None)) for kind in kinds])
 
 
-def fit_scale(cosines: Values, right: npt.NDArray[np.bool_], bounded: Finding) -> float:
+def fit_scale(cosines: Values, right: npt.NDArray[np.bool_], bounded: TextSearchSettings) -> float:
     """The maximum-likelihood scale, with which scores best match the odds of a region being correct."""
 
     def loss(scale: float) -> float:

@@ -29,7 +29,13 @@ from pipeline.engines.diffusion.engine import DiffusionEngine
 from pipeline.engines.sam2.engine import Sam2Engine
 from pipeline.imaging.masks import Mask
 from pipeline.records import GenerationRequest, Pixels, Scheduler
-from pipeline.settings import DiffusionSettings, Everything, GenerationDefaults, GenerationLimits, ModelSource
+from pipeline.settings import (
+    AutomaticMaskSettings,
+    DiffusionSettings,
+    GenerationDefaults,
+    GenerationLimits,
+    ModelSource,
+)
 from training.dataset import CAPTIONS, COLOUR_NAMES, KIND_NAMES, MAX_THINGS, NONE, Choice, Scenes, load_scenes
 from training.evaluate_sam2 import Masks, masks_of, open_engine, segment
 from training.pen import distance
@@ -103,7 +109,9 @@ def load_images(prompts: Sequence[Prompt], folder: Path, kept: Path, side: int) 
     return loaded
 
 
-def load_generated(prompts: Sequence[Prompt], models: Path, kept: Path, everything: Everything, side: int) -> Scenes:
+def load_generated(
+    prompts: Sequence[Prompt], models: Path, kept: Path, everything: AutomaticMaskSettings, side: int
+) -> Scenes:
     """Load generated images as scenes whose masks are the regions that SAM2 finds.
 
     `owners` are 0 for the background, 1 and 2 for the things, and UNASSIGNED elsewhere; `backgrounds` are NONE.
@@ -141,7 +149,7 @@ def load_generated(prompts: Sequence[Prompt], models: Path, kept: Path, everythi
     )
 
 
-def find_masks(engine: Sam2Engine, pixels: Pixels, everything: Everything) -> Masks:
+def find_masks(engine: Sam2Engine, pixels: Pixels, everything: AutomaticMaskSettings) -> Masks:
     """Masks of all regions of an image, (n, h, w)."""
     return masks_of(segment(engine, pixels, everything))
 

@@ -39,7 +39,7 @@ def find_scale(models: Path, work: Path, side: int, profile: Profile) -> float:
     cosines, true = [], []
     for scenes in sets:
         named = name_regions(engine, scenes, labelling)
-        cosines.append(named.said.vectors @ matrix.T)
+        cosines.append(named.descriptions.vectors @ matrix.T)
         true += [labelling.names.index(name) for name in named.true]
     logits = np.concatenate(cosines).astype(np.float64)
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.engines.clip import ClipEngine
-from pipeline.settings import ClipSettings, Labelling, ModelSource, Probing
+from pipeline.settings import ClipSettings, ModelSource, ProbeCalibration, ZeroShotSettings
 from training.dataset import COLOUR_NAMES, KIND_NAMES, NONE, SIDE, WORK, Choice, load_scenes
 from training.evaluate_clip import cut_out
 
@@ -23,11 +23,11 @@ FALSE_SHARE, TRUE_SHARE = 0.9, 0.95  # percentiles of the cosines of false and t
 Cosines = npt.NDArray[np.float32]
 
 
-def find_bounds(folder: Path, scenes: Path, side: int) -> Probing:
+def find_bounds(folder: Path, scenes: Path, side: int) -> ProbeCalibration:
     """Calibrate the profile's bounds for a model, from the names of colours and regions of scenes of two objects."""
     engine = ClipEngine(ClipSettings(model=ModelSource(source=str(folder.resolve()))), "cpu")
     true, false = probe_colours(engine, scenes, side)
-    return Probing(
+    return ProbeCalibration(
         floor=round(float(np.quantile(false, FALSE_SHARE)), 2), ceiling=round(float(np.quantile(true, TRUE_SHARE)), 2)
     )
 
@@ -40,7 +40,7 @@ def probe_colours(engine: ClipEngine, scenes: Path, side: int) -> tuple[Cosines,
     for i in range(NUM):
         colours = shown.colours[i][shown.colours[i] != NONE]
         crops = [cut_out(shown, i, number + 1, engine.fill) for number in range(len(colours))]
-        cosines = engine.describe(crops, Labelling(labels=KIND_NAMES)).vectors @ words.T  # (things, colours)
+        cosines = engine.describe(crops, ZeroShotSettings(labels=KIND_NAMES)).vectors @ words.T  # (things, colours)
         is_true = np.arange(len(COLOUR_NAMES)) == colours[:, None]
         true.append(cosines[is_true])
         false.append(cosines[~is_true])

@@ -20,7 +20,7 @@ from torchvision.ops import nms
 
 from pipeline.engines.sam2.engine import Sam2Engine
 from pipeline.records import Pixels
-from pipeline.settings import Everything
+from pipeline.settings import AutomaticMaskSettings
 from training.dataset import SIDE, WORK, Choice, load_scenes
 from training.evaluate_sam2 import Masks, Tally, masks_of, open_engine, pairwise_iou, segment, true_masks
 from training.generated_images import covers_border, load_images
@@ -29,7 +29,7 @@ from training.prompt_sets import training_prompts
 DRAWN, GENERATED = 80, 80  # images
 FIRST, FIRST_PROMPT = 1_000_000, 3_000_000  # seeds; the evaluation's and the training's are below
 REGIONS = 1.15  # per true object; more are penalized
-LENIENT = Everything(min_predicted_iou=0.5, min_stability=0.6, max_box_iou=1.0)
+LENIENT = AutomaticMaskSettings(min_predicted_iou=0.5, min_stability=0.6, max_box_iou=1.0)
 EVERY = 4  # side in pixels at which masks are compared with each other
 
 POINTS_PER_SIDE = (8, 12)
@@ -68,7 +68,9 @@ class Fit:
         return float(np.mean(self.drawn.found)) + self.drawn.mean_best + float(np.mean(self.counted)) - excess
 
 
-def find_thresholds(models: Path, work: Path, side: int, grid: Everything) -> tuple[Everything, Fit]:
+def find_thresholds(
+    models: Path, work: Path, side: int, grid: AutomaticMaskSettings
+) -> tuple[AutomaticMaskSettings, Fit]:
     """Calibrate the profile's settings for a model; returns them with their metrics on the calibration images.
 
     Args:
@@ -81,7 +83,7 @@ def find_thresholds(models: Path, work: Path, side: int, grid: Everything) -> tu
     scenes = load_scenes(Choice(num=DRAWN, side=side, split="test", first=FIRST), work)
     prompts = training_prompts(GENERATED, FIRST_PROMPT)
     images = load_images(prompts, models / "diffusion", work, side)
-    best: tuple[Everything, Fit] | None = None
+    best: tuple[AutomaticMaskSettings, Fit] | None = None
     for points in POINTS_PER_SIDE:
         lenient = grid.model_copy(
             update={"points_per_side": points, "max_mask_iou": 1.0, "min_area": 0.0}
@@ -100,14 +102,16 @@ def find_thresholds(models: Path, work: Path, side: int, grid: Everything) -> tu
     return best
 
 
-def list_candidates(lenient: Everything) -> Iterator[Everything]:
+def list_candidates(lenient: AutomaticMaskSettings) -> Iterator[AutomaticMaskSettings]:
     """All sets of thresholds."""
     names = ("min_predicted_iou", "min_stability", "max_box_iou", "max_mask_iou", "min_area")
     for values in product(MIN_PREDICTED_IOU, MIN_STABILITY, MAX_BOX_IOU, MAX_MASK_IOU, MIN_AREA):
         yield lenient.model_copy(update=dict(zip(names, values, strict=True)))
 
 
-def try_out(engine: Sam2Engine, pixels: Pixels, lenient: Everything, truth: Masks | None, num_things: int = 0) -> Trial:
+def try_out(
+    engine: Sam2Engine, pixels: Pixels, lenient: AutomaticMaskSettings, truth: Masks | None, num_things: int = 0
+) -> Trial:
     """Segment an image with almost no filter."""
     found = segment(engine, np.asarray(pixels), lenient)
     masks: Masks = masks_of(found)
@@ -124,7 +128,7 @@ def try_out(engine: Sam2Engine, pixels: Pixels, lenient: Everything, truth: Mask
     )
 
 
-def tally_trials(trials: Sequence[Trial], chosen: Everything) -> Fit:
+def tally_trials(trials: Sequence[Trial], chosen: AutomaticMaskSettings) -> Fit:
     """Evaluate thresholds on the candidates."""
     best: list[float] = []
     counted: list[bool] = []
@@ -140,7 +144,7 @@ def tally_trials(trials: Sequence[Trial], chosen: Everything) -> Fit:
     return Fit(drawn=Tally(best=best, regions=regions, objects=objects), counted=counted)
 
 
-def keep(trial: Trial, chosen: Everything) -> npt.NDArray[np.int64]:
+def keep(trial: Trial, chosen: AutomaticMaskSettings) -> npt.NDArray[np.int64]:
     """Candidates kept after the engine's steps, in its order: filters, duplicates, overlaps, specks."""
     good = (trial.predicted_iou > chosen.min_predicted_iou) & (trial.stability > chosen.min_stability)
     index = np.flatnonzero(good)
@@ -159,7 +163,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--image-size", type=int, default=256, help="of the model's input, in pixels")
     arguments = parser.parse_args()
-    grid = Everything(image_size=arguments.image_size, points_per_batch=16)
+    grid = AutomaticMaskSettings(image_size=arguments.image_size, points_per_batch=16)
     chosen, fit = find_thresholds(arguments.folder, arguments.work, SIDE, grid)
     for name, value in chosen.model_dump().items():
         print(f"{name}: {value}")

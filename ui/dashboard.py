@@ -29,7 +29,7 @@ Visit = dict[str, str | None]  # stored in the browser: its session, and the ima
 
 
 @asynccontextmanager
-async def explained() -> AsyncIterator[None]:
+async def report_errors() -> AsyncIterator[None]:
     """Show the service's errors, with the id of the request in its log."""
     try:
         yield
@@ -46,10 +46,10 @@ class Dashboard:
         self._generating: dict[str, asyncio.Task[StoredImage]] = {}  # by the session of the page that waits for it
         self._thumbnails: dict[str, Image] = {}  # by image id, oldest first
 
-    async def arrive(self, visit: Visit) -> tuple[Visit, Any, Any, Any, Any, Any, Any]:
+    async def on_load(self, visit: Visit) -> tuple[Visit, Any, Any, Any, Any, Any, Any]:
         """Initialize a page: create the browser's session, and set the controls to the service's profile."""
         visit = visit if visit.get("session") else {"session": secrets.token_urlsafe(18), "image_id": None}
-        async with explained():
+        async with report_errors():
             about = await self._client.about()
             try:
                 if visit["image_id"]:
@@ -114,7 +114,7 @@ class Dashboard:
             if task.cancelled():
                 yield gr.skip(), views.progress("Stopped", 0), gr.skip()
                 return
-            async with explained():
+            async with report_errors():
                 image = task.result()
                 made = views.picture(await self._client.content(image.image_id))
             took = f"{image.request.steps if image.request else steps} steps in {time.monotonic() - started:.1f} s"
@@ -130,7 +130,7 @@ class Dashboard:
 
     async def upload(self, visit: Visit, data: bytes) -> Visit:
         """Upload a picture from the browser's machine."""
-        async with explained():
+        async with report_errors():
             uploaded = await self._client.in_session(str(visit["session"])).upload(data)
         return visit | {"image_id": uploaded.image_id}
 
@@ -138,7 +138,7 @@ class Dashboard:
         """Show the browser's current image, its warnings, and how it was made."""
         if not visit["image_id"]:
             return None, "", "", gr.Button(visible=False)
-        async with explained():
+        async with report_errors():
             image = await self._client.image(visit["image_id"])
             png = await self._client.content(visit["image_id"])
         again = gr.Button(visible=image.request is not None)
@@ -148,7 +148,7 @@ class Dashboard:
         """Fill the classes, and their warnings."""
         if not visit["image_id"]:
             return None, None, ""
-        async with explained():
+        async with report_errors():
             analysis = await self._client.analysis(visit["image_id"])
         scores = views.classes(analysis)
         return scores, scores, views.warnings(analysis.warnings)
@@ -157,7 +157,7 @@ class Dashboard:
         """Fill the matches of a text."""
         if not visit["image_id"]:
             raise gr.Error("Make or upload one first.", title="No image yet", print_exception=False)
-        async with explained():
+        async with report_errors():
             matches = views.matches(await self._client.probe(visit["image_id"], [text]))
         return gr.BarPlot(matches, sort=list(matches["what"])), matches
 
@@ -165,7 +165,7 @@ class Dashboard:
         """Fill the table of regions."""
         if not visit["image_id"]:
             return None, None
-        async with explained():
+        async with report_errors():
             segments = await self._client.segments(visit["image_id"])
         return views.segments(segments), [
             {name: value for name, value in asdict(segment).items() if value is not None} for segment in segments
@@ -175,7 +175,7 @@ class Dashboard:
         """Fill the pictures of regions."""
         if not visit["image_id"]:
             return None, None, None
-        async with explained():
+        async with report_errors():
             pictures = await self._client.visualize(visit["image_id"])
             image = views.picture(await self._client.content(visit["image_id"]))
         regions = views.masks(pictures.spotlights, image.size)
@@ -184,18 +184,18 @@ class Dashboard:
 
     async def list_images(self) -> tuple[list[Any], list[str]]:
         """Fill the history strip."""
-        async with explained():
+        async with report_errors():
             images = await self._client.images(limit=HISTORY)
             strip = [(await self._thumbnail(image.image_id), views.caption(image)) for image in images]
         return strip, [image.image_id for image in images]
 
-    async def choose(self, visit: Visit, listed: list[str], chosen: gr.SelectData) -> Visit:
+    async def on_select(self, visit: Visit, listed: list[str], chosen: gr.SelectData) -> Visit:
         """Show an image of the history."""
         return visit | {"image_id": listed[chosen.index]}
 
-    async def use_again(self, visit: Visit) -> list[Any]:
+    async def reuse_parameters(self, visit: Visit) -> list[Any]:
         """Fill the controls with the image's parameters."""
-        async with explained():
+        async with report_errors():
             request = (await self._client.image(str(visit["image_id"]))).request
         return [getattr(request, name) for name in PARAMETERS]
 

@@ -24,7 +24,7 @@ silent = partial(shown, show_progress="hidden")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Making:
+class GenerationPanel:
     """Components of the left side: the controls of a generation, and its image."""
 
     controls: list[Any]  # in the order of dashboard.PARAMETERS
@@ -39,7 +39,7 @@ class Making:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knowing:
+class AnalysisPanel:
     """Components of the right side: the analysis of the image; each list is filled by one handler."""
 
     pictures: list[Any]
@@ -69,7 +69,7 @@ def build_page(client: AsyncClient) -> Any:
     return page
 
 
-def _lay_out_making() -> Making:
+def _lay_out_making() -> GenerationPanel:
     prompt = gr.Textbox(RED_APPLE, label="Prompt", lines=2, max_lines=4, placeholder="What the image shows")
     with gr.Row():
         make = gr.Button("Generate", variant="primary", scale=2, min_width=80)
@@ -88,7 +88,7 @@ def _lay_out_making() -> Making:
         with gr.Row():
             width = gr.Slider(64, 1024, step=32, label="Width")
             height = gr.Slider(64, 1024, step=32, label="Height")
-    return Making(
+    return GenerationPanel(
         controls=[prompt, negative_prompt, seed, steps, guidance, width, height, scheduler],
         make=make,
         stop=stop,
@@ -103,7 +103,7 @@ def _lay_out_making() -> Making:
     )
 
 
-def _lay_out_knowing() -> Knowing:
+def _lay_out_knowing() -> AnalysisPanel:
     plot = partial(gr.BarPlot, x_title=" ", y_lim=[0, 100], height=PLOT_HEIGHT)
     with gr.Tab("Visualize"):
         regions = gr.AnnotatedImage(label="Regions under the pointer", elem_id="regions", height=HEIGHT)
@@ -125,7 +125,7 @@ def _lay_out_knowing() -> Knowing:
         segment_table = gr.Dataframe(label="Regions", elem_id="segments")
         with gr.Accordion("JSON", open=False):
             segment_json = gr.JSON(show_label=False)
-    return Knowing(
+    return AnalysisPanel(
         pictures=[regions, overlay, spotlights],
         classes=[class_plot, class_table],
         text=text,
@@ -136,7 +136,14 @@ def _lay_out_knowing() -> Knowing:
 
 
 def _wire(
-    dashboard: Dashboard, page: Any, visit: Any, listed: Any, title: Any, making: Making, knowing: Knowing, strip: Any
+    dashboard: Dashboard,
+    page: Any,
+    visit: Any,
+    listed: Any,
+    title: Any,
+    making: GenerationPanel,
+    knowing: AnalysisPanel,
+    strip: Any,
 ) -> None:
     prompt, _, _, steps, guidance, width, height, scheduler = making.controls
 
@@ -148,7 +155,7 @@ def _wire(
         after(dashboard.segment, visit, knowing.segments, **shown())
         after(dashboard.forget_probe, None, knowing.matches, **silent())
 
-    arriving = page.load(dashboard.arrive, visit, [visit, title, steps, guidance, width, height, scheduler], **shown())
+    arriving = page.load(dashboard.on_load, visit, [visit, title, steps, guidance, width, height, scheduler], **shown())
     generating = gr.on(
         [making.make.click, prompt.submit],
         dashboard.generate,
@@ -160,9 +167,9 @@ def _wire(
     for done in (arriving, generating, uploading):
         understand(done.success)
         done.success(dashboard.list_images, None, [strip, listed], **silent())
-    choosing = strip.select(dashboard.choose, [visit, listed], visit, **silent())
+    choosing = strip.select(dashboard.on_select, [visit, listed], visit, **silent())
     understand(choosing.success)
     making.stop.click(dashboard.stop, **silent())
     generating.failure(lambda: views.progress("Not made", 0), None, making.bar, **silent())
-    making.again.click(dashboard.use_again, visit, making.controls, **silent())
+    making.again.click(dashboard.reuse_parameters, visit, making.controls, **silent())
     gr.on([knowing.ask.click, knowing.text.submit], dashboard.probe, [visit, knowing.text], knowing.matches, **shown())

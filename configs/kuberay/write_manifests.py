@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from cli.config import LaunchOptions, load_config
 from cli.environment import RAY_ENVIRONMENT, WORKER_ENVIRONMENT
-from cli.launcher import LaunchOptions, read_config
 from cli.proxies import node_environment
 from pipeline.settings import PROJECT_ROOT, ServiceSettings
 
@@ -58,8 +58,7 @@ def rules() -> str:
 
 def serve_patch(args: dict[str, Any]) -> str:
     """The patch that gives a RayService its Serve configuration."""
-    config = read_config(LaunchOptions())
-    config["http_options"]["host"] = "0.0.0.0"  # HAProxy calls replicas on other nodes
+    config = load_config(LaunchOptions()).listening_on("0.0.0.0")  # HAProxy calls replicas on other nodes
     (application,) = config["applications"]
     application["args"] |= EVERYWHERE | args
     for deployment in application["deployments"]:

@@ -18,7 +18,7 @@ from graphs.http.errors import EDITS, error_response
 from pipeline.errors import BodyTooLarge, DeadlineExceeded, PipelineError
 from pipeline.events import Event, RequestFinished
 from pipeline.jobs import SERVER_ERROR
-from pipeline.settings import Admission
+from pipeline.settings import AdmissionSettings
 from pipeline.traces import Span, Traces, within
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that hung up; only logs and metrics see it
@@ -42,7 +42,7 @@ class RequestMiddleware:
         self,
         app: ASGIApp,
         *,
-        admission: Admission,
+        admission: AdmissionSettings,
         admit: Callable[[Scope], AbstractAsyncContextManager[None]],
         emit: Callable[[Event], None],
         traces: Traces,

@@ -27,7 +27,7 @@ from pipeline.records import (
     Upload,
     Vectors,
 )
-from pipeline.settings import Drawing, Everything, Labelling, Sam3Settings
+from pipeline.settings import AutomaticMaskSettings, DrawingSettings, Sam3Settings, ZeroShotSettings
 from pipeline.traces import NOTHING, here, span, within
 
 T = TypeVar("T")
@@ -55,16 +55,20 @@ class Workers(Protocol):
         self, request: GenerationRequest, owner: str, source: SharedImage | None = None, previews: bool = False
     ) -> AsyncGenerator[StepProgress | Computed[Pixels], None]: ...
     async def describe(
-        self, image: SharedImage, segmentation: Segmentation | None, labelling: Labelling
+        self, image: SharedImage, segmentation: Segmentation | None, labelling: ZeroShotSettings
     ) -> Computed[Descriptions]: ...
     async def encode_texts(self, texts: Sequence[str]) -> Vectors: ...
     async def count_tokens(self, model: TextModelName, texts: Sequence[str]) -> Sequence[int]: ...
-    async def segment(self, image: SharedImage, parameters: Everything, background: bool) -> Computed[Segmentation]: ...
+    async def segment(
+        self, image: SharedImage, parameters: AutomaticMaskSettings, background: bool
+    ) -> Computed[Segmentation]: ...
     async def segment_prompts(
-        self, image: SharedImage, prompts: Sequence[PointsAndBox], parameters: Everything
+        self, image: SharedImage, prompts: Sequence[PointsAndBox], parameters: AutomaticMaskSettings
     ) -> Computed[Segmentation]: ...
     async def find(self, image: SharedImage, text: str, parameters: Sam3Settings) -> Computed[Segmentation]: ...
-    async def render(self, image: SharedImage, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]: ...
+    async def render(
+        self, image: SharedImage, segmentation: Segmentation, style: DrawingSettings
+    ) -> Computed[Drawings]: ...
     async def encode(self, image: SharedImage, encoding: Encoding) -> bytes: ...
     async def decode_upload(self, data: bytes) -> Upload: ...
     async def status(self, model: ModelName) -> ModelStatus: ...
@@ -103,7 +107,7 @@ class ServeWorkers:
                 stream.cancel()  # does nothing to a stream that has ended
 
     async def describe(
-        self, image: SharedImage, segmentation: Segmentation | None, labelling: Labelling
+        self, image: SharedImage, segmentation: Segmentation | None, labelling: ZeroShotSettings
     ) -> Computed[Descriptions]:
         """Classify the image, or each region of it."""
         return await _call("describe", self._clip.describe, image.pixels, segmentation, labelling)
@@ -117,12 +121,14 @@ class ServeWorkers:
         handle = {"Diffusion": self._diffusion, "Clip": self._clip}[model]
         return await _call("count_tokens", handle.count_tokens, tuple(texts))
 
-    async def segment(self, image: SharedImage, parameters: Everything, background: bool) -> Computed[Segmentation]:
+    async def segment(
+        self, image: SharedImage, parameters: AutomaticMaskSettings, background: bool
+    ) -> Computed[Segmentation]:
         """Segment the image; background work yields to interactive calls."""
         return await _call("segment", self._segmenter_of(image).segment, image.pixels, parameters, background)
 
     async def segment_prompts(
-        self, image: SharedImage, prompts: Sequence[PointsAndBox], parameters: Everything
+        self, image: SharedImage, prompts: Sequence[PointsAndBox], parameters: AutomaticMaskSettings
     ) -> Computed[Segmentation]:
         """Cut out what prompts show, one region for each, in their order."""
         segment_prompts = self._segmenter_of(image).segment_prompts
@@ -132,7 +138,9 @@ class ServeWorkers:
         """Cut out everything that a text names, with SAM3."""
         return await _call("find", self._segmenter_of(image).find, image.pixels, text, parameters)
 
-    async def render(self, image: SharedImage, segmentation: Segmentation, style: Drawing) -> Computed[Drawings]:
+    async def render(
+        self, image: SharedImage, segmentation: Segmentation, style: DrawingSettings
+    ) -> Computed[Drawings]:
         """Draw overlay and spotlights."""
         return await _call("render", self._renderer.render, image.pixels, segmentation, style)
 

@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.engines import weights
 from pipeline.records import Descriptions, Pixels, Vectors
-from pipeline.settings import ClipSettings, Labelling
+from pipeline.settings import ClipSettings, ZeroShotSettings
 
 MAX_TEXTS = 1024  # cached vectors, 2 KB each at d = 512
 MAX_LABEL_MATRICES = 16
@@ -66,7 +66,7 @@ class ClipEngine:
         self._dimensions = self._compute_texts([""]).shape[1]
         self._label_matrix = functools.lru_cache(MAX_LABEL_MATRICES)(self._encode_labels)
 
-    def describe(self, pictures: Sequence[Pixels], labelling: Labelling) -> Descriptions:
+    def describe(self, pictures: Sequence[Pixels], labelling: ZeroShotSettings) -> Descriptions:
         """Describe pictures by their vectors and best labels, all in one batch.
 
         Confidences are the softmax of `logit_scale` × cosine over all labels (arXiv:2103.00020, section 3.1), and over

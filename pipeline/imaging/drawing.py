@@ -12,14 +12,14 @@ import numpy as np
 from pipeline.imaging.codecs import encode_png
 from pipeline.imaging.masks import Mask, decode_mask
 from pipeline.records import Drawings, Pixels, Segmentation
-from pipeline.settings import Drawing
+from pipeline.settings import DrawingSettings
 
 FONT = cv2.FONT_HERSHEY_PLAIN
 NATURAL_SIDE = 512  # pixels: the image side at which labels have the font's natural size
 SMALLEST_LABEL = 0.6  # of the natural size; smaller labels are unreadable
 
 
-def render(pixels: Pixels, segmentation: Segmentation, style: Drawing) -> Drawings:
+def render(pixels: Pixels, segmentation: Segmentation, style: DrawingSettings) -> Drawings:
     """Draw and encode the overlay and the spotlights of a segmentation.
 
     Args:

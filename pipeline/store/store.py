@@ -20,7 +20,7 @@ from pipeline.errors import ImageNotFound
 from pipeline.events import ImageCreated
 from pipeline.jobs import IdempotencyKey, JobState, Lease
 from pipeline.records import GenerationRequest, ImageRecord
-from pipeline.settings import Retention
+from pipeline.settings import RetentionSettings
 from pipeline.store.api_keys import KeyStore
 from pipeline.store.blobs import Blobs
 from pipeline.store.common import made_with, remember_key
@@ -53,7 +53,7 @@ class Store:
     Methods block: call them from a thread.
     """
 
-    def __init__(self, engine: Engine, blobs: Blobs, retention: Retention) -> None:
+    def __init__(self, engine: Engine, blobs: Blobs, retention: RetentionSettings) -> None:
         self.log = EventLog(engine)
         self._blobs = blobs
         self._retention = retention

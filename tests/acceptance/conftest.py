@@ -1,4 +1,4 @@
-"""The service that tests of several folders share."""
+"""The service shared with other test folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HAProxy in front: what clients see of it is what they see of the plain proxy, and several copies get along."""
+"""HAProxy as the ingress: it behaves as the plain proxy, and two services run side by side."""
 
 from __future__ import annotations
 
@@ -30,54 +30,56 @@ from tests.acceptance.test_service import (
     test_a_dropped_connection_stops_the_denoising,
     test_bad_input_through_the_proxy,
     test_every_answer_and_log_line_carries_its_request_id,
-    test_header_bytes_that_are_not_text_break_nothing,
-    test_overload_refuses_at_once_and_loses_nothing,
+    test_overload_is_refused_immediately_and_loses_no_request,
+    test_undecodable_header_bytes_are_answered,
 )
 from tests.acceptance.test_traces import test_one_trace_from_the_request_to_the_engines_steps
 
-__all__ = [  # asked of the service below
+__all__ = [  # run against the service below
     "test_a_client_written_for_the_legacy_api_works_unchanged",
     "test_a_dropped_connection_stops_the_denoising",
     "test_bad_input_through_the_proxy",
     "test_every_answer_and_log_line_carries_its_request_id",
-    "test_header_bytes_that_are_not_text_break_nothing",
     "test_one_trace_from_the_request_to_the_engines_steps",
-    "test_overload_refuses_at_once_and_loses_nothing",
+    "test_overload_is_refused_immediately_and_loses_no_request",
+    "test_undecodable_header_bytes_are_answered",
 ]
 
 READERS = 6
-PLENTY = 1_000_000  # requests a minute
+PLENTY = 1_000_000  # requests per minute
 MB = 1 << 20
 
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningService, RunningService]]:
-    """A service, and one on a logical GPU that lacks a model, wants a key, and lets go of streams after a reload."""
+    """A service, and one on a logical GPU without one of its models, with API keys, that ends streams on reload."""
     ensure("haproxy", find_haproxy)
     profile = yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text())
     profile["clip"]["model"]["source"] = "/nowhere/clip"
     folders = tmp_path_factory.mktemp("service"), tmp_path_factory.mktemp("neighbour")
-    lame = folders[1] / "lame.yaml"
-    lame.write_text(yaml.safe_dump(profile))
-    quiet = changed_config(folders[0], lambda application: application["args"].update(reactions={"enabled": False}))
+    broken = folders[1] / "lame.yaml"
+    broken.write_text(yaml.safe_dump(profile))
+    without_reactions = changed_config(
+        folders[0], lambda application: application["args"].update(reactions={"enabled": False})
+    )
     haproxy = ("--ingress", "haproxy")
     limits = {"requests_per_minute": PLENTY}
     quick = quick_scaling(folders[1], "Diffusion")
     limited = changed_config(folders[1], lambda application: application["args"].update(limits=limits), quick)
-    lacking = ("--profile", str(lame), "--num-gpus", "1", "--serve-config", str(limited), "--keys")
+    options = ("--profile", str(broken), "--num-gpus", "1", "--serve-config", str(limited), "--keys")
     with keys_in(folders[1] / "data") as keys:
         _, token = keys.create("ann")
-    impatient = {"RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "1"}
+    hard_stop = {"RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "1"}
     with (
-        serving(folders[0], *haproxy, "--serve-config", str(quiet), *tracing(folders[0])) as first,
-        serving(folders[1], *haproxy, *lacking, environment=impatient, api_key=token) as second,
+        serving(folders[0], *haproxy, "--serve-config", str(without_reactions), *tracing(folders[0])) as first,
+        serving(folders[1], *haproxy, *options, environment=hard_stop, api_key=token) as second,
     ):
         yield first, second
 
 
 @contextmanager
 def keys_in(data_dir: Path) -> Iterator[KeyStore]:
-    """The API keys of a data folder, as the command line opens them."""
+    """Open the API keys of a data folder, as the command line does."""
     store = open_store(ServiceSettings(data_dir=data_dir))
     yield store.keys
     store.log.engine.dispose()
@@ -93,8 +95,8 @@ def neighbour(copies: tuple[RunningService, RunningService]) -> RunningService:
     return copies[1]
 
 
-def picture(seed: int, side: int = 64) -> bytes:
-    """A PNG of noise, which no compression makes smaller: 3 bytes a pixel."""
+def noise_png(seed: int, side: int = 64) -> bytes:
+    """Return a PNG of noise, which is incompressible: 3 bytes per pixel."""
     pixels = np.random.default_rng(seed).integers(256, size=(side, side, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
@@ -102,20 +104,20 @@ def picture(seed: int, side: int = 64) -> bytes:
 
 
 def upload(service: RunningService, content: bytes) -> str:
-    """Upload a picture over a connection of its own, again if a replica dies meanwhile."""
+    """Upload an image over a new connection, with retries if a replica dies; return its id."""
     answers: list[httpx.Response] = []
 
-    def is_taken() -> bool:
+    def is_accepted() -> bool:
         with suppress(httpx.TransportError), service.client() as client:
             answers.append(client.post("/v1/images/upload", content=content, headers={"Content-Type": "image/png"}))
         return bool(answers) and answers[-1].is_success
 
-    wait_until(is_taken)
+    wait_until(is_accepted)
     return str(answers[-1].json()["image_id"])
 
 
-def test_a_large_upload_and_a_larger_answer_go_through(service: RunningService):
-    sent = picture(seed=1, side=3200)
+def test_a_large_upload_and_a_large_answer_pass(service: RunningService):
+    sent = noise_png(seed=1, side=3200)
     with service.client() as client:
         image_id = upload(service, sent)
         answer = client.post("/visualize", params={"image_id": image_id})
@@ -127,9 +129,9 @@ def test_a_large_upload_and_a_larger_answer_go_through(service: RunningService):
     assert overlay.size == (3200, 3200)
 
 
-def test_each_copy_answers_its_own_images(service: RunningService, neighbour: RunningService):
+def test_each_service_serves_only_its_own_images(service: RunningService, neighbour: RunningService):
     owned = {
-        copy.url: {upload(copy, picture(seed)) for seed in seeds}
+        copy.url: {upload(copy, noise_png(seed)) for seed in seeds}
         for copy, seeds in ((service, range(10, 14)), (neighbour, range(20, 24)))
     }
 
@@ -171,20 +173,20 @@ def test_a_logical_gpu_missing_weights_and_autoscaling(neighbour: RunningService
         wait_until(lambda: replicas() == 1)
 
 
-def test_a_key_is_wanted_counted_and_revoked_at_every_replica(neighbour: RunningService):
+def test_keys_are_required_rate_limited_and_revoked_at_every_replica(neighbour: RunningService):
     with keys_in(neighbour.data_dir) as keys:
         key, token = keys.create("ann", "to be revoked")
 
     def answers(**headers: str) -> list[httpx.Response]:
-        """From connections of their own, which either replica may serve."""
+        """Send requests over new connections, which either replica may serve."""
         return [httpx.get(f"{neighbour.url}/v1/images", headers=headers, timeout=300) for _ in range(8)]
 
-    strangers, guests = answers(), answers(Authorization=f"Bearer {token}")
-    assert {(answer.status_code, answer.json()["code"]) for answer in strangers} == {(401, "unauthorized")}
+    anonymous, authenticated = answers(), answers(Authorization=f"Bearer {token}")
+    assert {(answer.status_code, answer.json()["code"]) for answer in anonymous} == {(401, "unauthorized")}
     assert httpx.get(f"{neighbour.url}/healthz", timeout=300).status_code == 200
-    assert {answer.status_code for answer in guests} == {200}
-    assert all(f"q={PLENTY};" in answer.headers["RateLimit-Policy"] for answer in guests)
-    assert all(answer.headers["RateLimit"].startswith('"default";r=') for answer in guests)
+    assert {answer.status_code for answer in authenticated} == {200}
+    assert all(f"q={PLENTY};" in answer.headers["RateLimit-Policy"] for answer in authenticated)
+    assert all(answer.headers["RateLimit"].startswith('"default";r=') for answer in authenticated)
     with keys_in(neighbour.data_dir) as keys:
         keys.revoke(key.key_id)
     wait_until(lambda: {answer.status_code for answer in answers(Authorization=f"Bearer {token}")} == {401})
@@ -192,28 +194,28 @@ def test_a_key_is_wanted_counted_and_revoked_at_every_replica(neighbour: Running
         assert client.get("/v1/images").status_code == 200
 
 
-def test_the_api_can_be_reached_through_the_loopback_address_alone(service: RunningService):
+def test_the_api_listens_on_loopback_only(service: RunningService):
     def proxies() -> list[Any]:
         return [address for name, address in listening(service) if name == "haproxy"]
 
-    wait_until(lambda: len(proxies()) == 3, problem=proxies)  # the API, statistics and metrics, but for a reload
+    wait_until(lambda: len(proxies()) == 3, problem=proxies)  # API, statistics, metrics; more during a reload
     assert {address.ip for address in proxies()} == {"127.0.0.1"}
     elsewhere = [(name, address) for name, address in listening(service) if address.ip != "127.0.0.1"]
-    silent = 0
+    without_http = 0
     for name, address in elsewhere:  # Ray's own
         try:
             assert "online" not in httpx.get(f"http://127.0.0.1:{address.port}/", timeout=5).text, (name, address)
-        except httpx.TransportError:  # no HTTP at all
-            silent += 1
-    assert silent < len(elsewhere)  # some were asked
-    wait_until(lambda: every_replica_refuses(service))  # one that is just starting listens soon
+        except httpx.TransportError:  # not HTTP
+            without_http += 1
+    assert without_http < len(elsewhere)  # some speak HTTP
+    wait_until(lambda: every_replica_refuses(service))  # a starting replica doesn't listen yet
 
 
 def listening(service: RunningService) -> set[tuple[str, Any]]:
-    """Names and addresses; an older HAProxy that still ends its requests listens where the newer one does."""
+    """Return names of processes and the addresses they listen on."""
     found = set()
     for process in service.process.children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # a short-lived one
+        with suppress(psutil.NoSuchProcess):  # a short-lived process
             name, connections = process.name(), process.net_connections("tcp")
             found |= {(name, c.laddr) for c in connections if c.status == psutil.CONN_LISTEN}
     return found
@@ -225,7 +227,7 @@ def every_replica_refuses(service: RunningService) -> bool:
 
 
 def grpc_refuses(port: int) -> bool:
-    """Whether a call between replicas, made without Ray's token, is turned away."""
+    """Return whether a call between replicas without Ray's token is refused."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
         with pytest.raises(grpc.RpcError) as refused:
@@ -234,7 +236,7 @@ def grpc_refuses(port: int) -> bool:
 
 
 class Reader(threading.Thread):
-    """Follows `/v1/events`, and goes on after the last one it saw when it is cut off."""
+    """Subscribes to `/v1/events`, and resumes after the last event it saw when disconnected."""
 
     def __init__(self, service: RunningService) -> None:
         super().__init__(daemon=True)
@@ -261,9 +263,9 @@ class Reader(threading.Thread):
                     return
 
 
-def test_streams_that_a_reload_cuts_go_on_without_losing_a_fact(neighbour: RunningService):
+def test_streams_that_a_reload_ends_resume_without_losing_an_event(neighbour: RunningService):
     readers = [Reader(neighbour) for _ in range(READERS)]
-    made = [upload(neighbour, picture(seed)) for seed in range(100, 103)]
+    made = [upload(neighbour, noise_png(seed)) for seed in range(100, 103)]
     for reader in readers:
         reader.start()
     wait_until(lambda: all(set(made) <= set(reader.images) for reader in readers))
@@ -272,12 +274,12 @@ def test_streams_that_a_reload_cuts_go_on_without_losing_a_fact(neighbour: Runni
     neighbour.processes("ray::ServeReplica:pipeline:Ingress")[0].kill()
     seeds = iter(range(200, 10_000))
 
-    def are_cut() -> bool:
-        made.append(upload(neighbour, picture(next(seeds))))
+    def are_reconnected() -> bool:
+        made.append(upload(neighbour, noise_png(next(seeds))))
         return all(reader.streams > streams for reader, streams in zip(readers, before, strict=True))
 
-    wait_until(are_cut)
-    made.append(upload(neighbour, picture(10_000)))
+    wait_until(are_reconnected)
+    made.append(upload(neighbour, noise_png(10_000)))
     for reader in readers:
         reader.last = made[-1]
     for reader in readers:

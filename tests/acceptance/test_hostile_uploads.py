@@ -1,4 +1,4 @@
-"""A thousand uploads from outside, fit, unfit and damaged, through the whole service."""
+"""A thousand valid, invalid and damaged uploads through the whole service."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import httpx
 import psutil
 from PIL import Image
 
-from pipeline.settings import Admission
+from pipeline.settings import AdmissionSettings
 from testing.service_process import RunningService
 from tests.graph.clients import is_problem
 from tests.hostile_pictures import damaged, fit_pictures, truncated, unfit_pictures
@@ -24,10 +24,10 @@ SEED = 20_261_122
 UPLOADS = 1000
 CLIENTS = 4
 CODES = {400: "malformed_body", 413: "body_too_large", 422: "invalid_upload"}
-PATIENCE = 30  # times to come back after a 429
+RETRIES = 30  # after a 429
 
-# Twice what was measured: heaps of the ingress and renderer replicas and the proxy grow to their peak of large pictures
-# and bodies, 0.35 GB, and by ever less with a second thousand. The bodies are 0.6 GB, so keeping them would be noticed.
+# Twice the measured growth: heaps of the ingress and renderer replicas and the proxy grow to their peak of 0.35 GB for
+# large images and bodies, and hardly further. The bodies are 0.6 GB in total, so keeping them would exceed this bound.
 MAX_GROWTH_BYTES = 700 << 20
 
 BOUNDARY = b"----a1b2"
@@ -41,7 +41,7 @@ class Upload:
     """A request to be sent.
 
     Attributes:
-        is_fit: whether it must be accepted or refused; None where that depends on what the damage hit.
+        is_fit: whether it must be accepted or refused; None if that depends on the damage.
     """
 
     what: str
@@ -52,12 +52,12 @@ class Upload:
 
 
 def form(*parts: tuple[bytes, bytes]) -> bytes:
-    """Write a form of (headers, content)."""
+    """Return the body of a form with parts (headers, content)."""
     opened = b"".join(b"--%s\r\n%s\r\n\r\n%s\r\n" % (BOUNDARY, headers, content) for headers, content in parts)
     return opened + b"--%s--\r\n" % BOUNDARY
 
 
-Packing = Callable[[bytes], tuple[str | None, bytes]]  # of a picture, as a content type and a body
+Packing = Callable[[bytes], tuple[str | None, bytes]]  # an image as a content type and a body
 
 FIT_PACKINGS: dict[str, Packing] = {
     **{kind: lambda data, kind=kind: (kind, data) for kind in ("image/png", "image/jpeg", "image/webp")},
@@ -81,13 +81,13 @@ UNFIT_PACKINGS: dict[str, Packing] = {
     "two files": lambda data: (FORM, form((FILE, data), (FILE, data))),
     "many fields": lambda data: (FORM, form(*[(FIELD, b"")] * 20, (FILE, data))),
     "nameless part": lambda data: (FORM, form((b"Content-Disposition: form-data", data))),
-    "too many bytes": lambda data: ("image/png", data.ljust(Admission().max_upload_bytes + 1, b"\0")),
+    "too many bytes": lambda data: ("image/png", data.ljust(AdmissionSettings().max_upload_bytes + 1, b"\0")),
 }
 STRANGE_CHARSETS = ("undefined", "punycode", "utf-16", "hex", "nonsense")  # of a form; Python knows some of them
 
 
 def draw_uploads(chance: random.Random) -> list[Upload]:
-    """Draw pictures, damage some, pack them up, and damage some of that."""
+    """Draw uploads: choose images, damage some, encode them as bodies, and damage some of these."""
     fit, unfit = fit_pictures(), unfit_pictures()
 
     def draw() -> Upload:
@@ -104,22 +104,22 @@ def draw_uploads(chance: random.Random) -> list[Upload]:
             is_fit = None
         elif content_type == FORM and chance.random() < 0.3:
             content_type = f"{FORM}; charset={chance.choice(STRANGE_CHARSETS)}"
-            is_fit = is_fit and None  # the form's words may be unreadable now
+            is_fit = is_fit and None  # the form's text may not be decodable
         return Upload(f"{name} as {packing}, {content_type}", content_type, body, chance.random() < 0.2, is_fit)
 
     return [draw() for _ in range(UPLOADS)]
 
 
 def damage(chance: random.Random, data: bytes) -> bytes:
-    """Change some bytes, or cut the end off, or both."""
+    """Change some bytes, truncate, or both."""
     changed = damaged(chance, data) if data and chance.random() < 0.7 else data
     return truncated(chance, changed) if changed and chance.random() < 0.5 else changed
 
 
 def send(client: httpx.Client, upload: Upload) -> httpx.Response:
-    """Post an upload, and come back when the service asks for that."""
+    """Post an upload, with retries after 429."""
     headers = {} if upload.content_type is None else {"Content-Type": upload.content_type}
-    for _ in range(PATIENCE):
+    for _ in range(RETRIES):
         answer = client.post(
             "/v1/images/upload", content=iter([upload.body]) if upload.is_chunked else upload.body, headers=headers
         )
@@ -130,29 +130,29 @@ def send(client: httpx.Client, upload: Upload) -> httpx.Response:
 
 
 def check(client: httpx.Client, upload: Upload) -> tuple[int, str]:
-    """Send an upload; returns the answer's status, and what is wrong with the answer."""
+    """Send an upload; return the answer's status and a description of its fault, if any."""
     answer = send(client, upload)
     status = answer.status_code
     if status == 201:
         made = answer.json()
         content = client.get(f"{answer.headers['location']}/content").content
-        is_sound = is_plain_png(content, (made["width"], made["height"]))
+        is_valid = is_plain_png(content, (made["width"], made["height"]))
     else:
-        is_sound = status in CODES and is_problem(answer, status, CODES[status])
-    if is_sound and upload.is_fit in (None, status == 201):
+        is_valid = status in CODES and is_problem(answer, status, CODES[status])
+    if is_valid and upload.is_fit in (None, status == 201):
         return status, ""
     return status, f"{upload.what}: {status} {answer.text}"
 
 
 def is_plain_png(content: bytes, size: tuple[int, int]) -> bool:
-    """Whether this is an RGB picture of that size and nothing else."""
+    """Return whether this is an RGB PNG of that size without metadata."""
     with Image.open(io.BytesIO(content)) as picture:
         picture.load()
         return (picture.format, picture.mode, picture.size, picture.info) == ("PNG", "RGB", size, {})
 
 
 def own_bytes(service: RunningService) -> dict[psutil.Process, int]:
-    """What each process of the service has in memory for itself alone: the object store is not counted twice."""
+    """Return each process's unique set size, which excludes the shared object store."""
     found = {}
     for process in service.processes(""):
         with suppress(psutil.NoSuchProcess):
@@ -172,8 +172,8 @@ def test_a_thousand_hostile_uploads(service: RunningService):
 
     after = own_bytes(service)
     print(f"answers {dict(sorted(Counter(status for status, _ in outcomes).items()))}")
-    growth = sum(after[process] - before[process] for process in before.keys() & after.keys())  # none that was started
+    growth = sum(after[process] - before[process] for process in before.keys() & after.keys())  # excludes new processes
     print(f"memory {sum(before.values()) / 1e6:.0f} MB before, {growth / 1e6:.0f} MB more after")
-    assert [complaint for _, complaint in outcomes if complaint] == []
+    assert [fault for _, fault in outcomes if fault] == []
     assert log.read_text().count("Lost the worker") == lost_workers
     assert growth < MAX_GROWTH_BYTES

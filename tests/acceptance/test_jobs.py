@@ -13,7 +13,7 @@ from httpx_sse import ServerSentEvent, connect_sse
 from testing.service_process import ROOT, RunningService, wait_until
 
 ASYNC = {"Prefer": "respond-async"}
-SEED = 100_100  # of an image nobody else makes
+SEED = 100_100  # of an image that no other test makes
 SMALL = {"prompt": "red apple", "width": 64, "height": 64}
 
 
@@ -25,7 +25,7 @@ def submit(service: RunningService, **body: object) -> str:
 
 
 def follow(service: RunningService, url: str, after: str = "0") -> list[ServerSentEvent]:
-    """Follow a job over a connection of its own, which any replica may serve."""
+    """Subscribe to a job over a new connection, which any replica may serve; return its events."""
     headers = {"Last-Event-ID": after}
     with service.client() as client, connect_sse(client, "GET", f"{url}/events", headers=headers) as source:
         return [event for event in source.iter_sse() if event.data]
@@ -36,7 +36,7 @@ def cli(*arguments: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
-def test_a_job_s_steps_and_facts_reach_readers_at_every_replica(service: RunningService):
+def test_a_job_s_events_reach_readers_at_every_replica(service: RunningService):
     url = submit(service, steps=50, seed=1)
     with ThreadPoolExecutor(8) as pool:
         followed = list(pool.map(lambda _: follow(service, url), range(8)))
@@ -44,12 +44,12 @@ def test_a_job_s_steps_and_facts_reach_readers_at_every_replica(service: Running
         types = [event.event for event in events]
         facts = [event.json()["sequence"] for event in events[:-1] if "sequence" in event.json()]
         assert types[:2] == ["job.submitted", "job.started"]
-        assert "generation.stepped" in types  # of which all come through the hub where another replica does the job
+        assert "generation.stepped" in types  # through the hub if another replica runs the job
         assert types[-3:] == ["image.created", "job.succeeded", "generation.finished"]
         assert facts == sorted(set(facts))
 
 
-def test_events_outlive_the_hub_and_an_ingress_replica(service: RunningService):
+def test_events_survive_the_hub_and_an_ingress_replica(service: RunningService):
     for title in ("ray::EventHub", "ray::ServeReplica:pipeline:Ingress"):
         url = submit(service, steps=20, seed=2)
         service.processes(title)[0].kill()
@@ -69,7 +69,7 @@ def test_events_outlive_the_hub_and_an_ingress_replica(service: RunningService):
         assert types.count("job.succeeded") == types.count("image.created") == 1
 
 
-def test_many_posts_with_one_key_make_one_image(service: RunningService):
+def test_many_posts_with_one_idempotency_key_make_one_image(service: RunningService):
     headers = {"Idempotency-Key": "one-of-100"}
 
     def post(_: int) -> httpx.Response:
@@ -93,9 +93,9 @@ def test_many_posts_with_one_key_make_one_image(service: RunningService):
     assert made == [answers[0].json()["image_id"]]
 
 
-def test_the_command_line_makes_images_on_a_running_service(service: RunningService, tmp_path: Path):
+def test_the_command_line_generates_on_a_running_service(service: RunningService, tmp_path: Path):
     size = ("--width", "64", "--height", "64", "--steps", "20")
-    said = cli("generate", "red apple", "--n", "2", *size, "--server", service.url, "--out", str(tmp_path))
-    assert "Seed " in said
+    output = cli("generate", "red apple", "--n", "2", *size, "--server", service.url, "--out", str(tmp_path))
+    assert "Seed " in output
     assert len(list(tmp_path.glob("*/image.png"))) == len(list(tmp_path.glob("*/result.json"))) == 2
-    assert any(tmp_path.glob("*/preview.png"))  # of either: steps pass by
+    assert any(tmp_path.glob("*/preview.png"))  # of either image: step events may be missed

@@ -1,4 +1,4 @@
-"""How the service starts, says what is wrong, and ends."""
+"""Starting and ending the service, and its errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_prompt_makes_one_image_and_its_parts_while_another_copy_serves(service: RunningService, tmp_path: Path):
+def test_a_prompt_generates_and_analyzes_an_image_beside_a_running_service(service: RunningService, tmp_path: Path):
     finished = command("generate", "red apple in white plate", "--seed", "3", "--out", str(tmp_path))
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
@@ -42,7 +42,7 @@ def test_a_prompt_makes_one_image_and_its_parts_while_another_copy_serves(servic
         assert client.get("/healthz").status_code == 200
 
 
-def test_a_taken_port_and_a_taken_data_folder_are_said(service: RunningService, tmp_path: Path):
+def test_a_port_and_a_data_folder_in_use_are_reported(service: RunningService, tmp_path: Path):
     port = service.url.rsplit(":", 1)[1]
 
     taken_port = command("serve", "--port", port, "--data-dir", str(tmp_path))
@@ -53,7 +53,7 @@ def test_a_taken_port_and_a_taken_data_folder_are_said(service: RunningService, 
     assert "--data-dir" in taken_folder.stdout
 
 
-def test_a_service_that_is_ended_while_it_starts_leaves_no_process(tmp_path: Path):
+def test_a_service_terminated_during_its_start_leaves_no_process(tmp_path: Path):
     console = tmp_path / "console.txt"
     arguments = ("serve", "--port", str(quiet_port()), "--no-ui", "--data-dir", str(tmp_path / "data"))
     with console.open("w") as output:
@@ -66,7 +66,7 @@ def test_a_service_that_is_ended_while_it_starts_leaves_no_process(tmp_path: Pat
         assert process.poll() is None, console.read_text()
         family[:] = [process, *process.children(recursive=True)]
         for child in family:
-            with suppress(psutil.NoSuchProcess):  # it has ended since, or is a zombie
+            with suppress(psutil.NoSuchProcess):  # it has ended, or is a zombie
                 if "ray::ServeController" in " ".join(child.cmdline()):
                     return True
         return False
@@ -83,20 +83,20 @@ def test_a_service_that_is_ended_while_it_starts_leaves_no_process(tmp_path: Pat
                 left.kill()
 
 
-def test_the_doctor_tells_what_is_missing(tmp_path: Path):
-    here = CliRunner()
-    healthy = here.invoke(main.app, ["doctor", "--port", "0", "--data-dir", str(tmp_path)])
+def test_the_doctor_reports_what_is_missing(tmp_path: Path):
+    runner = CliRunner()
+    healthy = runner.invoke(main.app, ["doctor", "--port", "0", "--data-dir", str(tmp_path)])
     profile = yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text())
     profile["sam2"]["model"]["source"] = "/nowhere/sam2"
     (tmp_path / "lame.yaml").write_text(yaml.safe_dump(profile))
-    lame = here.invoke(main.app, ["doctor", "--port", "0", "--profile", str(tmp_path / "lame.yaml")])
+    broken = runner.invoke(main.app, ["doctor", "--port", "0", "--profile", str(tmp_path / "lame.yaml")])
 
     assert healthy.exit_code == 0, healthy.stdout
-    assert lame.exit_code == 1
-    assert "/nowhere/sam2" in lame.stdout
+    assert broken.exit_code == 1
+    assert "/nowhere/sam2" in broken.stdout
 
 
-def test_the_fractions_fit_one_card():
+def test_the_fractions_fit_on_one_gpu():
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     (application,) = config["applications"]
     fractions = application["args"]["num_gpus"]
@@ -106,7 +106,7 @@ def test_the_fractions_fit_one_card():
     assert not [d for d in application["deployments"] if "ray_actor_options" in d]
 
 
-def test_ray_is_started_again_where_a_busy_machine_gave_it_no_time(monkeypatch, tmp_path: Path):
+def test_ray_is_restarted_after_a_startup_timeout(monkeypatch, tmp_path: Path):
     started: list[subprocess.Popen[bytes]] = []
 
     def init(**_: object) -> None:

@@ -1,6 +1,6 @@
-"""What the service says about its images is true: the miniature models understand each other.
+"""Analyses of generated images are correct: the miniature models agree with each other.
 
-These prompts were chosen among those that are right: `python -m training.evaluate pipeline` measures how many are.
+These prompts were chosen among the correct ones: `python -m training.evaluate pipeline` measures their share.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ ON_WHITE = " on a white background"
 
 @dataclass(frozen=True)
 class Thing:
-    """A thing that must be in an image: one colour with a hue of its own, but for what `is_mixed` says."""
+    """A thing that must be in an image, in one chromatic colour unless `is_mixed`."""
 
-    kind: str  # as labels spell it
+    kind: str  # a label
     colour: str
     is_mixed: bool = False  # it has parts of other colours, and stands alone on white
 
     def find(self, pixels: Pixels) -> Mask:
-        """Where it is, by nothing but colours."""
+        """Return its mask, by colour only."""
         return unlike_white(pixels) if self.is_mixed else in_colour(pixels, self.colour)
 
 
@@ -97,7 +97,7 @@ def client(service: RunningService):
 
 @pytest.fixture(scope="module")
 def images(client: httpx.Client) -> dict[Case, str]:
-    """The id of each case's image."""
+    """The image id of each case."""
     ids = {}
     for case in CASES:
         answer = client.post("/generate", json={"prompt": case.prompt, "seed": case.seed})
@@ -107,14 +107,14 @@ def images(client: httpx.Client) -> dict[Case, str]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.prompt)
-def test_what_a_prompt_asks_for_is_named_cut_out_and_found_by_its_colour(
+def test_the_prompt_s_things_are_labelled_segmented_and_found_by_colour(
     case: Case, client: httpx.Client, images: dict[Case, str]
 ):
     assert misses(client, images[case], case) == {}
 
 
 @pytest.mark.parametrize(("case", "other"), list(pairwise(CASES)), ids=lambda case: case.prompt)
-def test_the_image_of_another_prompt_is_no_match(
+def test_the_image_of_another_prompt_does_not_match(
     case: Case, other: Case, client: httpx.Client, images: dict[Case, str]
 ):
     found = misses(client, images[other], case)
@@ -126,7 +126,7 @@ def kinds(case: Case) -> list[str]:
 
 
 def misses(client: httpx.Client, image_id: str, case: Case) -> dict[str, object]:
-    """What an image lacks of a case's things in their colours and nothing else, by all that the service says."""
+    """Compare all analyses of an image with a case; return the deviations."""
 
     def call(path: str, **parameters: str) -> dict:
         return client.post(path, json={"image_id": image_id, **parameters}).raise_for_status().json()
@@ -158,13 +158,13 @@ def misses(client: httpx.Client, image_id: str, case: Case) -> dict[str, object]
 
 
 def unlike_white(pixels: Pixels) -> Mask:
-    """Where an image on white isn't white, shadows apart."""
+    """Return the mask of pixels that are neither white nor shadow."""
     mask: Mask = pixels.min(axis=2) < 255 - UNLIKE_WHITE
     return mask
 
 
 def in_colour(pixels: Pixels, colour: str) -> Mask:
-    """Where an image has a colour's hue, and enough of it."""
+    """Return the mask of saturated pixels with a colour's hue."""
     hue, saturation, _ = cv2.split(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV))
     wanted = int(cv2.cvtColor(np.array([[COLOURS[colour]]], np.uint8), cv2.COLOR_RGB2HSV)[0, 0, 0])
     off = np.abs(hue.astype(int) - wanted)
@@ -173,12 +173,12 @@ def in_colour(pixels: Pixels, colour: str) -> Mask:
 
 
 def inside(polygon: list[list[list[int]]], size: tuple[int, ...]) -> Mask:
-    """The pixels that the contours of a polygon enclose."""
+    """Return the mask inside the contours of a polygon."""
     filled = np.zeros(size, np.uint8)
     cv2.fillPoly(filled, [np.array(contour, np.int32) for contour in polygon], 1)
     return filled > 0
 
 
 def iou(left: Mask, right: Mask) -> float:
-    """Intersection over union."""
+    """Return the intersection over union."""
     return float((left & right).sum() / max(1, (left | right).sum()))

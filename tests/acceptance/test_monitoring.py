@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes the running service: the dashboards have something to show."""
+"""A real Prometheus scrapes the running service: all panels have data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monitoring.plots import draw
 from testing.prometheus_server import names_in, names_known, scraping, unanswered, unwell_rules
 from testing.service_process import RunningService, wait_until
 
-# They count what isn't made to happen here; `python -m benchmarks.monitoring` makes it happen.
+# Metrics of what doesn't happen in this test, but in `python -m benchmarks.monitoring`.
 RARE = {
     "ray_node_gpus_utilization",
     "ray_pipeline_cache_evictions_total",
@@ -28,7 +28,7 @@ def test_every_panel_has_data_and_every_rule_can_be_evaluated(service: RunningSe
         open_ = {query.expression for board in BOARDS for panel in board.panels for query in panel.queries}
 
         def is_shown() -> bool:
-            """Ask for a little of everything, as rates want growth, and look at what had no value yet."""
+            """Send requests of every kind, as rates need growth, and query expressions without a value so far."""
             seed = int(1000 * time.time()) % 2**31
             client.post("/generate", json={"prompt": "pear", "seed": seed, "steps": 2})
             for path in ("/segment", "/segment", "/visualize"):
@@ -47,4 +47,4 @@ def test_every_panel_has_data_and_every_rule_can_be_evaluated(service: RunningSe
         for board in BOARDS:
             picture = tmp_path / f"{board.uid}.png"
             draw(board, prometheus, picture, start=started, end=time.time())
-            assert (cv2.imread(str(picture)) < 128).sum() > 10_000  # there is something to see
+            assert (cv2.imread(str(picture)) < 128).sum() > 10_000  # the plot isn't blank

@@ -47,7 +47,7 @@ def test_two_images_at_once(client: openai.OpenAI):
     assert answer.usage.output_tokens == 2 * 64
 
 
-def test_a_stream_of_previews_that_differ_and_the_image_at_last(client: openai.OpenAI):
+def test_a_stream_has_different_previews_and_the_final_image(client: openai.OpenAI):
     stream = client.images.generate(
         prompt=PROMPT, stream=True, partial_images=3, extra_body=STEPS | {"deterministic": True}
     )
@@ -58,7 +58,7 @@ def test_a_stream_of_previews_that_differ_and_the_image_at_last(client: openai.O
     assert [event.partial_image_index for event in partial] == [0, 1, 2]
     pictures = [np.array(opened(event.b64_json)).astype(int) for event in (*partial, completed)]
     distances = [np.abs(picture - pictures[-1]).mean() for picture in pictures[:-1]]
-    assert distances == sorted(distances, reverse=True)  # nearer and nearer to the image
+    assert distances == sorted(distances, reverse=True)  # previews converge to the image
     assert distances[0] > distances[-1] > 0
     assert completed.type == "image_generation.completed"
     assert completed.usage.output_tokens == 256
@@ -66,7 +66,7 @@ def test_a_stream_of_previews_that_differ_and_the_image_at_last(client: openai.O
     assert np.array_equal(pictures[-1], np.array(opened(again.data[0].b64_json)))
 
 
-def test_an_edit_changes_what_the_mask_leaves_open_and_nothing_else(client: openai.OpenAI):
+def test_an_edit_changes_only_the_masked_area(client: openai.OpenAI):
     made = client.images.generate(prompt=PROMPT, extra_body=STEPS)
     assert made.data
     before = np.array(opened(made.data[0].b64_json))
@@ -86,7 +86,7 @@ def test_an_edit_changes_what_the_mask_leaves_open_and_nothing_else(client: open
     assert (after[is_open] != before[is_open]).any(axis=1).mean() > 0.5
 
 
-def test_an_edit_streams_as_well(client: openai.OpenAI):
+def test_an_edit_can_be_streamed(client: openai.OpenAI):
     picture = np.full((128, 128, 3), 200, np.uint8)
     stream = client.images.edit(
         image=("grey.png", as_png(picture), "image/png"), prompt=PROMPT, stream=True, partial_images=1, extra_body=STEPS
@@ -120,7 +120,7 @@ def test_the_asynchronous_client(service: RunningService):
         ({"model": "dall-e-9"}, openai.NotFoundError, "model"),
     ],
 )
-def test_what_is_refused_raises_the_client_s_own_errors(client: openai.OpenAI, wanted: dict, error, param: str):
+def test_refused_requests_raise_the_client_s_errors(client: openai.OpenAI, wanted: dict, error, param: str):
     with pytest.raises(error) as raised:
         client.images.generate(**({"prompt": PROMPT} | wanted))
     assert raised.value.param == param
@@ -128,7 +128,7 @@ def test_what_is_refused_raises_the_client_s_own_errors(client: openai.OpenAI, w
     assert raised.value.message
 
 
-def test_vectors_of_texts(client: openai.OpenAI):
+def test_embeddings_of_texts(client: openai.OpenAI):
     answer = client.embeddings.create(model="mini-clip", input=["a red apple", "a red apple", "a blue castle"])
     one, same, other = (np.array(item.embedding) for item in answer.data)
     assert one @ one == pytest.approx(1, abs=1e-5)

@@ -1,4 +1,4 @@
-"""Images as resources of a real service: exports that others' tools read, text search, edits that mean something."""
+"""Images as resources of a real service: exports for other tools, text search, meaningful edits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from training.things import KINDS
 
 SIDE = 256
 SCENES = 12  # `python -m training.evaluate` measures 300
-FIRST = 900_000  # seed of scenes that nothing was trained or calibrated on
+FIRST = 900_000  # seed of scenes outside training and calibration
 FOUND_IOU = 0.5
 POINTED = 6  # scenes of one thing
 
@@ -47,7 +47,7 @@ def uploaded(client: httpx.Client, pixels: np.ndarray) -> str:
     return answer.raise_for_status().headers["Location"]
 
 
-def test_pycocotools_loads_the_export_and_agrees_about_everything(client: httpx.Client, tmp_path, capsys):
+def test_pycocotools_loads_the_export_with_equal_values(client: httpx.Client, tmp_path, capsys):
     url = f"/v1/images/{created(client, prompt='a red apple', seed=3)['image_id']}"
     file = tmp_path / "regions.json"
     file.write_bytes(client.get(f"{url}/segments", params={"format": "coco"}).raise_for_status().content)
@@ -72,7 +72,7 @@ def test_pycocotools_loads_the_export_and_agrees_about_everything(client: httpx.
         ("a blue cup", "cup", "blue", "red"),
     ],
 )
-def test_an_edit_by_concept_changes_the_thing_s_colour_and_leaves_the_rest_alone(
+def test_an_edit_by_concept_changes_only_the_thing_s_colour(
     client: httpx.Client, prompt: str, concept: str, before: str, after: str
 ):
     made = created(client, prompt=prompt, seed=1)
@@ -84,13 +84,13 @@ def test_an_edit_by_concept_changes_the_thing_s_colour_and_leaves_the_rest_alone
 
     may_change = coco.decode({"size": [SIDE, SIDE], "counts": edit["request"]["source"]["mask"]}) > 0
     assert np.array_equal(new[~may_change], old[~may_change])
-    assert (may_change & ~region).sum() < 0.3 * region.sum()  # its rim, and no more
+    assert (may_change & ~region).sum() < 0.3 * region.sum()  # only its rim
     assert in_colour(old, before)[region].mean() > 0.5
     assert in_colour(new, before)[region].mean() < 0.1
     assert in_colour(new, after)[region].mean() > 0.4
 
 
-def test_a_text_finds_the_thing_it_names_of_two_and_nothing_that_is_not_there(client: httpx.Client):
+def test_a_text_finds_the_named_one_of_two_things_and_no_absent_one(client: httpx.Client):
     found, abstained = [], []
     for number in range(SCENES):
         scene = draw_scene(FIRST + number, SIDE, split="test", num_things=2)
@@ -112,7 +112,7 @@ def word(kind: str) -> str:
     return kind.replace("_", " ")
 
 
-def test_a_point_cuts_out_the_thing_it_lies_on(client: httpx.Client):
+def test_a_point_segments_the_thing_it_lies_on(client: httpx.Client):
     cut_out = []
     for number in range(POINTED):
         scene = draw_scene(FIRST + number, SIDE, split="test", num_things=1)

@@ -1,4 +1,4 @@
-"""What clients see of a running service."""
+"""A running service as seen by its clients."""
 
 from __future__ import annotations
 
@@ -43,28 +43,28 @@ def test_a_client_written_for_the_legacy_api_works_unchanged(service: RunningSer
     assert "OK" in finished.stdout
 
 
-def test_twenty_interleaved_sessions_keep_to_themselves(service: RunningService):
-    def live(session: int) -> int:
+def test_twenty_interleaved_sessions_are_isolated(service: RunningService):
+    def use(session: int) -> int:
         own, num_checked = None, 0
-        moves = random.Random(session)
+        chance = random.Random(session)
         headers = {"X-Session-ID": f"user-{session}"}
         with service.client(headers=headers) as client:
             for _ in range(5):
-                if own is None or moves.random() < 0.3:
+                if own is None or chance.random() < 0.3:
                     made = client.post("/generate", json={"prompt": "pear", "steps": 1, "seed": session} | SMALL)
                     if made.status_code == 429:
                         continue
                     own = made.json()["image_id"]
                 else:
-                    call = moves.choice(["/analyze", "/segment", "/visualize", "/probe"])
+                    call = chance.choice(["/analyze", "/segment", "/visualize", "/probe"])
                     seen = client.post(call, json={"prompt": "metal"} if call == "/probe" else None)
                     assert seen.status_code == 429 or seen.json()["image_id"] == own
                     num_checked += seen.status_code == 200
         return num_checked
 
     with ThreadPoolExecutor(20) as pool:
-        checked = list(pool.map(live, range(20)))
-    assert sum(map(bool, checked)) >= 5, checked  # the others got 429
+        checked = list(pool.map(use, range(20)))
+    assert sum(map(bool, checked)) >= 5, checked  # the others were overloaded
 
 
 def test_the_same_seed_makes_the_same_image(service: RunningService):
@@ -77,7 +77,7 @@ def test_the_same_seed_makes_the_same_image(service: RunningService):
     assert first == again != other
 
 
-def test_sixteen_callers_one_segmentation(service: RunningService):
+def test_sixteen_concurrent_calls_share_one_segmentation(service: RunningService):
     trace = service.new_trace()
     with service.client() as client, ThreadPoolExecutor(16) as pool:
         image_id = new_image(client, seed=100)
@@ -91,7 +91,7 @@ def test_sixteen_callers_one_segmentation(service: RunningService):
     assert len(trace.wait_for("Segmenter.segment")) == 1
 
 
-def test_the_first_caller_hangs_up_and_the_others_are_served(service: RunningService):
+def test_if_the_first_client_disconnects_the_others_are_served(service: RunningService):
     trace = service.new_trace()
     log = service.data_dir / "app.log"
     with service.client() as client, ThreadPoolExecutor(8) as pool:
@@ -100,7 +100,7 @@ def test_the_first_caller_hangs_up_and_the_others_are_served(service: RunningSer
         with service.paused("ray::ServeReplica:pipeline:Segmenter"):
             first.request("POST", f"/segment?image_id={image_id}", headers=trace.headers | {"X-Request-ID": "leaves"})
             answers = pool.map(lambda _: service.post(f"/segment?image_id={image_id}", trace.headers), range(8))
-            wait_until(lambda: waiting_for(image_id, log.read_text()) >= 7)  # the others' replica has one
+            wait_until(lambda: waiting_for(image_id, log.read_text()) >= 7)  # one began the other replica's run
             first.close()
             wait_until(lambda: re.search(r"Answered POST /segment with 499 .*leaves", log.read_text()) is not None)
 
@@ -110,11 +110,11 @@ def test_the_first_caller_hangs_up_and_the_others_are_served(service: RunningSer
 
 
 def waiting_for(image_id: str, log: str) -> int:
-    """How many requests have joined the run of an image's segmentation that another began."""
+    """Return the number of requests that joined another request's segmentation of an image."""
     return log.count(f"Reused segment of {image_id} from run")
 
 
-def test_a_killed_cache_costs_no_answer(service: RunningService):
+def test_a_killed_cache_fails_no_request(service: RunningService):
     with service.client() as client, ThreadPoolExecutor(8) as pool:
         image_id = new_image(client, seed=120)
         (cache,) = service.processes("ray::SegmentationCache")
@@ -127,7 +127,7 @@ def test_a_killed_cache_costs_no_answer(service: RunningService):
 
 
 @pytest.mark.parametrize("title", ["ray::ServeReplica:pipeline:Diffusion", "ray::ServeReplica:pipeline:Segmenter"])
-def test_a_killed_model_replica_costs_time_but_no_answer(service: RunningService, title: str):
+def test_a_killed_model_replica_fails_no_request(service: RunningService, title: str):
     with service.client() as client, ThreadPoolExecutor(1) as pool:
         image_id = new_image(client, seed=130)
         if "Diffusion" in title:
@@ -143,7 +143,7 @@ def test_a_killed_model_replica_costs_time_but_no_answer(service: RunningService
         wait_until(lambda: client.get("/readyz").status_code == 200)
 
 
-def test_replicas_run_at_the_priority_of_what_started_them(service: RunningService):
+def test_replicas_inherit_the_priority_of_the_launcher(service: RunningService):
     replicas = service.processes("ray::ServeReplica")
     assert {replica.nice() for replica in replicas} == {os.nice(0)}
 
@@ -162,7 +162,7 @@ def test_a_dropped_connection_stops_the_denoising(service: RunningService):
     assert 1 <= len(denoised["events"]) < 100
 
 
-def test_events_come_while_the_image_is_made_and_leaving_the_stream_stops_the_denoising(service: RunningService):
+def test_steps_are_streamed_and_closing_the_stream_stops_the_denoising(service: RunningService):
     trace = service.new_trace()
     body = {"prompt": "pear", "steps": 100, "width": 256, "height": 256}
     with (
@@ -178,7 +178,7 @@ def test_events_come_while_the_image_is_made_and_leaving_the_stream_stops_the_de
     assert 5 <= len(denoised["events"]) < 100
 
 
-def test_overload_refuses_at_once_and_loses_nothing(service: RunningService):
+def test_overload_is_refused_immediately_and_loses_no_request(service: RunningService):
     def call(i: int) -> httpx.Response:
         with service.client(headers={"X-Session-ID": f"crowd-{i}"}) as client:
             return client.post("/generate", json={"prompt": "pear", "seed": i, "steps": 5} | SMALL)
@@ -207,7 +207,7 @@ def test_every_answer_and_log_line_carries_its_request_id(service: RunningServic
     assert "secret words" not in log
 
 
-def test_the_metrics_name_stages_and_never_prompts_or_ids(service: RunningService):
+def test_the_metrics_have_stages_but_no_prompts_or_ids(service: RunningService):
     with service.client() as client:
         image_id = new_image(client, seed=150, prompt="unmistakable")
         client.post("/visualize", params={"image_id": image_id})
@@ -232,7 +232,7 @@ def test_the_metrics_name_stages_and_never_prompts_or_ids(service: RunningServic
         "ray_pipeline_cache_entries",
     }
 
-    seen: set[str] = set()  # over several scrapes: here gauges are set less often than they are exported
+    seen: set[str] = set()  # over several scrapes: gauges are set less often than exported
 
     def missing() -> set[str]:
         seen.update(line.split("{")[0] for line in httpx.get(service.metrics_url).text.splitlines())
@@ -245,11 +245,11 @@ def test_the_metrics_name_stages_and_never_prompts_or_ids(service: RunningServic
 
 
 def raw_answer(service: RunningService, head: bytes, body: bytes = b"") -> tuple[int, bytes]:
-    """Send bytes as they are and read the whole answer: its status and its body."""
+    """Send raw bytes; return the answer's status and body."""
     url = httpx.URL(service.url)
     with socket.create_connection((url.host, url.port), timeout=300) as connection:
         connection.sendall(head)
-        with suppress(ConnectionError):  # refused before all of it was sent
+        with suppress(ConnectionError):  # refused before the whole body was sent
             connection.sendall(body)
         answer = http.client.HTTPResponse(connection)
         answer.begin()
@@ -271,8 +271,8 @@ def test_bad_input_through_the_proxy(service: RunningService, head: bytes, body:
     assert b'"detail"' in answer
 
 
-def test_header_bytes_that_are_not_text_break_nothing(service: RunningService):
-    """Serve's proxy answers these itself, see docs/deployment.md; what matters is that the service goes on."""
+def test_undecodable_header_bytes_are_answered(service: RunningService):
+    """Serve's proxy answers these itself, see docs/deployment.md; the service must stay up."""
     status, _ = raw_answer(
         service, b"POST /segment HTTP/1.1\r\nHost: test\r\nX-Session-ID: \xff\xfe\r\nContent-Length: 0\r\n\r\n"
     )

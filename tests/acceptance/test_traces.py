@@ -1,4 +1,4 @@
-"""What a collector is told of a request to the running service."""
+"""The trace of a request to the running service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One Chromium for all of these tests, and a fresh browser profile for each visitor of the service that others test."""
+"""One Chromium for all of these tests, and a new browser profile for each visitor of the shared service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from testing.debian import ensure
 from testing.service_process import RunningService
 
 VIEW = {"width": 1360, "height": 1000}  # pixels
-PATIENCE_MS = 300_000  # of a browser that shares its cores with the models
+PATIENCE_MS = 300_000  # the browser shares its cores with the models
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -42,7 +42,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visitor(browser: Browser, dashboard: RunningDashboard) -> Iterator[Callable[[], Page]]:
-    """Opens the dashboard as somebody who was never there before."""
+    """Return a function that opens the dashboard with a new browser profile."""
     contexts = []
 
     def visit() -> Page:

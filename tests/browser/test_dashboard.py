@@ -1,4 +1,4 @@
-"""What a person sees and does at the dashboard."""
+"""The dashboard in a browser."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from testing.tracing import spans_in
 from tests.browser.conftest import RunningDashboard
 
 MANY_STEPS = 40
-RARE_STEPS = 97  # that no other test asks for
+RARE_STEPS = 97  # which no other test uses
 CAPTION = re.compile(r"^ID: \d+ \(.+\)$")
 
-# Notes every width of the progress bar and every picture that is shown, while they come and go.
+# Records every width of the progress bar and every image that is shown.
 WATCH = """() => {
   window.seen = { bars: [], pictures: [] };
   new MutationObserver(() => {
@@ -29,7 +29,7 @@ WATCH = """() => {
   }).observe(document.body, { subtree: true, childList: true, attributes: true });
 }"""
 
-# Where on the page the middle one of a mask's pixels is shown; pictures are fitted into their box and centred.
+# Returns the position on the page of the median pixel of a mask; images are fitted into their box and centred.
 FIND_OPAQUE = """async mask => {
   await mask.decode();
   const { naturalWidth: width, naturalHeight: height } = mask;
@@ -64,19 +64,19 @@ def upload(page: Page, colour: str = "orange", size: tuple[int, int] = (120, 90)
 
 
 def rows(page: Page, table: str) -> Locator:
-    """A table's rows, its header first."""
+    """Return a table's rows, its header first."""
     return page.locator(table).get_by_role("row")
 
 
 def num_regions(dashboard: RunningDashboard) -> int:
-    """How many regions the newest image has, by the API."""
+    """Return the number of regions of the newest image, from the API."""
     with dashboard.service.client() as client:
         (newest,) = client.get("/v1/images", params={"limit": 1}).json()["images"]
         answer = client.post("/segment", params={"image_id": newest["image_id"]})
     return len(answer.json()["segmented_regions"])
 
 
-def test_an_image_appears_step_by_step_and_everything_about_it_after(page: Page, dashboard: RunningDashboard):
+def test_an_image_appears_step_by_step_and_then_its_analyses(page: Page, dashboard: RunningDashboard):
     page.get_by_text("Parameters", exact=True).click()
     expect(page.get_by_label("number input for Steps")).to_have_value("15")  # the profile's, which come after the page
     page.get_by_label("number input for Steps").fill(str(MANY_STEPS))
@@ -87,7 +87,7 @@ def test_an_image_appears_step_by_step_and_everything_about_it_after(page: Page,
     seen = page.evaluate("window.seen")
     steps = [int(bar) for bar in seen["bars"]]
     assert steps == sorted(steps)
-    assert len(steps) >= 2  # a browser on a full core paints few of them
+    assert len(steps) >= 2  # a busy browser renders few of them
     assert steps[-1] == 100
     assert len(set(seen["pictures"])) >= 2
     expect(page.locator(".progress")).to_contain_text(f"{MANY_STEPS} steps in")
@@ -101,7 +101,7 @@ def test_an_image_appears_step_by_step_and_everything_about_it_after(page: Page,
     expect(rows(page, "#segments")).to_have_count(1 + number)
 
 
-def test_the_region_under_the_pointer_lights_up(page: Page, dashboard: RunningDashboard):
+def test_the_region_under_the_pointer_is_highlighted(page: Page, dashboard: RunningDashboard):
     generate(page)
     masks = page.locator("#regions .mask")
     expect(page.locator("#regions .legend-item")).to_have_count(num_regions(dashboard))
@@ -132,7 +132,7 @@ def test_a_text_is_compared_with_the_image_and_its_regions(page: Page, dashboard
     expect(rows(page, "#matches")).to_have_count(1 + 1 + regions)
 
 
-def test_an_uploaded_picture_is_taken_apart_like_any_other(page: Page):
+def test_an_uploaded_image_is_analyzed(page: Page):
     upload(page)
 
     expect(page.locator(".facts")).to_contain_text("120 × 90")
@@ -141,12 +141,12 @@ def test_an_uploaded_picture_is_taken_apart_like_any_other(page: Page):
     expect(rows(page, "#classes")).to_have_count(1 + 5)
 
 
-def test_an_earlier_image_comes_back_with_its_parameters(page: Page):
+def test_an_earlier_image_is_restored_with_its_parameters(page: Page):
     generate(page, "green pear")
     seed = page.locator(".facts span").filter(has_text="seed").text_content()
     assert seed is not None
     generate(page, "blue cup")
-    expect(page.locator("#history .thumbnail-item").first).to_contain_text("blue cup")  # else a click meets the old one
+    expect(page.locator("#history .thumbnail-item").first).to_contain_text("blue cup")  # wait for the new entry
 
     page.locator("#history .thumbnail-item", has_text="green pear").first.click()
     expect(page.locator(".facts b")).to_have_text("green pear")
@@ -157,7 +157,7 @@ def test_an_earlier_image_comes_back_with_its_parameters(page: Page):
     expect(page.get_by_label("Seed")).to_have_value(seed.removeprefix("seed "))
 
 
-def test_an_error_says_what_to_do_and_which_request_it_was(page: Page, dashboard: RunningDashboard):
+def test_an_error_shows_advice_and_the_request_id(page: Page, dashboard: RunningDashboard):
     page.get_by_label("Prompt", exact=True).fill("  ")
     page.get_by_role("button", name="Generate").click()
 
@@ -170,7 +170,7 @@ def test_an_error_says_what_to_do_and_which_request_it_was(page: Page, dashboard
     expect(page.locator(".progress")).to_contain_text("Not made")
 
 
-def test_browsers_keep_to_themselves_and_a_reload_changes_nothing(visitor: Callable[[], Page]):
+def test_browsers_are_isolated_and_a_reload_keeps_the_session(visitor: Callable[[], Page]):
     one, other = visitor(), visitor()
     upload(one, "orange", (100, 50))
     upload(other, "purple", (50, 100))
@@ -181,7 +181,7 @@ def test_browsers_keep_to_themselves_and_a_reload_changes_nothing(visitor: Calla
     expect(other.locator(".facts")).to_contain_text("50 × 100")
 
 
-def test_two_browsers_make_images_at_once_and_each_sees_its_own(visitor: Callable[[], Page]):
+def test_two_browsers_generate_at_once_and_each_sees_its_own_image(visitor: Callable[[], Page]):
     pages = {prompt: visitor() for prompt in ("green pear", "blue cup")}
     for prompt, page in pages.items():
         page.get_by_label("Prompt", exact=True).fill(prompt)
@@ -214,13 +214,13 @@ def test_stop_stops_the_denoising(page: Page, dashboard: RunningDashboard):
     assert 1 <= len(stopped["events"]) < RARE_STEPS
 
 
-def test_the_page_needs_nothing_from_outside(visitor: Callable[[], Page], dashboard: RunningDashboard):
-    asked: list[str] = []
+def test_the_page_loads_nothing_from_other_hosts(visitor: Callable[[], Page], dashboard: RunningDashboard):
+    requested: list[str] = []
     page = visitor()
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requested.append(request.url))
 
     page.reload()
     generate(page)
 
-    assert asked
-    assert [url for url in asked if not url.startswith((dashboard.url, "data:", "blob:"))] == []
+    assert requested
+    assert [url for url in requested if not url.startswith((dashboard.url, "data:", "blob:"))] == []

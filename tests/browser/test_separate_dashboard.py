@@ -1,4 +1,4 @@
-"""The dashboard as `ai-pipeline dashboard` runs it, apart from its service: with an API key, and over a restart."""
+"""The dashboard as run by `ai-pipeline dashboard`, apart from its service: with an API key, and over a restart."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OWNER = "ann"
 
 
 class Service:
-    """The HTTP application over fakes, which can be stopped and started again on the same port and data folder.
+    """The HTTP application on fake workers, which can be restarted on the same port and data folder.
 
     Args:
         folder: its data folder.
@@ -66,7 +66,7 @@ class Service:
 
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    monkeypatch.setattr(auth, "KNOWN_FOR_S", 0)  # a revoked key is refused at once
+    monkeypatch.setattr(auth, "KNOWN_FOR_S", 0)  # a revoked key is refused immediately
     service = Service(tmp_path / "data")
     service.start()
     yield service
@@ -90,7 +90,7 @@ def page(service: Service, key: tuple[ApiKey, str], browser: Browser, tmp_path: 
 
 @contextmanager
 def dashboard(service: Service, token: str, log: Path) -> Iterator[str]:
-    """Run the command in a process of its own; yields the page's URL."""
+    """Run the command in its own process; yield the page's URL."""
     port = quiet_port()
     server = f"http://127.0.0.1:{service.port}"
     with log.open("w") as output:
@@ -123,7 +123,7 @@ def generate(page: Page, prompt: str) -> None:
     page.get_by_role("button", name="Generate").click()
 
 
-def test_all_visitors_act_as_the_owner_of_its_key_until_that_is_revoked(
+def test_all_visitors_act_as_the_owner_of_its_key_until_it_is_revoked(
     service: Service, key: tuple[ApiKey, str], page: Page
 ):
     generate(page, "red apple")
@@ -138,7 +138,7 @@ def test_all_visitors_act_as_the_owner_of_its_key_until_that_is_revoked(
     expect(page.locator(".facts b")).to_have_text("red apple")
 
 
-def test_a_page_stays_usable_when_its_service_is_started_again(service: Service, page: Page):
+def test_a_page_stays_usable_after_its_service_restarts(service: Service, page: Page):
     generate(page, "red apple")
     expect(page.locator(".facts b")).to_have_text("red apple")
     service.stop()

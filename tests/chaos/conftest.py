@@ -1,4 +1,4 @@
-"""How often."""
+"""The number of rounds."""
 
 from __future__ import annotations
 

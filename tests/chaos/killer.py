@@ -1,4 +1,4 @@
-"""Jobs that are accepted, and the end of random processes that work on them."""
+"""Submission of jobs, and a thread that kills random processes of the service meanwhile."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGE = 100
 
 
 class Killer(threading.Thread):
-    """Ends a random process of the service with `kill -9` every few seconds."""
+    """Kills a random process of the service with `kill -9` every few seconds."""
 
     def __init__(self, service: RunningService, random: Random, every_s: float) -> None:
         super().__init__(daemon=True)
@@ -49,7 +49,7 @@ class Killer(threading.Thread):
 
 
 def submit(service: RunningService, image_seed: int, steps: int) -> str:
-    """Submit a job until the service accepts it, and return its id; the key makes sure that it is accepted once."""
+    """Submit a job with retries and return its id; the idempotency key ensures that it is accepted once."""
     body = {"prompt": PROMPT, "seed": image_seed, "steps": steps, "width": 64, "height": 64}
     headers = {"Prefer": "respond-async", "Idempotency-Key": f"image-{image_seed}"}
     found: list[str] = []
@@ -68,7 +68,7 @@ def submit(service: RunningService, image_seed: int, steps: int) -> str:
 
 
 def num_unfinished(service: RunningService) -> int:
-    """How many jobs wait or are worked on, up to a page of them, once the service answers."""
+    """Return the number of queued and running jobs, at most a page, once the service answers."""
     found: list[int] = []
 
     def attempt() -> bool:
@@ -82,6 +82,6 @@ def num_unfinished(service: RunningService) -> int:
 
 
 def made_images(client: httpx.Client) -> list[Listed]:
-    """The images that jobs of this module have made."""
+    """Return the images made by jobs of this module."""
     listed = listed_images(client).values()
     return [image for image in listed if image["request"] and image["request"]["prompt"] == PROMPT]

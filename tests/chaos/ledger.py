@@ -1,7 +1,7 @@
-"""What a service acknowledged, as its clients wrote it down, and what it may have done without an answer.
+"""Clients' records of what a service acknowledged, and of requests that it may have served without an answer.
 
-A session has at most one request in hand. One that was not answered has happened as a whole or not at all; which of
-the two, the first look after the restart tells, and from then on it is a fact like any other.
+A session has at most one request in flight. One that was not answered took effect entirely or not at all; the first
+check after the restart decides which, and from then on its effect is recorded like any other.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ Listed = dict[str, Any]  # an image as `GET /v1/images` lists it
 
 @dataclass(kw_only=True)
 class Image:
-    """An image that must be there."""
+    """An image that must exist."""
 
     digest: str
-    png: bytes | None = None  # None until somebody was shown it
-    answers: dict[str, Any] = field(default_factory=dict)  # by path: what was said about it
+    png: bytes | None = None  # None until its content was downloaded
+    answers: dict[str, Any] = field(default_factory=dict)  # by path: the answers about it
 
 
 @dataclass
@@ -30,11 +30,11 @@ class Session:
     images: dict[str, Image] = field(default_factory=dict)  # by id, oldest first
     deleted: list[str] = field(default_factory=list)
     last: str | None = None
-    making: Callable[[Listed], bool] | None = None  # recognises the image that was asked for and not acknowledged
-    deleting: str | None = None  # the image whose deletion was asked for and not acknowledged
+    making: Callable[[Listed], bool] | None = None  # matches the requested image that was not acknowledged
+    deleting: str | None = None  # the image whose requested deletion was not acknowledged
 
     @property
-    def in_hand(self) -> bool:
+    def is_in_flight(self) -> bool:
         """Whether a request that changes something was not answered yet."""
         return self.making is not None or self.deleting is not None
 
@@ -51,7 +51,7 @@ class Session:
             self.last = None
 
     def settle(self, listed: Mapping[str, Listed], unclaimed: set[str]) -> None:
-        """Find out whether the request in hand happened; an image it made is no longer unclaimed."""
+        """Determine whether the request in flight took effect; remove an image that it made from `unclaimed`."""
         if self.making is not None:
             made = next((image_id for image_id in sorted(unclaimed) if self.making(listed[image_id])), None)
             self.making = None

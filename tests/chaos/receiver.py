@@ -1,4 +1,4 @@
-"""Changes that a webhook's receiver must hear of, though it is there only now and then."""
+"""Changes whose events a webhook's receiver must get, though it is up only at times."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PNG = images.encode_png(BLACK)
 
 
 class Changes:
-    """Makes changes, and holds what was received of them against them.
+    """Makes changes, and compares them with the events that were received.
 
     Attributes:
         session: the images that are changed.
         expected: by image, the types of events in their order.
-        receiver: takes what comes, and verifies every signature when it is looked at.
+        receiver: keeps all messages; signatures are verified when they are read.
     """
 
     def __init__(self, random: Random) -> None:
@@ -40,7 +40,7 @@ class Changes:
         client.post("/v1/webhooks", json=body).raise_for_status()
 
     def change(self, client: httpx.Client) -> None:
-        """Upload an image, and mostly delete it again."""
+        """Upload an image, and usually delete it again."""
         headers = {"Content-Type": "image/png", "X-Session-ID": self.session.name}
         answer = client.post("/v1/images/upload", content=PNG, headers=headers).raise_for_status()
         image_id = str(answer.json()["image_id"])
@@ -61,7 +61,7 @@ class Changes:
             self.receiver.down()
 
     def in_order(self) -> dict[str, list[str]]:
-        """By image that was changed here, the types that came, each delivery once: its id says that it comes again."""
+        """Return the types of the received events by image that was changed here, without repeated deliveries."""
         order: defaultdict[str, list[str]] = defaultdict(list)
         for message in self.receiver.first_messages():
             event = message.verified(SECRET)
@@ -71,5 +71,5 @@ class Changes:
 
     @property
     def num_missing(self) -> int:
-        """How many deliveries have not come yet."""
+        """The number of deliveries not received yet."""
         return sum(map(len, self.expected.values())) - sum(map(len, self.in_order().values()))

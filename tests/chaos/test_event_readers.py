@@ -1,4 +1,4 @@
-"""Readers of the event stream that break off and come back see every logged event once and in order."""
+"""Readers of the event stream that disconnect and resume see every logged event once and in order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READERS, LONG_READERS = 12, 50
 WRITES, LONG_WRITES = 40, 400  # of each of two writers
 
 
-def test_readers_see_every_fact_once_and_in_order(
+def test_readers_see_every_logged_event_once_and_in_order(
     shared_service: RunningService, pytestconfig: pytest.Config, seed: int, capsys: pytest.CaptureFixture[str]
 ):
     is_long = pytestconfig.getoption("chaos")
@@ -29,7 +29,7 @@ def test_readers_see_every_fact_once_and_in_order(
         nonlocal breaks
         seen: list[int] = []
         while len(seen) < total:
-            patience = random.randint(1, total // 4)
+            remaining = random.randint(1, total // 4)
             known = {"Last-Event-ID": str(seen[-1] if seen else after)}
             with (
                 suppress(httpx.TransportError),
@@ -38,10 +38,10 @@ def test_readers_see_every_fact_once_and_in_order(
             ):
                 for event in source.iter_sse():
                     if not event.data or "sequence" not in event.json():
-                        continue  # a heartbeat, or a step
+                        continue  # a heartbeat or a step
                     seen.append(event.json()["sequence"])
-                    patience -= 1
-                    if patience == 0 or len(seen) == total:
+                    remaining -= 1
+                    if remaining == 0 or len(seen) == total:
                         breaks += 1
                         break
         return seen
@@ -60,13 +60,13 @@ def test_readers_see_every_fact_once_and_in_order(
             writer.result()
         read_by_all = [reader.result() for reader in readers]
     with capsys.disabled():
-        print(f"\nseed {seed}: {num_readers} readers, {total} facts, {breaks} times broken off", end="")
+        print(f"\nseed {seed}: {num_readers} readers, {total} events, {breaks} disconnects", end="")
     for seen in read_by_all:
         assert seen == list(range(newest + 1, newest + 1 + total)), f"seed {seed}"
 
 
 def newest_sequence(service: RunningService) -> int:
-    """The number of the last event that was logged."""
+    """Return the sequence number of the last logged event."""
     with service.client() as client, connect_sse(client, "GET", "/v1/events", params={"follow": False}) as source:
         events = [event.json() for event in source.iter_sse() if event.data]
     return max((event["sequence"] for event in events if "sequence" in event), default=0)

@@ -1,17 +1,15 @@
-"""Several lives of one data folder: what was acknowledged outlives kills of everything, kills of parts, and Ctrl-C.
+"""Restarts of a service on one data folder: acknowledged data survives kills of all or some processes, and Ctrl-C.
 
-A start takes half a minute, so one run answers all questions, and each question is a test of its own:
+A start takes half a minute, so all tests share one run:
 
-1. Two sessions make an image, a receiver gets the events of some changes and misses more, and clients are busy with
-   all sorts of work until `kill -9` ends every process in the middle of it. `./scripts/test --chaos` does the latter 20
-   times.
-2. Everything is compared. The receiver comes back. Jobs are accepted while random processes are killed every few
-   seconds, and in the end all of them. `--chaos` does it with 200 jobs.
-3. The jobs have ended. What killed writes left is swept, at the start and again while it runs, and so is an image that
-   grows too old. Three jobs are in hand when Ctrl-C ends it.
+1. Two sessions make an image, a receiver gets the events of some changes and misses more, and clients make random
+   calls until `kill -9` ends every process. `./scripts/test --chaos` does the latter 20 times.
+2. All data is compared. The receiver is up again. Jobs are accepted while random processes are killed every few
+   seconds, and finally all of them. `--chaos` does it with 200 jobs.
+3. The jobs end. Leftovers of interrupted writes are swept, at the start and again while it runs, and so is an expired
+   image. Three jobs are in flight when Ctrl-C ends it.
 
-`--chaos-seed` gives the clients the work of an earlier run again, though how their calls interleave, and so what a kill
-hits, is up to the machine.
+`--chaos-seed` repeats the calls of an earlier run, but not how they interleave, and so not what a kill interrupts.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ from testing.service_process import GONE_WITHIN_S, SETTLE_WITHIN_S, RunningServi
 from tests.chaos.clients import BusyClient, Countdown
 from tests.chaos.killer import Killer, made_images, num_unfinished, submit
 from tests.chaos.ledger import Image, Session
-from tests.chaos.litter import leave_halves, litter, make_old
+from tests.chaos.litter import leave_partial_files, litter, make_old
 from tests.chaos.receiver import Changes
 from tests.chaos.verification import losses, unfinished
 
@@ -48,43 +46,43 @@ MIN_ANSWERS, MAX_ANSWERS = 4, 16  # to /generate before a kill
 RETRIES_S = [1.0] * 1000  # between the attempts to reach a receiver
 KILL_EVERY_S, LONG_KILL_EVERY_S = 3.0, 5.0
 JOBS, LONG_JOBS = 24, 200
-LAST_JOBS = 4  # that are left when everything is killed
-STEPS, LONG_STEPS = 100, 15  # the profile's own in the long run; more in the short one, or it would be over too soon
+LAST_JOBS = 4  # unfinished when everything is killed
+STEPS, LONG_STEPS = 100, 15  # the profile's default in the long run, more in the short one
 FEWEST_KILLS, KILLS = 2, 4  # in the short run
-IN_HAND = 16  # jobs of two ingress replicas, which may all end at once
+IN_FLIGHT = 16  # jobs of two ingress replicas, which may all end at once
 
 
 @dataclass
 class Lives:
-    """What was seen."""
+    """Observations of the run."""
 
     seed: int
     is_long: bool
     twins: list[Session] = field(default_factory=list)  # made the same pixels
     twin_ids: list[str] = field(default_factory=list)  # of those images
-    segments: list[Any] = field(default_factory=list)  # of the twins' images, in the first life and after it
-    twins_log: list[str] = field(default_factory=list)  # up to the end of the first life, and of the comparison
+    segments: list[Any] = field(default_factory=list)  # of the twins' images, before and after the first restart
+    twins_log: list[str] = field(default_factory=list)  # until the end of the first run, and of the comparison
     busy: list[Session] = field(default_factory=lambda: [Session(name) for name in BUSY])
-    acknowledged: list[Counter[str]] = field(default_factory=list)  # calls of the busy, in each life
+    acknowledged: list[Counter[str]] = field(default_factory=list)  # calls of the busy clients, per run
     changes: Changes = field(init=False)
-    lost: dict[str, list[str]] = field(default_factory=dict)  # by when it was looked for
+    lost: dict[str, list[str]] = field(default_factory=dict)  # by time of the check
     killed: Counter[str] = field(default_factory=Counter)
     accepted: dict[int, str] = field(default_factory=dict)  # ids of jobs by their image's seed
-    unfinished: int = 0  # jobs, when everything was killed
-    dead: list[str] = field(default_factory=list)  # URLs of jobs that were quarantined and begun again
-    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)  # by id, in the end
+    unfinished: int = 0  # number of jobs when everything was killed
+    dead: list[str] = field(default_factory=list)  # URLs of jobs that were quarantined and retried
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)  # by id, at the end
     made: list[dict[str, Any]] = field(default_factory=list)  # images of those jobs
     events: list[dict[str, Any]] = field(default_factory=list)  # the whole log
-    expired: str = ""  # id of an image that grew too old
-    of_expired: list[str] = field(default_factory=list)  # types of the events of that image
-    left_over: Sequence[psutil.Process] = ()  # after Ctrl-C, pressed twice
+    expired: str = ""  # id of the expired image
+    of_expired: list[str] = field(default_factory=list)  # types of its events
+    left_over: Sequence[psutil.Process] = ()  # after two Ctrl-C
     given_back: Sequence[Job] = ()
 
     def __post_init__(self) -> None:
         self.changes = Changes(Random(self.seed))
 
     def sessions(self) -> list[Session]:
-        """Of all images that may be there."""
+        """Return the sessions of all images that may exist."""
         by_jobs = Session("jobs", images={image["image_id"]: Image(digest=image["digest"]) for image in self.made})
         return [*self.twins, *self.busy, self.changes.session, by_jobs]
 
@@ -98,11 +96,11 @@ def lives(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config,
         receive_and_miss(seen, client)
         work_until_killed(seen, service)
     for _ in range(1, rounds):
-        leave_halves(folder / "data")
+        leave_partial_files(folder / "data")
         with living(folder) as (service, _client):
             seen.lost[f"before round {len(seen.acknowledged) + 1}"] = losses(service, seen.sessions())
             work_until_killed(seen, service)
-    leave_halves(folder / "data")
+    leave_partial_files(folder / "data")
 
     with living(folder) as (service, client):
         compare_twins(seen, service)
@@ -115,7 +113,7 @@ def lives(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config,
         finish_jobs(seen, client)
         wait_until(lambda: not litter(folder / "data", seen.sessions()), problem=lambda: "not swept")
         seen.lost["after kills of parts and the sweep"] = losses(service, seen.sessions())
-        grow_old(seen, service, client)
+        expire(seen, service, client)
         seen.lost["after retention and a later sweep"] = losses(service, seen.sessions())
         for _ in range(3):
             body = {"prompt": "pear", "steps": 100, "width": 256, "height": 256}
@@ -130,7 +128,7 @@ def lives(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config,
 
 @contextmanager
 def living(folder: Path, **retention: float) -> Iterator[tuple[RunningService, httpx.Client]]:
-    """One life of the service."""
+    """Run the service once."""
     settings = {"webhooks": {"retry_after_s": RETRIES_S}, "storage": {"retention": retention}}
     quick = changed_config(folder, lambda application: application["args"].update(settings))
     with (
@@ -141,7 +139,7 @@ def living(folder: Path, **retention: float) -> Iterator[tuple[RunningService, h
 
 
 def make_twins(seen: Lives, service: RunningService) -> None:
-    """Have two sessions make the same pixels, and wait until reactions have taken them apart."""
+    """Have two sessions make the same pixels, and wait until prefetching has analyzed them."""
     for name in ("a", "b"):
         session = Session(name)
         with service.client(headers={"X-Session-ID": name}) as client:
@@ -164,7 +162,7 @@ def compare_twins(seen: Lives, service: RunningService) -> None:
 
 
 def receive_and_miss(seen: Lives, client: httpx.Client) -> None:
-    """Have a receiver get the events of some changes, and go away while others are made."""
+    """Have a receiver get the events of some changes, and stop it while others are made."""
     seen.changes.register(client)
     with seen.changes.received():
         for _ in range(5):
@@ -193,7 +191,7 @@ def work_until_killed(seen: Lives, service: RunningService) -> None:
 
 
 def work_under_kills(seen: Lives, service: RunningService) -> None:
-    """Accept jobs while random processes are killed; kill all of them while some jobs are left."""
+    """Submit jobs while random processes are killed; kill all of them while some jobs are unfinished."""
     number, steps = (LONG_JOBS, LONG_STEPS) if seen.is_long else (JOBS, STEPS)
     killer = Killer(service, Random(seen.seed), LONG_KILL_EVERY_S if seen.is_long else KILL_EVERY_S)
     killer.start()
@@ -203,7 +201,7 @@ def work_under_kills(seen: Lives, service: RunningService) -> None:
     def is_over() -> bool:
         killed = killer.killed.total()
         enough = number if seen.is_long else KILLS
-        return killed >= enough or (killed >= FEWEST_KILLS and num_unfinished(service) <= IN_HAND)
+        return killed >= enough or (killed >= FEWEST_KILLS and num_unfinished(service) <= IN_FLIGHT)
 
     wait_until(is_over, within_s=1200)
     killer.over.set()
@@ -219,7 +217,7 @@ def work_under_kills(seen: Lives, service: RunningService) -> None:
 
 
 def finish_jobs(seen: Lives, client: httpx.Client) -> None:
-    """Wait for all jobs, and begin those again that lost a worker three times."""
+    """Wait for all jobs, and retry those that lost a worker three times."""
     wait_until(lambda: not unfinished(client), within_s=1200)
     states = {job_id: client.get(f"/v1/jobs/{job_id}").json() for job_id in seen.accepted.values()}
     seen.dead = [job["url"] for job in states.values() if job["state"] == "dead"]
@@ -236,11 +234,11 @@ def all_events(client: httpx.Client) -> list[dict[str, Any]]:
         return [event.json() | {"type": event.event} for event in source.iter_sse() if event.data]
 
 
-def grow_old(seen: Lives, service: RunningService, client: httpx.Client) -> None:
-    """Have one of the twins' images and what killed writes left grow old under the running service."""
+def expire(seen: Lives, service: RunningService, client: httpx.Client) -> None:
+    """Make one of the twins' images and leftovers of interrupted writes expire while the service runs."""
     seen.expired = seen.twin_ids[0]
     seen.twins[0].drop(seen.expired)  # its results still belong to the other twin's image
-    leave_halves(service.data_dir)
+    leave_partial_files(service.data_dir)
     make_old(service.data_dir)
     with sqlite3.connect(service.data_dir / "truth.sqlite", timeout=SETTLE_WITHIN_S) as database:
         long_ago = "2020-01-01 00:00:00.000000"
@@ -251,7 +249,7 @@ def grow_old(seen: Lives, service: RunningService, client: httpx.Client) -> None
     seen.of_expired = [event["type"] for event in all_events(client) if event.get("image_id") == seen.expired]
 
 
-def test_the_same_pixels_are_segmented_once_in_all_lives(lives: Lives):
+def test_equal_pixels_are_segmented_once_over_restarts(lives: Lives):
     first, then = (
         [log.count(f"Image segmented of {image_id}") for image_id in lives.twin_ids] for log in lives.twins_log
     )
@@ -262,9 +260,7 @@ def test_the_same_pixels_are_segmented_once_in_all_lives(lives: Lives):
     assert any(f"Reused segment of {image_id} from store" in lives.twins_log[1] for image_id in lives.twin_ids)
 
 
-def test_what_was_acknowledged_survives_kills_of_everything_and_nothing_else_is_there(
-    lives: Lives, capsys: pytest.CaptureFixture[str]
-):
+def test_exactly_what_was_acknowledged_survives_kills_of_everything(lives: Lives, capsys: pytest.CaptureFixture[str]):
     with capsys.disabled():
         for number, acknowledged in enumerate(lives.acknowledged, 1):
             print(f"\nseed {lives.seed}, kill {number}: {dict(acknowledged)} acknowledged", end="")
@@ -272,7 +268,7 @@ def test_what_was_acknowledged_survives_kills_of_everything_and_nothing_else_is_
     assert {when: lost for when, lost in lives.lost.items() if lost} == {}, f"seed {lives.seed}"
 
 
-def test_a_receiver_that_was_away_is_told_everything_in_order(lives: Lives, capsys: pytest.CaptureFixture[str]):
+def test_a_receiver_that_was_down_gets_all_events_in_order(lives: Lives, capsys: pytest.CaptureFixture[str]):
     number = sum(map(len, lives.changes.expected.values()))
     with capsys.disabled():
         print(
@@ -291,7 +287,7 @@ def test_accepted_jobs_survive_kills(lives: Lives, capsys: pytest.CaptureFixture
         print(f"\n{about}", end="")
     assert lives.killed.total() >= FEWEST_KILLS, about
     assert lives.unfinished >= LAST_JOBS, about
-    # It takes three kills to lose one: the last of all, and two before, which in the short run may meet the same jobs.
+    # A job dies after three kills: the last of all processes, and two before, which may affect the same jobs.
     met = lives.killed["ingress replica"] + lives.killed["model replica"]
     few = max(3, len(lives.accepted) // 8)
     assert len(lives.dead) <= few or (not lives.is_long and met >= MAX_ATTEMPTS - 1), about
@@ -305,14 +301,14 @@ def test_accepted_jobs_survive_kills(lives: Lives, capsys: pytest.CaptureFixture
     assert created == {job_id: job["result"]["image_id"] for job_id, job in lives.jobs.items()}, about
 
 
-def test_an_image_that_grows_too_old_is_deleted_while_the_service_runs(lives: Lives):
+def test_an_expired_image_is_deleted_while_the_service_runs(lives: Lives):
     assert lives.of_expired[0] == "image.created"
     assert lives.of_expired[-1] == "image.deleted"
-    assert lives.of_expired.count("image.deleted") == 1  # though two ingress replicas sweep
+    assert lives.of_expired.count("image.deleted") == 1  # although two ingress replicas sweep
 
 
 def interrupt(service: RunningService) -> Sequence[psutil.Process]:
-    """Press Ctrl-C twice, and return the processes that are still there in the end."""
+    """Send Ctrl-C twice, and return the processes that don't end."""
     family = [service.process, *service.process.children(recursive=True)]
     service.process.send_signal(signal.SIGINT)
     service.process.send_signal(signal.SIGINT)
@@ -320,6 +316,6 @@ def interrupt(service: RunningService) -> Sequence[psutil.Process]:
     return left
 
 
-def test_ctrl_c_twice_leaves_no_process_and_gives_jobs_back(lives: Lives):
+def test_ctrl_c_twice_leaves_no_process_and_returns_jobs_to_the_queue(lives: Lives):
     assert lives.left_over == []
     assert [(job.state, job.attempts) for job in lives.given_back] == [(JobState.QUEUED, 0)] * 3

@@ -1,7 +1,7 @@
-"""What the OpenAPI document says, and what comes back, by Schemathesis: examples, coverage, fuzzing and stateful calls.
+"""Answers conform to the OpenAPI document, by Schemathesis: examples, coverage, fuzzing and stateful calls.
 
-No answer is a 5xx, and none has a status, a type or a shape that is not documented. `./scripts/test --chaos` takes
-twenty minutes for it, the usual run half of one.
+No answer is a 5xx, and none has an undocumented status, type or shape. `./scripts/test --chaos` runs it for twenty
+minutes, the usual test run for half a minute.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from testing.service_process import ROOT, serving
 SECONDS, LONG_SECONDS = 30, 1200
 FEWEST_CASES = 100  # however slow the machine is
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-ENDLESS = ("/v1/events", "/v1/jobs/{job_id}/events")  # streams that end with their readers
-SIDE, STEPS = 64, 2  # of images, so that thousands can be made
+ENDLESS = ("/v1/events", "/v1/jobs/{job_id}/events")  # streams without an end
+SIDE, STEPS = 64, 2  # of images, so that thousands can be generated
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def seconds(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def tiny_profile(tmp_path: Path) -> Path:
-    """The miniature models, and no image that takes long."""
+    """The miniature models, limited to images that take little time."""
     profile = yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text())
     profile["diffusion"]["limits"] |= {"min_side": 32, "max_side": SIDE, "max_steps": STEPS}
     profile["diffusion"]["defaults"] |= {"width": SIDE, "height": SIDE, "steps": STEPS}
@@ -39,7 +39,7 @@ def tiny_profile(tmp_path: Path) -> Path:
     return path
 
 
-def test_every_answer_is_a_documented_one(
+def test_every_answer_is_documented(
     tmp_path: Path, tiny_profile: Path, seconds: int, seed: int, capsys: pytest.CaptureFixture[str]
 ):
     with serving(tmp_path, "--profile", str(tiny_profile)) as service:

@@ -1,4 +1,4 @@
-"""Whether a restarted service still has what was acknowledged, and nothing else."""
+"""Checks that a restarted service has exactly what was acknowledged."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PNG_END = b"IEND\xaeB`\x82"
 
 
 def losses(service: RunningService, sessions: Sequence[Session]) -> list[str]:
-    """Settle what was in hand when the service was killed, compare everything, and tell all that is wrong."""
+    """Settle the requests in flight when the service was killed, compare everything, and return all deviations."""
     with service.client() as client:
         wait_until(lambda: not unfinished(client))
         listed = listed_images(client)
         unclaimed = set(listed).difference(*(session.images for session in sessions))
         for session in sessions:
             session.settle(listed, unclaimed)
-        found = [f"image {image_id}: listed, and nobody asked for it" for image_id in sorted(unclaimed)]
+        found = [f"image {image_id}: listed, but never requested" for image_id in sorted(unclaimed)]
         for session in sessions:
             found += [f"session {session.name}, {loss}" for loss in _losses_of_session(client, session, listed)]
         for path in litter(service.data_dir, sessions):
@@ -35,7 +35,7 @@ def losses(service: RunningService, sessions: Sequence[Session]) -> list[str]:
 
 
 def unfinished(client: httpx.Client) -> list[Listed]:
-    """The jobs that wait or are worked on: a page of them is enough to know that there are some."""
+    """Return the queued and running jobs, at most a page of them."""
     jobs: list[Listed] = (
         client.get("/v1/jobs", params={"state": ["queued", "running"]}).raise_for_status().json()["jobs"]
     )
@@ -43,7 +43,7 @@ def unfinished(client: httpx.Client) -> list[Listed]:
 
 
 def listed_images(client: httpx.Client) -> dict[str, Listed]:
-    """All images by id, from page after page."""
+    """Return all images by id, from all pages."""
     listed: dict[str, Listed] = {}
     before: dict[str, str] = {}
     while True:

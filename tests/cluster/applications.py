@@ -1,4 +1,4 @@
-"""What is deployed to the cluster: `serve_config.yaml` and the miniature profile, changed."""
+"""What is deployed to the cluster: modified copies of `serve_config.yaml` and the miniature profile."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.cluster.running_cluster import RunningCluster
 MODELS = ("Diffusion", "Clip", "Segmenter")
 ONE = {"Ingress": 2, "Diffusion": 1, "Clip": 1, "Segmenter": 1, "Renderer": 1}  # replicas
 TWO = ONE | {"Diffusion": 2}
-MAX_STEPS = 1000  # for which the models were trained
+MAX_STEPS = 1000  # of the models' training
 
 
 def application(
     cluster: RunningCluster, *, replicas: Mapping[str, int], deployments: Mapping[str, Any] | None = None, **args: Any
 ) -> dict[str, Any]:
-    """The application of `serve_config.yaml`, with so many replicas of each deployment and these arguments.
+    """Return the application of `serve_config.yaml` with these numbers of replicas and these arguments.
 
     Args:
         deployments: other options by deployment.
@@ -37,7 +37,7 @@ def application(
 
 
 def small_profile(folder: Path, **defaults: Any) -> str:
-    """Write a copy of the miniature profile that makes little images on one thread, or takes long; returns its path."""
+    """Write a copy of the miniature profile for small images on one thread or long ones; return its path."""
     profile = yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text())
     profile["threads"] = dict.fromkeys(profile["threads"], 1)
     profile["diffusion"]["defaults"] |= {"width": 64, "height": 64, "steps": 2} | defaults

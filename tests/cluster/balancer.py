@@ -1,4 +1,4 @@
-"""A load balancer before the proxies of all nodes, as a cluster has one."""
+"""A load balancer in front of the proxies of all nodes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ backend nodes
 
 @contextmanager
 def balancing(folder: Path, ports: list[int]) -> Iterator[str]:
-    """Run HAProxy as the load balancer of all nodes; yields its URL."""
+    """Run HAProxy as the load balancer of all nodes; yield its URL."""
     port = quiet_port()
     servers = "\n".join(f"  server node{i} 127.0.0.1:{node}" for i, node in enumerate(ports))
     config = folder / "balancer.cfg"

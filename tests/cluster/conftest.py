@@ -11,11 +11,11 @@ from tests.cluster.applications import TWO, application, small_profile
 from tests.cluster.running_cluster import Node, RunningCluster, running_cluster
 
 WORKERS = 2
-CPUS = 4  # logical ones
+CPUS = 4  # logical
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long tests to `./scripts/test --cluster`."""
+    """Deselect the long tests unless `--cluster` is given."""
     if config.getoption("cluster"):
         return
     long = [item for item in items if item.get_closest_marker("long_cluster")]
@@ -31,13 +31,13 @@ def cluster() -> Iterator[RunningCluster]:
 
 @pytest.fixture(scope="package")
 def profile(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A profile that the service has at rest."""
+    """The profile of the service in its default state."""
     return small_profile(tmp_path_factory.mktemp("profile"), guidance=5.0)
 
 
 @pytest.fixture
 def workers(cluster: RunningCluster) -> list[Node]:
-    """Two nodes with a GPU each; new ones, if earlier tests have lost theirs, which Ray has noticed."""
+    """Two nodes with a GPU each, which replace those that earlier tests have killed."""
     wait_until(lambda: len(cluster.gpus()) == len(cluster.nodes))
     while len(cluster.nodes) <= WORKERS:
         cluster.add_node(num_cpus=CPUS, num_gpus=1)
@@ -46,7 +46,7 @@ def workers(cluster: RunningCluster) -> list[Node]:
 
 @pytest.fixture
 def spare(cluster: RunningCluster, workers: list[Node]) -> Iterator[Node]:
-    """One more such node for a while."""
+    """One more such node, for one test."""
     node = cluster.add_node(num_cpus=CPUS, num_gpus=1)
     yield node
     if node in cluster.nodes:
@@ -55,6 +55,6 @@ def spare(cluster: RunningCluster, workers: list[Node]) -> Iterator[Node]:
 
 @pytest.fixture
 def resting(cluster: RunningCluster, workers: list[Node], profile: str) -> RunningCluster:
-    """The cluster with the service on it."""
+    """The cluster with the service deployed."""
     cluster.update(application(cluster, replicas=TWO, profile=profile))
     return cluster

@@ -1,4 +1,4 @@
-"""Clients that keep a service busy, and count: what was sent, what failed, what was tried again."""
+"""Clients that load a service and count requests, failures and retries."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ TOO_MANY = httpx.codes.TOO_MANY_REQUESTS
 
 @dataclass(kw_only=True)
 class Load:
-    """What came of the clients' calls.
+    """Counts of the clients' calls and their outcomes.
 
     Attributes:
         sent: requests.
-        broken: requests that got no answer, or one that says to try again.
-        failed: what callers were told in the end instead of an answer.
-        accepted: ids of jobs that nobody waited for.
+        broken: requests without an answer, or with one that requests a retry.
+        failed: errors that calls finally raised.
+        accepted: ids of jobs that were submitted without waiting for them.
     """
 
     sent: int = 0
@@ -40,7 +40,7 @@ class Load:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, outcome: str | None) -> None:
-        """Count a request, and what was wrong with its answer."""
+        """Count a request, and its failure if there was one."""
         with self._lock:
             self.sent += 1
             if outcome is not None:
@@ -55,7 +55,7 @@ class Load:
 
 
 class CountingTransport(httpx.HTTPTransport):
-    """The network, and a note of each request."""
+    """A transport that counts each request."""
 
     def __init__(self, load: Load) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class CountingTransport(httpx.HTTPTransport):
 
 @contextmanager
 def impatient_load(cluster: RunningCluster, clients: int, steps: int = 2) -> Iterator[Load]:
-    """Send requests, and none of them twice, until the block ends: images, their regions, the pictures, jobs."""
+    """Send requests without retries until the block ends: generation, segmentation, download, jobs."""
 
     def work(load: Load) -> None:
         with cluster.client(transport=CountingTransport(load)) as client:
@@ -85,15 +85,15 @@ def impatient_load(cluster: RunningCluster, clients: int, steps: int = 2) -> Ite
                 body = {"prompt": "red apple", "seed": next(load.seeds), "steps": steps, **SMALL}
                 try:
                     if turn % 4 == 0:
-                        image_id = asked(client, load, "POST", "/generate", json=body).json()["image_id"]
+                        image_id = send(client, load, "POST", "/generate", json=body).json()["image_id"]
                     elif turn % 4 == 1:
-                        asked(client, load, "POST", "/segment", json={"image_id": image_id})
+                        send(client, load, "POST", "/segment", json={"image_id": image_id})
                     elif turn % 4 == 2:
-                        asked(client, load, "GET", f"/v1/images/{image_id}/content")
+                        send(client, load, "GET", f"/v1/images/{image_id}/content")
                     else:
-                        now = {"Prefer": "respond-async"}
+                        respond_async = {"Prefer": "respond-async"}
                         load.accepted.append(
-                            asked(client, load, "POST", "/generate", json=body, headers=now).json()["job_id"]
+                            send(client, load, "POST", "/generate", json=body, headers=respond_async).json()["job_id"]
                         )
                 except httpx.HTTPError as error:
                     load.failed.append(f"turn {turn % 4}: {error!r}")
@@ -102,7 +102,7 @@ def impatient_load(cluster: RunningCluster, clients: int, steps: int = 2) -> Ite
         yield load
 
 
-def asked(client: httpx.Client, load: Load, method: str, path: str, **options: object) -> httpx.Response:
+def send(client: httpx.Client, load: Load, method: str, path: str, **options: object) -> httpx.Response:
     answer = client.request(method, path, **options)  # type: ignore[arg-type]
     if answer.is_error:
         raise httpx.HTTPStatusError(
@@ -114,7 +114,7 @@ def asked(client: httpx.Client, load: Load, method: str, path: str, **options: o
 
 @contextmanager
 def patient_load(cluster: RunningCluster, clients: int) -> Iterator[Load]:
-    """Work with the client library, which tries again what fails in passing, until the block ends."""
+    """Call the client library, which retries transient failures, until the block ends."""
 
     def work(load: Load) -> None:
         with Client(cluster.url, transport=CountingTransport(load), retries=PATIENCE) as client:

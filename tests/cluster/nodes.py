@@ -1,12 +1,12 @@
-"""The nodes of a Ray cluster on this machine, in a process of their own: Ray reads its environment when it is imported.
+"""The nodes of a Ray cluster on this machine, in their own process: Ray reads its environment when it is imported.
 
-`python -m tests.cluster.nodes` reads one order a line, as JSON, and answers each with a line of JSON:
+`python -m tests.cluster.nodes` reads one command per line, as JSON, and answers each with a line of JSON:
 
-- `{"add": {"num_cpus": 4, …}}`, as `ray.cluster_utils.Cluster.add_node` takes it: a node's id, its raylet's process;
-- `{"status": NAME}`: what Serve says of an application;
-- `{"gpus": null}`: the GPUs of each living node, and how much of them is free.
+- `{"add": {"num_cpus": 4, …}}`, arguments of `ray.cluster_utils.Cluster.add_node`: the node's id, its raylet's pid;
+- `{"status": NAME}`: Serve's status of an application;
+- `{"gpus": null}`: the total and free GPUs of each node that is alive.
 
-The cluster ends with the orders.
+The cluster ends with the input.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ray.cluster_utils import Cluster
 
 
 class Nodes:
-    """Carries out orders."""
+    """Executes the commands."""
 
     def __init__(self) -> None:
         self._cluster = Cluster()
@@ -64,11 +64,11 @@ class Nodes:
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever Ray prints is none
+    os.dup2(2, 1)  # Ray's own output goes to stderr
     nodes = Nodes()
     for line in sys.stdin:
-        ((what, order),) = json.loads(line).items()
-        print(json.dumps(getattr(nodes, what)(order)), file=answers, flush=True)
+        ((command, argument),) = json.loads(line).items()
+        print(json.dumps(getattr(nodes, command)(argument)), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""A cluster under test: nodes with logical GPUs, what they share, a load balancer before their proxies, and the command
-line that deploys to them."""
+"""A cluster under test: nodes with logical GPUs, shared storage, a load balancer in front of their proxies, and
+deployment by the command line."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ import psutil
 import yaml
 
 from ai_pipeline_client import Client, Retries
-from cli.environment import RAY_ENVIRONMENT, inherited
+from cli.environment import RAY_ENVIRONMENT, child_environment
 from testing.ports import quiet_port
 from testing.servers import S3, postgres, s3
 from testing.service_process import ROOT
 from tests.cluster.balancer import balancing
 
 APPLICATION = "pipeline"
-NODES = 12  # at most, one after the other, for which the load balancer knows a port each
+NODES = 12  # at most over the whole run; the load balancer has a port for each
 PATIENCE = Retries(attempts=20, within_s=240)
 DEPLOYED_WITHIN_S = 900
 ANSWER_WITHIN_S = 300
@@ -46,7 +46,7 @@ class Node:
     raylet: psutil.Process
 
     def processes(self, title: str = "") -> list[psutil.Process]:
-        """The node's processes whose title holds these words, such as `ray::SegmentationCache`."""
+        """Return the node's processes whose title contains this text, such as `ray::SegmentationCache`."""
         found = []
         with suppress(psutil.NoSuchProcess):
             for process in self.raylet.children(recursive=True):
@@ -56,11 +56,11 @@ class Node:
         return found
 
     def replicas(self, deployment: str) -> int:
-        """How many replicas of a deployment run here."""
+        """Return the number of replicas of a deployment on this node."""
         return len(self.processes(f"ray::ServeReplica:{APPLICATION}:{deployment}"))
 
     def kill(self) -> list[psutil.Process]:
-        """End all of its processes at once, as if it had lost its power; returns them."""
+        """Kill all of its processes at once, like a power failure; return them."""
         family = [self.raylet, *self.processes()]
         for process in family:
             with suppress(psutil.NoSuchProcess):
@@ -75,9 +75,9 @@ class RunningCluster:
     Attributes:
         url: of the load balancer.
         port: of the head's proxy.
-        ports: of the proxies of nodes to come.
-        nodes: the living ones, the head first.
-        lost: the processes of those that were killed.
+        ports: of the proxies of future nodes.
+        nodes: those alive, the head first.
+        lost: the processes of killed nodes.
     """
 
     url: str
@@ -91,33 +91,36 @@ class RunningCluster:
     lost: list[psutil.Process] = field(default_factory=list)
 
     def add_node(self, *, num_cpus: int, num_gpus: int = 0) -> Node:
-        """Start a node whose proxy the load balancer finds."""
+        """Start a node whose proxy is behind the load balancer."""
         options: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus}
         options |= {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
         if self.nodes:
             options["env_vars"] = {"RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(self.ports.pop())}
-        added = self._ask("add", options)
+        added = self._execute("add", options)
         self.address = added["address"]
         node = Node(node_id=added["node_id"], raylet=psutil.Process(added["raylet"]))
         self.nodes.append(node)
         return node
 
     def kill(self, node: Node) -> None:
-        """Lose a node."""
+        """Kill a node."""
         self.nodes.remove(node)
         self.lost += node.kill()
 
     def drain(self, node: Node, *, within_s: int) -> None:
-        """Have a node emptied as an autoscaler does before it takes the machine away."""
-        order = ["drain-node", "--address", self.address, "--node-id", node.node_id]
-        order += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "a test takes it away"]
+        """Drain a node as an autoscaler does before it removes the machine."""
+        arguments = ["drain-node", "--address", self.address, "--node-id", node.node_id]
+        arguments += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "a test takes it away"]
         ray = Path(sys.executable).with_name("ray")
         subprocess.run(
-            [ray, *order, "--deadline-remaining-seconds", str(within_s)], check=True, capture_output=True, timeout=300
+            [ray, *arguments, "--deadline-remaining-seconds", str(within_s)],
+            check=True,
+            capture_output=True,
+            timeout=300,
         )
 
     def deploy(self, application: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
-        """Deploy as an operator does, and wait for what comes of it."""
+        """Deploy as an operator does, and wait for the outcome."""
         config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
         config["applications"] = [application]
         path = self.folder / f"{uuid.uuid4().hex}.yaml"
@@ -127,44 +130,44 @@ class RunningCluster:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEPLOYED_WITHIN_S)
 
     def update(self, application: Mapping[str, Any]) -> None:
-        """Deploy what works."""
+        """Deploy, and assert success."""
         deployed = self.deploy(application)
         assert deployed.returncode == 0, deployed.stdout + deployed.stderr
 
     def finished(self, job_ids: Sequence[str]) -> None:
-        """Wait until every one of these jobs has made its image."""
+        """Wait until all of these jobs have succeeded."""
         with Client(self.url, retries=PATIENCE) as client:
             assert len(client.wait(job_ids)) == len(job_ids) > 0
 
     def status(self) -> dict[str, Any]:
-        """What Serve says of the application, as `serve status` does."""
-        status: dict[str, Any] = self._ask("status", APPLICATION)
+        """Return Serve's status of the application."""
+        status: dict[str, Any] = self._execute("status", APPLICATION)
         return status
 
     def running(self, deployment: str) -> int:
-        """How many replicas of a deployment take calls."""
+        """Return the number of running replicas of a deployment."""
         replicas: dict[str, int] = self.status()["deployments"][deployment]["replicas"]
         return replicas.get("RUNNING", 0)
 
     def gpus(self) -> dict[str, tuple[float, float]]:
-        """How many GPUs each node has that Ray believes alive, and how much of them is taken."""
-        found: dict[str, tuple[float, float]] = self._ask("gpus", None)
+        """Return the total and reserved GPUs of each node that Ray considers alive."""
+        found: dict[str, tuple[float, float]] = self._execute("gpus", None)
         return {node_id: (total, round(total - free, 4)) for node_id, (total, free) in found.items()}
 
     def processes(self, title: str) -> list[psutil.Process]:
-        """The processes of all living nodes with a title."""
+        """Return the processes of all nodes with a title."""
         return [process for node in self.nodes for process in node.processes(title)]
 
     def client(self, **options: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=330, **options)
 
-    def _ask(self, what: str, order: object) -> Any:
+    def _execute(self, command: str, argument: object) -> Any:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({what: order}) + "\n")
+        self.process.stdin.write(json.dumps({command: argument}) + "\n")
         self.process.stdin.flush()
         answered, _, _ = select.select([self.process.stdout], [], [], ANSWER_WITHIN_S)
-        assert answered, f"no answer to {what} within {ANSWER_WITHIN_S} s"
+        assert answered, f"no answer to {command} within {ANSWER_WITHIN_S} s"
         answer = self.process.stdout.readline()
         assert answer, (self.folder / "nodes.txt").read_text()
         return json.loads(answer)
@@ -173,7 +176,7 @@ class RunningCluster:
 @contextmanager
 def running_cluster() -> Iterator[RunningCluster]:
     """Run PostgreSQL, an S3, a load balancer and a head without CPUs until the block ends; leave no process behind."""
-    folder = Path(tempfile.mkdtemp(prefix="aipc-"))  # Ray's sockets want a short path
+    folder = Path(tempfile.mkdtemp(prefix="aipc-"))  # Ray's sockets need a short path
     (folder / "ray").mkdir()
     (folder / "token").write_text(secrets.token_hex(32))
     ports = [quiet_port() for _ in range(NODES)]
@@ -182,7 +185,7 @@ def running_cluster() -> Iterator[RunningCluster]:
             postgres() as database,
             s3() as cloud,
             balancing(folder, ports) as url,
-            inherited(_environment(folder, cloud)),
+            child_environment(_environment(folder, cloud)),
             (folder / "nodes.txt").open("w") as log,
         ):
             url_of_database = database.url.replace("postgresql:", "postgresql+psycopg:")

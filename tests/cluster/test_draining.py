@@ -1,4 +1,4 @@
-"""What is under way when a replica or a node is taken away comes to its end, and streams go on elsewhere."""
+"""Requests in flight when a replica or node is removed finish, and streams resume elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.long_cluster
 
 
 class Reader(threading.Thread):
-    """Follows all that happens, and goes on after the last event it saw when its stream ends."""
+    """Subscribes to all events, and resumes after the last one it saw when its stream ends."""
 
     def __init__(self, cluster: RunningCluster) -> None:
         super().__init__(daemon=True)
@@ -47,7 +47,7 @@ class Reader(threading.Thread):
             self.streams += source.response.is_success
             for event in source.iter_sse():
                 facts = event.json() if event.data else {}
-                if "sequence" in facts:  # else it passes by
+                if "sequence" in facts:  # else it isn't logged
                     self.sequences.append(facts["sequence"])
                 if event.event == "job.succeeded":
                     self.jobs.append(facts["job_id"])
@@ -55,10 +55,10 @@ class Reader(threading.Thread):
                     return
 
 
-def test_an_update_lets_long_work_finish_and_streams_go_on(
+def test_an_update_lets_long_requests_finish_and_streams_resume(
     resting: RunningCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """Work of a minute: Serve by itself ends a replica after 20 s, whatever it has in hand."""
+    """Requests of a minute: by default, Serve ends a replica after 20 s, even with requests in flight."""
     cluster = resting
     after = small_profile(tmp_path, guidance=2.5)
     reader = Reader(cluster)
@@ -86,7 +86,7 @@ def test_an_update_lets_long_work_finish_and_streams_go_on(
         seconds = [round(answer.elapsed.total_seconds()) for answer in answers]
         print(
             f"\nlong work of {seconds} s: {[answer.status_code for answer in answers]}; {load}; "
-            f"{len(reader.sequences)} events over {reader.streams} streams, broken off {reader.broken}",
+            f"{len(reader.sequences)} events over {reader.streams} streams, disconnects {reader.broken}",
             end="",
         )
 
@@ -99,7 +99,7 @@ def test_an_update_lets_long_work_finish_and_streams_go_on(
     assert len(reader.jobs) == len(set(reader.jobs))
 
 
-def test_a_node_that_is_taken_away_is_emptied_first(
+def test_a_removed_node_is_drained_first(
     resting: RunningCluster, workers: list[Node], spare: Node, capsys: pytest.CaptureFixture[str]
 ):
     cluster = resting
@@ -121,7 +121,7 @@ def test_a_node_that_is_taken_away_is_emptied_first(
 
 
 def busy(cluster: RunningCluster) -> int:
-    """How many long jobs are worked on."""
+    """Return the number of long jobs that are running."""
     with cluster.client() as client:
         jobs = client.get("/v1/jobs", params={"state": "running"}).raise_for_status().json()["jobs"]
     return sum(job["request"]["steps"] == MAX_STEPS for job in jobs)

@@ -1,4 +1,4 @@
-"""An update that can't work leaves what works alone, and says why it can't."""
+"""A failing update keeps the running version and reports the reason."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def test_an_application_that_cannot_be_built_changes_nothing(
     cluster.finished(load.accepted)
 
 
-def test_replicas_that_cannot_start_do_not_replace_those_that_work(
+def test_replicas_that_cannot_start_do_not_replace_running_ones(
     resting: RunningCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """A model without weights, and an ingress without a database: each deployment keeps what it has."""
+    """A model without weights and an ingress without a database: each deployment keeps its replicas."""
     cluster = resting
     profile = small_profile(tmp_path, guidance=6.0)
-    lame = yaml.safe_load(Path(profile).read_text())
-    lame["diffusion"]["model"]["source"] = "/nowhere/diffusion"
-    Path(profile).write_text(yaml.safe_dump(lame))
+    broken = yaml.safe_load(Path(profile).read_text())
+    broken["diffusion"]["model"]["source"] = "/nowhere/diffusion"
+    Path(profile).write_text(yaml.safe_dump(broken))
     storage = cluster.storage | {"database": "postgresql+psycopg://nobody@127.0.0.1:1/nothing"}
 
     def deployment(name: str) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_replicas_that_cannot_start_do_not_replace_those_that_work(
         print(f"\nnot to be started: {load}", end="")
 
     assert failed.returncode == 1
-    assert any(reason in words(failed.stdout) for reason in REASONS.values())  # of the one that failed first
+    assert any(reason in words(failed.stdout) for reason in REASONS.values())  # of the first failure
     assert all(reason in deployment(name)["message"] for name, reason in REASONS.items())
     assert load.failed == []
     assert guidance(cluster) == {5.0}
@@ -75,11 +75,11 @@ def test_replicas_that_cannot_start_do_not_replace_those_that_work(
 
 
 def words(text: str) -> str:
-    """A text without the line breaks of a narrow screen."""
+    """Return a text without line breaks."""
     return " ".join(text.split())
 
 
 def guidance(cluster: RunningCluster) -> set[float]:
-    """What the profile says, as every ingress replica tells it."""
+    """Return the profile's guidance, as reported by the ingress replicas."""
     with cluster.client() as client:
         return {client.get("/").json()["defaults"]["guidance"] for _ in range(10)}

@@ -1,4 +1,4 @@
-"""Where replicas go: to the cards that have room for their share, and to a head without CPUs never."""
+"""Placement of replicas: on GPUs with room for their share, and never on a head without CPUs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.cluster.conftest import CPUS
 from tests.cluster.load import impatient_load
 from tests.cluster.running_cluster import Node, RunningCluster
 
-SHARES = {"Diffusion": 0.6, "Clip": 0.15, "Segmenter": 0.2}  # two Diffusions never fit on one card
+SHARES = {"Diffusion": 0.6, "Clip": 0.15, "Segmenter": 0.2}  # two Diffusions never fit on one GPU
 SCALED_WITHIN_S = 180
 MAX_REPLICAS = 3
 
 pytestmark = pytest.mark.long_cluster
 
 
-def test_shares_of_a_card_are_reserved_and_never_exceeded(
+def test_shares_of_a_gpu_are_reserved_and_never_exceeded(
     cluster: RunningCluster, workers: list[Node], spare: Node, tmp_path: Path
 ):
-    idle = cluster.add_node(num_cpus=CPUS)  # room enough, and no card
+    idle = cluster.add_node(num_cpus=CPUS)  # CPUs, but no GPU
     options = {"profile": small_profile(tmp_path), "num_gpus": SHARES}
     cluster.update(application(cluster, replicas=TWO | {"Diffusion": 3, "Clip": 2}, **options))
     assert_reserved(cluster, SHARES)
@@ -40,7 +40,7 @@ def test_shares_of_a_card_are_reserved_and_never_exceeded(
         cluster.kill(node)
 
 
-def test_replicas_come_with_the_work_and_go_after_it(
+def test_replicas_scale_up_under_load_and_down_after_it(
     cluster: RunningCluster, workers: list[Node], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     scaling = {"min_replicas": 1, "max_replicas": MAX_REPLICAS, "target_ongoing_requests": 1, **QUICK_SCALING}
@@ -63,7 +63,7 @@ def test_replicas_come_with_the_work_and_go_after_it(
 
 
 def assert_reserved(cluster: RunningCluster, shares: dict[str, float]) -> None:
-    """Every model's replica is where a card has its share, and nothing else is on a head without CPUs."""
+    """Assert that every model replica has its share of a GPU, and that no replica is on the head."""
     head = cluster.nodes[0]
     assert head.processes("ray::ServeReplica") == []
     assert {title for title in ("ray::SegmentationCache", "ray::EventHub") if head.processes(title)} == set()

@@ -1,4 +1,4 @@
-"""What becomes of a cluster, or is done to it, costs clients nothing that was promised: the short version."""
+"""Updates and node failures lose no request or job that was accepted: the short version."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_an_update_fails_no_request(
     cluster.finished(load.accepted)
 
 
-def test_a_lost_node_loses_nothing_that_was_accepted(
+def test_a_killed_node_loses_no_accepted_job(
     cluster: RunningCluster, workers: list[Node], is_long: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     replicas, clients, more = (TWO, 6, 50) if is_long else (ONE, 3, 5)

@@ -1,4 +1,4 @@
-"""Both clients against the real HTTP application on a real port, so that one test asks each of them."""
+"""Helpers to run one test with the blocking and the asyncio client against the HTTP application on a real port."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from starlette.types import ASGIApp
 from ai_pipeline_client import AsyncClient, Client, Progress, Retries
 from graphs.http.app import build_http_app
 from pipeline.events import RequestFinished
-from pipeline.settings import Admission
+from pipeline.settings import AdmissionSettings
 from testing.harness import Bench, with_admission
 from testing.waiting import until
 
 AT_ONCE = Retries(first_pause_s=0.0)
-ADMISSION = Admission(max_body_bytes=10_000, deadline_s=600)
+ADMISSION = AdmissionSettings(max_body_bytes=10_000, deadline_s=600)
 
 Fault = Callable[[httpx.Request], "Exception | httpx.Response | int | None"]
-"""What happens to a request: it never arrives, is answered by somebody else, loses its answer after so many bytes of
-its stream, or nothing."""
+"""The fault of a request: an exception raised instead, a response returned instead, a response body cut off after so
+many bytes, or None."""
 
 
 @asynccontextmanager
 async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
-    """Serve an application, on a port of its own if none is given; yields its URL."""
+    """Serve an application, on a free port if none is given; yield its URL."""
     config = uvicorn.Config(app, port=port, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     config.load()
@@ -41,7 +41,7 @@ async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
 
 
 class Awaited:
-    """The client that blocks, in threads of its own."""
+    """The blocking client, each call in a thread."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -51,12 +51,12 @@ class Awaited:
         return lambda *args, **kwargs: asyncio.to_thread(method, *args, **kwargs)
 
     async def first(self, name: str, number: int | None = None, **kwargs: Any) -> list[Any]:
-        """The first items of an iteration, or all."""
+        """Return the first items of an iterator, or all."""
         return await asyncio.to_thread(lambda: list(islice(getattr(self.client, name)(**kwargs), number)))
 
 
 class Awaitable(AsyncClient):
-    """The client that doesn't block, with the same way to take from iterations."""
+    """The asyncio client, with the same `first`."""
 
     async def first(self, name: str, number: int | None = None, **kwargs: Any) -> list[Any]:
         taken: list[Any] = []
@@ -71,84 +71,89 @@ class Awaitable(AsyncClient):
 
 
 class InStep:
-    """A gate for workers: no step is taken before the one before was told, so that none passes unheard.
+    """A gate for workers: a step starts only when the previous one was reported, so that no event is dropped.
 
     Args:
-        told: what those who follow were told.
-        several: whether images are made together, so that they follow everything after the first job's own stream.
+        reported: the steps that subscribers received.
+        several: whether several images are generated, so that the client subscribes to all events after the first
+            job's own stream.
     """
 
-    def __init__(self, bench: Bench, told: Sized, *, several: bool = False) -> None:
+    def __init__(self, bench: Bench, reported: Sized, *, several: bool = False) -> None:
         self._bench = bench
-        self._told = told
+        self._reported = reported
         self._several = several
 
     async def wait(self) -> None:
-        await until(lambda: self._is_begun() and len(self._told) >= self._bench.workers.steps)
+        await until(lambda: self._is_begun() and len(self._reported) >= self._bench.workers.steps)
 
     def _is_begun(self) -> bool:
-        """Whether somebody follows, or has followed the first step."""
+        """Return whether a client has subscribed, or the first step is done."""
         if self._bench.workers.steps:
             return True
         ended = {request.route for request in self._bench.of(RequestFinished)}
         return self._bench.services.feed.num_streams == 1 and (not self._several or "/v1/jobs/{job_id}/events" in ended)
 
 
-def steps_into(told: list[Progress]) -> Callable[[Progress], None]:
-    """What takes note of steps, but not that images were accepted."""
-    return lambda progress: told.append(progress) if progress.step else None
+def steps_into(reported: list[Progress]) -> Callable[[Progress], None]:
+    """Return a callback that records steps, but not that images were accepted."""
+    return lambda progress: reported.append(progress) if progress.step else None
 
 
 class Faulty(httpx.BaseTransport):
-    """A network that does what `fault` says."""
+    """A transport that injects faults."""
 
     def __init__(self, fault: Fault) -> None:
         self._fault = fault
-        self._network = httpx.HTTPTransport()
+        self._transport = httpx.HTTPTransport()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        fate = self._fault(request)
-        if isinstance(fate, Exception):
-            raise fate
-        if isinstance(fate, httpx.Response):
-            return fate
-        answer = self._network.handle_request(request)
+        injected = self._fault(request)
+        if isinstance(injected, Exception):
+            raise injected
+        if isinstance(injected, httpx.Response):
+            return injected
+        response = self._transport.handle_request(request)
         return (
-            answer
-            if fate is None
-            else httpx.Response(answer.status_code, headers=answer.headers, stream=_Broken(answer.stream, fate))
+            response
+            if injected is None
+            else httpx.Response(
+                response.status_code, headers=response.headers, stream=_Broken(response.stream, injected)
+            )
         )
 
     def close(self) -> None:
-        self._network.close()
+        self._transport.close()
 
 
 class AsyncFaulty(httpx.AsyncBaseTransport):
-    """A network that does what `fault` says."""
+    """A transport that injects faults."""
 
     def __init__(self, fault: Fault) -> None:
         self._fault = fault
-        self._network = httpx.AsyncHTTPTransport()
+        self._transport = httpx.AsyncHTTPTransport()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        fate = self._fault(request)
-        if isinstance(fate, Exception):
-            raise fate
-        if isinstance(fate, httpx.Response):
-            return fate
-        answer = await self._network.handle_async_request(request)
+        injected = self._fault(request)
+        if isinstance(injected, Exception):
+            raise injected
+        if isinstance(injected, httpx.Response):
+            return injected
+        response = await self._transport.handle_async_request(request)
         return (
-            answer
-            if fate is None
-            else httpx.Response(answer.status_code, headers=answer.headers, stream=_Broken(answer.stream, fate))
+            response
+            if injected is None
+            else httpx.Response(
+                response.status_code, headers=response.headers, stream=_Broken(response.stream, injected)
+            )
         )
 
     async def aclose(self) -> None:
-        await self._network.aclose()
+        await self._transport.aclose()
 
 
 class _Broken(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """An answer's body that breaks off after so many bytes."""
+    """A response body that breaks off after so many bytes."""
 
     def __init__(self, stream: Any, num_bytes: int) -> None:
         self._stream = stream
@@ -177,7 +182,7 @@ class _Broken(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 @asynccontextmanager
 async def client_at(url: str, kind: str, fault: Fault | None = None, **options: Any) -> AsyncIterator[Any]:
-    """One of the clients, which pauses for nothing, over a network with a fault."""
+    """Yield one of the clients, which retries without a pause, over a transport that injects faults."""
     options = {"retries": AT_ONCE, **options}
     if kind == "Client":
         with Client(url, transport=Faulty(fault) if fault else None, **options) as client:
@@ -187,7 +192,7 @@ async def client_at(url: str, kind: str, fault: Fault | None = None, **options: 
             yield client
 
 
-def client_of(bench: Bench, admission: Admission = ADMISSION) -> httpx.AsyncClient:
+def client_of(bench: Bench, admission: AdmissionSettings = ADMISSION) -> httpx.AsyncClient:
     app = build_http_app(with_admission(bench, admission))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 

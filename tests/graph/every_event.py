@@ -1,4 +1,4 @@
-"""One event of each kind, with recognisable facts."""
+"""One event of each kind, with recognisable field values."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pipeline.events import Event, StageFinished
 
 
 def example(kind: type[Event], **changes: Any) -> Event:
-    """Make an event whose texts name their field, such as `the-image_id`."""
+    """Return an event whose strings name their field, such as `the-image_id`."""
     hints = get_type_hints(kind)
-    facts = {field.name: _fact(field.name, hints[field.name]) for field in fields(kind) if field.default is MISSING}
-    return kind(**(facts | changes))
+    values = {field.name: _value(field.name, hints[field.name]) for field in fields(kind) if field.default is MISSING}
+    return kind(**(values | changes))
 
 
-def _fact(name: str, hint: Any) -> Any:
+def _value(name: str, hint: Any) -> Any:
     if hint is str:
         return f"the-{name}"
     if hint in (int, float):

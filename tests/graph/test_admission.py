@@ -1,4 +1,4 @@
-"""The gate: a bounded number of requests, and a sensible time to come back."""
+"""The admission limiter: a bounded number of requests, and an estimated Retry-After."""
 
 from __future__ import annotations
 
@@ -17,72 +17,72 @@ def clock(monkeypatch) -> SimpleNamespace:
     return clock
 
 
-def work(gate: AdmissionLimiter, clock: SimpleNamespace, seconds: float) -> None:
-    with gate.admit("r"):
+def work(limiter: AdmissionLimiter, clock: SimpleNamespace, seconds: float) -> None:
+    with limiter.admit("r"):
         clock.now_s += seconds
 
 
-def test_as_many_as_the_limit_are_let_in_and_the_next_is_told_why():
-    gate = AdmissionLimiter("images", 2)
-    with gate.admit("a"), gate.admit("b"):
-        with pytest.raises(Overloaded, match="already has 2 images") as refused, gate.admit("c"):
+def test_requests_up_to_the_limit_are_admitted_and_the_next_raises():
+    limiter = AdmissionLimiter("images", 2)
+    with limiter.admit("a"), limiter.admit("b"):
+        with pytest.raises(Overloaded, match="already has 2 images") as rejected, limiter.admit("c"):
             pass
-        assert len(gate) == 2
-        assert "c" not in gate
-    assert refused.value.retry_after_s == 1
-    assert len(gate) == 0
+        assert len(limiter) == 2
+        assert "c" not in limiter
+    assert rejected.value.retry_after_s == 1
+    assert len(limiter) == 0
 
 
-def test_a_request_that_is_in_takes_one_place_however_often_it_enters():
-    gate = AdmissionLimiter("analyses", 1)
-    with gate.admit("a"):
-        with gate.admit("a"), gate.admit("a"):
-            assert len(gate) == 1
-        with pytest.raises(Overloaded), gate.admit("b"):
+def test_an_admitted_request_holds_one_slot_however_often_it_enters():
+    limiter = AdmissionLimiter("analyses", 1)
+    with limiter.admit("a"):
+        with limiter.admit("a"), limiter.admit("a"):
+            assert len(limiter) == 1
+        with pytest.raises(Overloaded), limiter.admit("b"):
             pass
-    with gate.admit("b"):
-        assert "b" in gate
-        assert "a" not in gate
+    with limiter.admit("b"):
+        assert "b" in limiter
+        assert "a" not in limiter
 
 
-def test_a_place_is_free_again_when_its_work_ends_well_or_badly():
-    gate = AdmissionLimiter("images", 1)
-    with pytest.raises(ValueError, match="odd"), gate.admit("a"):
+def test_a_slot_is_released_on_success_and_on_failure():
+    limiter = AdmissionLimiter("images", 1)
+    with pytest.raises(ValueError, match="odd"), limiter.admit("a"):
         raise ValueError("odd")
-    with gate.admit("b"):
-        assert len(gate) == 1
+    with limiter.admit("b"):
+        assert len(limiter) == 1
 
 
-def test_a_full_gate_says_nothing_of_another():
+def test_limiters_are_independent():
     full, free = AdmissionLimiter("images", 1), AdmissionLimiter("analyses", 1)
     with full.admit("a"), free.admit("b"):
         assert "a" not in free
 
 
-def test_the_time_to_come_back_follows_how_long_work_takes(clock):
-    gate = AdmissionLimiter("images", 4)
+def test_retry_after_follows_the_duration_of_the_work(clock):
+    limiter = AdmissionLimiter("images", 4)
     for _ in range(100):
-        work(gate, clock, 20)
-    assert gate.retry_after_s == 10
+        work(limiter, clock, 20)
+    assert limiter.retry_after_s == 10
     for _ in range(100):
-        work(gate, clock, 6)
-    assert gate.retry_after_s == pytest.approx(3, abs=1)
+        work(limiter, clock, 6)
+    assert limiter.retry_after_s == pytest.approx(3, abs=1)
 
 
 @pytest.mark.parametrize(("seconds", "retry_after_s"), [(0.001, 1), (10_000, 60)])
-def test_the_time_to_come_back_is_one_second_to_a_minute(clock, seconds, retry_after_s):
-    gate = AdmissionLimiter("images", 4)
+def test_retry_after_is_between_one_second_and_a_minute(clock, seconds, retry_after_s):
+    limiter = AdmissionLimiter("images", 4)
     for _ in range(100):
-        work(gate, clock, seconds)
-    assert gate.retry_after_s == retry_after_s
+        work(limiter, clock, seconds)
+    assert limiter.retry_after_s == retry_after_s
 
 
-def test_refusals_do_not_shorten_the_time_to_come_back(clock):
-    gate = AdmissionLimiter("images", 1)
+def test_rejections_do_not_shorten_retry_after(clock):
+    limiter = AdmissionLimiter("images", 1)
     for _ in range(100):
-        work(gate, clock, 20)
-    with gate.admit("another"):
+        work(limiter, clock, 20)
+    with limiter.admit("another"):
         for _ in range(100):
-            with pytest.raises(Overloaded) as refused:
-                work(gate, clock, 0)
-    assert refused.value.retry_after_s == 10
+            with pytest.raises(Overloaded) as rejected:
+                work(limiter, clock, 0)
+    assert rejected.value.retry_after_s == 10

@@ -1,4 +1,4 @@
-"""What images show, over HTTP with fakes: the regions in every form, labels, concepts, pictures."""
+"""Analysis over HTTP with fakes: regions in every format, labels, concepts, renderings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def client(bench: Bench) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def url(bench: Bench) -> str:
-    """Of an image with two regions: a disc about (19, 19), an apple, and what is around it, a plate."""
+    """The URL of an image with two regions: a disc about (19, 19), an apple, and its surroundings, a plate."""
     return f"/v1/images/{(await bench.image(seed=3)).image_id}"
 
 
@@ -40,30 +40,30 @@ async def masks_of(bench: Bench, url: str) -> list[np.ndarray]:
     return [decode_mask(rle, found.size) for rle in found.rles]
 
 
-async def test_regions_come_in_every_form_with_equal_masks(bench: Bench, client: httpx.AsyncClient, url: str):
-    forms = {
-        form: (await client.get(f"{url}/segments", params={"format": form})).json()["segments"]
-        for form in ("polygons", "rle", "png")
+async def test_every_format_of_a_region_has_the_same_mask(bench: Bench, client: httpx.AsyncClient, url: str):
+    formats = {
+        format_: (await client.get(f"{url}/segments", params={"format": format_})).json()["segments"]
+        for format_ in ("polygons", "rle", "png")
     }
     masks = await masks_of(bench, url)
 
     for number, mask in enumerate(masks):
-        by_rle, by_png, by_polygon = forms["rle"][number], forms["png"][number], forms["polygons"][number]
+        by_rle, by_png, by_polygon = formats["rle"][number], formats["png"][number], formats["polygons"][number]
         assert np.array_equal(coco.decode(by_rle["rle"]), mask)
-        picture = Image.open(io.BytesIO(base64.b64decode(by_png["mask"])))
-        assert picture.mode == "1"
-        assert np.array_equal(np.array(picture), mask)
+        decoded = Image.open(io.BytesIO(base64.b64decode(by_png["mask"])))
+        assert decoded.mode == "1"
+        assert np.array_equal(np.array(decoded), mask)
         assert by_polygon["area"] == mask.sum()
         assert all(len(contour) >= 3 for contour in by_polygon["polygon"])
         assert by_polygon["labels"][0]["label"] == ("apple", "plate")[number]
         assert by_polygon["rle"] is by_polygon["mask"] is by_rle["polygon"] is by_polygon["score"] is None
 
 
-async def test_pycocotools_loads_the_document(bench: Bench, client: httpx.AsyncClient, url: str, tmp_path, capsys):
+async def test_pycocotools_loads_the_coco_document(bench: Bench, client: httpx.AsyncClient, url: str, tmp_path, capsys):
     file = tmp_path / "coco.json"
     file.write_bytes((await client.get(f"{url}/segments", params={"format": "coco"})).content)
     loaded = COCO(str(file))
-    capsys.readouterr()  # it talks
+    capsys.readouterr()  # drop its output
     masks = await masks_of(bench, url)
 
     annotations = loaded.loadAnns(loaded.getAnnIds(imgIds=[1]))
@@ -75,7 +75,7 @@ async def test_pycocotools_loads_the_document(bench: Bench, client: httpx.AsyncC
     assert loaded.loadImgs(1)[0]["width"] == 64
 
 
-async def test_points_and_boxes_cut_out_what_they_show(client: httpx.AsyncClient, url: str):
+async def test_points_and_boxes_segment_the_region_they_mark(client: httpx.AsyncClient, url: str):
     inside = await client.post(f"{url}/segments", json={"points": [{"x": 19, "y": 19}], "format": "rle"})
     outside = await client.post(f"{url}/segments", json={"points": [{"x": 60, "y": 60}], "box": [0, 0, 64, 64]})
 
@@ -85,16 +85,16 @@ async def test_points_and_boxes_cut_out_what_they_show(client: httpx.AsyncClient
     assert rest["area"] + apple["area"] == 64 * 64
 
 
-async def test_a_text_finds_what_it_names_or_nothing(bench: Bench, client: httpx.AsyncClient, url: str):
-    async def there(texts):
+async def test_a_text_finds_matching_regions_or_none(bench: Bench, client: httpx.AsyncClient, url: str):
+    async def matching(texts):
         return np.eye(1, 8, dtype=np.float32).repeat(len(texts), 0)  # the first region's own vector
 
-    async def elsewhere(texts):
+    async def unrelated(texts):
         return -np.eye(1, 8, dtype=np.float32).repeat(len(texts), 0)
 
-    bench.workers.encode_texts = there
+    bench.workers.encode_texts = matching
     found = (await client.post(f"{url}/segments", json={"text": "apple"})).json()["segments"]
-    bench.workers.encode_texts = elsewhere
+    bench.workers.encode_texts = unrelated
     nothing = (await client.post(f"{url}/segments", json={"text": "castle"})).json()["segments"]
 
     assert [(s["region_id"], s["labels"][0]["label"]) for s in found] == [(0, "apple")]
@@ -102,7 +102,7 @@ async def test_a_text_finds_what_it_names_or_nothing(bench: Bench, client: httpx
     assert nothing == []
 
 
-async def test_a_profile_with_sam3_finds_with_it(tmp_path):
+async def test_a_profile_with_sam3_finds_concepts_with_it(tmp_path):
     sam3 = Sam3Settings(model=ModelSource(source="/weights/sam3.pt"))
     bench = make_bench(tmp_path, profile=ServiceSettings().load_profile().model_copy(update={"sam3": sam3}))
     async with working(bench), client_of(bench) as client:
@@ -120,29 +120,29 @@ async def test_a_profile_with_sam3_finds_with_it(tmp_path):
     assert bench.workers.calls["segment"] == 0
 
 
-async def test_labels_are_the_profile_s_or_one_s_own(bench: Bench, client: httpx.AsyncClient, url: str):
+async def test_labels_are_those_of_the_profile_or_of_the_request(bench: Bench, client: httpx.AsyncClient, url: str):
     own = (await client.get(f"{url}/analysis", params={"labels": "cat, dog,cat"})).json()
-    usual = (await client.get(f"{url}/analysis")).json()
+    default = (await client.get(f"{url}/analysis")).json()
 
     assert sorted(label["label"] for label in own["labels"]) == ["cat", "dog"]
     assert sum(label["confidence"] for label in own["labels"]) == pytest.approx(1)
     assert len(own["regions"]) == 2
-    assert len(usual["labels"]) == len(bench.services.profile.clip.labelling.names)
-    assert bench.workers.calls["describe"] + bench.workers.calls["describe_regions"] == 2  # looked at once
+    assert len(default["labels"]) == len(bench.services.profile.clip.labelling.names)
+    assert bench.workers.calls["describe"] + bench.workers.calls["describe_regions"] == 2  # each computed once
 
 
 async def test_concepts_are_compared_with_the_image_and_each_region(client: httpx.AsyncClient, url: str):
-    answer = (await client.post(f"{url}/probe", json={"concepts": ["red", "metal"]})).json()
+    response = (await client.post(f"{url}/probe", json={"concepts": ["red", "metal"]})).json()
 
-    assert [m["concept"] for m in answer["matches"]] == ["red", "metal"]
-    assert answer["matches"][0]["cosine"] == pytest.approx(0.125)
-    assert answer["matches"][0]["match"] == pytest.approx(0.125 / 0.45)
-    for row in (answer, *answer["regions"]):
+    assert [m["concept"] for m in response["matches"]] == ["red", "metal"]
+    assert response["matches"][0]["cosine"] == pytest.approx(0.125)
+    assert response["matches"][0]["match"] == pytest.approx(0.125 / 0.45)
+    for row in (response, *response["regions"]):
         assert sum(m["share"] for m in row["matches"]) + row["none_of_these"] == pytest.approx(1)
-    assert [region["label"] for region in answer["regions"]] == ["apple", "plate"]
+    assert [region["label"] for region in response["regions"]] == ["apple", "plate"]
 
 
-async def test_a_region_and_its_pictures(client: httpx.AsyncClient, url: str):
+async def test_a_region_and_its_renderings(client: httpx.AsyncClient, url: str):
     region = (await client.get(f"{url}/regions/1")).json()
     overlay = await client.get(f"{url}/overlay.png")
     spotlight = await client.get(f"{url}/spotlights/1.png")
@@ -152,9 +152,9 @@ async def test_a_region_and_its_pictures(client: httpx.AsyncClient, url: str):
     assert region["polygon"]
     assert region["rle"]
     assert region["mask"]
-    for picture in (overlay, spotlight):
-        assert Image.open(io.BytesIO(picture.content)).size == (64, 64)
-        assert "immutable" not in picture.headers["Cache-Control"]  # another model would draw another
+    for rendering in (overlay, spotlight):
+        assert Image.open(io.BytesIO(rendering.content)).size == (64, 64)
+        assert "immutable" not in rendering.headers["Cache-Control"]  # another model may render another
     assert (known.status_code, known.content) == (304, b"")
 
 
@@ -180,14 +180,14 @@ async def test_a_region_and_its_pictures(client: httpx.AsyncClient, url: str):
         ("POST", "/probe", {"concepts": [" "]}, 422, "concepts"),
     ],
 )
-async def test_what_cannot_be_answered_is_said(
+async def test_invalid_requests_return_a_problem(
     client: httpx.AsyncClient, url: str, method: str, path: str, body: dict | None, status: int, word: str
 ):
-    answer = await client.request(method, f"{url}{path}", json=body)
-    assert is_problem(answer, status, answer.json()["code"])
-    assert word in answer.json()["detail"]
+    response = await client.request(method, f"{url}{path}", json=body)
+    assert is_problem(response, status, response.json()["code"])
+    assert word in response.json()["detail"]
 
 
 @pytest.mark.parametrize("path", ["/analysis", "/segments", "/regions/0", "/overlay.png", "/spotlights/0.png"])
-async def test_an_image_that_is_not_there_has_no_parts(client: httpx.AsyncClient, path: str):
+async def test_an_unknown_image_is_not_found(client: httpx.AsyncClient, path: str):
     assert is_problem(await client.get(f"/v1/images/{uuid.uuid4()}{path}"), 404, "image_not_found")

@@ -1,4 +1,4 @@
-"""Where the application may run, and what importing each part loads."""
+"""The clusters the application may be built for, and the modules each package imports."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def built(monkeypatch, nodes: int, settings: ServiceSettings) -> Application:
 
 
 @pytest.mark.parametrize(("shared", "nodes"), [(False, 1), (True, 3)])
-def test_an_application_is_built_where_its_folder_can_be_seen(monkeypatch, tmp_path, shared, nodes):
+def test_an_application_is_built_on_one_node_or_with_shared_storage(monkeypatch, tmp_path, shared, nodes):
     storage = (
         StorageSettings(database="postgresql+psycopg://db/truth", blobs="s3://bucket") if shared else StorageSettings()
     )
     assert built(monkeypatch, nodes, ServiceSettings(data_dir=tmp_path, storage=storage))
 
 
-def test_several_nodes_with_folders_of_their_own_are_refused_with_the_way_out(monkeypatch, tmp_path):
+def test_several_nodes_with_local_storage_are_rejected_with_what_to_set(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"2 nodes.*storage\.database.*storage\.blobs"):
         built(monkeypatch, 2, ServiceSettings(data_dir=tmp_path))
 
@@ -49,7 +49,7 @@ def test_several_nodes_with_folders_of_their_own_are_refused_with_the_way_out(mo
     ],
     ids=["graphs.app", "cli.main", "pipeline"],
 )
-def test_importing_leaves_what_it_does_not_need_unloaded(modules, unwanted):
+def test_imports_do_not_load_unneeded_libraries(modules, unwanted):
     code = f"import sys, {modules}; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
     loaded = set(run.stdout.split())

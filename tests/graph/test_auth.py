@@ -1,4 +1,4 @@
-"""Who may come in: API keys, and what one owner may take."""
+"""Authentication with API keys, and rate limits per owner."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from graphs.http.app import build_http_app
 from graphs.http.auth import KNOWN_FOR_S, AccessControl, ApiKeyCache
 from graphs.http.context import ANONYMOUS_OWNER
 from pipeline.events import RequestFinished
-from pipeline.settings import Admission, OwnerLimits
+from pipeline.settings import AdmissionSettings, OwnerLimits
 from testing.harness import Bench, make_bench, with_admission, working
 from testing.waiting import cancel, until
 from tests.graph.clients import is_problem
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 PEAR = {"prompt": "pear", "seed": 3, "steps": 2, "width": 64, "height": 64}
 SOME_ID = "0198a3c0-0000-7000-8000-000000000000"
-CLOSED = [
+PROTECTED = [
     ("POST", "/generate"),
     ("POST", "/analyze"),
     ("POST", "/probe"),
@@ -44,11 +44,11 @@ CLOSED = [
     ("GET", "/v1/events"),
     ("GET", "/nowhere"),
 ]
-OPEN = ["/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"]
+PUBLIC = ["/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"]
 
 
 class Clock:
-    """Both clocks of access control: the library's and the key cache's."""
+    """The clock of the rate limiter and of the key cache."""
 
     now_s = 1_000_000.0
 
@@ -65,7 +65,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def client_of(bench: Bench, access_control: AccessControl, token: str | None = None) -> httpx.AsyncClient:
-    app = build_http_app(with_admission(bench, Admission(max_body_bytes=10_000)), access_control)
+    app = build_http_app(with_admission(bench, AdmissionSettings(max_body_bytes=10_000)), access_control)
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=headers)
 
@@ -75,8 +75,8 @@ def limited(**limits: int) -> AccessControl:
 
 
 @asynccontextmanager
-async def held(bench: Bench, client: httpx.AsyncClient) -> AsyncIterator[asyncio.Task[httpx.Response]]:
-    """One request for an image that is being answered while the block runs."""
+async def in_flight(bench: Bench, client: httpx.AsyncClient) -> AsyncIterator[asyncio.Task[httpx.Response]]:
+    """Keep one generation request in flight while the block runs."""
     bench.workers.gate.clear()
     request = asyncio.create_task(client.post("/generate", json=PEAR))
     await until(lambda: bench.workers.calls["generate"] > 0)
@@ -91,26 +91,26 @@ async def held(bench: Bench, client: httpx.AsyncClient) -> AsyncIterator[asyncio
     "authorization",
     [None, "Bearer", "Bearer ", "Bearer aip_guess", "Basic YWlwOng=", "aip_guess"],
 )
-async def test_without_a_good_key_nothing_is_said_but_how_to_get_one(bench, authorization):
+async def test_a_request_without_a_valid_key_is_unauthorized(bench, authorization):
     bench.store.keys.create("ann")
     headers = {} if authorization is None else {"Authorization": authorization}
     async with client_of(bench, AccessControl(bench.store.keys)) as client:
-        for method, path in CLOSED:
+        for method, path in PROTECTED:
             response = await client.request(method, path, content=b"{" * 20_000, headers=headers)
             assert is_problem(response, 401, "unauthorized"), path
             assert response.headers["WWW-Authenticate"] == "Bearer"
             assert "keys create" in response.json()["detail"]
 
 
-async def test_what_is_open_needs_no_key_and_is_not_counted(bench):
+async def test_public_routes_need_no_key_and_are_not_rate_limited(bench):
     async with client_of(bench, AccessControl(bench.store.keys, OwnerLimits(requests_per_minute=1))) as client:
-        for path in OPEN * 2:
+        for path in PUBLIC * 2:
             response = await client.get(path)
             assert response.status_code == 200
             assert "RateLimit" not in response.headers
 
 
-async def test_the_documentation_s_assets_are_open_and_it_says_where_a_key_goes(bench):
+async def test_the_documentation_is_public_and_declares_the_security_scheme(bench):
     async with client_of(bench, AccessControl(bench.store.keys)) as client:
         assets = [part.split('"')[0] for part in (await client.get("/docs")).text.split('src="')[1:]]
         assert assets
@@ -120,41 +120,41 @@ async def test_the_documentation_s_assets_are_open_and_it_says_where_a_key_goes(
     assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
     for path, methods in document["paths"].items():
         for operation in methods.values():
-            assert ("401" in operation["responses"]) == ("security" in operation) == (path not in OPEN), path
+            assert ("401" in operation["responses"]) == ("security" in operation) == (path not in PUBLIC), path
 
 
-async def test_every_route_that_has_a_caller_is_closed(bench):
+async def test_every_route_except_the_public_ones_requires_a_key(bench):
     async with client_of(bench, AccessControl(bench.store.keys)) as client:
         document = (await client.get("/openapi.json")).json()
         for path, methods in document["paths"].items():
             for method in methods:
-                answered = await client.request(
+                response = await client.request(
                     method, path.replace("{image_id}", SOME_ID).replace("{job_id}", SOME_ID)
                 )
-                assert (answered.status_code == 401) == (path not in OPEN), (method, path)
+                assert (response.status_code == 401) == (path not in PUBLIC), (method, path)
 
 
-async def test_a_key_s_owner_owns_what_is_made_with_it(bench):
+async def test_images_belong_to_the_owner_of_the_key(bench):
     (_, ann), (_, ann_too), (_, bob) = (bench.store.keys.create(owner) for owner in ("ann", "ann", "bob"))
     access_control = AccessControl(bench.store.keys)
     async with client_of(bench, access_control, ann) as client:
-        made = (await client.post("/generate", json=PEAR)).json()["image_id"]
+        generated = (await client.post("/generate", json=PEAR)).json()["image_id"]
     async with client_of(bench, access_control, ann_too) as client:
         client.headers["Authorization"] = f"bearer {ann_too}"  # RFC 9110: the scheme's case doesn't matter
-        assert (await client.post("/segment")).json()["image_id"] == made  # the owner's shared session
+        assert (await client.post("/segment")).json()["image_id"] == generated  # the owner's shared session
     async with client_of(bench, access_control, bob) as client:
         assert is_problem(await client.post("/segment"), 400, "no_image_yet")
-        assert is_problem(await client.get(f"/v1/images/{made}"), 404, "image_not_found")
-    assert bench.store.record(made, "ann").owner == "ann"
+        assert is_problem(await client.get(f"/v1/images/{generated}"), 404, "image_not_found")
+    assert bench.store.record(generated, "ann").owner == "ann"
 
 
 async def test_without_keys_the_header_is_ignored(bench):
     async with client_of(bench, AccessControl(), "whatever") as client:
-        made = (await client.post("/generate", json=PEAR)).json()["image_id"]
-    assert bench.store.record(made, ANONYMOUS_OWNER).owner == ANONYMOUS_OWNER
+        generated = (await client.post("/generate", json=PEAR)).json()["image_id"]
+    assert bench.store.record(generated, ANONYMOUS_OWNER).owner == ANONYMOUS_OWNER
 
 
-async def test_a_revoked_key_dies_within_ten_seconds_and_a_new_one_lives_at_once(bench, clock):
+async def test_a_revoked_key_is_rejected_within_ten_seconds_and_a_new_one_accepted_at_once(bench, clock):
     key, token = bench.store.keys.create("ann")
     async with client_of(bench, AccessControl(bench.store.keys), token) as client:
         assert (await client.get("/v1/images")).status_code == 200
@@ -165,22 +165,22 @@ async def test_a_revoked_key_dies_within_ten_seconds_and_a_new_one_lives_at_once
         assert (await client.get("/v1/images")).status_code == 200
 
 
-async def test_the_database_is_asked_once_in_ten_seconds_and_the_table_is_bounded(bench, clock, monkeypatch):
+async def test_keys_are_looked_up_once_in_ten_seconds_and_the_cache_is_bounded(bench, clock, monkeypatch):
     monkeypatch.setattr(auth, "MAX_KNOWN", 3)
-    asked = []
-    keys = SimpleNamespace(owner_of=lambda token: asked.append(token) or (None if token == "bad" else "ann"))
-    ring = ApiKeyCache(keys)
+    lookups = []
+    keys = SimpleNamespace(owner_of=lambda token: lookups.append(token) or (None if token == "bad" else "ann"))
+    cache = ApiKeyCache(keys)
     for token in ("a", "a", "bad", "bad", "b", "c", "a"):
-        await ring.owner_of(token)
-    assert asked == ["a", "bad", "bad", "b", "c"]
-    assert await ring.owner_of("d") == "ann"
-    assert len(ring) == 3
+        await cache.owner_of(token)
+    assert lookups == ["a", "bad", "bad", "b", "c"]
+    assert await cache.owner_of("d") == "ann"
+    assert len(cache) == 3
     clock.now_s += KNOWN_FOR_S
-    await ring.owner_of("b")
-    assert asked[-2:] == ["d", "b"]
+    await cache.owner_of("b")
+    assert lookups[-2:] == ["d", "b"]
 
 
-async def test_how_many_requests_are_left_is_told_and_none_is_refused_too_early(bench, clock):
+async def test_the_remaining_requests_are_reported_and_none_is_rejected_too_early(bench, clock):
     async with client_of(bench, limited(requests_per_minute=3)) as client:
         for remaining, seconds in ((2, 60), (1, 50), (0, 40)):
             response = await client.get("/v1/images")
@@ -188,16 +188,16 @@ async def test_how_many_requests_are_left_is_told_and_none_is_refused_too_early(
             assert response.headers["RateLimit-Policy"] == '"default";q=3;w=60'
             assert response.headers["RateLimit"] == f'"default";r={remaining};t={seconds}'
             clock.now_s += 10
-        refused = await client.get("/v1/images")
-        assert is_problem(refused, 429, "too_many_requests")
-        assert (refused.headers["Retry-After"], refused.headers["RateLimit"]) == ("30", '"default";r=0;t=30')
+        rejected = await client.get("/v1/images")
+        assert is_problem(rejected, 429, "too_many_requests")
+        assert (rejected.headers["Retry-After"], rejected.headers["RateLimit"]) == ("30", '"default";r=0;t=30')
 
         clock.now_s += 30.1
         assert (await client.get("/v1/images")).headers["RateLimit"] == '"default";r=0;t=10'
         assert is_problem(await client.get("/v1/images"), 429, "too_many_requests")
 
 
-async def test_owners_are_counted_apart(bench):
+async def test_rate_limits_are_per_owner(bench):
     (_, ann), (_, bob) = (bench.store.keys.create(owner) for owner in ("ann", "bob"))
     access_control = AccessControl(bench.store.keys, OwnerLimits(requests_per_minute=1))
     for token in (ann, bob):
@@ -205,7 +205,7 @@ async def test_owners_are_counted_apart(bench):
             assert [(await client.get("/v1/images")).status_code for _ in range(2)] == [200, 429]
 
 
-async def test_streams_and_errors_tell_what_is_left_as_well(bench):
+async def test_streams_and_errors_report_the_remaining_requests(bench):
     async with client_of(bench, limited(requests_per_minute=9)) as client:
         streamed = await client.post("/generate", json=PEAR, headers={"Accept": "text/event-stream"})
         errors = [
@@ -215,21 +215,21 @@ async def test_streams_and_errors_tell_what_is_left_as_well(bench):
             await client.get("/nowhere"),
         ]
     assert [error.status_code for error in errors] == [400, 422, 413, 404]
-    told = [response.headers["RateLimit"].split(";")[1] for response in (streamed, *errors)]
-    assert told == ["r=8", "r=7", "r=6", "r=5", "r=4"]
+    remaining = [response.headers["RateLimit"].split(";")[1] for response in (streamed, *errors)]
+    assert remaining == ["r=8", "r=7", "r=6", "r=5", "r=4"]
 
 
-async def test_an_owner_has_so_many_requests_at_a_time(bench):
+async def test_concurrent_requests_per_owner_are_limited(bench):
     async with client_of(bench, limited(concurrent_requests=1)) as client:
-        async with held(bench, client):
-            refused = await client.get("/v1/images")
-            assert is_problem(refused, 429, "too_many_at_once")
-            assert int(refused.headers["Retry-After"]) >= 1
+        async with in_flight(bench, client):
+            rejected = await client.get("/v1/images")
+            assert is_problem(rejected, 429, "too_many_at_once")
+            assert int(rejected.headers["Retry-After"]) >= 1
             assert (await client.get("/healthz")).status_code == 200
         assert (await client.get("/v1/images")).status_code == 200
 
 
-async def test_a_place_is_given_back_when_the_client_is_gone(bench):
+async def test_a_disconnect_releases_the_concurrency_slot(bench):
     bench.workers.gate.clear()
     async with client_of(bench, limited(concurrent_requests=1)) as client:
         request = asyncio.create_task(client.post("/generate", json=PEAR))
@@ -240,7 +240,7 @@ async def test_a_place_is_given_back_when_the_client_is_gone(bench):
     assert [event.status for event in bench.of(RequestFinished)] == [499, 200]
 
 
-async def test_a_stream_of_events_holds_a_place_until_it_ends(bench):
+async def test_an_event_stream_holds_a_concurrency_slot_until_it_ends(bench):
     async with client_of(bench, limited(concurrent_requests=1)) as client:
         following = asyncio.create_task(client.get("/v1/events"))
         await until(lambda: bench.services.feed.num_streams == 1)
@@ -250,7 +250,7 @@ async def test_a_stream_of_events_holds_a_place_until_it_ends(bench):
         assert (await client.get("/v1/images")).status_code == 200
 
 
-async def test_an_owner_has_so_many_unfinished_jobs(tmp_path: Path):
+async def test_unfinished_jobs_per_owner_are_limited(tmp_path: Path):
     bench = make_bench(tmp_path, limits=OwnerLimits(unfinished_jobs=1))
     (_, ann), (_, bob) = (bench.store.keys.create(owner) for owner in ("ann", "bob"))
     access_control = AccessControl(bench.store.keys)
@@ -265,9 +265,9 @@ async def test_an_owner_has_so_many_unfinished_jobs(tmp_path: Path):
         first = await client.post("/generate", json=PEAR, headers=keyed)
         assert (await client.post("/generate", json=PEAR, headers=keyed)).json()["job_id"] == first.json()["job_id"]
         for headers in (later, {}):
-            refused = await client.post("/generate", json=PEAR, headers=headers)
-            assert is_problem(refused, 429, "too_many_unfinished")
-            assert int(refused.headers["Retry-After"]) >= 1
+            rejected = await client.post("/generate", json=PEAR, headers=headers)
+            assert is_problem(rejected, 429, "too_many_unfinished")
+            assert int(rejected.headers["Retry-After"]) >= 1
         assert (await other.post("/generate", json=PEAR, headers=later)).status_code == 202
 
         url = first.json()["url"]

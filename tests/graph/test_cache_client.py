@@ -1,4 +1,4 @@
-"""The cache client: a deadline on every call, a pause after a failure, leases kept alive."""
+"""The cache client: a deadline on every call, a pause after a failure, renewed leases."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from testing.waiting import until
 pytestmark = pytest.mark.anyio
 
 KEY = CacheKey(owner="o", digest="d", stage="segment", model="m", parameters="p")
-IMPATIENT = CacheSettings(call_deadline_s=0.01)
-PATIENT = CacheSettings(call_deadline_s=30, lease_s=0.01)  # renewed every 3 ms
+SHORT_DEADLINE = CacheSettings(call_deadline_s=0.01)
+LONG_DEADLINE = CacheSettings(call_deadline_s=30, lease_s=0.01)  # renewed every 3 ms
 
 
 class Clock:
@@ -29,13 +29,13 @@ class Clock:
 
 
 class CountingCache(FakeCache):
-    """Counts its calls; its leases live on a clock of their own, which each renewal puts ahead by half a lease."""
+    """Counts its calls; its leases have their own clock, which each renewal advances by half a lease."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()
         self.broken = False
-        self.slow = asyncio.Event()  # answers to questions wait for it
+        self.slow = asyncio.Event()  # replies to acquire wait for it
         self.slow.set()
         self.clock = Clock()
         self.entries = LeasedLru(1 << 20, lease_s=10, clock=self.clock)
@@ -87,8 +87,8 @@ def client_of(actor: FakeCache, settings: CacheSettings, bypassed: list[tuple[st
     return CacheClient(actor, settings, lambda *call: bypassed.append(call))
 
 
-async def test_what_one_client_puts_another_finds(actor, bypassed):
-    one, two = (client_of(actor, PATIENT, bypassed) for _ in range(2))
+async def test_a_value_put_by_one_client_is_a_hit_for_another(actor, bypassed):
+    one, two = (client_of(actor, LONG_DEADLINE, bypassed) for _ in range(2))
     assert isinstance(await one.acquire(KEY, "r1"), Lease)
     await one.put(KEY, b"value", "r1")
     assert await two.acquire(KEY, "r2") == Hit(value=b"value")
@@ -96,9 +96,9 @@ async def test_what_one_client_puts_another_finds(actor, bypassed):
 
 
 @pytest.mark.parametrize("failure", ["silent", "broken"])
-async def test_a_question_without_an_answer_is_told_and_the_next_ones_are_not_asked(actor, bypassed, failure):
+async def test_a_failed_acquire_is_reported_and_the_next_ones_bypass_the_cache(actor, bypassed, failure):
     setattr(actor, failure, True)
-    client = client_of(actor, IMPATIENT, bypassed)
+    client = client_of(actor, SHORT_DEADLINE, bypassed)
 
     for _ in range(3):
         assert await client.acquire(KEY, "r") is None
@@ -108,17 +108,17 @@ async def test_a_question_without_an_answer_is_told_and_the_next_ones_are_not_as
 
 
 @pytest.mark.parametrize("failure", ["silent", "broken"])
-async def test_a_value_that_cannot_be_kept_is_told_and_no_error(actor, bypassed, failure):
+async def test_a_failed_put_is_reported_and_raises_no_error(actor, bypassed, failure):
     setattr(actor, failure, True)
-    client = client_of(actor, IMPATIENT, bypassed)
+    client = client_of(actor, SHORT_DEADLINE, bypassed)
 
     await client.put(KEY, b"value", "r")
 
     assert bypassed == [("put", "r")]
 
 
-async def test_after_a_pause_the_cache_is_asked_again(actor, bypassed, clock):
-    client = client_of(actor, PATIENT, bypassed)
+async def test_the_cache_is_called_again_after_a_pause(actor, bypassed, clock):
+    client = client_of(actor, LONG_DEADLINE, bypassed)
     actor.broken = True
     await client.acquire(KEY, "r1")
     actor.broken = False
@@ -131,8 +131,8 @@ async def test_after_a_pause_the_cache_is_asked_again(actor, bypassed, clock):
     assert bypassed == [("acquire", "r1")]
 
 
-async def test_each_failure_after_a_pause_is_told(actor, bypassed, clock):
-    client = client_of(actor, PATIENT, bypassed)
+async def test_each_failure_after_a_pause_is_reported(actor, bypassed, clock):
+    client = client_of(actor, LONG_DEADLINE, bypassed)
     actor.broken = True
     for request_id in ("r1", "r2"):
         await client.acquire(KEY, request_id)
@@ -141,16 +141,16 @@ async def test_each_failure_after_a_pause_is_told(actor, bypassed, clock):
     assert bypassed == [("acquire", "r1"), ("acquire", "r2")]
 
 
-async def test_a_value_that_could_not_be_kept_stops_no_questions(actor, bypassed):
-    client = client_of(actor, PATIENT, bypassed)
+async def test_a_failed_put_does_not_pause_acquire(actor, bypassed):
+    client = client_of(actor, LONG_DEADLINE, bypassed)
     actor.broken = True
     await client.put(KEY, b"value", "r")
     actor.broken = False
     assert isinstance(await client.acquire(KEY, "r"), Lease)
 
 
-async def test_a_lease_that_comes_too_late_is_given_back(actor, bypassed):
-    client = client_of(actor, IMPATIENT, bypassed)
+async def test_a_lease_granted_after_the_deadline_is_released(actor, bypassed):
+    client = client_of(actor, SHORT_DEADLINE, bypassed)
     actor.slow = asyncio.Event()
     assert await client.acquire(KEY, "r") is None
 
@@ -160,8 +160,8 @@ async def test_a_lease_that_comes_too_late_is_given_back(actor, bypassed):
     assert isinstance(actor.entries.acquire(str(KEY)), Lease)
 
 
-async def test_a_lease_for_a_caller_who_left_is_given_back(actor, bypassed):
-    client = client_of(actor, PATIENT, bypassed)
+async def test_a_lease_for_a_cancelled_caller_is_released(actor, bypassed):
+    client = client_of(actor, LONG_DEADLINE, bypassed)
     actor.slow = asyncio.Event()
     caller = asyncio.create_task(client.acquire(KEY, "r"))
     await until(lambda: actor.calls["acquire"])
@@ -176,8 +176,8 @@ async def test_a_lease_for_a_caller_who_left_is_given_back(actor, bypassed):
     assert bypassed == []
 
 
-async def test_who_finds_a_key_busy_waits_for_its_value(actor, bypassed):
-    holder, waiter = (client_of(actor, PATIENT, bypassed) for _ in range(2))
+async def test_a_caller_that_finds_a_key_busy_waits_for_its_value(actor, bypassed):
+    holder, waiter = (client_of(actor, LONG_DEADLINE, bypassed) for _ in range(2))
     await holder.acquire(KEY, "r1")
     waiting = asyncio.create_task(waiter.acquire(KEY, "r2"))
     await until(lambda: actor.entries.stats.waits)
@@ -187,8 +187,8 @@ async def test_who_finds_a_key_busy_waits_for_its_value(actor, bypassed):
     assert await waiting == Hit(value=b"value")
 
 
-async def test_who_waits_gets_the_lease_that_was_given_back(actor, bypassed):
-    holder, waiter = (client_of(actor, PATIENT, bypassed) for _ in range(2))
+async def test_a_waiting_caller_gets_the_released_lease(actor, bypassed):
+    holder, waiter = (client_of(actor, LONG_DEADLINE, bypassed) for _ in range(2))
     lease = await holder.acquire(KEY, "r1")
     async with holder.holding(KEY, lease, "r1"):
         waiting = asyncio.create_task(waiter.acquire(KEY, "r2"))
@@ -197,8 +197,8 @@ async def test_who_waits_gets_the_lease_that_was_given_back(actor, bypassed):
     assert isinstance(await waiting, Lease)
 
 
-async def test_a_lease_is_renewed_as_long_as_it_is_held(actor, bypassed):
-    client = client_of(actor, PATIENT, bypassed)
+async def test_a_lease_is_renewed_while_it_is_held(actor, bypassed):
+    client = client_of(actor, LONG_DEADLINE, bypassed)
     lease = await client.acquire(KEY, "r")
 
     async with client.holding(KEY, lease, "r"):
@@ -212,8 +212,8 @@ async def test_a_lease_is_renewed_as_long_as_it_is_held(actor, bypassed):
     assert actor.calls["renew"] == renewals
 
 
-async def test_a_lease_is_given_back_when_the_work_fails(actor, bypassed):
-    client = client_of(actor, PATIENT, bypassed)
+async def test_a_lease_is_released_when_the_work_fails(actor, bypassed):
+    client = client_of(actor, LONG_DEADLINE, bypassed)
     lease = await client.acquire(KEY, "r")
 
     with pytest.raises(ValueError, match="odd"):
@@ -223,8 +223,8 @@ async def test_a_lease_is_given_back_when_the_work_fails(actor, bypassed):
     assert isinstance(actor.entries.acquire(str(KEY)), Lease)
 
 
-async def test_a_lease_is_given_back_when_the_work_is_cancelled(actor, bypassed):
-    client = client_of(actor, PATIENT, bypassed)
+async def test_a_lease_is_released_when_the_work_is_cancelled(actor, bypassed):
+    client = client_of(actor, LONG_DEADLINE, bypassed)
     lease = await client.acquire(KEY, "r")
     held = asyncio.Event()
 
@@ -242,16 +242,16 @@ async def test_a_lease_is_given_back_when_the_work_is_cancelled(actor, bypassed)
     assert isinstance(actor.entries.acquire(str(KEY)), Lease)
 
 
-async def test_a_value_that_was_put_outlives_its_lease(actor, bypassed):
-    client = client_of(actor, PATIENT, bypassed)
+async def test_a_value_outlives_its_lease(actor, bypassed):
+    client = client_of(actor, LONG_DEADLINE, bypassed)
     lease = await client.acquire(KEY, "r")
     async with client.holding(KEY, lease, "r"):
         await client.put(KEY, b"value", "r")
     assert await client.acquire(KEY, "r") == Hit(value=b"value")
 
 
-async def test_a_cache_that_dies_during_the_work_spoils_nothing(actor, bypassed):
-    client = client_of(actor, IMPATIENT, bypassed)
+async def test_a_cache_that_dies_during_the_work_raises_no_error(actor, bypassed):
+    client = client_of(actor, SHORT_DEADLINE, bypassed)
     lease = await client.acquire(KEY, "r")
     async with client.holding(KEY, lease, "r"):
         actor.silent = True
@@ -259,8 +259,8 @@ async def test_a_cache_that_dies_during_the_work_spoils_nothing(actor, bypassed)
     assert bypassed == [("put", "r"), ("release", "r")]
 
 
-async def test_without_a_lease_there_is_nothing_to_hold(actor, bypassed):
-    client = client_of(actor, PATIENT, bypassed)
+async def test_holding_without_a_lease_calls_nothing(actor, bypassed):
+    client = client_of(actor, LONG_DEADLINE, bypassed)
     async with client.holding(KEY, None, "r"):
         await asyncio.sleep(0)
     assert not actor.calls

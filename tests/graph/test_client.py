@@ -1,4 +1,4 @@
-"""The client in Python, both of it, against the real HTTP application: everything it can ask."""
+"""Both Python clients against the real HTTP application: every method."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.graph.clients import InStep, client_at, served, steps_into
 
 pytestmark = pytest.mark.anyio
 
-NOWHERE = "0198a3c0-0000-7000-8000-000000000000"
+UNKNOWN_ID = "0198a3c0-0000-7000-8000-000000000000"
 
 
 @pytest.fixture(params=["Client", "AsyncClient"])
@@ -57,59 +57,59 @@ def opened(png: bytes) -> Picture.Image:
     return Picture.open(io.BytesIO(png))
 
 
-async def test_the_service_tells_about_itself(client):
+async def test_about_returns_the_status_and_the_limits(client):
     about = await client.about()
     assert (about.status, about.device, about.profile) == ("online", "cpu", "mini")
     assert about.limits.min_side <= about.defaults.width <= about.limits.max_side
 
 
-async def test_images_come_with_every_step_s_preview_in_the_order_of_their_seeds(client, bench):
-    told: list[Progress] = []
-    bench.workers.gate = InStep(bench, told, several=True)
-    images = await client.generate("pear", n=3, seed=7, steps=4, on_progress=steps_into(told))
+async def test_several_images_are_returned_in_seed_order_with_a_preview_per_step(client, bench):
+    reported: list[Progress] = []
+    bench.workers.gate = InStep(bench, reported, several=True)
+    images = await client.generate("pear", n=3, seed=7, steps=4, on_progress=steps_into(reported))
 
     assert [image.request.seed for image in images] == [7, 8, 9]
     assert {image.request.prompt for image in images} == {"pear"}
     assert len({image.image_id for image in images}) == 3
     for number in range(3):
-        steps = [progress for progress in told if progress.number == number]
+        steps = [progress for progress in reported if progress.number == number]
         assert [progress.step for progress in steps] == [1, 2, 3, 4]
         assert {progress.num_steps for progress in steps} == {4}
         assert len({progress.job_id for progress in steps}) == 1
         assert all(opened(progress.preview).size == (64, 64) for progress in steps)
 
 
-async def test_a_single_image_s_steps_are_told_as_well(client, bench):
-    told: list[Progress] = []
-    bench.workers.gate = InStep(bench, told)
-    everything: list[Progress] = []
+async def test_the_steps_of_a_single_image_are_reported(client, bench):
+    reported: list[Progress] = []
+    bench.workers.gate = InStep(bench, reported)
+    all_progress: list[Progress] = []
 
-    def hear(progress: Progress) -> None:
-        everything.append(progress)
-        steps_into(told)(progress)
+    def on_progress(progress: Progress) -> None:
+        all_progress.append(progress)
+        steps_into(reported)(progress)
 
-    (image,) = await client.generate("pear", steps=3, on_progress=hear)
-    assert [(progress.number, progress.step) for progress in everything] == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    (image,) = await client.generate("pear", steps=3, on_progress=on_progress)
+    assert [(progress.number, progress.step) for progress in all_progress] == [(0, 0), (0, 1), (0, 2), (0, 3)]
     (job,) = await client.jobs()
-    assert {(progress.job_id, progress.num_steps) for progress in everything} == {(job.job_id, 3)}
+    assert {(progress.job_id, progress.num_steps) for progress in all_progress} == {(job.job_id, 3)}
     assert image == await client.image(image.image_id)
 
 
-async def test_coroutines_may_be_told_of_progress(url, bench):
-    told: list[int] = []
+async def test_on_progress_may_be_a_coroutine_function(url, bench):
+    reported: list[int] = []
 
-    async def tell(progress: Progress) -> None:
+    async def on_progress(progress: Progress) -> None:
         await asyncio.sleep(0)
         if progress.step:
-            told.append(progress.step)
+            reported.append(progress.step)
 
     async with client_at(url, "AsyncClient") as client:
-        bench.workers.gate = InStep(bench, told)
-        await client.generate("pear", steps=2, on_progress=tell)
-    assert told == [1, 2]
+        bench.workers.gate = InStep(bench, reported)
+        await client.generate("pear", steps=2, on_progress=on_progress)
+    assert reported == [1, 2]
 
 
-async def test_what_an_image_shows(client):
+async def test_analysis_probe_and_embeddings(client):
     image_id = (await pear(client)).image_id
     analysis = await client.analysis(image_id)
     assert sum(label.confidence for label in analysis.labels) == pytest.approx(1)
@@ -128,7 +128,7 @@ async def test_what_an_image_shows(client):
     assert math.hypot(*vectors[1]) == pytest.approx(1)
 
 
-async def test_where_it_shows_it(client):
+async def test_segments_in_each_format(client):
     image_id = (await pear(client)).image_id
     polygons = await client.segments(image_id)
     run_lengths = await client.segments(image_id, format="rle")
@@ -151,7 +151,7 @@ async def test_where_it_shows_it(client):
     assert 0 < found.score <= 1
 
 
-async def test_pictures_of_it(client):
+async def test_content_overlay_and_spotlights(client):
     image = await pear(client)
     visualization = await client.visualize(image.image_id)
     assert opened(await client.content(image.image_id)).size == (image.width, image.height)
@@ -163,7 +163,7 @@ async def test_pictures_of_it(client):
         assert await client.spotlight(image.image_id, spotlight.region_id) == spotlight.png
 
 
-async def test_images_made_from_others(client):
+async def test_variations_and_edits(client):
     image = await pear(client)
     first, second = await client.variations(image.image_id, n=2, strength=0.5, steps=2, seed=5)
     assert (first.request.source.image_id, first.request.source.strength) == (image.image_id, 0.5)
@@ -177,31 +177,31 @@ async def test_images_made_from_others(client):
         assert (edited.request.source.mask is None) == (not area)
 
 
-async def test_uploads_lists_and_removal(client, monkeypatch):
+async def test_upload_list_and_delete(client, monkeypatch):
     for module in (asyncio_client, blocking_client):
         monkeypatch.setattr(module, "FULL_PAGE", 2)
-    made = [await pear(client, seed=seed) for seed in range(4)]
+    generated = [await pear(client, seed=seed) for seed in range(4)]
     file = io.BytesIO()
     Picture.new("RGB", (90, 60), "orange").save(file, "JPEG")
     uploaded = await client.upload(file.getvalue())
     assert (uploaded.width, uploaded.height) == (90, 60)
     assert (await client.image(uploaded.image_id)).request is None
 
-    newest_first = [uploaded.image_id, *(image.image_id for image in reversed(made))]
+    newest_first = [uploaded.image_id, *(image.image_id for image in reversed(generated))]
     assert [image.image_id for image in await client.first("every_image")] == newest_first
     assert [image.image_id for image in await client.first("every_image", prompt="PEAR")] == newest_first[1:]
     page = await client.images(limit=3)
     assert [image.image_id for image in page] == newest_first[:3]
     assert [image.image_id for image in await client.images(before=page.next)] == newest_first[3:]
-    assert list(await client.images(until=made[0].created_at)) == []
-    assert len(await client.images(since=made[0].created_at)) == 5
+    assert list(await client.images(until=generated[0].created_at)) == []
+    assert len(await client.images(since=generated[0].created_at)) == 5
 
     await client.delete(uploaded.image_id)
     with pytest.raises(NotFound):
         await client.image(uploaded.image_id)
 
 
-async def test_a_session_of_one_s_own(url, kind):
+async def test_sessions_are_separate(url, kind):
     async with client_at(url, kind, session="ann") as client:
         other = client.client.in_session("bob") if kind == "Client" else client.in_session("bob")
         await pear(client)
@@ -215,14 +215,14 @@ async def test_a_session_of_one_s_own(url, kind):
         assert len(await client.images(session="bob")) == 1
 
 
-async def test_jobs_are_submitted_listed_stopped_and_begun_again(client, bench):
+async def test_jobs_are_submitted_listed_cancelled_and_retried(client, bench):
     bench.workers.gate.clear()
     accepted = await client.create("pear", n=2, steps=2, seed=1)
     first, second = accepted.jobs
     assert (await client.job(first.job_id)).request["prompt"] == "pear"
     assert {job.job_id for job in await client.jobs(states=["queued", "running"])} == {first.job_id, second.job_id}
-    stopped = await client.cancel(second.job_id)
-    assert stopped.has_ended or stopped.cancel_requested  # where it had begun
+    cancelled = await client.cancel(second.job_id)
+    assert cancelled.has_ended or cancelled.cancel_requested  # if it was running
     with pytest.raises(JobCancelled, match=second.job_id):
         await client.wait([second.job_id])
 
@@ -235,7 +235,7 @@ async def test_jobs_are_submitted_listed_stopped_and_begun_again(client, bench):
     assert [job.state for job in await client.first("every_job")] == ["succeeded"] * 2
 
 
-async def test_what_happened_is_told_in_order_from_any_point_on(client):
+async def test_events_are_received_in_order_from_any_sequence_number(client):
     image = await pear(client)
     (job,) = await client.jobs()
     events = await client.first("follow", job_id=job.job_id)
@@ -249,11 +249,11 @@ async def test_what_happened_is_told_in_order_from_any_point_on(client):
     (created,) = await client.first("events", 1, after=0, types=["image.created"])
     assert created.sequence == events[2].sequence
     assert await client.first("events", after=events[3].sequence, follow=False) == []
-    told = await client.first("events", follow=False)
-    assert [event.type for event in told] == types[:4]
+    logged = await client.first("events", follow=False)
+    assert [event.type for event in logged] == types[:4]
 
 
-async def test_a_failure_of_one_image_is_raised_and_stops_the_others(client, bench):
+async def test_a_failure_of_one_image_is_raised_and_cancels_the_others(client, bench):
     bench.workers.deaths["generate"] = 2 * MAX_ATTEMPTS
     with pytest.raises(ServiceUnavailable, match="was lost again and again") as failed:
         await client.generate("pear", n=2, steps=2)
@@ -263,22 +263,22 @@ async def test_a_failure_of_one_image_is_raised_and_stops_the_others(client, ben
     assert all(job.has_ended or job.cancel_requested for job in await client.jobs())
 
 
-async def test_refusals_say_what_to_send(client):
-    with pytest.raises(InvalidRequest, match="send a few words") as refused:
+async def test_errors_say_what_to_send(client):
+    with pytest.raises(InvalidRequest, match="send a few words") as rejected:
         await client.generate("")
-    assert (refused.value.status, refused.value.code) == (422, "invalid_request")
-    assert refused.value.errors[0]["field"] == "prompt"
-    assert refused.value.request_id
+    assert (rejected.value.status, rejected.value.code) == (422, "invalid_request")
+    assert rejected.value.errors[0]["field"] == "prompt"
+    assert rejected.value.request_id
     with pytest.raises(NotFound) as missing:
-        await client.job(NOWHERE)
+        await client.job(UNKNOWN_ID)
     assert (missing.value.title, missing.value.code) == ("Job not found", "job_not_found")
-    with pytest.raises(NotFound, match=NOWHERE) as missing:
-        await client.embed(image_ids=[NOWHERE])  # answers as OpenAI does
+    with pytest.raises(NotFound, match=UNKNOWN_ID) as missing:
+        await client.embed(image_ids=[UNKNOWN_ID])  # responds like OpenAI
     assert (missing.value.title, missing.value.code) == ("Image not found", "image_not_found")
     assert missing.value.request_id
 
 
-async def test_a_service_that_wants_a_key(bench, kind):
+async def test_a_service_with_access_control_requires_an_api_key(bench, kind):
     _, token = bench.store.keys.create("ann")
     async with served(build_http_app(bench.services, AccessControl(bench.store.keys))) as url:
         async with client_at(url, kind) as client:

@@ -28,7 +28,7 @@ VISIT = {"session": "s", "image_id": None}
 
 @dataclass
 class Page:
-    """What Gradio says of the page that asks."""
+    """The request of a page, as Gradio passes it."""
 
     session_hash: str = "page"
 
@@ -47,32 +47,32 @@ def generating(dashboard: Dashboard, prompt: str = "pear", seed: str = "3", step
     return dashboard.generate(VISIT, prompt, "", seed, steps, 3.0, 64, 64, "ddim", Page())
 
 
-async def test_an_image_takes_shape_step_by_step_and_is_what_one_looks_at_then(dashboard, bench):
+async def test_generate_shows_each_step_and_selects_the_image(dashboard, bench):
     seen: list[Picture.Image] = []
     bench.workers.gate = InStep(bench, seen)
     bars = []
     visit: Any = None
-    async for picture, bar, looks_at in generating(dashboard):
+    async for image, bar, selected in generating(dashboard):
         bars.append(bar)
-        visit = looks_at
-        if isinstance(picture, Picture.Image):
-            seen.append(picture)
+        visit = selected
+        if isinstance(image, Picture.Image):
+            seen.append(image)
 
     assert [f"Step {step} of 3" in bar for step, bar in enumerate(bars)] == [False, True, True, True, False]
     assert "3 steps in" in bars[-1]
-    assert [picture.size for picture in seen] == [(64, 64)] * 4
-    shown, warnings, said, again = await dashboard.show(visit)
+    assert [image.size for image in seen] == [(64, 64)] * 4
+    shown, warnings, caption, again = await dashboard.show(visit)
     assert shown == seen[-1]
     assert warnings == ""
-    assert "seed 3" in said
+    assert "seed 3" in caption
     assert again.visible
-    assert (await dashboard.use_again(visit))[:4] == ["pear", "", 3, 3]
+    assert (await dashboard.reuse_parameters(visit))[:4] == ["pear", "", 3, 3]
     strip, listed = await dashboard.list_images()
     assert listed == [visit["image_id"]]
     assert strip[0][1] == "pear"
 
 
-async def test_everything_about_an_image_is_filled_in(dashboard):
+async def test_every_result_of_an_image_is_shown(dashboard):
     *_, (_, _, visit) = [shown async for shown in generating(dashboard)]
     scores, _, warnings = await dashboard.analyze(visit)
     assert len(scores) == 5
@@ -89,26 +89,26 @@ async def test_everything_about_an_image_is_filled_in(dashboard):
     assert list(matches["what"]) == ["whole image", "ID: 0 (apple)", "ID: 1 (plate)"]
 
 
-async def test_what_the_models_do_not_know_is_said_under_the_image(dashboard, bench):
+async def test_warnings_are_shown_below_the_image(dashboard, bench):
     bench.workers.unknown = 0.9
     *_, (_, _, visit) = [shown async for shown in generating(dashboard, prompt="a <b>dog</b>")]
-    _, said_at_once, _, _ = await dashboard.show(visit)
-    _, _, said_later = await dashboard.analyze(visit)
-    for said in (said_at_once, said_later):
-        assert "&quot;dog&quot;" in said
-        assert "<b>" not in said
-    assert "90% unknown" in said_later
+    _, early_warnings, _, _ = await dashboard.show(visit)
+    _, _, late_warnings = await dashboard.analyze(visit)
+    for warnings in (early_warnings, late_warnings):
+        assert "&quot;dog&quot;" in warnings
+        assert "<b>" not in warnings
+    assert "90% unknown" in late_warnings
 
 
-@pytest.mark.filterwarnings("ignore:The value passed into gr.Dropdown")  # Gradio's, where no event is going on
-async def test_a_browser_s_first_visit_fits_the_controls_to_the_profile(dashboard):
-    visit, status, steps, _, width, _, scheduler = await dashboard.arrive({"session": None, "image_id": "gone"})
+@pytest.mark.filterwarnings("ignore:The value passed into gr.Dropdown")  # raised by Gradio outside of an event
+async def test_the_first_visit_sets_the_controls_from_the_profile(dashboard):
+    visit, status, steps, _, width, _, scheduler = await dashboard.on_load({"session": None, "image_id": "gone"})
     assert visit["session"]
     assert "online" in status
     assert (steps.value, width.step, scheduler.value) == (15, 32, "ddim")
 
 
-async def test_what_is_stopped_is_cancelled(dashboard, bench):
+async def test_stop_cancels_the_job(dashboard, bench):
     bench.workers.gate.clear()
     shown = generating(dashboard)
     await anext(shown)
@@ -122,25 +122,25 @@ async def test_what_is_stopped_is_cancelled(dashboard, bench):
 
 
 @pytest.mark.parametrize(
-    ("prompt", "seed", "said"), [("", "1", "send a few words"), ("pear", "x", "'x' is no whole number")]
+    ("prompt", "seed", "message"), [("", "1", "send a few words"), ("pear", "x", "'x' is no whole number")]
 )
-async def test_a_refusal_tells_what_to_do(dashboard, prompt, seed, said):
-    with pytest.raises(gr.Error, match=said):
+async def test_an_invalid_request_raises_with_what_to_do(dashboard, prompt, seed, message):
+    with pytest.raises(gr.Error, match=message):
         [shown async for shown in generating(dashboard, prompt, seed)]
 
 
-async def test_a_failure_on_the_way_is_told_with_its_request(dashboard, bench):
+async def test_a_failed_generation_raises_with_its_request_id(dashboard, bench):
     bench.workers.deaths["generate"] = MAX_ATTEMPTS
     with pytest.raises(gr.Error, match=r"was lost again and again.* Request [0-9a-f-]{36}\."):
         [shown async for shown in generating(dashboard)]
 
 
-async def test_a_service_that_wants_a_key_gets_the_dashboard_s(bench):
+async def test_the_dashboard_authenticates_with_its_api_key(bench):
     _, token = bench.store.keys.create("ann")
     async with served(build_http_app(bench.services, AccessControl(bench.store.keys))) as url:
-        async with AsyncClient(url) as stranger:
-            with pytest.raises(gr.Error) as refused:
-                await Dashboard(stranger).list_images()
-            assert refused.value.title == "Unauthorized"
+        async with AsyncClient(url) as anonymous:
+            with pytest.raises(gr.Error) as rejected:
+                await Dashboard(anonymous).list_images()
+            assert rejected.value.title == "Unauthorized"
         async with AsyncClient(url, api_key=token) as client:
             assert await Dashboard(client).list_images() == ([], [])

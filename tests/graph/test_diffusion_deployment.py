@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 
 def a_request(**changes) -> GenerationRequest:
-    facts = {
+    fields = {
         "prompt": "red apple",
         "negative_prompt": "",
         "width": 64,
@@ -33,7 +33,7 @@ def a_request(**changes) -> GenerationRequest:
         "seed": 7,
         "scheduler": Scheduler.DDIM,
     }
-    return GenerationRequest(**(facts | changes))
+    return GenerationRequest(**(fields | changes))
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +57,17 @@ async def collected(workers, *, previews: bool = False, **changes) -> list:
     return [item async for item in workers.generate(a_request(**changes), "public", previews=previews)]
 
 
-def begin_together(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Let no step be taken before so many requests are there."""
-    there = []
+def start_after_admitting(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Delay the first step until so many requests are admitted."""
+    admitted = []
     admit, step = ContinuousDiffusion.admit, ContinuousDiffusion.step
-    monkeypatch.setattr(ContinuousDiffusion, "admit", lambda runner, order: there.append(order) or admit(runner, order))
-    monkeypatch.setattr(ContinuousDiffusion, "step", lambda runner: step(runner) if len(there) >= number else [])
+    monkeypatch.setattr(
+        ContinuousDiffusion, "admit", lambda runner, order: admitted.append(order) or admit(runner, order)
+    )
+    monkeypatch.setattr(ContinuousDiffusion, "step", lambda runner: step(runner) if len(admitted) >= number else [])
 
 
-async def test_requests_are_denoised_together_and_each_gets_its_own_image(workers, monkeypatch):
+async def test_requests_are_batched_and_each_gets_its_own_image(workers, monkeypatch):
     alone = [(await collected(workers, seed=seed))[-1] for seed in (1, 2)]
     sizes = []
     advance = DiffusionEngine.advance
@@ -74,27 +76,27 @@ async def test_requests_are_denoised_together_and_each_gets_its_own_image(worker
         "advance",
         lambda engine, images, rows: sizes.append(len(images)) or advance(engine, images, rows),
     )
-    begin_together(monkeypatch, 2)
-    together = await asyncio.gather(*(collected(workers, seed=seed) for seed in (1, 2)))
-    for one, (*_, image) in zip(alone, together, strict=True):
+    start_after_admitting(monkeypatch, 2)
+    batched = await asyncio.gather(*(collected(workers, seed=seed) for seed in (1, 2)))
+    for one, (*_, image) in zip(alone, batched, strict=True):
         assert image.model == one.model
         assert np.abs(image.value.astype(int) - one.value).max() <= 1
     assert sizes == [2] * 6
 
 
-async def test_who_follows_an_image_sees_every_step_and_others_are_told_now_and_then(workers):
-    *seen, followed = await collected(workers, seed=1, previews=True)
-    *told, image = await collected(workers, seed=1)
-    assert [each.step for each in seen] == [1, 2, 3, 4, 5, 6]
-    assert {each.num_steps for each in seen} == {6}
-    assert any(each.preview is not None for each in seen)
-    assert told == [StepProgress(step=1, num_steps=6)]
+async def test_every_step_is_reported_with_previews_and_throttled_without(workers):
+    *every_step, followed = await collected(workers, seed=1, previews=True)
+    *throttled, image = await collected(workers, seed=1)
+    assert [each.step for each in every_step] == [1, 2, 3, 4, 5, 6]
+    assert {each.num_steps for each in every_step} == {6}
+    assert any(each.preview is not None for each in every_step)
+    assert throttled == [StepProgress(step=1, num_steps=6)]
     assert (image.value == followed.value).all()
 
 
-async def test_each_image_s_steps_and_decoding_are_in_the_trace_of_who_wants_it(workers, replica_spans, monkeypatch):
-    await collected(workers, seed=1)  # of nobody's trace
-    begin_together(monkeypatch, 2)
+async def test_the_steps_and_decoding_of_each_image_are_in_the_trace_of_its_call(workers, replica_spans, monkeypatch):
+    await collected(workers, seed=1)  # in no trace
+    start_after_admitting(monkeypatch, 2)
     traces = KeptTraces()
     with traces.of_request("POST", [CALLER]) as request, within(request):
         await asyncio.gather(*(collected(workers, seed=seed) for seed in (1, 2)))
@@ -109,12 +111,12 @@ async def test_each_image_s_steps_and_decoding_are_in_the_trace_of_who_wants_it(
     steps = [span["events"] for span in spans if span["name"] == "denoise"]
     assert [[event["attributes"]["step"] for event in events] for events in steps] == [[1, 2, 3, 4, 5, 6]] * 2
     assert [event["attributes"]["images"] for events in steps for event in events] == [2] * 12
-    for part in spans:
-        if part["name"] != "Diffusion.generate":
-            assert replies[part["parent_id"]]["start_time"] <= part["start_time"] <= part["end_time"]
+    for span in spans:
+        if span["name"] != "Diffusion.generate":
+            assert replies[span["parent_id"]]["start_time"] <= span["start_time"] <= span["end_time"]
 
 
-async def test_who_leaves_frees_the_others(workers, monkeypatch):
+async def test_cancelling_one_request_lets_the_others_finish(workers, monkeypatch):
     leaving = workers.generate(a_request(steps=500), "public")
     await anext(leaving)
     other = asyncio.create_task(collected(workers, seed=3))
@@ -127,17 +129,17 @@ async def test_who_leaves_frees_the_others(workers, monkeypatch):
     assert cancelled
 
 
-async def test_the_last_who_leaves_is_forgotten_too(workers, monkeypatch):
+async def test_cancelling_the_last_request_leaves_the_engine_idle(workers, monkeypatch):
     idle = asyncio.Event()
     cancel = ContinuousDiffusion.cancel
 
-    def cancel_and_look(runner, key):
+    def cancel_and_check(runner, key):
         cancel(runner, key)
         if runner.is_idle:
             loop.call_soon_threadsafe(idle.set)
 
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(ContinuousDiffusion, "cancel", cancel_and_look)
+    monkeypatch.setattr(ContinuousDiffusion, "cancel", cancel_and_check)
     leaving = workers.generate(a_request(steps=500), "public")
     await anext(leaving)
     await leaving.aclose()
@@ -145,27 +147,27 @@ async def test_the_last_who_leaves_is_forgotten_too(workers, monkeypatch):
         await idle.wait()
 
 
-async def test_one_that_can_not_begin_is_its_own_failure(workers):
+async def test_an_invalid_request_fails_alone(workers):
     odd, fine = await asyncio.gather(collected(workers, width=72), collected(workers, seed=4), return_exceptions=True)
     assert "multiples of 16" in str(odd)
     assert fine[-1].value.shape == (64, 64, 3)
 
 
-async def test_counting_tokens_meanwhile_changes_no_image(workers):
+async def test_counting_tokens_concurrently_changes_no_image(workers):
     prompts = [f"pear {number}" for number in range(20)]
     alone = [(await collected(workers, prompt=prompt, steps=1, seed=9, deterministic=True))[-1] for prompt in prompts]
-    over = asyncio.Event()
-    counting = asyncio.create_task(counted_until(over, workers))
+    done = asyncio.Event()
+    counting = asyncio.create_task(count_until(done, workers))
     others = [f"{prompt} " for prompt in prompts]  # not encoded yet
     meanwhile = [(await collected(workers, prompt=text, steps=1, seed=9, deterministic=True))[-1] for text in others]
-    over.set()
+    done.set()
     await counting
 
     assert all(np.array_equal(one.value, other.value) for one, other in zip(alone, meanwhile, strict=True))
     once, twice = await workers.count_tokens("Diffusion", ["red apple", "red apple red apple"])
-    assert once - 2 == (twice - 2) / 2 > 0  # beside the beginning and the end
+    assert once - 2 == (twice - 2) / 2 > 0  # without the begin and end tokens
 
 
-async def counted_until(over: asyncio.Event, workers) -> None:
-    while not over.is_set():
+async def count_until(done: asyncio.Event, workers) -> None:
+    while not done.is_set():
         await workers.count_tokens("Diffusion", ["a long prompt of several words"] * 50)

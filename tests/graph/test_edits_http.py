@@ -1,4 +1,4 @@
-"""Images made from others, over HTTP with fakes: what may change changes, all else stays."""
+"""Edits and variations over HTTP with fakes: pixels outside the mask do not change."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ async def pixels(client: httpx.AsyncClient, url: str) -> np.ndarray:
 
 
 async def edited(client: httpx.AsyncClient, url: str, **body: object) -> tuple[dict, np.ndarray]:
-    answer = await client.post(f"{url}/edits", json={"prompt": "pear", "seed": 20} | body)
-    assert answer.status_code == 201, answer.text
-    (image,) = answer.json()["images"]
+    response = await client.post(f"{url}/edits", json={"prompt": "pear", "seed": 20} | body)
+    assert response.status_code == 201, response.text
+    (image,) = response.json()["images"]
     return image, await pixels(client, f"/v1/images/{image['image_id']}")
 
 
@@ -49,7 +49,7 @@ def a_mask(side: int = SIDE, level: int = 255) -> tuple[np.ndarray, str]:
     return mask[..., 0] > 0, base64.b64encode(encode_png(mask)).decode()
 
 
-async def test_only_what_a_mask_marks_changes(client: httpx.AsyncClient, url: str):
+async def test_only_masked_graychange(client: httpx.AsyncClient, url: str):
     before = await pixels(client, url)
     mask, encoded = a_mask()
     image, after = await edited(client, url, mask=encoded)
@@ -60,7 +60,7 @@ async def test_only_what_a_mask_marks_changes(client: httpx.AsyncClient, url: st
     assert (source["image_id"], source["strength"]) == (url.rpartition("/")[2], 1.0)
 
 
-async def test_a_region_changes_with_its_rim_and_nothing_else(client: httpx.AsyncClient, url: str):
+async def test_only_a_region_and_its_border_change(client: httpx.AsyncClient, url: str):
     before = await pixels(client, url)
     disc = before[..., 0] > 0
     image, after = await edited(client, url, region=0)
@@ -75,7 +75,7 @@ async def test_a_region_changes_with_its_rim_and_nothing_else(client: httpx.Asyn
     assert image["request"]["prompt"] == "pear"
 
 
-async def test_a_concept_is_found_first(bench: Bench, client: httpx.AsyncClient, url: str):
+async def test_a_concept_is_edited_in_its_region(bench: Bench, client: httpx.AsyncClient, url: str):
     async def apple(texts):
         return np.eye(1, 8, dtype=np.float32).repeat(len(texts), 0)
 
@@ -93,42 +93,42 @@ async def test_a_concept_is_found_first(bench: Bench, client: httpx.AsyncClient,
     assert "castle" in missing.json()["detail"]
 
 
-async def test_variations_are_several_with_the_image_s_own_prompt(client: httpx.AsyncClient, url: str):
-    answer = await client.post(f"{url}/variations", json={"n": 2, "seed": 5, "strength": 0.4})
+async def test_variations_use_the_prompt_of_the_image(client: httpx.AsyncClient, url: str):
+    response = await client.post(f"{url}/variations", json={"n": 2, "seed": 5, "strength": 0.4})
     other = await client.post(f"{url}/variations", json={"prompt": "a pear"})
 
-    images = answer.json()["images"]
+    images = response.json()["images"]
     assert [image["request"]["seed"] for image in images] == [5, 6]
     assert {image["request"]["prompt"] for image in images} == {"red apple"}
     assert {image["request"]["source"]["strength"] for image in images} == {0.4}
     assert other.json()["images"][0]["request"]["prompt"] == "a pear"
 
 
-async def test_an_upload_is_varied_by_what_it_shows_at_the_nearest_size(client: httpx.AsyncClient):
-    picture = np.full((100, 300, 3), 200, np.uint8)
-    sent = await client.post("/v1/images/upload", content=encode_png(picture), headers={"Content-Type": "image/png"})
-    answer = await client.post(f"{sent.headers['Location']}/variations", json={"seed": 1})
+async def test_a_variation_of_an_upload_uses_its_label_and_the_nearest_size(client: httpx.AsyncClient):
+    gray = np.full((100, 300, 3), 200, np.uint8)
+    sent = await client.post("/v1/images/upload", content=encode_png(gray), headers={"Content-Type": "image/png"})
+    response = await client.post(f"{sent.headers['Location']}/variations", json={"seed": 1})
 
-    (image,) = answer.json()["images"]
+    (image,) = response.json()["images"]
     assert image["request"]["prompt"] == "a photo of a apple"
     assert (image["width"], image["height"]) == (288, 96)
 
 
-@pytest.mark.parametrize("way", ["variations", "edits"])
-async def test_a_key_s_images_are_answered_again_even_if_their_source_is_gone(
-    client: httpx.AsyncClient, url: str, way: str
+@pytest.mark.parametrize("operation", ["variations", "edits"])
+async def test_an_idempotent_request_returns_its_images_even_if_the_source_is_deleted(
+    client: httpx.AsyncClient, url: str, operation: str
 ):
     body, key = {"prompt": "pear", "n": 2, "steps": 2}, {"Idempotency-Key": "again"}
-    first = await client.post(f"{url}/{way}", json=body, headers=key)
+    first = await client.post(f"{url}/{operation}", json=body, headers=key)
     await client.delete(url)
-    again = await client.post(f"{url}/{way}", json=body, headers=key)
-    other = await client.post(f"{url}/{way}", json=body | {"n": 1}, headers=key)
+    again = await client.post(f"{url}/{operation}", json=body, headers=key)
+    other = await client.post(f"{url}/{operation}", json=body | {"n": 1}, headers=key)
 
     assert [i["image_id"] for i in again.json()["images"]] == [i["image_id"] for i in first.json()["images"]]
     assert is_problem(other, 422, "idempotency_mismatch")
 
 
-async def test_an_edit_whose_image_is_gone_fails_as_not_found(bench: Bench, client: httpx.AsyncClient, url: str):
+async def test_an_edit_of_a_deleted_image_is_not_found(bench: Bench, client: httpx.AsyncClient, url: str):
     bench.workers.gate.clear()
     job = (await client.post(f"{url}/variations", json={}, headers={"Prefer": "respond-async"})).json()["jobs"][0]
     await client.delete(url)
@@ -155,13 +155,13 @@ async def test_an_edit_whose_image_is_gone_fails_as_not_found(bench: Bench, clie
         ({"width": 64}, 422, "width"),
     ],
 )
-async def test_what_cannot_be_done_is_said(client: httpx.AsyncClient, url: str, body: dict, status: int, word: str):
-    answer = await client.post(f"{url}/edits", json={"prompt": "pear"} | body)
-    assert is_problem(answer, status, answer.json()["code"])
-    assert word in answer.json()["detail"]
+async def test_invalid_edits_return_a_problem(client: httpx.AsyncClient, url: str, body: dict, status: int, word: str):
+    response = await client.post(f"{url}/edits", json={"prompt": "pear"} | body)
+    assert is_problem(response, status, response.json()["code"])
+    assert word in response.json()["detail"]
 
 
-async def test_another_s_image_cannot_be_changed(client: httpx.AsyncClient):
-    for way in ("variations", "edits"):
-        answer = await client.post(f"/v1/images/{uuid.uuid4()}/{way}", json={"prompt": "x"})
-        assert is_problem(answer, 404, "image_not_found")
+async def test_edits_of_an_unknown_image_are_not_found(client: httpx.AsyncClient):
+    for operation in ("variations", "edits"):
+        response = await client.post(f"/v1/images/{uuid.uuid4()}/{operation}", json={"prompt": "x"})
+        assert is_problem(response, 404, "image_not_found")

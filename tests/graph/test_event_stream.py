@@ -1,4 +1,4 @@
-"""One request's events as server-sent events."""
+"""The events of one request as server-sent events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from graphs.http.app import build_http_app
 from graphs.http.context import RequestContext
 from graphs.http.sse import sse_response
 from pipeline.jobs import MAX_ATTEMPTS
-from pipeline.settings import Admission
+from pipeline.settings import AdmissionSettings
 from pipeline.store import tables
 from pipeline.traces import NOTHING
 from testing.harness import Bench, with_admission
@@ -36,7 +36,7 @@ async def events_of(client: httpx.AsyncClient, body: dict[str, object]) -> list[
         return [event async for event in source.aiter_sse()]
 
 
-async def test_the_events_come_in_order_and_the_answer_last(bench: Bench):
+async def test_events_are_sent_in_order_and_the_result_last(bench: Bench):
     async with client_of(bench) as client:
         events = await events_of(client, PROMPT)
         plain = (await client.post("/generate", json=PROMPT)).json()
@@ -51,12 +51,12 @@ async def test_the_events_come_in_order_and_the_answer_last(bench: Bench):
         "job.succeeded",
         "generation.finished",
     ]
-    answer = events[-1].json()
-    assert answer.keys() == plain.keys()
-    assert answer["generated_image"] == plain["generated_image"]
+    result = events[-1].json()
+    assert result.keys() == plain.keys()
+    assert result["generated_image"] == plain["generated_image"]
 
 
-async def test_steps_carry_previews(bench: Bench):
+async def test_steps_have_previews(bench: Bench):
     async with client_of(bench) as client:
         steps = [event.json() for event in await events_of(client, PROMPT) if event.event == "generation.stepped"]
 
@@ -66,7 +66,7 @@ async def test_steps_carry_previews(bench: Bench):
         assert preview.shape == (64, 64, 3)
 
 
-async def test_a_stream_makes_a_last_image_as_any_call_does(bench: Bench):
+async def test_a_stream_sets_the_last_image_of_the_session(bench: Bench):
     async with client_of(bench) as client:
         events = await events_of(client, PROMPT)
         segments = (await client.post("/segment")).json()
@@ -74,22 +74,22 @@ async def test_a_stream_makes_a_last_image_as_any_call_does(bench: Bench):
     assert segments["image_id"] == events[-1].json()["image_id"]
 
 
-async def test_what_fails_before_the_first_event_has_its_own_status(bench: Bench):
-    async with client_of(bench, Admission()) as client:
+async def test_a_failure_before_the_first_event_has_its_own_status(bench: Bench):
+    async with client_of(bench, AdmissionSettings()) as client:
         bench.workers.gate.clear()
         waiting = [asyncio.create_task(client.post("/generate", json=PROMPT)) for _ in range(8)]
         await until(lambda: len(bench.services.generation.admission) == 8)
         accept = {"Accept": "text/event-stream"}
-        refused = await client.post("/generate", json=PROMPT, headers=accept)
+        rejected = await client.post("/generate", json=PROMPT, headers=accept)
         wrong = await client.post("/generate", json=PROMPT | {"width": 7}, headers=accept)
         bench.workers.gate.set()
         await asyncio.gather(*waiting)
 
-    assert is_problem(refused, 429, "overloaded")
+    assert is_problem(rejected, 429, "overloaded")
     assert is_problem(wrong, 422, "invalid_request")
 
 
-async def test_what_fails_later_is_the_last_event(bench: Bench):
+async def test_a_later_failure_is_the_last_event(bench: Bench):
     bench.workers.deaths["generate"] = MAX_ATTEMPTS
     async with client_of(bench) as client:
         events = await events_of(client, PROMPT)
@@ -100,9 +100,9 @@ async def test_what_fails_later_is_the_last_event(bench: Bench):
     assert problem["request_id"] == bench.events[0].request_id
 
 
-async def test_the_deadline_ends_a_stream_with_an_error_and_the_job_with_it(bench: Bench, monkeypatch):
-    bench.workers.gate.clear()  # nothing ever comes
-    app = build_http_app(with_admission(bench, Admission(deadline_s=600)))
+async def test_the_deadline_ends_the_stream_with_an_error_and_cancels_the_job(bench: Bench, monkeypatch):
+    bench.workers.gate.clear()  # no step ever starts
+    app = build_http_app(with_admission(bench, AdmissionSettings(deadline_s=600)))
     async with (
         served(app) as url,
         httpx.AsyncClient(base_url=url, timeout=None) as client,
@@ -119,7 +119,7 @@ async def test_the_deadline_ends_a_stream_with_an_error_and_the_job_with_it(benc
     assert job["state"] == "cancelled"
 
 
-async def test_the_deadline_is_said_however_long_the_work_takes_to_stop(monkeypatch):
+async def test_the_deadline_is_reported_even_if_the_work_stops_slowly(monkeypatch):
     async def work() -> AsyncGenerator[bytes, None]:
         try:
             yield b"begun"
@@ -145,9 +145,9 @@ async def test_a_quiet_stream_has_heartbeats_over_a_real_connection(bench: Bench
     async with (
         served(build_http_app(bench.services)) as url,
         httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as client,
-        client.stream("GET", "/v1/events", params={"after": 0}) as answer,
+        client.stream("GET", "/v1/events", params={"after": 0}) as response,
     ):
-        async for line in answer.aiter_lines():
+        async for line in response.aiter_lines():
             lines.append(line)
             if lines.count(": heartbeat") == 3:
                 break
@@ -155,7 +155,7 @@ async def test_a_quiet_stream_has_heartbeats_over_a_real_connection(bench: Bench
     await until(lambda: bench.services.feed.num_streams == 0)
 
 
-async def test_what_was_forgotten_is_passed_over_by_who_comes_back_for_it(bench: Bench):
+async def test_resuming_skips_deleted_events(bench: Bench):
     await bench.image(1)
     last = bench.store.log.newest()
     with bench.store.log.writing() as connection:

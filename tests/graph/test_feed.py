@@ -1,4 +1,4 @@
-"""The feed over a real log: order, resumption, slow readers, and several processes round one hub."""
+"""The event feed over a real log: order, resumption, slow subscribers, and several processes with one hub."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def open_log(tmp_path) -> Callable[[], EventLog]:
-    """Opens the log as another process would."""
+    """Return a function that opens the log like another process."""
     return lambda: EventLog(open_database(f"sqlite:///{tmp_path / 'truth.sqlite'}"))
 
 
 class FakeHub:
-    """The actor's behaviour in this process; `silent` makes it a dead one."""
+    """The hub actor in this process; `silent` makes it fail."""
 
     def __init__(self) -> None:
-        self.ears: list[FakeEar] = []
+        self.connections: list[FakeConnection] = []
         self.silent = False
 
-    def ear(self) -> FakeEar:
-        self.ears.append(FakeEar(self))
-        return self.ears[-1]
+    def connect(self) -> FakeConnection:
+        self.connections.append(FakeConnection(self))
+        return self.connections[-1]
 
 
-class FakeEar:
-    """One feed's side of the hub."""
+class FakeConnection:
+    """The connection of one feed to the hub."""
 
     def __init__(self, hub: FakeHub) -> None:
         self.hub = hub
         self.has_peers = True
-        self.heard: asyncio.Queue[Sequence[Notice]] = asyncio.Queue()
+        self.received: asyncio.Queue[Sequence[Notice]] = asyncio.Queue()
 
-    async def publish(self, passing: Sequence[Notice]) -> None:
+    async def publish(self, transient: Sequence[Notice]) -> None:
         if self.hub.silent:
             raise ConnectionError
-        for ear in self.hub.ears:
-            if ear is not self:
-                ear.heard.put_nowait(passing)
+        for connection in self.hub.connections:
+            if connection is not self:
+                connection.received.put_nowait(transient)
 
     async def listen(self) -> Sequence[Notice]:
-        return await self.heard.get()
+        return await self.received.get()
 
 
 def write(log_: EventLog, *names: str, owner: str = "public", job_id: str | None = None) -> None:
@@ -77,9 +77,9 @@ def step(number: int, owner: str = "public", job_id: str = "j") -> Notice:
     )
 
 
-async def taken(feed: EventFeed, number: int, **choice) -> list[Notice]:
+async def taken(feed: EventFeed, number: int, **filters) -> list[Notice]:
     found: list[Notice] = []
-    async with asyncio.timeout(PATIENCE_S), aclosing(feed.follow("public", **choice)) as notices:
+    async with asyncio.timeout(PATIENCE_S), aclosing(feed.follow("public", **filters)) as notices:
         async for notice in notices:
             found.append(notice)
             if len(found) == number:
@@ -87,7 +87,7 @@ async def taken(feed: EventFeed, number: int, **choice) -> list[Notice]:
     return found
 
 
-async def test_what_was_logged_before_comes_first_and_then_what_happens(open_log):
+async def test_logged_events_are_delivered_before_new_ones(open_log):
     log_ = open_log()
     write(log_, "a", "b", "c")
     feed = EventFeed(log_, None)
@@ -98,7 +98,7 @@ async def test_what_was_logged_before_comes_first_and_then_what_happens(open_log
     feed.stop()
 
 
-async def test_a_stream_holds_what_its_reader_may_see_and_wants(open_log):
+async def test_a_stream_is_filtered_by_owner_type_and_job(open_log):
     log_ = open_log()
     feed = EventFeed(log_, None)
     write(log_, "a", owner="somebody")
@@ -110,7 +110,7 @@ async def test_a_stream_holds_what_its_reader_may_see_and_wants(open_log):
     feed.stop()
 
 
-async def test_what_passes_comes_after_what_was_logged_before_it(open_log):
+async def test_a_step_is_delivered_after_the_facts_logged_before_it(open_log):
     log_ = open_log()
     feed = EventFeed(log_, None)
     following = asyncio.create_task(taken(feed, 40))
@@ -118,30 +118,30 @@ async def test_what_passes_comes_after_what_was_logged_before_it(open_log):
     for number in range(20):
         await asyncio.to_thread(write, log_, "fact")
         feed.publish(step(number))
-    told = await following
-    facts = [notice.sequence for notice in told if notice.sequence]
+    received = await following
+    facts = [notice.sequence for notice in received if notice.sequence]
     assert facts == list(range(1, 21))
-    assert [notice.payload["step"] for notice in told if notice.sequence is None] == list(range(20))
-    for i, notice in enumerate(told):
+    assert [notice.payload["step"] for notice in received if notice.sequence is None] == list(range(20))
+    for i, notice in enumerate(received):
         if notice.sequence is None:
-            assert notice.payload["step"] + 1 in [earlier.sequence for earlier in told[:i]]
+            assert notice.payload["step"] + 1 in [earlier.sequence for earlier in received[:i]]
     feed.stop()
 
 
 class SlowLog(EventLog):
-    """A log that is read only while `may_read` is set."""
+    """A log whose reads block while `may_read` is cleared."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self.may_read = threading.Event()
         self.may_read.set()
 
-    def read(self, **choice) -> Sequence[Notice]:
+    def read(self, **filters) -> Sequence[Notice]:
         assert self.may_read.wait(PATIENCE_S)
-        return super().read(**choice)
+        return super().read(**filters)
 
 
-async def test_steps_come_before_the_end_of_their_job_however_late_the_log_is_read(open_log):
+async def test_steps_are_delivered_before_the_end_of_their_job_even_if_the_log_is_read_late(open_log):
     log_ = SlowLog(open_log().engine)
     feed = EventFeed(log_, None)
     following = asyncio.create_task(taken(feed, 7))
@@ -159,53 +159,53 @@ async def test_steps_come_before_the_end_of_their_job_however_late_the_log_is_re
     feed.stop()
 
 
-async def test_a_step_that_arrives_after_its_job_s_end_is_dropped_unless_the_job_begins_again(open_log):
+async def test_a_step_after_the_end_of_its_job_is_dropped_unless_the_job_is_retried(open_log):
     hub = FakeHub()
     log_ = open_log()
-    ear = hub.ear()
-    feed = EventFeed(log_, ear)
+    connection = hub.connect()
+    feed = EventFeed(log_, connection)
     seen: list[str | int] = []
 
     async def follow() -> None:
         async for notice in feed.follow("public"):
-            seen.append(notice.payload.get("step", notice.type))  # noqa: PERF401  # it is looked at meanwhile
+            seen.append(notice.payload.get("step", notice.type))  # noqa: PERF401  # the test reads it meanwhile
 
     following = asyncio.create_task(follow())
     await until(lambda: feed.num_streams == 1)
     await asyncio.to_thread(write, log_, "job.failed", job_id="j")
     await until(lambda: seen == ["job.failed"])
-    ear.heard.put_nowait([step(1), step(8, job_id="k")])
+    connection.received.put_nowait([step(1), step(8, job_id="k")])
     await until(lambda: seen == ["job.failed", 8])
     await asyncio.to_thread(write, log_, "job.retried", "job.started", job_id="j")
     await until(lambda: seen[2:] == ["job.retried", "job.started"])
-    ear.heard.put_nowait([step(2)])
+    connection.received.put_nowait([step(2)])
     await until(lambda: seen[4:] == [2])
     following.cancel()
     feed.stop()
 
 
-async def test_who_comes_late_is_told_the_newest_step(open_log):
+async def test_a_late_subscriber_receives_the_newest_step(open_log):
     feed = EventFeed(open_log(), None)
     await feed.start()
     for number in range(3):
         feed.publish(step(number))
-    await taken(feed, 1, job_id="j")  # whatever was on its way has arrived
+    await taken(feed, 1, job_id="j")  # every published step has arrived
     (newest,) = await taken(feed, 1, job_id="j")
     assert newest.payload == {"step": 2}
     feed.stop()
 
 
-async def test_a_slow_reader_loses_its_stream_and_no_fact(open_log, monkeypatch):
+async def test_a_slow_subscriber_loses_its_stream_but_no_fact(open_log, monkeypatch):
     monkeypatch.setattr(feeds, "MAX_WAITING", 30)
     monkeypatch.setattr(feeds, "PAGE", 3)
     log_ = open_log()
     feed = EventFeed(log_, None)
     slow = feed.follow("public")
-    beginning = asyncio.ensure_future(anext(slow))
+    first_notice = asyncio.ensure_future(anext(slow))
     quick = asyncio.create_task(taken(feed, 100, after=0))
     await until(lambda: feed.num_streams == 2)
     await asyncio.to_thread(write, log_, "fact")
-    first = await beginning
+    first = await first_notice
     for _ in range(33):
         await asyncio.to_thread(write, log_, "fact", "fact", "fact")
     assert [notice.sequence for notice in await quick] == list(range(1, 101))
@@ -218,7 +218,7 @@ async def test_a_slow_reader_loses_its_stream_and_no_fact(open_log, monkeypatch)
     feed.stop()
 
 
-async def test_readers_who_are_sent_away_come_back_and_others_stay(open_log):
+async def test_closing_subscriptions_ends_followers_but_not_callers_that_wait(open_log):
     log_ = open_log()
     feed = EventFeed(log_, None)
     write(log_, "a")
@@ -234,57 +234,57 @@ async def test_readers_who_are_sent_away_come_back_and_others_stay(open_log):
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["hub", "dead hub"])
-async def test_what_happens_in_one_process_is_told_in_another(open_log, monkeypatch, silent):
+async def test_events_of_one_process_are_received_in_another(open_log, monkeypatch, silent):
     monkeypatch.setattr(feeds, "POLL_S", 0.05 if silent else 60)
     hub = FakeHub()
     hub.silent = silent
     log_ = open_log()
-    here, there = EventFeed(log_, hub.ear()), EventFeed(open_log(), hub.ear())
+    here, there = EventFeed(log_, hub.connect()), EventFeed(open_log(), hub.connect())
     await here.start()
     following = asyncio.create_task(taken(there, 1 if silent else 2))
     await until(lambda: there.num_streams == 1)
     await asyncio.to_thread(write, log_, "fact")
     here.publish(step(7))
-    fact, *passed = await following
+    fact, *steps = await following
     assert fact.type == "fact"
-    assert [notice.payload for notice in passed] == ([] if silent else [{"step": 7}])
+    assert [notice.payload for notice in steps] == ([] if silent else [{"step": 7}])
     here.stop()
     there.stop()
 
 
-async def test_fifty_readers_that_come_and_go_see_every_fact_once_and_in_order(open_log, seed):
-    """Two processes write, and read for 25 readers each; readers leave and resume by the last number they know."""
-    dice = random.Random(seed)
+async def test_fifty_reconnecting_subscribers_receive_every_fact_once_and_in_order(open_log, seed):
+    """Two processes publish to 50 subscribers, which disconnect and resume from their last sequence number."""
+    rng = random.Random(seed)
     hub = FakeHub()
     logs = [open_log(), open_log()]
-    processes = [EventFeed(log_, hub.ear()) for log_ in logs]
+    processes = [EventFeed(log_, hub.connect()) for log_ in logs]
     for feed in processes:
         await feed.start()
     total = 400
 
-    async def reads() -> list[int]:
+    async def subscribe() -> list[int]:
         seen: list[int] = []
         while len(seen) < total:
-            patience = dice.randint(1, 60)
-            feed = dice.choice(processes)
+            remaining = rng.randint(1, 60)
+            feed = rng.choice(processes)
             async with aclosing(feed.follow("public", after=seen[-1] if seen else 0)) as notices:
                 async for notice in notices:
                     if notice.sequence is not None:
                         seen.append(notice.sequence)
-                    patience -= 1
-                    if len(seen) == total or patience == 0:
+                    remaining -= 1
+                    if len(seen) == total or remaining == 0:
                         break
         return seen
 
-    async def writes(number: int) -> None:
+    async def publish(number: int) -> None:
         for _ in range(total // 4):
             await asyncio.to_thread(write, logs[number], "a", "b")
             processes[number].publish(step(number))
 
     async with asyncio.timeout(PATIENCE_S):
-        readers = [asyncio.create_task(reads()) for _ in range(50)]
-        await asyncio.gather(writes(0), writes(1))
-        for seen in await asyncio.gather(*readers):
+        subscribers = [asyncio.create_task(subscribe()) for _ in range(50)]
+        await asyncio.gather(publish(0), publish(1))
+        for seen in await asyncio.gather(*subscribers):
             assert seen == list(range(1, total + 1)), f"seed {seed}"
     for feed in processes:
         feed.stop()

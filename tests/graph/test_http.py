@@ -1,4 +1,4 @@
-"""The HTTP application over fakes: the contract, sessions, and every kind of bad input."""
+"""The HTTP application over fakes: the contract, sessions, and every kind of invalid input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.events import RequestFinished
-from pipeline.settings import Admission
+from pipeline.settings import AdmissionSettings
 from testing.harness import Bench, make_bench
 from testing.waiting import pass_time, until
 from tests.graph.clients import client_of, is_problem
@@ -41,7 +41,7 @@ async def test_the_five_calls_in_order(client: httpx.AsyncClient):
     analysis = (await client.post("/analyze")).json()
     probe = (await client.post("/probe", json={"prompt": "metal"})).json()
     segments = (await client.post("/segment")).json()
-    pictures = (await client.post("/visualize")).json()
+    visualization = (await client.post("/visualize")).json()
 
     assert uuid.UUID(generated["request_id"])
     assert png_size(generated["generated_image"]) == (256, 256)
@@ -54,19 +54,19 @@ async def test_the_five_calls_in_order(client: httpx.AsyncClient):
     assert probe["regional_matches"][0] == {"region_id": 0, "class_label": "apple", "similarity_to_prompt": "27.78%"}
     assert segments["segmented_regions"][0]["sam_confidence"] == "0.99"
     assert all(len(contour) >= 3 for region in segments["segmented_regions"] for contour in region["polygon"])
-    assert pictures["status"] == "success"
-    assert pictures["total_regions"] == 2
-    assert png_size(pictures["master_overlay"]) == (256, 256)
-    assert [s["top_class"] for s in pictures["individual_spotlights"]] == ["apple", "plate"]
+    assert visualization["status"] == "success"
+    assert visualization["total_regions"] == 2
+    assert png_size(visualization["master_overlay"]) == (256, 256)
+    assert [s["top_class"] for s in visualization["individual_spotlights"]] == ["apple", "plate"]
 
 
-async def test_the_root_says_what_it_computes_on(client: httpx.AsyncClient):
+async def test_the_root_returns_the_status_and_the_limits(client: httpx.AsyncClient):
     about = (await client.get("/")).json()
     assert (about["status"], about["device"]) == ("online", "cpu")
     assert about["limits"]["min_side"] <= about["defaults"]["width"] <= about["limits"]["max_side"]
 
 
-async def test_generate_takes_every_parameter_and_answers_it(client: httpx.AsyncClient):
+async def test_generate_accepts_every_parameter_and_returns_it(client: httpx.AsyncClient):
     request = {
         "prompt": "pear",
         "negative_prompt": "blurry",
@@ -78,22 +78,22 @@ async def test_generate_takes_every_parameter_and_answers_it(client: httpx.Async
         "scheduler": "euler_a",
     }
 
-    answer = (await client.post("/generate", json=request)).json()
+    response = (await client.post("/generate", json=request)).json()
 
-    assert {name: answer[name] for name in request} == request
-    assert png_size(answer["generated_image"]) == (64, 96)
+    assert {name: response[name] for name in request} == request
+    assert png_size(response["generated_image"]) == (64, 96)
 
 
 async def test_unknown_fields_are_ignored_as_in_the_legacy_api(client: httpx.AsyncClient):
     assert (await client.post("/generate", json={"prompt": "pear", "mood": "happy"})).status_code == 200
 
 
-@pytest.mark.parametrize("way", ["header", "cookie"])
-async def test_sessions_do_not_see_each_other(bench: Bench, way: str):
+@pytest.mark.parametrize("source", ["header", "cookie"])
+async def test_sessions_are_isolated(bench: Bench, source: str):
     ids = {}
     for name in ("a", "b"):
         async with client_of(bench) as client:
-            if way == "header":
+            if source == "header":
                 client.headers["X-Session-ID"] = name
             ids[name] = (await client.post("/generate", json={"prompt": name})).json()["image_id"]
             ids[name, "found"] = (await client.post("/segment")).json()["image_id"]
@@ -102,17 +102,17 @@ async def test_sessions_do_not_see_each_other(bench: Bench, way: str):
 
 
 async def test_a_client_without_a_session_finds_its_image_with_and_without_the_cookie(bench: Bench):
-    async with client_of(bench) as forgetful, client_of(bench) as polite:
-        made = await forgetful.post("/generate", json={"prompt": "pear"})
-        forgetful.cookies.clear()
-        polite.cookies.update(made.cookies)
+    async with client_of(bench) as without_cookie, client_of(bench) as with_cookie:
+        generated = await without_cookie.post("/generate", json={"prompt": "pear"})
+        without_cookie.cookies.clear()
+        with_cookie.cookies.update(generated.cookies)
 
-        assert (await forgetful.post("/segment")).json()["image_id"] == made.json()["image_id"]
-        assert (await polite.post("/segment")).json()["image_id"] == made.json()["image_id"]
+        assert (await without_cookie.post("/segment")).json()["image_id"] == generated.json()["image_id"]
+        assert (await with_cookie.post("/segment")).json()["image_id"] == generated.json()["image_id"]
 
 
 @pytest.mark.parametrize("call", ["/analyze", "/segment", "/visualize", "/probe"])
-async def test_every_call_takes_an_image_id(bench: Bench, client: httpx.AsyncClient, call: str):
+async def test_every_call_accepts_an_image_id(bench: Bench, client: httpx.AsyncClient, call: str):
     image = await bench.image(sessions=("somebody",))
 
     by_body = await client.post(call, json={"prompt": "metal", "image_id": image.image_id})
@@ -123,7 +123,7 @@ async def test_every_call_takes_an_image_id(bench: Bench, client: httpx.AsyncCli
 
 
 @pytest.mark.parametrize("call", ["/analyze", "/segment", "/visualize", "/probe"])
-async def test_without_an_image_the_detail_says_what_to_do(client: httpx.AsyncClient, call: str):
+async def test_the_detail_of_no_image_yet_says_what_to_do(client: httpx.AsyncClient, call: str):
     response = await client.post(call, json={"prompt": "metal"})
 
     assert is_problem(response, 400, "no_image_yet")
@@ -199,7 +199,7 @@ async def test_the_request_id_is_the_client_s_if_it_sends_one(bench: Bench, clie
     assert bench.of(RequestFinished)[-1].request_id == "abc-1"
 
 
-async def test_every_request_is_finished_in_the_events_by_its_template(bench: Bench, client: httpx.AsyncClient):
+async def test_every_request_is_reported_by_its_route_template(bench: Bench, client: httpx.AsyncClient):
     await client.get("/nowhere/at/all")
     await client.post("/generate", json={"prompt": "  "})
 
@@ -207,36 +207,36 @@ async def test_every_request_is_finished_in_the_events_by_its_template(bench: Be
     assert finished == [("unmatched", 404, "route_not_found"), ("/generate", 422, "invalid_request")]
 
 
-async def test_a_request_that_takes_too_long_is_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+async def test_a_request_over_the_deadline_is_cancelled(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     bench.workers.gate.clear()
-    async with client_of(bench, Admission(deadline_s=600)) as client:
-        calling = asyncio.create_task(client.post("/generate", json={"prompt": "pear"}))
+    async with client_of(bench, AdmissionSettings(deadline_s=600)) as client:
+        pending = asyncio.create_task(client.post("/generate", json={"prompt": "pear"}))
         await until(lambda: len(bench.services.generation.admission) == 1)
         pass_time(monkeypatch, seconds=601)
-        response = await calling
+        response = await pending
 
     assert is_problem(response, 504, "deadline_exceeded")
     assert len(bench.services.generation.admission) == 0
 
 
-async def test_one_request_id_for_many_requests_at_once_opens_no_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    bench = make_bench(tmp_path, Admission(max_generations=1))
+async def test_a_shared_request_id_does_not_bypass_admission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    bench = make_bench(tmp_path, AdmissionSettings(max_generations=1))
     bench.workers.gate.clear()
-    async with client_of(bench, Admission(deadline_s=600)) as client:
+    async with client_of(bench, AdmissionSettings(deadline_s=600)) as client:
         calls = [
             asyncio.create_task(client.post("/generate", json={"prompt": "pear"}, headers={"X-Request-ID": "one"}))
             for _ in range(4)
         ]
         await until(lambda: sum(call.done() for call in calls) == 3)
         pass_time(monkeypatch, seconds=601)
-        answers = await asyncio.gather(*calls)
+        responses = await asyncio.gather(*calls)
 
-    assert sorted(answer.status_code for answer in answers) == [429, 429, 429, 504]
-    assert len({answer.json()["request_id"] for answer in answers}) == 4
+    assert sorted(response.status_code for response in responses) == [429, 429, 429, 504]
+    assert len({response.json()["request_id"] for response in responses}) == 4
 
 
-async def test_an_overloaded_service_says_when_to_come_back(tmp_path: Path):
-    bench = make_bench(tmp_path, Admission(max_generations=0))
+async def test_an_overloaded_service_returns_retry_after(tmp_path: Path):
+    bench = make_bench(tmp_path, AdmissionSettings(max_generations=0))
     async with client_of(bench) as client:
         response = await client.post("/generate", json={"prompt": "pear"})
 
@@ -244,7 +244,7 @@ async def test_an_overloaded_service_says_when_to_come_back(tmp_path: Path):
     assert int(response.headers["retry-after"]) >= 1
 
 
-async def test_an_unexpected_error_is_a_problem_without_its_secrets(bench: Bench, client: httpx.AsyncClient, caplog):
+async def test_an_unexpected_error_is_returned_without_its_message(bench: Bench, client: httpx.AsyncClient, caplog):
     async def broken(*_: object) -> bytes:
         raise RuntimeError("the password is 1234")
 
@@ -257,7 +257,7 @@ async def test_an_unexpected_error_is_a_problem_without_its_secrets(bench: Bench
     assert "1234" in caplog.text
 
 
-async def test_readiness_names_the_model_that_is_missing(bench: Bench, client: httpx.AsyncClient):
+async def test_readiness_names_the_model_that_is_not_ready(bench: Bench, client: httpx.AsyncClient):
     bench.workers.reason = "sam2.1_b.pt is missing"
 
     response = await client.get("/readyz")
@@ -270,7 +270,7 @@ async def test_readiness_names_the_model_that_is_missing(bench: Bench, client: h
     assert (await client.get("/readyz")).json()["ready"] is True
 
 
-async def test_the_documentation_needs_nothing_from_outside(client: httpx.AsyncClient):
+async def test_the_documentation_loads_no_external_assets(client: httpx.AsyncClient):
     page = (await client.get("/docs")).text
     document = (await client.get("/openapi.json")).json()
 
@@ -280,7 +280,7 @@ async def test_the_documentation_needs_nothing_from_outside(client: httpx.AsyncC
         assert (await client.get(asset)).status_code == 200, asset
     assert not [url for url in re.findall(r"https?://[^\"' ]+", page) if "test" not in url]
     for path in ("/generate", "/analyze", "/probe", "/segment", "/visualize"):
-        answers = document["paths"][path]["post"]["responses"]
-        assert {"200", "400", "413", "422", "429", "500", "503", "504"} <= answers.keys()
-        assert "application/problem+json" in answers["429"]["content"]
+        responses = document["paths"][path]["post"]["responses"]
+        assert {"200", "400", "413", "422", "429", "500", "503", "504"} <= responses.keys()
+        assert "application/problem+json" in responses["429"]["content"]
     assert document["components"]["schemas"]["GenerateBody"]["examples"]

@@ -1,4 +1,4 @@
-"""The images one has, over HTTP with fakes."""
+"""Image resources over HTTP with fakes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from httpx_sse import aconnect_sse
 from PIL import Image
 
 from pipeline.events import ImageCreated, ImageDeleted
-from pipeline.settings import Admission, OwnerLimits
+from pipeline.settings import AdmissionSettings, OwnerLimits
 from testing.harness import Bench, make_bench, working
 from tests.graph.clients import client_of, is_problem
 
 pytestmark = pytest.mark.anyio
 
-NOBODY = "0197a0b2-0000-7000-8000-000000000000"  # the id of no image
+NO_IMAGE = "0197a0b2-0000-7000-8000-000000000000"  # the id of no image
 
 
 def a_png(side: int = 64) -> bytes:
@@ -27,28 +27,28 @@ def a_png(side: int = 64) -> bytes:
     return file.getvalue()
 
 
-async def made(client: httpx.AsyncClient, seed: int) -> str:
+async def generated(client: httpx.AsyncClient, seed: int) -> str:
     return (await client.post("/generate", json={"prompt": "pear", "seed": seed, "steps": 2})).json()["image_id"]
 
 
-async def test_an_upload_sent_twice_with_one_key_is_one_image(bench: Bench):
-    client = client_of(bench, Admission())
+async def test_an_upload_repeated_with_one_key_creates_one_image(bench: Bench):
+    client = client_of(bench, AdmissionSettings())
     key = {"Idempotency-Key": "photo-1", "Content-Type": "image/png"}
-    picture, other = a_png(64), a_png(65)
-    answers = await asyncio.gather(*(client.post("/v1/images/upload", content=picture, headers=key) for _ in range(5)))
-    assert {answer.status_code for answer in answers} == {201}
-    assert len({answer.json()["image_id"] for answer in answers}) == 1
+    png, other = a_png(64), a_png(65)
+    responses = await asyncio.gather(*(client.post("/v1/images/upload", content=png, headers=key) for _ in range(5)))
+    assert {response.status_code for response in responses} == {201}
+    assert len({response.json()["image_id"] for response in responses}) == 1
     assert len((await client.get("/v1/images")).json()["images"]) == 1
     assert len(bench.of(ImageCreated)) == 1
-    form = {"file": ("photo.png", picture, "image/png")}  # the same picture, wrapped anew each time
+    form = {"file": ("photo.png", png, "image/png")}  # the same image, in a multipart form
     again = await client.post("/v1/images/upload", files=form, headers={"Idempotency-Key": "photo-1"})
-    assert again.json()["image_id"] == answers[0].json()["image_id"]
+    assert again.json()["image_id"] == responses[0].json()["image_id"]
     assert is_problem(await client.post("/v1/images/upload", content=other, headers=key), 422, "idempotency_mismatch")
 
 
-async def test_history_comes_in_pages_with_what_made_each_image(bench: Bench):
+async def test_the_history_is_paginated_and_has_the_request_of_each_image(bench: Bench):
     async with client_of(bench) as client:
-        ids = [await made(client, seed) for seed in range(5)]
+        ids = [await generated(client, seed) for seed in range(5)]
 
         first = (await client.get("/v1/images", params={"limit": 3})).json()
         rest = (await client.get("/v1/images", params={"limit": 3, "before": first["next"]})).json()
@@ -63,7 +63,7 @@ async def test_history_comes_in_pages_with_what_made_each_image(bench: Bench):
 
 async def test_an_image_s_content_never_changes(bench: Bench):
     async with client_of(bench) as client:
-        image = (await client.get(f"/v1/images/{await made(client, 1)}")).json()
+        image = (await client.get(f"/v1/images/{await generated(client, 1)}")).json()
         content = await client.get(image["content"])
         again = await client.get(image["content"], headers={"If-None-Match": content.headers["etag"]})
 
@@ -75,7 +75,7 @@ async def test_an_image_s_content_never_changes(bench: Bench):
 
 async def test_a_deleted_image_is_gone_and_the_session_has_none(bench: Bench):
     async with client_of(bench) as client:
-        image_id = await made(client, 1)
+        image_id = await generated(client, 1)
         await client.post("/segment")
 
         assert (await client.delete(f"/v1/images/{image_id}")).status_code == 204
@@ -88,18 +88,18 @@ async def test_a_deleted_image_is_gone_and_the_session_has_none(bench: Bench):
     assert [event.image_id for event in bench.of(ImageDeleted)] == [image_id]
 
 
-@pytest.mark.parametrize("way", ["body", "form"])
-async def test_an_upload_becomes_the_session_s_last_image(bench: Bench, way: str):
+@pytest.mark.parametrize("encoding", ["body", "form"])
+async def test_an_upload_becomes_the_session_s_last_image(bench: Bench, encoding: str):
     async with client_of(bench) as client:
-        if way == "body":
-            answer = await client.post("/v1/images/upload", content=a_png(), headers={"Content-Type": "image/png"})
+        if encoding == "body":
+            response = await client.post("/v1/images/upload", content=a_png(), headers={"Content-Type": "image/png"})
         else:
-            answer = await client.post("/v1/images/upload", files={"file": ("mine.png", a_png(), "image/png")})
-        uploaded = answer.json()
+            response = await client.post("/v1/images/upload", files={"file": ("mine.png", a_png(), "image/png")})
+        uploaded = response.json()
         segments = (await client.post("/segment")).json()
-        image = (await client.get(answer.headers["location"])).json()
+        image = (await client.get(response.headers["location"])).json()
 
-    assert answer.status_code == 201
+    assert response.status_code == 201
     assert segments["image_id"] == uploaded["image_id"] == image["image_id"]
     assert (image["width"], image["height"], image["request"]) == (64, 64, None)
 
@@ -118,23 +118,25 @@ async def test_an_upload_becomes_the_session_s_last_image(bench: Bench, way: str
     ],
 )
 async def test_bad_uploads(bench: Bench, content: bytes, kind: str, status: int, code: str):
-    async with client_of(bench, Admission(max_upload_bytes=100_000)) as client:
-        answer = await client.post("/v1/images/upload", content=content, headers={"Content-Type": kind} if kind else {})
+    async with client_of(bench, AdmissionSettings(max_upload_bytes=100_000)) as client:
+        response = await client.post(
+            "/v1/images/upload", content=content, headers={"Content-Type": kind} if kind else {}
+        )
 
-    assert is_problem(answer, status, code)
+    assert is_problem(response, status, code)
 
 
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
-        (f"/v1/images/{NOBODY}", 404, "image_not_found"),
-        (f"/v1/images/{NOBODY}/content", 404, "image_not_found"),
+        (f"/v1/images/{NO_IMAGE}", 404, "image_not_found"),
+        (f"/v1/images/{NO_IMAGE}/content", 404, "image_not_found"),
         ("/v1/images/nonsense", 422, "invalid_request"),
         ("/v1/images?limit=0", 422, "invalid_request"),
         ("/v1/images?before=x", 422, "invalid_request"),
     ],
 )
-async def test_bad_questions(bench: Bench, path: str, status: int, code: str):
+async def test_bad_requests(bench: Bench, path: str, status: int, code: str):
     async with client_of(bench) as client:
         assert is_problem(await client.get(path), status, code)
 
@@ -144,9 +146,9 @@ def value_of(metrics: str, name: str) -> float:
     return float(line.split()[1])
 
 
-async def test_prometheus_is_told_what_is_stored(bench: Bench):
+async def test_metrics_report_what_is_stored(bench: Bench):
     async with client_of(bench) as client:
-        await made(client, 1)
+        await generated(client, 1)
         metrics = (await client.get("/metrics")).text
 
     assert "pipeline_store_images 1.0" in metrics
@@ -158,8 +160,8 @@ async def test_prometheus_is_told_what_is_stored(bench: Bench):
     assert 0 < value_of(metrics, "pipeline_disk_free_bytes") <= value_of(metrics, "pipeline_disk_size_bytes")
 
 
-async def test_results_are_there_after_a_restart(bench: Bench):
-    """A new flow over the same store, with an empty cache: nothing is computed again."""
+async def test_results_persist_over_a_restart(bench: Bench):
+    """A new service on the same store, with an empty cache, computes nothing again."""
     from testing.harness import make_bench
 
     image = await bench.image()
@@ -174,12 +176,12 @@ async def test_results_are_there_after_a_restart(bench: Bench):
 
 
 async def created(client: httpx.AsyncClient, **body: object) -> list[dict]:
-    answer = await client.post("/v1/images", json={"prompt": "pear", "steps": 2} | body)
-    assert answer.status_code == 201, answer.text
-    return answer.json()["images"]
+    response = await client.post("/v1/images", json={"prompt": "pear", "steps": 2} | body)
+    assert response.status_code == 201, response.text
+    return response.json()["images"]
 
 
-async def test_several_images_are_made_at_once_each_with_the_next_seed(bench: Bench):
+async def test_several_images_are_generated_concurrently_with_consecutive_seeds(bench: Bench):
     async with client_of(bench) as client:
         images = await created(client, n=3, seed=2**32 - 2)
         (alone,) = await created(client, seed=0)
@@ -190,13 +192,13 @@ async def test_several_images_are_made_at_once_each_with_the_next_seed(bench: Be
         assert len(bench.services.generation.admission) == 0
 
 
-async def test_several_images_take_one_place_of_a_crowd_s(tmp_path):
-    bench = make_bench(tmp_path, Admission(max_generations=1))
-    async with working(bench), client_of(bench, Admission(max_generations=1)) as client:
+async def test_several_images_of_one_request_are_admitted_as_one(tmp_path):
+    bench = make_bench(tmp_path, AdmissionSettings(max_generations=1))
+    async with working(bench), client_of(bench, AdmissionSettings(max_generations=1)) as client:
         assert len(await created(client, n=3)) == 3
 
 
-async def test_one_key_makes_several_images_once(bench: Bench):
+async def test_one_key_generates_several_images_once(bench: Bench):
     body, key = {"prompt": "pear", "n": 2, "seed": 4, "steps": 1}, {"Idempotency-Key": "two-pears"}
     async with client_of(bench) as client:
         first = await client.post("/v1/images", json=body, headers=key)
@@ -208,7 +210,7 @@ async def test_one_key_makes_several_images_once(bench: Bench):
     assert is_problem(other, 422, "idempotency_mismatch")
 
 
-async def test_images_are_followed_by_events_or_fetched_later(bench: Bench):
+async def test_images_are_streamed_as_events_or_fetched_later(bench: Bench):
     body = {"prompt": "pear", "n": 2, "steps": 2}
     async with client_of(bench) as client:
         async with aconnect_sse(
@@ -217,20 +219,20 @@ async def test_images_are_followed_by_events_or_fetched_later(bench: Bench):
             events = [event async for event in source.aiter_sse()]
         later = await client.post("/v1/images", json=body, headers={"Prefer": "respond-async"})
 
-    told = Counter(event.event for event in events)
-    assert (told["job.succeeded"], told["generation.stepped"], told["generation.finished"]) == (2, 4, 1)
+    counts = Counter(event.event for event in events)
+    assert (counts["job.succeeded"], counts["generation.stepped"], counts["generation.finished"]) == (2, 4, 1)
     assert len(events[-1].json()["images"]) == 2
     assert (later.status_code, len(later.json()["jobs"])) == (202, 2)
 
 
-async def test_who_has_too_many_jobs_leaves_none_of_several_behind(tmp_path):
+async def test_a_request_over_the_job_limit_leaves_no_jobs_behind(tmp_path):
     bench = make_bench(tmp_path, limits=OwnerLimits(unfinished_jobs=2))
-    async with client_of(bench) as client:  # nobody works
+    async with client_of(bench) as client:  # without a job worker
         bench.workers.gate.clear()
-        refused = await client.post("/v1/images", json={"prompt": "x", "n": 3}, headers={"Prefer": "respond-async"})
+        rejected = await client.post("/v1/images", json={"prompt": "x", "n": 3}, headers={"Prefer": "respond-async"})
         jobs = (await client.get("/v1/jobs")).json()["jobs"]
 
-    assert is_problem(refused, 429, "too_many_unfinished")
+    assert is_problem(rejected, 429, "too_many_unfinished")
     assert not [job for job in jobs if job["state"] == "running" and not job["cancel_requested"]]
 
 
@@ -243,20 +245,20 @@ async def test_who_has_too_many_jobs_leaves_none_of_several_behind(tmp_path):
         ({"n": 1}, "prompt"),
     ],
 )
-async def test_what_cannot_be_made_is_said_by_field(bench: Bench, body: dict, word: str):
+async def test_an_invalid_request_names_the_field(bench: Bench, body: dict, word: str):
     async with client_of(bench) as client:
-        answer = await client.post("/v1/images", json=body)
-    assert is_problem(answer, 422, "invalid_request")
-    assert word in answer.json()["detail"]
+        response = await client.post("/v1/images", json=body)
+    assert is_problem(response, 422, "invalid_request")
+    assert word in response.json()["detail"]
 
 
 async def test_images_are_found_by_session_label_prompt_and_time(bench: Bench):
     async with client_of(bench) as client:
 
         async def found(**wanted: str) -> list[int]:
-            answer = await client.get("/v1/images", params=wanted)
-            assert answer.status_code == 200, answer.text
-            return [image["request"]["seed"] for image in answer.json()["images"]]
+            response = await client.get("/v1/images", params=wanted)
+            assert response.status_code == 200, response.text
+            return [image["request"]["seed"] for image in response.json()["images"]]
 
         (first,) = await created(client, seed=1, prompt="a 50% red_apple")
         client.headers["X-Session-ID"] = "desk"
@@ -280,14 +282,14 @@ async def test_images_are_found_by_session_label_prompt_and_time(bench: Bench):
         )
         await client.delete(f"/v1/images/{second['image_id']}")
         assert await found(label="apple") == []
-        (again,) = await created(client, seed=2, prompt="Green pear")  # whose description is remembered
+        (again,) = await created(client, seed=2, prompt="Green pear")  # its description is cached
         await bench.describe(await bench.services.images.find(again["image_id"], owner="public", session=""), "r")
         assert await found(label="apple") == [2]
         assert first["image_id"]
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "start", "end"),
+    ("range_header", "status", "start", "end"),
     [
         ("bytes=0-9", 206, 0, 10),
         ("bytes=5-", 206, 5, None),
@@ -302,11 +304,13 @@ async def test_images_are_found_by_session_label_prompt_and_time(bench: Bench):
         ("lines=1-2", 200, 0, None),
     ],
 )
-async def test_a_part_of_the_content_can_be_had(bench: Bench, asked: str, status: int, start: int, end: int | None):
+async def test_range_requests_return_a_part_of_the_content(
+    bench: Bench, range_header: str, status: int, start: int, end: int | None
+):
     async with client_of(bench) as client:
-        url = f"/v1/images/{await made(client, 1)}/content"
+        url = f"/v1/images/{await generated(client, 1)}/content"
         whole = (await client.get(url)).content
-        part = await client.get(url, headers={"Range": asked})
+        part = await client.get(url, headers={"Range": range_header})
 
     assert (part.status_code, part.content) == (status, whole[start:end])
     if status == 206:
@@ -314,9 +318,9 @@ async def test_a_part_of_the_content_can_be_had(bench: Bench, asked: str, status
         assert part.headers["Content-Range"] == f"bytes {first}-{first + len(part.content) - 1}/{len(whole)}"
 
 
-async def test_a_range_of_something_else_is_answered_by_the_whole(bench: Bench):
+async def test_if_range_of_another_version_returns_the_whole_content(bench: Bench):
     async with client_of(bench) as client:
-        url = f"/v1/images/{await made(client, 1)}/content"
+        url = f"/v1/images/{await generated(client, 1)}/content"
         whole = await client.get(url)
         same = await client.get(url, headers={"Range": "bytes=0-3", "If-Range": whole.headers["ETag"]})
         other = await client.get(url, headers={"Range": "bytes=0-3", "If-Range": '"older"'})
@@ -325,22 +329,22 @@ async def test_a_range_of_something_else_is_answered_by_the_whole(bench: Bench):
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
-async def test_the_content_comes_in_other_formats_and_sizes(bench: Bench, kind: str):
+async def test_the_content_is_returned_in_other_formats_and_sizes(bench: Bench, kind: str):
     async with client_of(bench) as client:
         (image,) = await created(client, width=128, height=64)
-        answer = await client.get(image["content"], params={"format": kind, "size": 32})
+        response = await client.get(image["content"], params={"format": kind, "size": 32})
         again = await client.get(image["content"], params={"format": kind, "size": 32})
         larger = await client.get(image["content"], params={"format": kind, "size": 999})
 
-    assert (answer.headers["Content-Type"], opened(answer.content).size) == (f"image/{kind}", (32, 16))
-    assert opened(answer.content).format == kind.upper()
-    assert again.content == answer.content
-    assert opened(larger.content).size == (128, 64)
-    assert answer.headers["ETag"] != larger.headers["ETag"]
-    assert bench.workers.calls["encode"] == 2 + (kind != "png")  # each once; the PNG as it is was kept
+    assert (response.headers["Content-Type"], decoded(response.content).size) == (f"image/{kind}", (32, 16))
+    assert decoded(response.content).format == kind.upper()
+    assert again.content == response.content
+    assert decoded(larger.content).size == (128, 64)
+    assert response.headers["ETag"] != larger.headers["ETag"]
+    assert bench.workers.calls["encode"] == 2 + (kind != "png")  # each once; the original PNG was stored
 
 
-async def test_a_png_says_how_it_was_made_and_is_understood_when_it_comes_back(bench: Bench):
+async def test_a_png_embeds_its_request_which_an_upload_restores(bench: Bench):
     async with client_of(bench) as client:
         (image,) = await created(client, prompt="röd äpple \N{RED APPLE}", negative_prompt="blue", seed=9)
         png = (await client.get(image["content"])).content
@@ -348,18 +352,18 @@ async def test_a_png_says_how_it_was_made_and_is_understood_when_it_comes_back(b
         uploaded = (await client.get(back.headers["Location"])).json()
         kept = (await client.get(uploaded["content"])).content
 
-    assert "Seed: 9" in opened(png).info["parameters"]
+    assert "Seed: 9" in decoded(png).info["parameters"]
     assert uploaded["request"] == image["request"]
     assert uploaded["digest"] == image["digest"]
-    assert "Seed: 9" in opened(kept).info["parameters"]
+    assert "Seed: 9" in decoded(kept).info["parameters"]
 
 
-async def test_a_png_says_nothing_where_that_is_not_wanted(tmp_path):
+async def test_embed_parameters_off_leaves_the_png_without_its_request(tmp_path):
     bench = make_bench(tmp_path, embed_parameters=False)
     async with working(bench), client_of(bench) as client:
         (image,) = await created(client)
-        assert "parameters" not in opened((await client.get(image["content"])).content).info
+        assert "parameters" not in decoded((await client.get(image["content"])).content).info
 
 
-def opened(data: bytes) -> Image.Image:
+def decoded(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))

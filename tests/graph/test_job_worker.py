@@ -1,4 +1,4 @@
-"""Jobs worked on by runners that share a store."""
+"""Jobs run by workers that share a store."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(autouse=True)
-def hurry(monkeypatch):
+def short_intervals(monkeypatch):
     for name in ("RENEW_S", "POLL_S"):
         monkeypatch.setattr(job_runner, name, 0.05)
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """What leases run out by: only a test moves it."""
+    """The clock of leases, advanced by tests."""
     return Clock()
 
 
@@ -45,17 +45,17 @@ def store(tmp_path, clock):
 
 
 class Worker:
-    """Does jobs once its gate is open."""
+    """Runs jobs once its gate is open."""
 
     def __init__(self, store: JobStore) -> None:
         self.store = store
         self.gate = asyncio.Event()
-        self.begun: list[int] = []
+        self.started: list[int] = []
         self.stopped: list[int] = []
 
     async def run(self, job, lease) -> None:
         number = job.order.request["number"]
-        self.begun.append(number)
+        self.started.append(number)
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
@@ -84,7 +84,7 @@ def order(number: int) -> JobOrder:
     return JobOrder(job_id=new_id(), kind="test", owner="public", request_id=f"r{number}", request={"number": number})
 
 
-async def test_a_job_begins_at_once_and_is_waited_for(store):
+async def test_a_job_starts_at_once_and_can_be_waited_for(store):
     worker = Worker(store)
     worker.gate.set()
     async with running(store, worker) as runner:
@@ -94,7 +94,7 @@ async def test_a_job_begins_at_once_and_is_waited_for(store):
     assert (settled.state, settled.result) == (JobState.SUCCEEDED, {"number": 1})
 
 
-async def test_what_goes_wrong_is_told(store):
+async def test_failures_are_reported_as_problems(store):
     worker = Worker(store)
     worker.gate.set()
     async with running(store, worker) as runner:
@@ -109,7 +109,7 @@ async def test_what_goes_wrong_is_told(store):
     assert unknown.problem["code"] == "pipeline_error"
 
 
-async def test_more_jobs_than_there_is_room_for_wait_in_the_store(store):
+async def test_jobs_over_the_capacity_wait_in_the_store(store):
     worker = Worker(store)
     async with running(store, worker) as runner:
         accepted = [(await runner.submit(order(n))).job for n in range(5)]
@@ -117,50 +117,50 @@ async def test_more_jobs_than_there_is_room_for_wait_in_the_store(store):
         worker.gate.set()
         settled = [await runner.wait_finished(job.job_id, "public") for job in accepted]
     assert [job.result["number"] for job in settled] == [0, 1, 2, 3, 4]
-    assert sorted(worker.begun) == [0, 1, 2, 3, 4]
+    assert sorted(worker.started) == [0, 1, 2, 3, 4]
 
 
-async def test_a_job_in_hand_is_cancelled_at_once(store):
+async def test_a_running_job_is_cancelled_at_once(store):
     worker = Worker(store)
     async with running(store, worker) as runner:
         job = (await runner.submit(order(1))).job
-        await until(lambda: worker.begun)
+        await until(lambda: worker.started)
         assert (await runner.cancel(job.job_id, "public")).state is JobState.CANCELLED
     assert worker.stopped == [1]
 
 
-async def test_a_job_whose_cancellation_is_heard_of_twice_ends_at_once(store):
+async def test_a_cancellation_received_twice_ends_the_job_once(store):
     worker = Worker(store)
     busy = threading.Event()
     async with running(store, worker) as runner:
         job = (await runner.submit(order(1))).job
-        await until(lambda: worker.begun)
+        await until(lambda: worker.started)
         store.cancel(job.job_id, "public")
-        [heard] = store.log.read(after=0, limit=1, types=[CANCEL_REQUESTED])
+        [notice] = store.log.read(after=0, limit=1, types=[CANCEL_REQUESTED])
         with ThreadPoolExecutor(1) as pool:
             asyncio.get_running_loop().set_default_executor(pool)
-            pool.submit(busy.wait)  # so that the settling has to wait
-            runner.on_event(heard)
+            pool.submit(busy.wait)  # delays the final state
+            runner.on_event(notice)
             await until(lambda: worker.stopped)
-            runner.on_event(heard)
-            settling = asyncio.create_task(runner.wait_finished(job.job_id, "public"))
+            runner.on_event(notice)
+            finishing = asyncio.create_task(runner.wait_finished(job.job_id, "public"))
             await asyncio.sleep(0)
             busy.set()
             async with asyncio.timeout(PATIENCE_S):
-                assert (await settling).state is JobState.CANCELLED
+                assert (await finishing).state is JobState.CANCELLED
 
 
-async def test_a_job_in_another_s_hand_is_cancelled_at_its_renewal(store):
+async def test_a_job_of_another_worker_is_cancelled_at_its_lease_renewal(store):
     worker, other = Worker(store), Worker(store)
     async with running(store, worker) as runner, running(store, other) as second:
         job = (await runner.submit(order(1))).job
-        await until(lambda: worker.begun)
+        await until(lambda: worker.started)
         assert (await second.cancel(job.job_id, "public")).cancel_requested
         assert (await second.wait_finished(job.job_id, "public")).state is JobState.CANCELLED
     assert worker.stopped == [1]
 
 
-async def test_a_long_job_keeps_its_lease(store, clock):
+async def test_the_lease_of_a_long_job_is_renewed(store, clock):
     worker, other = Worker(store), Worker(store)
     async with running(store, worker) as runner, running(store, other):
         job = (await runner.submit(order(1))).job
@@ -169,16 +169,16 @@ async def test_a_long_job_keeps_its_lease(store, clock):
             await until(lambda: lease_until(store) == clock.now + job_runner.LEASE_S)
         worker.gate.set()
         assert (await runner.wait_finished(job.job_id, "public")).attempts == 1
-    assert other.begun == []
+    assert other.started == []
 
 
 def lease_until(store: JobStore) -> float:
-    """When the only job's lease runs out."""
+    """Return the expiry time of the only job's lease."""
     with store.log.engine.connect() as connection:
         return connection.execute(select(jobs.c.lease_until)).scalar_one()
 
 
-async def test_jobs_of_a_dead_holder_are_taken_over(store, clock):
+async def test_jobs_of_a_dead_worker_are_taken_over(store, clock):
     dead = store.submit(order(1), holder="dead", lease_s=20).job
     worker = Worker(store)
     worker.gate.set()
@@ -188,53 +188,53 @@ async def test_jobs_of_a_dead_holder_are_taken_over(store, clock):
     assert (settled.state, settled.attempts) == (JobState.SUCCEEDED, 2)
 
 
-async def test_a_runner_that_ends_gives_its_jobs_back(store):
+async def test_a_worker_that_stops_releases_its_jobs(store):
     worker = Worker(store)
     async with running(store, worker) as runner:
         job = (await runner.submit(order(1))).job
-        await until(lambda: worker.begun)
-    given_back = store.get(job.job_id, "public")
-    assert (given_back.state, given_back.attempts) == (JobState.QUEUED, 0)
+        await until(lambda: worker.started)
+    released = store.get(job.job_id, "public")
+    assert (released.state, released.attempts) == (JobState.QUEUED, 0)
     assert worker.stopped == [1]
 
 
-async def test_what_is_taken_while_a_runner_ends_is_given_back(store, monkeypatch):
+async def test_a_job_leased_while_the_worker_stops_is_released(store, monkeypatch):
     worker, lease = Worker(store), store.lease
-    looking, go_on, has_looked = threading.Event(), threading.Event(), threading.Event()
+    leasing, proceed, has_leased = threading.Event(), threading.Event(), threading.Event()
 
-    def slowly(*args, **kwargs):
-        looking.set()
-        go_on.wait(PATIENCE_S)
+    def slow_lease(*args, **kwargs):
+        leasing.set()
+        proceed.wait(PATIENCE_S)
         try:
             return lease(*args, **kwargs)
         finally:
-            has_looked.set()
+            has_leased.set()
 
     async with running(store, worker) as runner:
         job = (await runner.submit(order(1))).job
-        await until(lambda: worker.begun)
-        monkeypatch.setattr(store, "lease", slowly)
+        await until(lambda: worker.started)
+        monkeypatch.setattr(store, "lease", slow_lease)
         runner.wake()
-        await until(looking.is_set)
-        releasing = asyncio.create_task(set_after_turns(go_on))
+        await until(leasing.is_set)
+        releasing = asyncio.create_task(set_after_turns(proceed))
     await releasing
-    await until(has_looked.is_set)
-    given_back = store.get(job.job_id, "public")
-    assert (given_back.state, given_back.attempts) == (JobState.QUEUED, 0)
+    await until(has_leased.is_set)
+    released = store.get(job.job_id, "public")
+    assert (released.state, released.attempts) == (JobState.QUEUED, 0)
 
 
 async def set_after_turns(event: threading.Event, turns: int = 20) -> None:
-    """Set an event once a cancellation that comes now has reached every task."""
+    """Set an event after so many turns of the loop, so that a cancellation has reached every task."""
     for _ in range(turns):
         await asyncio.sleep(0)
     event.set()
 
 
-async def test_an_early_result_of_a_lost_lease_is_dropped(store):
+async def test_the_result_of_a_lost_lease_is_rejected(store):
     worker = Worker(store)
     async with running(store, worker) as runner:
         accepted = store.submit(order(1), holder="gone", lease_s=-1)
-        await until(lambda: worker.begun)  # taken over from the one that is gone
+        await until(lambda: worker.started)  # taken over from the dead worker
         with pytest.raises(job_runner.LeaseLost):
             store.succeed(accepted.lease, {"number": "wrong"})
         worker.gate.set()

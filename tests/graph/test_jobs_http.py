@@ -1,4 +1,4 @@
-"""Jobs over HTTP with fakes: accepted, followed, cancelled, retried, and never done twice for one key."""
+"""Jobs over HTTP with fakes: accepted, streamed, cancelled, retried, and run once per idempotency key."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ async def ended(client: httpx.AsyncClient, url: str) -> dict:
 
 async def events_of(client: httpx.AsyncClient, url: str, after: str = "0") -> list[ServerSentEvent]:
     async with aconnect_sse(client, "GET", f"{url}/events", headers={"Last-Event-ID": after}) as source:
-        return [event async for event in source.aiter_sse() if event.data]  # the others are heartbeats
+        return [event async for event in source.aiter_sse() if event.data]  # without heartbeats
 
 
-async def test_a_job_is_accepted_at_once_and_its_image_is_there_in_the_end(client, bench):
+async def test_a_job_is_accepted_at_once_and_results_in_an_image(client, bench):
     bench.workers.gate.clear()
     accepted = await client.post("/generate", json=PEAR, headers=ASYNC)
     job = accepted.json()
@@ -51,16 +51,16 @@ async def test_a_job_is_accepted_at_once_and_its_image_is_there_in_the_end(clien
     job = await ended(client, job["url"])
     assert (job["state"], job["attempts"], job["problem"]) == ("succeeded", 1, None)
     assert (await client.get(f"/v1/images/{job['result']['image_id']}")).json()["request"]["prompt"] == "pear"
-    assert (await client.post("/segment")).json()["image_id"] == job["result"]["image_id"]  # the session's last one
+    assert (await client.post("/segment")).json()["image_id"] == job["result"]["image_id"]  # the last image
 
 
-async def test_every_image_is_a_job_s(client):
-    made = (await client.post("/generate", json=PEAR)).json()
+async def test_every_image_has_a_job(client):
+    generated = (await client.post("/generate", json=PEAR)).json()
     (job,) = (await client.get("/v1/jobs")).json()["jobs"]
-    assert (job["state"], job["result"]) == ("succeeded", {"image_id": made["image_id"]})
+    assert (job["state"], job["result"]) == ("succeeded", {"image_id": generated["image_id"]})
 
 
-async def test_a_job_that_is_cancelled_stops(client, bench):
+async def test_a_cancelled_job_stops(client, bench):
     bench.workers.gate.clear()
     url = (await client.post("/generate", json=PEAR, headers=ASYNC)).json()["url"]
     cancelled = await cancel(client, url)
@@ -71,12 +71,12 @@ async def test_a_job_that_is_cancelled_stops(client, bench):
     assert (await client.post(f"{url}/cancel")).json() == cancelled
 
 
-async def test_a_failed_job_says_why_and_can_be_retried(client, bench):
+async def test_a_failed_job_reports_why_and_can_be_retried(client, bench):
     bench.workers.deaths["encode"] = 2 * MAX_ATTEMPTS
     key = {"Idempotency-Key": "order-66"}
-    answer = await client.post("/generate", json=PEAR, headers=key)
-    assert is_problem(answer, 503, "worker_lost")
-    assert is_problem(await client.post("/generate", json=PEAR, headers=key), 409, "job_ended")  # it kills no more
+    response = await client.post("/generate", json=PEAR, headers=key)
+    assert is_problem(response, 503, "worker_lost")
+    assert is_problem(await client.post("/generate", json=PEAR, headers=key), 409, "job_ended")  # it is not run again
     (job,) = (await client.get("/v1/jobs", params={"state": "dead"})).json()["jobs"]
     assert (job["attempts"], job["problem"]["code"]) == (MAX_ATTEMPTS, "worker_lost")
     assert "facts" not in job["problem"]
@@ -86,20 +86,20 @@ async def test_a_failed_job_says_why_and_can_be_retried(client, bench):
     assert is_problem(await client.post(f"{job['url']}/retry"), 409, "job_not_retriable")
 
 
-async def test_one_key_makes_one_image(client, bench):
+async def test_one_key_generates_one_image(client, bench):
     key = {"Idempotency-Key": "order-66"}
     bench.workers.gate.clear()
     first = asyncio.create_task(client.post("/generate", json=PEAR, headers=key))
     await until(lambda: bench.workers.calls["generate"] == 1)
     others = await asyncio.gather(*(client.post("/generate", json=PEAR, headers=key) for _ in range(99)))
     assert all(is_problem(other, 409, "job_running") for other in others)
-    job = (await client.post("/generate", json=PEAR, headers=key | ASYNC)).json()  # its answer is there already
+    job = (await client.post("/generate", json=PEAR, headers=key | ASYNC)).json()  # returns the running job
     bench.workers.gate.set()
 
-    made = (await first).json()
+    generated = (await first).json()
     again = await asyncio.gather(*(client.post("/generate", json=PEAR, headers=key) for _ in range(20)))
-    assert all((answer.status_code, answer.json()) == (200, made) for answer in again)
-    assert (await client.get(job["url"])).json()["result"] == {"image_id": made["image_id"]}
+    assert all((response.status_code, response.json()) == (200, generated) for response in again)
+    assert (await client.get(job["url"])).json()["result"] == {"image_id": generated["image_id"]}
     assert bench.workers.calls["generate"] == 1
 
     other = await client.post("/generate", json=PEAR | {"seed": 4}, headers=key)
@@ -109,7 +109,7 @@ async def test_one_key_makes_one_image(client, bench):
     )
 
 
-async def test_a_key_s_request_goes_on_without_its_client(client, bench):
+async def test_a_request_with_a_key_continues_after_a_disconnect(client, bench):
     key = {"Idempotency-Key": "order-66"}
     bench.workers.gate.clear()
     first = asyncio.create_task(client.post("/generate", json=PEAR, headers=key))
@@ -123,13 +123,13 @@ async def test_a_key_s_request_goes_on_without_its_client(client, bench):
     ).json()["result"]["image_id"]
 
 
-async def test_the_same_key_again_repeats_what_failed_by_the_service_s_fault(client, bench):
+async def test_the_same_key_retries_a_job_that_failed_with_a_server_error(client, bench):
     key = {"Idempotency-Key": "order-66"}
     bench.workers.reason = "its weights are missing"
-    with_failure = bench.workers.generate
+    generate = bench.workers.generate
     bench.workers.generate = not_ready
     assert is_problem(await client.post("/generate", json=PEAR, headers=key), 503, "model_not_ready")
-    bench.workers.generate = with_failure
+    bench.workers.generate = generate
     bench.workers.reason = ""
     assert (await client.post("/generate", json=PEAR, headers=key)).status_code == 200
     (job,) = (await client.get("/v1/jobs")).json()["jobs"]
@@ -141,7 +141,7 @@ async def not_ready(*_):
     yield
 
 
-async def test_a_job_is_followed_from_its_beginning_and_resumed(client, bench):
+async def test_the_events_of_a_job_are_streamed_from_the_start_and_resumed(client, bench):
     bench.workers.gate.clear()
     url = (await client.post("/generate", json=PEAR, headers=ASYNC)).json()["url"]
     following = asyncio.create_task(events_of(client, url))
@@ -158,7 +158,7 @@ async def test_a_job_is_followed_from_its_beginning_and_resumed(client, bench):
     assert rest == ["job.succeeded", "generation.finished"]
 
 
-async def test_a_follower_who_is_sent_away_is_told_nothing_of_an_end(client, bench):
+async def test_a_closed_subscription_receives_no_final_event(client, bench):
     bench.workers.gate.clear()
     url = (await client.post("/generate", json=PEAR, headers=ASYNC)).json()["url"]
     following = asyncio.create_task(events_of(client, url))
@@ -172,7 +172,7 @@ async def test_a_follower_who_is_sent_away_is_told_nothing_of_an_end(client, ben
     assert rest[-3:] == ["image.created", "job.succeeded", "generation.finished"]
 
 
-async def test_jobs_come_in_pages(client):
+async def test_jobs_are_paginated(client):
     for seed in range(3):
         await client.post("/generate", json=PEAR | {"seed": seed})
     first = (await client.get("/v1/jobs", params={"limit": 2})).json()
@@ -182,7 +182,7 @@ async def test_jobs_come_in_pages(client):
 
 
 @pytest.mark.parametrize("path", ["", "/cancel", "/retry"])
-async def test_a_job_that_is_not_there(client, path):
+async def test_an_unknown_job_is_not_found(client, path):
     method = "POST" if path else "GET"
     missing = await client.request(method, f"/v1/jobs/0198a3c0-0000-7000-8000-000000000000{path}")
     assert is_problem(missing, 404, "job_not_found")

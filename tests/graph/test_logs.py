@@ -1,4 +1,4 @@
-"""The log as people and machines read it."""
+"""The log in its text and JSON formats."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Lines = Callable[[], list[str]]
 
 @pytest.fixture
 def log_lines(tmp_path: Path) -> Iterator[Callable[[str], Lines]]:
-    """Configures the log in one of its formats and returns what reads the lines of `app.log`."""
+    """Return a function that configures a log format and returns a reader of the lines of `app.log`."""
     before = logger.handlers, logger.level, logger.propagate
 
     def configured(log_format: str) -> Lines:
@@ -49,11 +49,11 @@ def log_lines(tmp_path: Path) -> Iterator[Callable[[str], Lines]]:
     logger.handlers, logger.level, logger.propagate = before
 
 
-def answered(status: int, detail: str = "", route: str = "/generate") -> RequestFinished:
+def finished(status: int, detail: str = "", route: str = "/generate") -> RequestFinished:
     return example(RequestFinished, route=route, method="POST", status=status, detail=detail, code=detail and "code")
 
 
-def test_a_line_of_text_has_the_legacy_format(log_lines):
+def test_a_text_line_has_the_legacy_format(log_lines):
     lines = log_lines("text")
     log_event(example(GenerationStarted, request_id="5ff0a2f4"))
     (line,) = lines()
@@ -78,15 +78,15 @@ def test_a_line_of_text_has_the_legacy_format(log_lines):
             "Reused the-stage of the-image_id from run for request the-request_id",
         ),
         (example(StageRetried), "Lost the worker and retried the-stage for request the-request_id"),
-        (answered(200), "Answered POST /generate with 200 in 3.000 s for request the-request_id"),
-        (answered(400, "No."), "Answered POST /generate with 400 in 3.000 s (No.) for request the-request_id"),
+        (finished(200), "Answered POST /generate with 200 in 3.000 s for request the-request_id"),
+        (finished(400, "No."), "Answered POST /generate with 400 in 3.000 s (No.) for request the-request_id"),
     ],
 )
-def test_a_line_says_what_happened_in_words(event, words):
+def test_an_event_is_formatted_as_a_sentence(event, words):
     assert sentence(event) == words
 
 
-def test_every_event_but_a_step_has_one_line_with_its_requests_id(log_lines):
+def test_every_event_but_a_step_has_one_line_with_its_request_id(log_lines):
     lines = log_lines("text")
     for event in EVENTS:
         log_event(event)
@@ -94,7 +94,7 @@ def test_every_event_but_a_step_has_one_line_with_its_requests_id(log_lines):
     assert all("request the-request_id" in line for line in lines())
 
 
-def test_a_line_of_json_holds_the_sentence_and_every_fact(log_lines):
+def test_a_json_line_has_the_sentence_and_every_field(log_lines):
     lines = log_lines("json")
     for event in LOGGED:
         log_event(event)
@@ -107,7 +107,7 @@ def test_a_line_of_json_holds_the_sentence_and_every_fact(log_lines):
         assert line.keys() > set(event.__dataclass_fields__)
 
 
-def test_an_exception_is_part_of_its_line_of_json(log_lines):
+def test_a_json_line_has_the_exception(log_lines):
     lines = log_lines("json")
     try:
         raise ValueError("odd")
@@ -122,23 +122,23 @@ def test_an_exception_is_part_of_its_line_of_json(log_lines):
     ("event", "level"),
     [
         (example(GenerationStarted), "INFO"),
-        (answered(200), "INFO"),
-        (answered(499), "WARNING"),
-        (answered(400, "No."), "WARNING"),
-        (answered(503, "Later."), "ERROR"),
+        (finished(200), "INFO"),
+        (finished(499), "WARNING"),
+        (finished(400, "No."), "WARNING"),
+        (finished(503, "Later."), "ERROR"),
         (example(CacheBypassed), "WARNING"),
         (example(StageRetried), "WARNING"),
     ],
 )
-def test_the_level_says_how_bad_it_is(log_lines, event, level):
+def test_the_level_depends_on_the_event(log_lines, event, level):
     lines = log_lines("text")
     log_event(event)
     assert f" [{level}] " in lines()[0]
 
 
-def test_health_checks_are_quiet(log_lines):
+def test_health_checks_are_not_logged(log_lines):
     lines = log_lines("text")
-    for routine in (answered(200, route="/healthz"), answered(503, "Not ready.", route="/readyz")):
+    for routine in (finished(200, route="/healthz"), finished(503, "Not ready.", route="/readyz")):
         log_event(replace(routine, is_routine=True))
     assert lines() == []
 
@@ -153,16 +153,16 @@ def test_health_checks_are_quiet(log_lines):
     ],
     ids=lambda error: error.code,
 )
-def test_a_line_is_one_that_a_terminal_can_show_whatever_its_events_detail(log_lines, error):
+def test_a_text_line_is_printable_whatever_the_detail(log_lines, error):
     lines = log_lines("text")
-    log_event(answered(error.status, str(error)))
+    log_event(finished(error.status, str(error)))
     (line,) = lines()
     assert line.isprintable()
 
 
-def test_a_line_of_json_holds_any_detail(log_lines):
+def test_a_json_line_has_the_unchanged_detail(log_lines):
     lines = log_lines("json")
-    log_event(answered(500, "two\r\nlines\x1b[31m"))
+    log_event(finished(500, "two\r\nlines\x1b[31m"))
     (line,) = map(json.loads, lines())
     assert line["detail"] == "two\r\nlines\x1b[31m"
 
@@ -194,7 +194,7 @@ async def test_prompts_are_never_logged(log_lines, log_format, bench: Bench):
     assert not [line for line in lines() if "secret" in line]
 
 
-def test_lines_go_to_the_console_too_and_nowhere_else(tmp_path, log_lines, capsys, caplog):
+def test_lines_are_also_written_to_the_console_and_nowhere_else(tmp_path, log_lines, capsys, caplog):
     lines = log_lines("text")
     with caplog.at_level(logging.INFO):
         log_event(example(GenerationStarted))
@@ -202,7 +202,7 @@ def test_lines_go_to_the_console_too_and_nowhere_else(tmp_path, log_lines, capsy
     assert not caplog.records
 
 
-def test_a_new_process_goes_on_where_the_last_one_stopped(log_lines):
+def test_a_new_process_appends_to_the_log(log_lines):
     for _ in range(2):
         lines = log_lines("text")
         log_event(example(GenerationStarted))

@@ -1,4 +1,4 @@
-"""What each event adds to which metric, with which tags."""
+"""The metrics and tags that each event increments."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from tests.graph.every_event import EVENTS, example
 
 
 class Registry:
-    """Makes instruments that write down what they are told; each as strict as Ray's."""
+    """Creates instruments that record their values; each as strict as Ray's."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.told: list[tuple[str, float, dict[str, str]]] = []
+        self.recorded: list[tuple[str, float, dict[str, str]]] = []
 
     def instrument(self, *verbs: str):
-        def make(name: str, description: str, tag_keys: tuple[str, ...] = (), boundaries: list[float] | None = None):
+        def create(name: str, description: str, tag_keys: tuple[str, ...] = (), boundaries: list[float] | None = None):
             assert description.endswith(".")
             assert boundaries == sorted(boundaries or []) or boundaries is None
             assert (boundaries is not None) == ("observe" in verbs)
             self.names.append(name)
 
-            def tell(value: float = 1.0, tags: dict[str, str] | None = None) -> None:
+            def record(value: float = 1.0, tags: dict[str, str] | None = None) -> None:
                 assert (tags or {}).keys() == set(tag_keys)
                 assert all(isinstance(tag, str) for tag in (tags or {}).values())
-                self.told.append((name, value, tags or {}))
+                self.recorded.append((name, value, tags or {}))
 
-            return SimpleNamespace(**dict.fromkeys(verbs, tell))
+            return SimpleNamespace(**dict.fromkeys(verbs, record))
 
-        return make
+        return create
 
 
 @pytest.fixture
@@ -74,20 +74,20 @@ def finished(status: int, code: str) -> RequestFinished:
     return example(RequestFinished, route="/generate", method="POST", status=status, code=code)
 
 
-ANSWERED = ("pipeline_requests", 1.0, {"route": "/generate", "method": "POST", "status": "200"})
-REFUSED = ("pipeline_requests", 1.0, {"route": "/generate", "method": "POST", "status": "429"})
+SUCCEEDED = ("pipeline_requests", 1.0, {"route": "/generate", "method": "POST", "status": "200"})
+REJECTED = ("pipeline_requests", 1.0, {"route": "/generate", "method": "POST", "status": "429"})
 CODED = ("pipeline_errors", 1.0, {"route": "/generate", "code": "overloaded"})
 SEVEN_REGIONS = ("pipeline_regions", 7, {})
 TIMED = ("pipeline_request_seconds", 3.0, {"route": "/generate"})
 
 
 @pytest.mark.parametrize(
-    ("event", "told"),
+    ("event", "expected"),
     [
-        (finished(200, ""), [ANSWERED, TIMED]),
+        (finished(200, ""), [SUCCEEDED, TIMED]),
         (
             finished(429, "overloaded"),
-            [REFUSED, TIMED, CODED],
+            [REJECTED, TIMED, CODED],
         ),
         (example(GenerationStarted), [("pipeline_queue_seconds", 3.0, {})]),
         (example(PreviewShown), [("pipeline_first_preview_seconds", 3.0, {})]),
@@ -107,29 +107,29 @@ TIMED = ("pipeline_request_seconds", 3.0, {"route": "/generate"})
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_an_event_is_counted_as(metrics, registry, event, told):
+def test_an_event_updates_its_metrics(metrics, registry, event, expected):
     metrics.count(event)
-    assert registry.told == told
+    assert registry.recorded == expected
 
 
-def test_no_tag_holds_what_there_is_no_end_of(metrics, registry):
+def test_no_tag_has_unbounded_cardinality(metrics, registry):
     for event in EVENTS:
         metrics.count(event)
-    tags = {tag for _, _, given in registry.told for tag in given.values()}
+    tags = {tag for _, _, tags in registry.recorded for tag in tags.values()}
     assert tags
     assert not tags & {"the-request_id", "the-image_id", "the-digest", "the-detail"}
 
 
-def test_methods_nobody_knows_are_counted_as_one(metrics, registry):
+def test_unknown_methods_are_counted_as_one(metrics, registry):
     for method in ("BREW", "WHEN"):
         metrics.count(example(RequestFinished, method=method))
-    assert {tags["method"] for name, _, tags in registry.told if name == "pipeline_requests"} == {"other"}
+    assert {tags["method"] for name, _, tags in registry.recorded if name == "pipeline_requests"} == {"other"}
 
 
 def test_a_gate_has_a_gauge(metrics, registry):
     metrics.set_in_flight("images", 3)
     metrics.set_in_flight("analyses", 0)
-    assert registry.told == [
+    assert registry.recorded == [
         ("pipeline_in_hand", 3, {"gate": "images"}),
         ("pipeline_in_hand", 0, {"gate": "analyses"}),
     ]

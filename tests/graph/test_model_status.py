@@ -1,4 +1,4 @@
-"""What is told of models whose replicas are busy, starting, gone or replaced."""
+"""The reported status of models whose replicas are busy, starting, gone or replaced."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ NAMES = ("Diffusion", "Clip", "Segmenter")
 
 
 class Replicas(FakeWorkers):
-    """Counts the questions; may be too busy to answer, or die of them."""
+    """Counts the status calls; may be too busy to respond, or die of them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: Counter[str] = Counter()
+        self.status_calls: Counter[str] = Counter()
         self.counted = 0
         self.busy: set[str] = set()
         self.dying: set[str] = set()
         self.running = dict.fromkeys(NAMES, 1)
 
     async def status(self, model: ModelName) -> ModelStatus:
-        self.asked[model] += 1
+        self.status_calls[model] += 1
         if model in self.dying:
             raise WorkerDied("status")
         if model in self.busy:
@@ -48,14 +48,14 @@ class Replicas(FakeWorkers):
 def clock(monkeypatch) -> SimpleNamespace:
     clock = SimpleNamespace(now_s=100.0)
     monkeypatch.setattr("graphs.workers.model_status.time", SimpleNamespace(monotonic=lambda: clock.now_s))
-    be_patient(monkeypatch, PATIENCE_S)
+    set_timeouts(monkeypatch, PATIENCE_S)
     return clock
 
 
-def be_patient(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """How long an answer is waited for: in a test where none comes, not long."""
-    for patience in ("ANSWER_S", "FIRST_ANSWER_S"):
-        monkeypatch.setattr(f"graphs.workers.model_status.{patience}", seconds)
+def set_timeouts(monkeypatch: pytest.MonkeyPatch, timeout_s: float) -> None:
+    """Set how long a response is waited for: briefly in a test without one."""
+    for timeout in ("ANSWER_S", "FIRST_ANSWER_S"):
+        monkeypatch.setattr(f"graphs.workers.model_status.{timeout}", timeout_s)
 
 
 @pytest.fixture
@@ -68,20 +68,20 @@ def models(replicas: Replicas, clock: SimpleNamespace) -> ModelStatusTracker:
     return ModelStatusTracker(replicas, replicas.count)
 
 
-async def test_every_model_is_told_of_in_the_graphs_order(models):
+async def test_every_model_is_reported_in_the_order_of_the_graph(models):
     statuses = await models.statuses()
     assert tuple(statuses) == NAMES
     assert all(status.ready and status.fingerprint == "weights-1" for status in statuses.values())
 
 
-async def test_a_fingerprint_is_asked_for_once(models, replicas, clock):
+async def test_a_fingerprint_is_requested_once(models, replicas, clock):
     for _ in range(3):
         assert await models.fingerprint("Clip") == "weights-1"
         clock.now_s += 2 * REFRESH_S
-    assert replicas.asked == {"Clip": 1}
+    assert replicas.status_calls == {"Clip": 1}
 
 
-async def test_a_model_that_is_not_ready_says_why_until_it_is(models, replicas):
+async def test_a_model_that_is_not_ready_reports_why_until_it_is(models, replicas):
     replicas.reason = "there are no weights"
     with pytest.raises(ModelNotReady, match="Clip model is not ready: there are no weights"):
         await models.fingerprint("Clip")
@@ -92,44 +92,44 @@ async def test_a_model_that_is_not_ready_says_why_until_it_is(models, replicas):
     assert (await models.statuses())["Clip"].ready
 
 
-@pytest.mark.parametrize("trouble", ["busy", "dying"])
-async def test_a_replica_that_does_not_answer_is_taken_at_its_last_word(models, replicas, clock, trouble):
+@pytest.mark.parametrize("failure", ["busy", "dying"])
+async def test_a_replica_that_does_not_respond_keeps_its_last_status(models, replicas, clock, failure):
     before = await models.statuses()
-    getattr(replicas, trouble).update(NAMES)
+    getattr(replicas, failure).update(NAMES)
     clock.now_s += REFRESH_S + 1
 
     assert await models.statuses() == before
-    await until(lambda: replicas.asked["Clip"] == 2)
+    await until(lambda: replicas.status_calls["Clip"] == 2)
     assert await models.statuses() == before
     assert await models.fingerprint("Clip") == "weights-1"
 
 
-async def test_an_update_that_is_being_built_makes_nothing_unready(models, replicas, clock):
-    replicas.running = {}  # as Serve tells it meanwhile
+async def test_a_deployment_in_progress_makes_no_model_unready(models, replicas, clock):
+    replicas.running = {}  # as Serve reports it meanwhile
     assert all(status.ready for status in (await models.statuses()).values())
     replicas.dying.update(NAMES)
     clock.now_s += REFRESH_S + 1
     assert all(status.ready for status in (await models.statuses()).values())
 
 
-@pytest.mark.parametrize("trouble", ["busy", "dying"])
-async def test_a_replica_that_never_answered_is_still_starting(models, replicas, trouble, monkeypatch):
-    getattr(replicas, trouble).add("Clip")
+@pytest.mark.parametrize("failure", ["busy", "dying"])
+async def test_a_replica_that_never_responded_is_still_starting(models, replicas, failure, monkeypatch):
+    getattr(replicas, failure).add("Clip")
 
-    asking = asyncio.create_task(models.statuses())
+    pending = asyncio.create_task(models.statuses())
     await until(lambda: models.knows("Diffusion") and models.knows("Segmenter"))
     pass_time(monkeypatch, PATIENCE_S + 1)
-    statuses = await asking
+    statuses = await pending
 
     assert (statuses["Clip"].ready, statuses["Clip"].reason) == (False, "its replica is still starting, or busy")
     assert statuses["Segmenter"].ready
-    be_patient(monkeypatch, 0)
+    set_timeouts(monkeypatch, 0)
     with pytest.raises(ModelNotReady, match="still starting"):
         await models.fingerprint("Clip")
 
 
 @pytest.mark.parametrize("gone", [{"Clip": 0}, {}])
-async def test_without_a_running_replica_a_model_is_not_ready_whatever_it_said_before(models, replicas, clock, gone):
+async def test_a_model_without_a_running_replica_is_not_ready(models, replicas, clock, gone):
     await models.statuses()
     replicas.running = {"Diffusion": 1, "Segmenter": 2, **gone}
     clock.now_s += REPLICAS_S + 0.1
@@ -139,32 +139,32 @@ async def test_without_a_running_replica_a_model_is_not_ready_whatever_it_said_b
     assert (statuses["Clip"].ready, statuses["Clip"].reason) == (False, "no replica of it is running yet")
     assert statuses["Diffusion"].ready
     assert statuses["Segmenter"].ready
-    assert replicas.asked["Clip"] == 1
+    assert replicas.status_calls["Clip"] == 1
 
 
-async def test_answers_are_refreshed_when_they_are_old(models, replicas, clock):
+async def test_old_statuses_are_refreshed(models, replicas, clock):
     await models.statuses()
     clock.now_s += REFRESH_S - 0.1
     await models.statuses()
-    assert replicas.asked["Clip"] == 1
+    assert replicas.status_calls["Clip"] == 1
 
     replicas.model = "weights-2"
     clock.now_s += 0.2
-    assert (await models.statuses())["Clip"].fingerprint == "weights-1"  # at once; the question is under way
-    await until(lambda: replicas.asked["Clip"] == 2)
+    assert (await models.statuses())["Clip"].fingerprint == "weights-1"  # at once; the status call is in flight
+    await until(lambda: replicas.status_calls["Clip"] == 2)
     assert (await models.statuses())["Clip"].fingerprint == "weights-2"
     assert await models.fingerprint("Clip") == "weights-2"
-    assert replicas.asked["Clip"] == 2
+    assert replicas.status_calls["Clip"] == 2
 
 
-async def test_a_question_under_way_is_not_asked_again(models, replicas, clock, monkeypatch):
-    be_patient(monkeypatch, 0)
+async def test_a_status_call_in_flight_is_not_repeated(models, replicas, clock, monkeypatch):
+    set_timeouts(monkeypatch, 0)
     replicas.busy.add("Clip")
     for _ in range(3):
         with pytest.raises(ModelNotReady):
             await models.fingerprint("Clip")
         clock.now_s += REFRESH_S + 1
-    assert replicas.asked == {"Clip": 1}
+    assert replicas.status_calls == {"Clip": 1}
 
 
 async def test_replicas_are_counted_at_most_once_a_second(models, replicas, clock):
@@ -176,7 +176,7 @@ async def test_replicas_are_counted_at_most_once_a_second(models, replicas, cloc
     assert replicas.counted == 2
 
 
-async def test_other_weights_are_noted_for_their_model_alone(models):
+async def test_new_weights_are_noted_only_for_their_model(models):
     await models.statuses()
     models.note("Clip", "weights-2")
     assert [await models.fingerprint(name) for name in NAMES] == ["weights-1", "weights-2", "weights-1"]

@@ -1,4 +1,4 @@
-"""Two owners use every route at once, with their own ids and each other's: neither ever meets what is the other's."""
+"""Two owners call every route concurrently, with their own ids and each other's: neither sees data of the other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from graphs.http.app import build_http_app
 from graphs.http.auth import AccessControl
 from pipeline.cache import CacheKey
 from pipeline.events import StageFinished
-from pipeline.settings import Admission
+from pipeline.settings import AdmissionSettings
 from testing.harness import Bench, make_bench, with_admission, working
 
 pytestmark = pytest.mark.anyio
@@ -25,13 +25,13 @@ NUM_CALLS, LONG_NUM_CALLS = 1500, 5000  # more than a hundred of each kind; with
 NUM_CALLERS = 16
 SEEDS = 4  # so few that both owners have images of the same pixels
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-ROOMY = Admission(max_generations=64, max_stages=64, deadline_s=600)
+ROOMY = AdmissionSettings(max_generations=64, max_stages=64, deadline_s=600)
 LATER = {"Prefer": "respond-async"}
 
 
 @dataclass
 class Owner:
-    """One owner's client, and what it was given."""
+    """One owner's client, and the ids it received."""
 
     name: str
     client: httpx.AsyncClient
@@ -43,18 +43,18 @@ class Owner:
     def ids(self) -> set[str]:
         return {*self.images, *self.jobs, *self.deleted}
 
-    def learn(self, known: list[str], id_: str) -> None:
+    def add(self, known: list[str], id_: str) -> None:
         if id_ not in self.ids:
             known.append(id_)
 
 
-class Crowd:
-    """Makes random calls of two owners; keeps every answer to look through once all ids are known."""
+class LoadGenerator:
+    """Sends random calls of two owners; keeps the ids in every response for the final check."""
 
     def __init__(self, owners: list[Owner], random: Random) -> None:
         self.owners = owners
         self.random = random
-        self.answers: list[tuple[Owner, set[str]]] = []  # with the ids in each
+        self.responses: list[tuple[Owner, set[str]]] = []  # with the ids in each
         self.calls: Counter[str] = Counter()
 
     async def call(self) -> None:
@@ -67,14 +67,14 @@ class Crowd:
 
     async def _generate(self, owner: Owner, other: Owner) -> None:
         streamed = {"Accept": "text/event-stream"} if self.random.random() < 0.3 else {}
-        answer = await self._send(owner, "POST", "/generate", 200, 409, json=self.wish(), headers=streamed)
-        if answer.status_code == 200 and not streamed:  # else its job was found in the list, and cancelled
-            owner.learn(owner.images, answer.json()["image_id"])
+        response = await self._send(owner, "POST", "/generate", 200, 409, json=self.random_request(), headers=streamed)
+        if response.status_code == 200 and not streamed:  # 409: another call cancelled its job
+            owner.add(owner.images, response.json()["image_id"])
 
     async def _later(self, owner: Owner, other: Owner) -> None:
-        answer = await self._send(owner, "POST", "/generate", 202, json=self.wish(), headers=LATER)
-        job_id = answer.json()["job_id"]
-        owner.learn(owner.jobs, job_id)
+        response = await self._send(owner, "POST", "/generate", 202, json=self.random_request(), headers=LATER)
+        job_id = response.json()["job_id"]
+        owner.add(owner.jobs, job_id)
         if self.random.random() < 0.2:
             await self._send(owner, "POST", f"/v1/jobs/{job_id}/cancel", 200)
 
@@ -96,9 +96,9 @@ class Crowd:
     async def _lists(self, owner: Owner, other: Owner) -> None:
         path, ids = self.random.choice([("/v1/images", other.images), ("/v1/jobs", other.jobs)])
         before = {"before": self.random.choice(ids)} if ids and self.random.random() < 0.3 else {}
-        answer = await self._send(owner, "GET", path, 200, params=before | {"limit": 10})
-        for item in [*answer.json().get("images", ()), *answer.json().get("jobs", ())]:
-            owner.learn(owner.jobs if "job_id" in item else owner.images, item.get("job_id") or item["image_id"])
+        response = await self._send(owner, "GET", path, 200, params=before | {"limit": 10})
+        for item in [*response.json().get("images", ()), *response.json().get("jobs", ())]:
+            owner.add(owner.jobs if "job_id" in item else owner.images, item.get("job_id") or item["image_id"])
 
     async def _delete(self, owner: Owner, other: Owner) -> None:
         if len(owner.images) > 3:
@@ -107,7 +107,7 @@ class Crowd:
             await self._send(owner, "DELETE", f"/v1/images/{image_id}", 204)
 
     async def _foreign(self, owner: Owner, other: Owner) -> None:
-        """All that can be asked about an id, about one of the other's: as if it weren't there."""
+        """Send a call with an id of the other owner; assert that it is not found."""
         if ids := sorted(other.ids - other.deleted):
             id_ = self.random.choice(ids)
             options: dict[str, object]
@@ -116,22 +116,22 @@ class Crowd:
             else:
                 method, path, options = *self.random.choice(about_job(id_)), {}
             headers = {"X-Session-ID": "shared"} if self.random.random() < 0.5 else {}
-            answer = await owner.client.request(method, path, headers=headers, **options)
-            assert answer.status_code == 404, (owner.name, method, path, answer.status_code, answer.text)
+            response = await owner.client.request(method, path, headers=headers, **options)
+            assert response.status_code == 404, (owner.name, method, path, response.status_code, response.text)
 
-    def wish(self) -> dict[str, object]:
+    def random_request(self) -> dict[str, object]:
         return {"prompt": "pear", "seed": self.random.randrange(SEEDS), "steps": 1, "width": 64, "height": 64}
 
     async def _send(
         self, owner: Owner, method: str, path: str, *statuses: int, gone: str = "", **options: object
     ) -> httpx.Response:
-        answer = await owner.client.request(method, path, **options)
-        if answer.status_code == 404 and gone in owner.deleted:
-            return answer
-        assert answer.status_code in statuses, (owner.name, method, path, answer.status_code, answer.text)
-        kind = answer.headers.get("content-type", "")
-        self.answers.append((owner, set() if kind.startswith("image/") else set(ID.findall(answer.text))))
-        return answer
+        response = await owner.client.request(method, path, **options)
+        if response.status_code == 404 and gone in owner.deleted:
+            return response
+        assert response.status_code in statuses, (owner.name, method, path, response.status_code, response.text)
+        kind = response.headers.get("content-type", "")
+        self.responses.append((owner, set() if kind.startswith("image/") else set(ID.findall(response.text))))
+        return response
 
 
 def about_image(image_id: str) -> list[tuple[str, str, dict[str, object]]]:
@@ -161,23 +161,23 @@ def owner_of(bench: Bench, access_control: AccessControl, name: str) -> Owner:
     )
 
 
-async def test_two_owners_never_meet_what_is_the_other_s(tmp_path: Path, seed: int, pytestconfig: pytest.Config):
+async def test_two_owners_never_see_data_of_each_other(tmp_path: Path, seed: int, pytestconfig: pytest.Config):
     num_calls = LONG_NUM_CALLS if pytestconfig.getoption("chaos") else NUM_CALLS
     bench = make_bench(tmp_path, ROOMY)
     access_control = AccessControl(bench.store.keys)
     ann, bob = owners = [owner_of(bench, access_control, name) for name in ("ann", "bob")]
-    crowd = Crowd(owners, Random(seed))
+    load = LoadGenerator(owners, Random(seed))
     async with working(bench), ann.client, bob.client:
         for owner in owners:
             for image_seed in range(SEEDS):
-                made = await owner.client.post("/generate", json=crowd.wish() | {"seed": image_seed})
-                owner.images.append(made.json()["image_id"])
+                generated = await owner.client.post("/generate", json=load.random_request() | {"seed": image_seed})
+                owner.images.append(generated.json()["image_id"])
 
-        left = iter(range(num_calls))
+        pending = iter(range(num_calls))
 
         async def caller() -> None:
-            for _ in left:
-                await crowd.call()
+            for _ in pending:
+                await load.call()
 
         async with asyncio.TaskGroup() as callers:
             for _ in range(NUM_CALLERS):
@@ -187,7 +187,7 @@ async def test_two_owners_never_meet_what_is_the_other_s(tmp_path: Path, seed: i
                 assert (await owner.client.get(f"/v1/jobs/{job_id}/events")).status_code == 200
         logged = {owner.name: bench.store.log.read(after=0, limit=10**6, owner=owner.name) for owner in owners}
 
-    assert crowd.calls.total() == num_calls
+    assert load.calls.total() == num_calls
     theirs = {
         name: {id_ for notice in notices for id_ in (notice.image_id, notice.job_id) if id_}
         for name, notices in logged.items()
@@ -196,20 +196,20 @@ async def test_two_owners_never_meet_what_is_the_other_s(tmp_path: Path, seed: i
     for owner, other in ((ann, bob), (bob, ann)):
         assert owner.ids <= theirs[owner.name]
         assert len(owner.images) > SEEDS
-        told = set().union(*(ids for whose, ids in crowd.answers if whose is owner))
-        assert told.isdisjoint(theirs[other.name])
-        assert told >= set(owner.images)
+        received = set().union(*(ids for recipient, ids in load.responses if recipient is owner))
+        assert received.isdisjoint(theirs[other.name])
+        assert received >= set(owner.images)
         events = set(ID.findall(repr(logged[owner.name])))
         assert events.isdisjoint(theirs[other.name])
 
 
-async def test_a_follower_is_told_of_its_owner_s_events_alone(bench: Bench):
+async def test_a_subscriber_receives_only_events_of_its_owner(bench: Bench):
     access_control = AccessControl(bench.store.keys)
     ann, bob = (owner_of(bench, access_control, name) for name in ("ann", "bob"))
     async with ann.client, bob.client:
         for owner in (ann, bob, ann, bob):
-            made = await owner.client.post("/generate", json={"prompt": "pear", "seed": 1, "steps": 1})
-            owner.images.append(made.json()["image_id"])
+            generated = await owner.client.post("/generate", json={"prompt": "pear", "seed": 1, "steps": 1})
+            owner.images.append(generated.json()["image_id"])
         for owner in (ann, bob):
             seen = []
             follower = bench.services.feed.follow(owner.name, after=0)
@@ -222,25 +222,25 @@ async def test_a_follower_is_told_of_its_owner_s_events_alone(bench: Bench):
             assert seen == owner.images
 
 
-async def test_equal_pixels_are_analyzed_for_each_owner_apart_and_once_for_each(bench: Bench):
+async def test_equal_pixels_are_analyzed_once_per_owner(bench: Bench):
     access_control = AccessControl(bench.store.keys)
     owners = [owner_of(bench, access_control, name) for name in ("ann", "bob")]
-    wish = {"prompt": "pear", "seed": 1, "steps": 1}
+    body = {"prompt": "pear", "seed": 1, "steps": 1}
     for round_, owner in enumerate(owners, start=1):
         async with owner.client as client:
             for _ in range(2):
-                made = (await client.post("/generate", json=wish)).json()
+                generated = (await client.post("/generate", json=body)).json()
                 seen = (await client.post("/visualize")).json()
-                assert seen["image_id"] == made["image_id"]
+                assert seen["image_id"] == generated["image_id"]
         assert {bench.workers.calls[kind] for kind in ("describe", "segment", "describe_regions", "render")} == {round_}
 
     finished = bench.of(StageFinished)
-    whose = {image.image_id: name for name in ("ann", "bob") for image in bench.store.history(name, limit=9)}
-    assert Counter(whose[event.image_id] for event in finished) == {"ann": 4, "bob": 4}
+    owner_names = {image.image_id: name for name in ("ann", "bob") for image in bench.store.history(name, limit=9)}
+    assert Counter(owner_names[event.image_id] for event in finished) == {"ann": 4, "bob": 4}
     digests = {image.digest for name in ("ann", "bob") for image in bench.store.history(name, limit=9)}
     assert len(digests) == 1
     keys = [
         CacheKey(owner=name, digest=digests.copy().pop(), stage="s", model="-", parameters="p")
-        for name in whose.values()
+        for name in owner_names.values()
     ]
     assert {str(key).split("/")[0] for key in keys} == {"ann", "bob"}

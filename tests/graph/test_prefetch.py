@@ -1,4 +1,4 @@
-"""What follows a new image by itself."""
+"""Prefetching: the background analysis of new images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from testing.waiting import until
 pytestmark = pytest.mark.anyio
 
 
-async def test_everything_is_there_before_it_is_asked_for(tmp_path: Path):
+async def test_every_result_is_computed_before_it_is_requested(tmp_path: Path):
     bench = make_bench(tmp_path, reacting=True)
     image = await bench.image()
     await until(lambda: bench.of(RegionsRendered))
@@ -29,7 +29,7 @@ async def test_everything_is_there_before_it_is_asked_for(tmp_path: Path):
     assert {e.source for e in bench.of(ResultReused) if e.request_id == "later"} <= {"memory", "run"}
 
 
-async def test_a_call_joins_the_reaction_that_is_under_way(tmp_path: Path):
+async def test_a_call_joins_the_prefetch_in_flight(tmp_path: Path):
     bench = make_bench(tmp_path, reacting=True)
     image = await bench.image()
     bench.workers.gate.clear()
@@ -43,7 +43,7 @@ async def test_a_call_joins_the_reaction_that_is_under_way(tmp_path: Path):
     assert bench.workers.calls["segment"] == 1
 
 
-async def test_reactions_need_no_admission_and_take_none(tmp_path: Path):
+async def test_prefetching_needs_no_admission(tmp_path: Path):
     bench = make_bench(tmp_path, reacting=True)
     bench.services.analysis_admission.limit = 0
 
@@ -52,7 +52,7 @@ async def test_reactions_need_no_admission_and_take_none(tmp_path: Path):
     await until(lambda: bench.of(RegionsRendered))
 
 
-async def test_a_failing_reaction_is_made_up_for_and_the_next_one_runs(tmp_path: Path):
+async def test_a_failed_prefetch_is_computed_on_request_and_the_next_one_runs(tmp_path: Path):
     bench = make_bench(tmp_path, reacting=True)
     bench.workers.deaths["segment"] = 2
     first = await bench.image(seed=1)
@@ -64,11 +64,11 @@ async def test_a_failing_reaction_is_made_up_for_and_the_next_one_runs(tmp_path:
     assert len(await bench.segment(first, "r")) == 2
 
 
-async def test_the_oldest_is_dropped_when_too_many_wait(bench: Bench):
-    reactions = AnalysisPrefetcher(bench.services.images, bench.services.stages, max_waiting=2)
+async def test_the_oldest_image_is_dropped_when_the_queue_is_full(bench: Bench):
+    prefetcher = AnalysisPrefetcher(bench.services.images, bench.services.stages, max_waiting=2)
     images = [await bench.image(seed=seed) for seed in range(4)]
     for event in bench.of(ImageCreated):
-        reactions.on_event(event)  # nothing runs before this test lets go of the loop
+        prefetcher.on_event(event)  # nothing runs before this test yields to the loop
 
     await until(lambda: len(bench.of(RegionsRendered)) == 2)
 

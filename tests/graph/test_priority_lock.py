@@ -1,4 +1,4 @@
-"""Whose turn it is at an engine."""
+"""The priority lock of an engine: interactive before background calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from testing.waiting import PATIENCE_S, until
 pytestmark = pytest.mark.anyio
 
 
-async def test_background_work_gives_way_between_its_steps_and_goes_on_after():
+async def test_background_work_yields_between_its_steps_and_resumes():
     lock, order = PriorityLock(), []
 
     async def background() -> None:
@@ -20,42 +20,42 @@ async def test_background_work_gives_way_between_its_steps_and_goes_on_after():
             for step in range(3):
                 order.append(f"step {step}")
                 if step == 0:
-                    people.extend(asyncio.create_task(person(name)) for name in ("one", "two"))
-                await asyncio.sleep(0)  # they queue up
+                    interactive_calls.extend(asyncio.create_task(interactive(name)) for name in ("one", "two"))
+                await asyncio.sleep(0)  # they enter the queue
                 await yield_to_interactive()
 
-    async def person(name: str) -> None:
+    async def interactive(name: str) -> None:
         async with lock.acquire(background=False):
             order.append(name)
             await asyncio.sleep(0)
 
-    people: list[asyncio.Task[None]] = []
+    interactive_calls: list[asyncio.Task[None]] = []
     await background()
-    await asyncio.gather(*people)
+    await asyncio.gather(*interactive_calls)
 
     assert order == ["step 0", "one", "two", "step 1", "step 2"]
 
 
-async def test_background_work_waits_until_nobody_else_does():
+async def test_background_work_waits_for_every_interactive_call():
     lock, order = PriorityLock(), []
-    leave = asyncio.Event()
+    finish = asyncio.Event()
 
     async def call(name: str, background: bool) -> None:
         async with lock.acquire(background):
             order.append(name)
-            await leave.wait()
+            await finish.wait()
 
     calls = [asyncio.create_task(call("first", False))]
     await until(lambda: order)
     calls += [asyncio.create_task(call("background", True)), asyncio.create_task(call("second", False))]
     await asyncio.sleep(0)
-    leave.set()
+    finish.set()
     await asyncio.gather(*calls)
 
     assert order == ["first", "second", "background"]
 
 
-async def test_a_person_who_leaves_the_queue_holds_nobody_up():
+async def test_a_cancelled_call_in_the_queue_blocks_no_other():
     lock = PriorityLock()
     async with lock.acquire(background=False):
         waiting = asyncio.create_task(lock.acquire(background=False).__aenter__())
@@ -66,10 +66,10 @@ async def test_a_person_who_leaves_the_queue_holds_nobody_up():
         await yield_to_interactive()
 
 
-async def test_background_work_that_leaves_while_giving_way_gives_no_second_turn():
+async def test_background_work_cancelled_while_yielding_grants_the_lock_once():
     lock, inside = PriorityLock(), []
 
-    async def person() -> None:
+    async def interactive() -> None:
         async with lock.acquire(background=False):
             inside.append(1)
             assert len(inside) == 1
@@ -79,48 +79,48 @@ async def test_background_work_that_leaves_while_giving_way_gives_no_second_turn
 
     async def background() -> None:
         async with lock.acquire(background=True) as yield_to_interactive:
-            people.extend(asyncio.create_task(person()) for _ in range(3))
+            interactive_calls.extend(asyncio.create_task(interactive()) for _ in range(3))
             await asyncio.sleep(0)
             await yield_to_interactive()
 
-    people: list[asyncio.Task[None]] = []
-    leaving = asyncio.create_task(background())
+    interactive_calls: list[asyncio.Task[None]] = []
+    cancelled = asyncio.create_task(background())
     await until(lambda: inside)
-    leaving.cancel()
-    await asyncio.gather(leaving, return_exceptions=True)
-    await asyncio.gather(*people)
+    cancelled.cancel()
+    await asyncio.gather(cancelled, return_exceptions=True)
+    await asyncio.gather(*interactive_calls)
 
 
-async def test_a_turn_that_was_given_to_somebody_who_leaves_is_passed_on():
+async def test_a_lock_granted_to_a_cancelled_call_is_passed_on():
     lock = PriorityLock()
     async with lock.acquire(background=False):
-        leaving = asyncio.create_task(lock.acquire(background=False).__aenter__())
+        cancelled = asyncio.create_task(lock.acquire(background=False).__aenter__())
         await asyncio.sleep(0)
-    leaving.cancel()  # after the turn was given, before it was taken up
-    await asyncio.gather(leaving, return_exceptions=True)
+    cancelled.cancel()  # after the lock was granted, before the call resumed
+    await asyncio.gather(cancelled, return_exceptions=True)
     async with asyncio.timeout(PATIENCE_S), lock.acquire(background=True):
         pass
 
 
-async def test_background_work_that_waited_long_enough_is_as_good_as_anybody():
+async def test_background_work_is_promoted_after_the_aging_time():
     lock, order = PriorityLock(aging_s=0.0), []
-    leave = asyncio.Event()
+    finish = asyncio.Event()
 
     async def call(name: str, background: bool) -> None:
         async with lock.acquire(background) as yield_to_interactive:
             order.append(name)
-            await leave.wait()
+            await finish.wait()
             await yield_to_interactive()
             order.append(f"{name} done")
 
     calls = [asyncio.create_task(call("first", False))]
     await until(lambda: order)
     calls.append(asyncio.create_task(call("background", True)))
-    for _ in range(3):  # it waits, and its patience ends
+    for _ in range(3):  # it waits until it is promoted
         await asyncio.sleep(0)
     calls.append(asyncio.create_task(call("second", False)))
     await asyncio.sleep(0)
-    leave.set()
+    finish.set()
     await asyncio.gather(*calls)
 
     assert order == ["first", "first done", "background", "background done", "second", "second done"]

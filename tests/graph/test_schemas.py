@@ -1,4 +1,4 @@
-"""What a request may ask for, and how shares are written."""
+"""The validation of requests, and the format of shares."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def resolved(**sent) -> GenerationRequest:
     return GenerateBody(prompt="pear", **sent).resolve(DIFFUSION)
 
 
-def test_the_profiles_defaults_fill_what_was_left_out():
+def test_omitted_fields_have_the_defaults_of_the_profile():
     request = resolved(seed=7)
     assert request == GenerationRequest(
         prompt="pear",
@@ -35,18 +35,18 @@ def test_the_profiles_defaults_fill_what_was_left_out():
     )
 
 
-def test_what_was_sent_is_taken_even_where_it_is_zero():
+def test_sent_values_are_used_even_if_they_are_zero():
     request = resolved(guidance=0, seed=0, steps=1, width=96, height=256, scheduler="lcm")
     assert (request.guidance, request.seed, request.steps) == (0, 0, 1)
     assert (request.width, request.height, request.scheduler) == (96, 256, Scheduler.LCM)
 
 
-def test_without_a_seed_each_request_has_its_own():
+def test_requests_without_a_seed_have_random_seeds():
     assert len({resolved().seed for _ in range(20)}) > 1
 
 
 @pytest.mark.parametrize("sent", [{"width": 64, "height": 384}, {"steps": 100}, {"guidance": 30}, {"seed": 2**32 - 1}])
-def test_the_limits_themselves_may_be_asked_for(sent):
+def test_the_limits_themselves_are_valid(sent):
     assert resolved(**sent)
 
 
@@ -60,7 +60,7 @@ def test_the_limits_themselves_may_be_asked_for(sent):
         ({"guidance": 30.5}, "guidance is 30.5: send 0 to 30"),
     ],
 )
-def test_what_is_outside_the_profiles_limits_is_refused_with_what_is_inside(sent, advice):
+def test_values_outside_the_limits_are_rejected_with_the_valid_range(sent, advice):
     with pytest.raises(InvalidRequest, match=advice):
         resolved(**sent)
 
@@ -81,26 +81,26 @@ def test_what_is_outside_the_profiles_limits_is_refused_with_what_is_inside(sent
         ("negative_prompt", "bell \a"),
     ],
 )
-def test_what_no_profile_allows_is_refused_and_its_field_named(field, value):
-    with pytest.raises(ValidationError) as refused:
+def test_invalid_values_are_rejected_with_their_field(field, value):
+    with pytest.raises(ValidationError) as rejected:
         GenerateBody.model_validate({"prompt": "pear", field: value})
-    assert [error["loc"] for error in refused.value.errors()] == [(field,)]
+    assert [error["loc"] for error in rejected.value.errors()] == [(field,)]
 
 
 @pytest.mark.parametrize("prompt", ["", " \n\t", "x" * (MAX_PROMPT_CHARS + 1), "nul\0", "esc\x1b[31m", "\ud800", None])
 @pytest.mark.parametrize("body", [GenerateBody, ProbeBody])
-def test_a_prompt_that_says_nothing_or_cannot_be_shown_is_refused(body, prompt):
+def test_an_empty_or_unprintable_prompt_is_rejected(body, prompt):
     with pytest.raises(ValidationError):
         body.model_validate({"prompt": prompt})
 
 
 @pytest.mark.parametrize("prompt", ["pear", "röd \N{RED APPLE}", "two\nlines", "x" * MAX_PROMPT_CHARS, "{braces} %s"])
-def test_a_prompt_of_any_language_is_taken_as_it_is(prompt):
+def test_a_prompt_of_any_language_is_unchanged(prompt):
     assert GenerateBody(prompt=prompt).prompt == prompt
     assert ProbeBody(prompt=prompt).prompt == prompt
 
 
-def test_the_space_round_a_prompt_is_dropped():
+def test_space_around_a_prompt_is_stripped():
     assert GenerateBody(prompt="  pear\n").prompt == "pear"
 
 

@@ -1,4 +1,4 @@
-"""The graph walked over fakes: once each, for everyone, whatever happens to workers, callers and the cache."""
+"""The analysis graph over fakes: each stage runs once, also when workers, callers or the cache fail."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pipeline.events import (
 from pipeline.imaging.masks import decode_mask
 from pipeline.jobs import MAX_ATTEMPTS
 from pipeline.records import PointsAndBox
-from pipeline.settings import Admission
+from pipeline.settings import AdmissionSettings
 from testing.fakes import FakeCache, FakeWorkers
 from testing.harness import Bench, a_request, make_bench
 from testing.waiting import PATIENCE_S, pass_time, until
@@ -35,11 +35,11 @@ from testing.waiting import PATIENCE_S, pass_time, until
 pytestmark = pytest.mark.anyio
 
 
-def an_order(steps: int = 3) -> GenerationJobSpec:
+def a_job(steps: int = 3) -> GenerationJobSpec:
     return GenerationJobSpec(request=a_request(steps=steps), owner="public", sessions=["s"], request_id="r")
 
 
-async def test_the_graph_is_the_declared_one():
+async def test_the_stages_are_the_declared_ones():
     assert [(stage.name, stage.builds_on and stage.builds_on.name, stage.emits) for stage in STAGES] == [
         ("describe", None, ImageDescribed),
         ("segment", None, ImageSegmented),
@@ -48,8 +48,8 @@ async def test_the_graph_is_the_declared_one():
     ]
 
 
-async def test_generate_emits_the_whole_story(bench: Bench):
-    made = await bench.generate(an_order())
+async def test_generate_emits_every_event(bench: Bench):
+    generated = await bench.generate(a_job())
 
     assert [type(event) for event in bench.events] == [
         GenerationStarted,
@@ -60,12 +60,12 @@ async def test_generate_emits_the_whole_story(bench: Bench):
         ImageDescribed,
     ]
     assert {event.request_id for event in bench.events} == {"r"}
-    assert made.description.top[0].label == "apple"
-    assert (await bench.services.images.find(None, owner="public", session="s")) == made.record
+    assert generated.description.top[0].label == "apple"
+    assert (await bench.services.images.find(None, owner="public", session="s")) == generated.record
 
 
-async def test_the_first_look_at_an_image_is_told_once(bench: Bench):
-    async for _ in bench.services.generation.stream([an_order()]):
+async def test_the_first_preview_is_reported_once(bench: Bench):
+    async for _ in bench.services.generation.stream([a_job()]):
         pass
 
     (shown,) = [event for event in bench.events if isinstance(event, PreviewShown)]
@@ -131,7 +131,7 @@ async def test_two_ingress_replicas_share_one_run(tmp_path: Path):
     ]
 
 
-async def test_the_first_caller_leaves_and_the_others_get_the_result(bench: Bench):
+async def test_cancelling_the_first_caller_leaves_the_result_to_the_others(bench: Bench):
     image = await bench.image()
     bench.workers.gate.clear()
     first, second = (asyncio.create_task(bench.segment(image, name)) for name in ("first", "second"))
@@ -145,7 +145,7 @@ async def test_the_first_caller_leaves_and_the_others_get_the_result(bench: Benc
     assert bench.workers.calls["segment"] == 1
 
 
-async def test_work_nobody_waits_for_stops_and_gives_its_lease_back(bench: Bench):
+async def test_work_without_a_caller_is_cancelled_and_releases_its_lease(bench: Bench):
     image = await bench.image()
     bench.workers.gate.clear()
     only = asyncio.create_task(bench.segment(image, "r"))
@@ -156,13 +156,13 @@ async def test_work_nobody_waits_for_stops_and_gives_its_lease_back(bench: Bench
     bench.workers.gate.set()
 
     assert not bench.of(ImageSegmented)
-    assert len(await bench.segment(image, "again")) == 2  # would wait for the lease to run out otherwise
+    assert len(await bench.segment(image, "again")) == 2  # would wait for the lease to expire otherwise
     assert bench.workers.calls["segment"] == 2
 
 
-async def test_a_disconnect_stops_the_denoising(bench: Bench):
+async def test_a_disconnect_cancels_the_denoising(bench: Bench):
     bench.workers.gate.clear()
-    caller = asyncio.create_task(bench.generate(an_order(steps=50)))
+    caller = asyncio.create_task(bench.generate(a_job(steps=50)))
     await until(lambda: bench.workers.calls["generate"])
 
     caller.cancel()
@@ -173,7 +173,7 @@ async def test_a_disconnect_stops_the_denoising(bench: Bench):
     assert len(bench.services.generation.admission) == 0
 
 
-async def test_a_dead_cache_costs_time_but_no_result(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+async def test_a_dead_cache_delays_the_result_but_loses_none(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     image = await bench.image()
     bench.cache.silent = True
 
@@ -186,7 +186,7 @@ async def test_a_dead_cache_costs_time_but_no_result(bench: Bench, monkeypatch: 
 
 
 @pytest.mark.parametrize("stage", ["generate", "describe", "segment", "encode"])
-async def test_a_lost_worker_is_replaced_once(bench: Bench, stage: str):
+async def test_a_stage_is_retried_once_after_a_lost_worker(bench: Bench, stage: str):
     bench.workers.deaths[stage] = 1
 
     await bench.segment(await bench.image(), "r")
@@ -195,7 +195,7 @@ async def test_a_lost_worker_is_replaced_once(bench: Bench, stage: str):
     assert bench.workers.calls[stage] == 2
 
 
-async def test_a_worker_lost_every_time_is_an_error_that_may_be_tried_again(bench: Bench):
+async def test_a_worker_lost_in_every_attempt_raises_a_retriable_error(bench: Bench):
     bench.workers.deaths["generate"] = MAX_ATTEMPTS
 
     with pytest.raises(WorkerLost) as raised:
@@ -205,7 +205,7 @@ async def test_a_worker_lost_every_time_is_an_error_that_may_be_tried_again(benc
     assert raised.value.retry_after_s
 
 
-async def test_sessions_keep_their_own_last_image(bench: Bench):
+async def test_each_session_has_its_own_last_image(bench: Bench):
     images = {f"s{i}": await bench.image(seed=i, sessions=(f"s{i}",)) for i in range(5)}
 
     for session, image in images.items():
@@ -221,23 +221,23 @@ async def test_an_unknown_image_is_not_found(bench: Bench):
         await bench.services.images.find("0198", owner="public", session="s")
 
 
-async def test_admission_refuses_what_is_too_much(tmp_path: Path):
-    bench = make_bench(tmp_path, Admission(max_generations=2))
+async def test_admission_rejects_requests_over_the_limit(tmp_path: Path):
+    bench = make_bench(tmp_path, AdmissionSettings(max_generations=2))
     bench.workers.gate.clear()
     accepted = [asyncio.create_task(bench.image(seed=i)) for i in range(2)]
     await until(lambda: len(bench.services.generation.admission) == 2)
 
-    with pytest.raises(Overloaded) as refused:
+    with pytest.raises(Overloaded) as rejected:
         await bench.image(seed=9)
     bench.workers.gate.set()
 
-    assert refused.value.status == 429
-    assert refused.value.retry_after_s
+    assert rejected.value.status == 429
+    assert rejected.value.retry_after_s
     assert len(await asyncio.gather(*accepted)) == 2
     assert await bench.image(seed=9)
 
 
-async def test_other_weights_make_other_keys(bench: Bench):
+async def test_new_weights_change_the_cache_keys(bench: Bench):
     image = await bench.image()
     await bench.segment(image, "r")
 
@@ -248,7 +248,7 @@ async def test_other_weights_make_other_keys(bench: Bench):
     assert bench.workers.calls["segment"] == 2
 
 
-async def test_a_result_of_unexpected_weights_is_not_kept_for_the_old_ones(bench: Bench):
+async def test_a_result_of_new_weights_is_not_cached_for_the_old_ones(bench: Bench):
     image = await bench.image()
     await bench.services.models.fingerprint("Segmenter")
     bench.workers.model = "weights-2"  # a rollout the ingress doesn't know of
@@ -260,7 +260,7 @@ async def test_a_result_of_unexpected_weights_is_not_kept_for_the_old_ones(bench
     assert await bench.services.models.fingerprint("Segmenter") == "weights-2"
 
 
-async def test_a_model_that_is_not_ready_says_why(tmp_path: Path):
+async def test_a_model_that_is_not_ready_reports_why(tmp_path: Path):
     bench = make_bench(tmp_path)
     image = await bench.image()
     other = make_bench(tmp_path)
@@ -278,7 +278,7 @@ async def test_probe_maps_the_profile_s_bounds_to_percentages(bench: Bench):
     assert probe.region_labels == ("apple", "plate")
 
 
-async def test_prompts_are_answered_in_order(bench):
+async def test_segmentation_prompts_are_processed_in_order(bench):
     image = await bench.image(seed=3)
     inside, outside = (PointsAndBox(points=((x, y, True),)) for x, y in ((19, 19), (1, 1)))
 

@@ -1,4 +1,4 @@
-"""Work shared by those who wait for it, whoever comes, leaves or fails."""
+"""Single flight: concurrent callers of one key share a run; callers may join, leave or fail."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from testing.waiting import until
 
 pytestmark = pytest.mark.anyio
 
-caller_name: ContextVar[str] = ContextVar("caller_name", default="nobody")
+caller_name: ContextVar[str] = ContextVar("caller_name", default="default")
 
 
 class Work:
-    """Counts its runs; each goes on when `go` is set."""
+    """Counts its runs; each finishes when `go` is set."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
@@ -39,13 +39,13 @@ def join(runs: SingleFlight, key: str, work: Callable) -> asyncio.Task:
     return asyncio.create_task(runs.run(key, work))
 
 
-async def left(*callers: asyncio.Task) -> None:
+async def leave(*callers: asyncio.Task) -> None:
     for caller in callers:
         caller.cancel()
     await asyncio.gather(*callers, return_exceptions=True)
 
 
-async def test_callers_of_one_key_share_a_run_and_others_have_their_own():
+async def test_callers_of_one_key_share_a_run():
     runs, work, other = SingleFlight(), Work(), Work()
     callers = [join(runs, "k", work) for _ in range(5)] + [join(runs, "other", other)]
     await until(lambda: work.started and other.started)
@@ -66,7 +66,7 @@ async def test_a_run_that_ended_is_forgotten():
     assert await runs.run("k", work) == "run 2"
 
 
-async def test_an_error_reaches_every_caller_and_the_next_one_tries_again():
+async def test_every_caller_receives_the_error_and_the_next_one_runs_again():
     runs, attempts = SingleFlight(), 0
 
     async def failing() -> None:
@@ -82,35 +82,35 @@ async def test_an_error_reaches_every_caller_and_the_next_one_tries_again():
     assert attempts == 2
 
 
-async def test_the_first_caller_may_leave():
+async def test_the_run_continues_when_the_first_caller_leaves():
     runs, work = SingleFlight(), Work()
     first, second = join(runs, "k", work), join(runs, "k", work)
     await until(lambda: work.started)
 
-    await left(first)
+    await leave(first)
     work.go.set()
 
     assert await second == "run 1"
     assert work.stopped == 0
 
 
-async def test_the_run_stops_when_the_last_caller_left():
+async def test_the_run_is_cancelled_when_the_last_caller_leaves():
     runs, work = SingleFlight(), Work()
     callers = [join(runs, "k", work) for _ in range(3)]
     await until(lambda: work.started)
 
-    await left(*callers)
+    await leave(*callers)
     await until(lambda: work.stopped)
 
     assert len(runs) == 0
 
 
-async def test_a_newcomer_does_not_join_a_dying_run():
+async def test_a_new_caller_does_not_join_a_cancelled_run():
     runs, fresh, cleaning, cleaned = SingleFlight(), Work(), asyncio.Event(), asyncio.Event()
-    dying: list[asyncio.Task] = []
+    cancelled: list[asyncio.Task] = []
 
-    async def slow_to_die() -> str:
-        dying.append(asyncio.current_task())
+    async def slow_to_cancel() -> str:
+        cancelled.append(asyncio.current_task())
         try:
             await asyncio.Event().wait()
         finally:
@@ -118,73 +118,73 @@ async def test_a_newcomer_does_not_join_a_dying_run():
             await cleaned.wait()
         return "never"
 
-    first = join(runs, "k", slow_to_die)
-    await until(lambda: dying)
-    await left(first)
+    first = join(runs, "k", slow_to_cancel)
+    await until(lambda: cancelled)
+    await leave(first)
     await cleaning.wait()
 
-    newcomer = join(runs, "k", fresh)
+    new_caller = join(runs, "k", fresh)
     await until(lambda: fresh.started)
     cleaned.set()
-    await asyncio.wait(dying)
+    await asyncio.wait(cancelled)
     third = join(runs, "k", fresh)
     await asyncio.sleep(0)
     fresh.go.set()
 
-    assert [await newcomer, await third] == ["run 1", "run 1"]
+    assert [await new_caller, await third] == ["run 1", "run 1"]
 
 
-async def test_a_run_is_stopped_along_with_the_run_it_builds_on():
+async def test_a_run_is_cancelled_along_with_the_run_it_depends_on():
     runs, below = SingleFlight(), Work()
     caller = join(runs, "above", lambda: runs.run("below", below))
     await until(lambda: below.started)
 
-    await left(caller)
+    await leave(caller)
     await until(lambda: below.stopped)
 
     assert len(runs) == 0
 
 
-async def test_a_run_somebody_else_builds_on_goes_on():
+async def test_a_run_with_another_caller_continues():
     runs, below = SingleFlight(), Work()
     above = join(runs, "above", lambda: runs.run("below", below))
     direct = join(runs, "below", below)
     await until(lambda: below.started)
 
-    await left(above)
+    await leave(above)
     below.go.set()
 
     assert await direct == "run 1"
 
 
-async def test_a_run_knows_nothing_of_its_callers_context():
-    async def whose() -> str:
+async def test_a_run_does_not_inherit_the_context_of_its_caller():
+    async def read_name() -> str:
         return caller_name.get()
 
-    caller_name.set("somebody")
-    assert await SingleFlight().run("k", whose) == "nobody"
-    assert caller_name.get() == "somebody"
+    caller_name.set("caller")
+    assert await SingleFlight().run("k", read_name) == "default"
+    assert caller_name.get() == "caller"
 
 
-async def test_a_failure_nobody_waits_for_is_not_reported_as_forgotten():
-    complaints = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+async def test_a_failure_without_a_caller_is_not_reported_as_never_retrieved():
+    messages = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: messages.append(context["message"]))
     runs, go, failed = SingleFlight(), asyncio.Event(), asyncio.Event()
 
-    async def failing_on_its_way_out() -> None:
+    async def failing_on_cancellation() -> None:
         try:
             await go.wait()
         finally:
             failed.set()
             raise ValueError("odd")
 
-    caller = join(runs, "k", failing_on_its_way_out)
+    caller = join(runs, "k", failing_on_cancellation)
     await until(lambda: "k" in runs)
     await asyncio.sleep(0)
-    await left(caller)
+    await leave(caller)
     await failed.wait()
     await asyncio.sleep(0)
     del caller
     gc.collect()
 
-    assert complaints == []
+    assert messages == []

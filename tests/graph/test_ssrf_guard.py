@@ -1,4 +1,4 @@
-"""Where strangers may have this service send requests to: what is refused, and that nothing gets past by its name."""
+"""The SSRF guard: URLs with private addresses are rejected, also if a host name resolves to one."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ PRIVATE = [
 ]
 
 
-class Names:
-    """A resolver whose answers are the test's."""
+class Resolver:
+    """A resolver that returns the addresses set by the test."""
 
     def __init__(self, monkeypatch) -> None:
         self.answers: list[list[str]] = []
@@ -56,14 +56,14 @@ class Names:
 
 
 class Sent:
-    """Requests as they would go out; some addresses can't be reached."""
+    """Records the requests as sent; one address is unreachable."""
 
     def __init__(self, unreachable: str = "") -> None:
         self.requests: list[httpx.Request] = []
         self.unreachable = unreachable
-        self.client = httpx.AsyncClient(transport=PublicAddressTransport(httpx.MockTransport(self.take)))
+        self.client = httpx.AsyncClient(transport=PublicAddressTransport(httpx.MockTransport(self.send)))
 
-    def take(self, request: httpx.Request) -> httpx.Response:
+    def send(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
         if request.url.host == self.unreachable:
             raise httpx.ConnectError("unreachable")
@@ -71,7 +71,7 @@ class Sent:
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_an_address_that_is_not_public(address):
+def test_private_addresses_are_rejected(address):
     assert not is_public(ip_address(address))
     host = f"[{address}]" if ":" in address else address
     with pytest.raises(AddressRefused, match="public address"):
@@ -80,18 +80,18 @@ def test_an_address_that_is_not_public(address):
 
 
 @pytest.mark.parametrize("address", [PUBLIC, OTHER_PUBLIC, "1.1.1.1", "::ffff:1.1.1.1"])
-def test_an_address_that_is_public(address):
+def test_public_addresses_are_accepted(address):
     assert is_public(ip_address(address))
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "a.localhost", "127.1", "2130706433", "0x7f000001"])
-def test_other_ways_to_write_this_machine(host):
+def test_other_notations_of_localhost_are_rejected(host):
     with pytest.raises(AddressRefused):
         check_url(f"http://{host}/", allow_private=False)
 
 
-async def test_the_connection_goes_to_the_address_that_was_checked(monkeypatch):
-    Names(monkeypatch).answers = [[PUBLIC]]
+async def test_the_connection_uses_the_checked_address(monkeypatch):
+    Resolver(monkeypatch).answers = [[PUBLIC]]
     sent = Sent()
     async with sent.client as client:
         await client.post("https://receiver.example:8443/hook?x=1", content=b"{}")
@@ -101,8 +101,8 @@ async def test_the_connection_goes_to_the_address_that_was_checked(monkeypatch):
     assert request.extensions["sni_hostname"] == "receiver.example"
 
 
-async def test_a_name_that_leads_elsewhere_the_second_time_is_checked_again(monkeypatch):
-    Names(monkeypatch).answers = [[PUBLIC], ["127.0.0.1"]]
+async def test_a_host_name_is_resolved_and_checked_for_every_request(monkeypatch):
+    Resolver(monkeypatch).answers = [[PUBLIC], ["127.0.0.1"]]
     sent = Sent()
     async with sent.client as client:
         await client.post("https://receiver.example/")
@@ -112,8 +112,8 @@ async def test_a_name_that_leads_elsewhere_the_second_time_is_checked_again(monk
 
 
 @pytest.mark.parametrize("found", [[PUBLIC, "10.0.0.1"], ["10.0.0.1", PUBLIC], ["::ffff:127.0.0.1"], []])
-async def test_one_private_address_is_too_many(monkeypatch, found):
-    Names(monkeypatch).answers = [found]
+async def test_one_private_address_rejects_the_host(monkeypatch, found):
+    Resolver(monkeypatch).answers = [found]
     sent = Sent()
     async with sent.client as client:
         with pytest.raises(AddressRefused):
@@ -121,33 +121,33 @@ async def test_one_private_address_is_too_many(monkeypatch, found):
     assert sent.requests == []
 
 
-async def test_the_next_address_is_tried_where_one_can_not_be_reached(monkeypatch):
-    Names(monkeypatch).answers = [[OTHER_PUBLIC, PUBLIC]]
+async def test_the_next_address_is_tried_if_one_is_unreachable(monkeypatch):
+    Resolver(monkeypatch).answers = [[OTHER_PUBLIC, PUBLIC]]
     sent = Sent(unreachable=OTHER_PUBLIC)
     async with sent.client as client:
         assert (await client.post("http://receiver.example/", content=b"whole")).status_code == 204
     assert [request.url.host for request in sent.requests] == [OTHER_PUBLIC, PUBLIC]
 
 
-async def test_a_webhook_reaches_nothing_private_by_any_name(tmp_path, monkeypatch):
+async def test_a_webhook_does_not_reach_a_private_address_by_any_host_name(tmp_path, monkeypatch):
     monkeypatch.setattr(webhook_dispatcher, "POLL_S", 0.05)
     receiver = Receiver()
     receiver.up()
     bench = make_bench(tmp_path, webhooks=WebhookSettings(retry_after_s=()))
     async with client_of(bench) as client, working(bench):
-        refused = await client.post("/v1/webhooks", json={"url": receiver.url})
-        assert is_problem(refused, 422, "address_refused")
-        assert "--allow-private-webhooks" in refused.json()["detail"]
+        rejected = await client.post("/v1/webhooks", json={"url": receiver.url})
+        assert is_problem(rejected, 422, "address_refused")
+        assert "--allow-private-webhooks" in rejected.json()["detail"]
 
         url = receiver.url.replace("127.0.0.1", "receiver.example")
         webhook = (await client.post("/v1/webhooks", json={"url": url})).json()
-        Names(monkeypatch).answers = [["127.0.0.1"]]
+        Resolver(monkeypatch).answers = [["127.0.0.1"]]
         await client.post(f"/v1/webhooks/{webhook['webhook_id']}/test")
         path = f"/v1/webhooks/{webhook['webhook_id']}/deliveries"
         async with asyncio.timeout(PATIENCE_S):
-            while (told := (await client.get(path)).json()["deliveries"][0])["state"] == "pending":
+            while (delivery := (await client.get(path)).json()["deliveries"][0])["state"] == "pending":
                 pass
     receiver.down()
-    assert (told["state"], told["last_status"]) == ("failed", None)
-    assert "receiver.example is not at a public address" in told["last_error"]
+    assert (delivery["state"], delivery["last_status"]) == ("failed", None)
+    assert "receiver.example is not at a public address" in delivery["last_error"]
     assert receiver.messages == []

@@ -1,4 +1,4 @@
-"""What clients see while the storage fails, and once it works again: a 503 that says so, and nothing lost."""
+"""Storage failures as seen by clients: a 503 during the failure, and nothing is lost afterwards."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ Failure = Callable[[Store, Path], AbstractContextManager[None]]
 
 
 @pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try again at once."""
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry at once."""
     for module, wait in ((job_runner, "POLL_S"), (job_runner, "PAUSE_S"), (feed, "PAUSE_S")):
         monkeypatch.setattr(module, wait, 0.02)
 
 
 @contextmanager
 def pragma(store: Store, failing: str, working: str) -> Iterator[None]:
-    """Let every connection run one statement now, and another one later."""
+    """Run the statement `failing` on every connection inside the block, and `working` afterwards."""
     statement = failing
 
     def checkout(connection: sqlite3.Connection, *_: object) -> None:
@@ -55,7 +55,7 @@ def pragma(store: Store, failing: str, working: str) -> Iterator[None]:
 
 
 def fill(store: Store, size: int) -> None:
-    """Write events of one size until there is no room for another."""
+    """Write events of one size until the database is full."""
     filler = {"type": "x", "owner": "nobody", "payload": "x" * size, "created_at": A_TIME}
     while True:
         with store.log.writing() as connection:
@@ -64,7 +64,7 @@ def fill(store: Store, size: int) -> None:
 
 @contextmanager
 def full_database(store: Store, _: Path) -> Iterator[None]:
-    """A file that may not grow, and whose pages are full."""
+    """A database file that is full and may not grow."""
     with pragma(store, "PRAGMA max_page_count=1", "PRAGMA max_page_count=1000000"):
         for size in (2000, 200, 1):
             with pytest.raises(StorageUnavailable):
@@ -80,7 +80,7 @@ def read_only_database(store: Store, _: Path) -> Iterator[None]:
 
 @contextmanager
 def locked_database(store: Store, folder: Path) -> Iterator[None]:
-    """Another program writes, and never ends."""
+    """Another program holds the write lock."""
     with pragma(store, "PRAGMA busy_timeout=0", "PRAGMA busy_timeout=60000"):
         other = sqlite3.connect(folder / "truth.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -92,41 +92,41 @@ def locked_database(store: Store, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def lost_folder(_: Store, folder: Path) -> Iterator[None]:
-    """Where images were, there is no folder any more."""
-    blobs, elsewhere = folder / "blobs", folder / "elsewhere"
-    blobs.rename(elsewhere)
+    """The folder of images is missing."""
+    blobs, moved = folder / "blobs", folder / "elsewhere"
+    blobs.rename(moved)
     blobs.touch()
     try:
         yield
     finally:
         blobs.unlink()
-        elsewhere.rename(blobs)
+        moved.rename(blobs)
 
 
 FAILURES = [full_database, read_only_database, locked_database, lost_folder]
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-async def test_a_storage_that_takes_nothing_is_said_and_works_again_later(
+async def test_a_storage_failure_returns_503_until_the_storage_works_again(
     bench: Bench, tmp_path: Path, failure: Failure
 ):
     async with client_of(bench) as client:
         before = (await client.post("/generate", json=PEAR)).json()["image_id"]
 
         with failure(bench.store, tmp_path):
-            refused = await client.post("/generate", json=PEAR)
+            rejected = await client.post("/generate", json=PEAR)
             known = await client.get("/v1/images")
 
-        assert is_problem(refused, 503, "storage_unavailable")
-        assert int(refused.headers["Retry-After"]) > 0
-        assert [image["image_id"] for image in known.json()["images"]] == [before]  # what can be read is
+        assert is_problem(rejected, 503, "storage_unavailable")
+        assert int(rejected.headers["Retry-After"]) > 0
+        assert [image["image_id"] for image in known.json()["images"]] == [before]  # reads still work
         again = await client.post("/generate", json=PEAR)
         assert again.status_code == 200, again.text
         assert (await client.get(f"/v1/images/{before}/content")).status_code == 200
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-async def test_a_job_whose_image_cannot_be_kept_is_kept_itself(
+async def test_a_job_survives_if_its_image_cannot_be_stored(
     bench: Bench,
     tmp_path: Path,
     failure: Failure,
@@ -147,15 +147,15 @@ async def test_a_job_whose_image_cannot_be_kept_is_kept_itself(
         assert (await ended(client, url))["state"] == "succeeded"
 
 
-async def test_what_is_computed_is_answered_although_it_cannot_be_kept(bench: Bench, tmp_path: Path):
+async def test_results_are_returned_although_they_cannot_be_stored(bench: Bench, tmp_path: Path):
     async with client_of(bench) as client:
         image_id = (await client.post("/generate", json=PEAR)).json()["image_id"]
         with read_only_database(bench.store, tmp_path):
-            answers = [await client.post(f"/{call}?image_id={image_id}") for call in ("segment", "analyze")]
-        assert [answer.status_code for answer in answers] == [200, 200]
+            responses = [await client.post(f"/{call}?image_id={image_id}") for call in ("segment", "analyze")]
+        assert [response.status_code for response in responses] == [200, 200]
 
 
-async def test_a_database_that_is_away_for_a_while_costs_nothing_but_time(tmp_path: Path):
+async def test_nothing_is_lost_in_an_outage_of_the_database(tmp_path: Path):
     with postgres() as server:
         url = server.url.replace("postgresql:", "postgresql+psycopg:")
         bench = make_bench(tmp_path, storage=StorageSettings(database=url))
@@ -166,7 +166,7 @@ async def test_a_database_that_is_away_for_a_while_costs_nothing_but_time(tmp_pa
             await until(lambda: bench.workers.calls["generate"] == 2)
 
             server.stop()
-            refused = [
+            rejected = [
                 await client.get("/v1/images"),
                 await client.post("/generate", json=PEAR),
                 await client.post("/segment"),
@@ -174,15 +174,13 @@ async def test_a_database_that_is_away_for_a_while_costs_nothing_but_time(tmp_pa
             server.start()
             bench.workers.gate.set()
 
-            assert all(is_problem(answer, 503, "storage_unavailable") for answer in refused)
+            assert all(is_problem(response, 503, "storage_unavailable") for response in rejected)
             assert (await ended(client, job))["state"] == "succeeded"
             assert before in [image["image_id"] for image in (await client.get("/v1/images")).json()["images"]]
         bench.store.log.engine.dispose()
 
 
-async def test_an_object_store_that_is_away_for_a_while_costs_nothing_but_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+async def test_nothing_is_lost_in_an_outage_of_the_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with s3() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
@@ -192,20 +190,20 @@ async def test_an_object_store_that_is_away_for_a_while_costs_nothing_but_time(
             content = (await client.get(f"/v1/images/{before}/content")).content
 
             server.stop()
-            refused = await client.post("/generate", json=PEAR)
+            rejected = await client.post("/generate", json=PEAR)
             job = await client.post("/generate", json=PEAR, headers=ASYNC)
             known = await client.get("/v1/images")
             segmented = await client.post(f"/segment?image_id={before}")
             server.start()
 
-            assert is_problem(refused, 503, "storage_unavailable")
+            assert is_problem(rejected, 503, "storage_unavailable")
             assert job.status_code == 202  # jobs and records are in the database
             assert [image["image_id"] for image in known.json()["images"]] == [before]
-            assert segmented.status_code == 200  # of pixels in memory; it can't be kept
+            assert segmented.status_code == 200  # computed from pixels in memory, not stored
             assert (await ended(client, job.json()["url"]))["state"] == "succeeded"
         bench.store.log.engine.dispose()
 
-        bench = make_bench(tmp_path, storage=bench.settings.storage)  # what another replica reads
+        bench = make_bench(tmp_path, storage=bench.settings.storage)  # as another replica reads it
         async with client_of(bench) as client:
             assert (await client.get(f"/v1/images/{before}/content")).content == content
         bench.store.log.engine.dispose()

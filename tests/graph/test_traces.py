@@ -1,4 +1,4 @@
-"""One trace from a request to all that is done for it, whoever does it."""
+"""One trace per request, across stages, jobs and processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from graphs.http.app import build_http_app
 from graphs.http.auth import AccessControl
 from pipeline.events import RequestFinished, ResultReused
-from pipeline.settings import Admission, OwnerLimits
+from pipeline.settings import AdmissionSettings, OwnerLimits
 from pipeline.traces import Traces
 from testing.harness import Bench, make_bench, working
 from testing.tracing import CALLER, CALLER_SPAN, CALLER_TRACE, CALLER_UNSAMPLED, KeptTraces, ends_of_ways, way_up
@@ -45,10 +45,10 @@ def traces() -> KeptTraces:
     return KeptTraces()
 
 
-async def test_a_trace_holds_all_that_a_request_has_done(tmp_path: Path, traces: KeptTraces):
+async def test_a_trace_contains_every_span_of_its_request(tmp_path: Path, traces: KeptTraces):
     async with serving(tmp_path, traces) as (_, client):
-        made = await client.post("/generate", json=PEAR, headers=SENT | {"X-Request-ID": "r-1"})
-        seen = await client.post("/segment", json={"image_id": made.json()["image_id"]}, headers=SENT)
+        generated = await client.post("/generate", json=PEAR, headers=SENT | {"X-Request-ID": "r-1"})
+        seen = await client.post("/segment", json={"image_id": generated.json()["image_id"]}, headers=SENT)
 
     assert {span.context.trace_id for span in traces.spans} == {CALLER_TRACE}
     request, other = traces.one("POST /generate"), traces.one("POST /segment")
@@ -60,8 +60,8 @@ async def test_a_trace_holds_all_that_a_request_has_done(tmp_path: Path, traces:
         "http.response.status_code": 200,
         "request_id": "r-1",
     }
-    assert made.headers["traceparent"] == f"00-{CALLER_TRACE:032x}-{request.context.span_id:016x}-01"
-    assert made.headers["traceparent"] == made.headers["traceresponse"] != seen.headers["traceparent"]
+    assert generated.headers["traceparent"] == f"00-{CALLER_TRACE:032x}-{request.context.span_id:016x}-01"
+    assert generated.headers["traceparent"] == generated.headers["traceresponse"] != seen.headers["traceparent"]
     assert way_up(traces.one("store image"), traces.spans) == ["store image", "stage generate", "POST /generate"]
     assert way_up(traces.one("accept job"), traces.spans) == ["accept job", "POST /generate"]
     assert [way_up(span, traces.spans) for span in traces.named("stage describe")] == [
@@ -75,7 +75,7 @@ async def test_a_trace_holds_all_that_a_request_has_done(tmp_path: Path, traces:
     ]
 
 
-async def test_what_is_found_again_says_where(tmp_path: Path, traces: KeptTraces):
+async def test_a_reused_result_records_its_source(tmp_path: Path, traces: KeptTraces):
     async with serving(tmp_path, traces) as (_, client):
         image_id = (await client.post("/generate", json=PEAR)).json()["image_id"]
         for _ in range(2):
@@ -98,18 +98,18 @@ INVALID = {
 
 
 @pytest.mark.parametrize("traces", [KeptTraces(), Traces()], ids=["on", "off"])
-async def test_a_traceparent_that_is_none_is_no_trouble(tmp_path: Path, traces: Traces):
+async def test_an_invalid_traceparent_is_ignored(tmp_path: Path, traces: Traces):
     async with client_of(make_bench(tmp_path, traces=traces)) as client:
-        for what, sent in INVALID.items():
-            answer = await client.get("/v1/images", headers=[(b"traceparent", v.encode("latin-1")) for v in sent])
-            returned = answer.headers.get("traceparent", "")
-            assert answer.status_code == 200, what
-            assert CALLER[3:35] not in returned.lower(), what
-            assert bool(TRACEPARENT.fullmatch(returned)) is isinstance(traces, KeptTraces), what
+        for case, sent in INVALID.items():
+            response = await client.get("/v1/images", headers=[(b"traceparent", v.encode("latin-1")) for v in sent])
+            returned = response.headers.get("traceparent", "")
+            assert response.status_code == 200, case
+            assert CALLER[3:35] not in returned.lower(), case
+            assert bool(TRACEPARENT.fullmatch(returned)) is isinstance(traces, KeptTraces), case
 
 
 @pytest.mark.parametrize("traces", [KeptTraces(), Traces()], ids=["on", "off"])
-async def test_every_answer_says_its_trace(tmp_path: Path, traces: Traces):
+async def test_every_response_has_a_traceparent(tmp_path: Path, traces: Traces):
     calls = [
         ("GET", "/healthz", None, 200),
         ("GET", "/nowhere", None, 404),
@@ -121,18 +121,18 @@ async def test_every_answer_says_its_trace(tmp_path: Path, traces: Traces):
     ]
     async with client_of(make_bench(tmp_path, traces=traces)) as client:
         for method, path, body, status in calls:
-            answer = await client.request(method, path, json=body, headers=SENT)
-            assert answer.status_code == status, path
-            assert answer.headers["traceparent"].split("-")[1] == CALLER.split("-")[1], path
+            response = await client.request(method, path, json=body, headers=SENT)
+            assert response.status_code == status, path
+            assert response.headers["traceparent"].split("-")[1] == CALLER.split("-")[1], path
 
 
-async def test_refusals_at_the_door_are_in_the_trace(tmp_path: Path, traces: KeptTraces):
+async def test_requests_rejected_by_access_control_are_in_the_trace(tmp_path: Path, traces: KeptTraces):
     bench = make_bench(tmp_path, traces=traces)
     async with client_of(bench, AccessControl(limits=OwnerLimits(requests_per_minute=1))) as client:
         await client.get("/v1/images", headers=SENT)
-        refused = await client.get("/v1/images", headers=SENT)
-    assert refused.status_code == 429
-    assert TRACEPARENT.fullmatch(refused.headers["traceparent"])
+        rejected = await client.get("/v1/images", headers=SENT)
+    assert rejected.status_code == 429
+    assert TRACEPARENT.fullmatch(rejected.headers["traceparent"])
     assert traces.spans[-1].attributes["error.type"] == "too_many_requests"
     assert traces.spans[-1].status.is_unset  # it is the caller's fault
 
@@ -140,33 +140,33 @@ async def test_refusals_at_the_door_are_in_the_trace(tmp_path: Path, traces: Kep
 async def test_a_stream_is_one_span_until_its_end(tmp_path: Path, traces: KeptTraces):
     async with serving(tmp_path, traces) as (_, client):
         headers = SENT | {"Accept": "text/event-stream"}
-        async with client.stream("POST", "/generate", json=PEAR, headers=headers) as answer:
-            assert TRACEPARENT.fullmatch(answer.headers["traceparent"])
-            text = (await answer.aread()).decode()
+        async with client.stream("POST", "/generate", json=PEAR, headers=headers) as response:
+            assert TRACEPARENT.fullmatch(response.headers["traceparent"])
+            text = (await response.aread()).decode()
     assert "generation.finished" in text
     request = traces.one("POST /generate")
     assert ends_of_ways(traces.spans) == {"POST /generate"}
     assert all(span.end_time <= request.end_time for span in traces.spans)
 
 
-async def test_off_nothing_is_begun_and_the_caller_s_own_comes_back(tmp_path: Path):
+async def test_tracing_off_starts_no_span_and_returns_the_caller_s_traceparent(tmp_path: Path):
     async with serving(tmp_path, Traces()) as (bench, client):
-        asked = await client.post("/generate", json=PEAR, headers=SENT | {"Prefer": "respond-async"})
+        accepted = await client.post("/generate", json=PEAR, headers=SENT | {"Prefer": "respond-async"})
         plain = await client.get("/v1/images")
-    assert asked.headers["traceparent"] == CALLER
+    assert accepted.headers["traceparent"] == CALLER
     assert "traceparent" not in plain.headers
-    assert "traceparent" not in bench.store.jobs.get(asked.json()["job_id"], "public").order.request
+    assert "traceparent" not in bench.store.jobs.get(accepted.json()["job_id"], "public").order.request
 
 
-async def test_what_the_caller_does_not_record_is_not_recorded(tmp_path: Path, traces: KeptTraces):
+async def test_an_unsampled_trace_is_not_recorded(tmp_path: Path, traces: KeptTraces):
     async with serving(tmp_path, traces) as (_, client):
-        answer = await client.post("/generate", json=PEAR, headers={"traceparent": CALLER_UNSAMPLED})
-    assert answer.status_code == 200
-    assert re.fullmatch(rf"00-{CALLER[3:35]}-[0-9a-f]{{16}}-00", answer.headers["traceparent"])
+        response = await client.post("/generate", json=PEAR, headers={"traceparent": CALLER_UNSAMPLED})
+    assert response.status_code == 200
+    assert re.fullmatch(rf"00-{CALLER[3:35]}-[0-9a-f]{{16}}-00", response.headers["traceparent"])
     assert traces.spans == []
 
 
-async def test_the_ratio_is_of_those_who_come_without_a_trace(tmp_path: Path):
+async def test_the_sampling_ratio_applies_to_requests_without_a_traceparent(tmp_path: Path):
     traces = KeptTraces(ratio=0.0)
     async with serving(tmp_path, traces) as (_, client):
         unknown = await client.post("/generate", json=PEAR)
@@ -175,7 +175,7 @@ async def test_the_ratio_is_of_those_who_come_without_a_trace(tmp_path: Path):
     assert [span.name for span in traces.spans] == ["GET /v1/images"]
 
 
-async def test_routine_questions_are_recorded_only_for_who_records_them(tmp_path: Path, traces: KeptTraces):
+async def test_routine_requests_are_recorded_only_if_the_caller_samples_them(tmp_path: Path, traces: KeptTraces):
     bench = make_bench(tmp_path, traces=traces)
     async with client_of(bench) as client:
         for path in ("/healthz", "/readyz", "/metrics"):
@@ -187,7 +187,7 @@ async def test_routine_questions_are_recorded_only_for_who_records_them(tmp_path
     assert [span.name for span in traces.spans] == ["GET /v1/images", "GET /healthz"]
 
 
-async def test_who_joins_a_run_is_linked_to_it(tmp_path: Path, traces: KeptTraces):
+async def test_a_caller_that_joins_a_run_is_linked_to_it(tmp_path: Path, traces: KeptTraces):
     async with serving(tmp_path, traces) as (bench, client):
         image_id = (await client.post("/generate", json=PEAR)).json()["image_id"]
         bench.workers.gate.clear()
@@ -199,13 +199,13 @@ async def test_who_joins_a_run_is_linked_to_it(tmp_path: Path, traces: KeptTrace
         assert (await first).json()["segmented_regions"] == (await second).json()["segmented_regions"]
 
     own = [span for span in traces.named("stage segment") if span.context.trace_id == CALLER_TRACE]
-    (began,) = [span for span in own if not span.links]  # what its own regions wait for is linked to it as well
+    (started,) = [span for span in own if not span.links]  # the span of its own regions is linked to it as well
     (joined,) = [span for span in traces.named("stage segment") if span not in own]
-    assert [link.context.span_id for link in joined.links] == [began.context.span_id]
+    assert [link.context.span_id for link in joined.links] == [started.context.span_id]
     assert not [span for span in traces.spans if span.parent and span.parent.span_id == joined.context.span_id]
 
 
-async def test_what_follows_an_image_belongs_to_the_request_that_made_it(tmp_path: Path, traces: KeptTraces):
+async def test_prefetch_belongs_to_the_trace_of_the_generation(tmp_path: Path, traces: KeptTraces):
     async with serving(tmp_path, traces, reacting=True) as (_, client):
         await client.post("/generate", json=PEAR, headers=SENT)
         await until(lambda: traces.named("reaction"))
@@ -214,24 +214,24 @@ async def test_what_follows_an_image_belongs_to_the_request_that_made_it(tmp_pat
     assert way_up(traces.one("stage render"), traces.spans)[1:3] == ["reaction", "stage generate"]
 
 
-async def test_a_job_goes_on_in_its_trace_whoever_works_on_it(tmp_path: Path, traces: KeptTraces):
-    idle = make_bench(tmp_path, Admission(max_generations=0), traces=traces)
-    others = KeptTraces()
+async def test_a_job_continues_its_trace_in_another_process(tmp_path: Path, traces: KeptTraces):
+    idle = make_bench(tmp_path, AdmissionSettings(max_generations=0), traces=traces)
+    worker_traces = KeptTraces()
     async with client_of(idle) as client:
         headers = SENT | {"Prefer": "respond-async"}
         job = (await client.post("/generate", json=PEAR, headers=headers)).json()
-    async with serving(tmp_path, others) as (_, client):
-        await until(lambda: others.named("stage generate"))
+    async with serving(tmp_path, worker_traces) as (_, client):
+        await until(lambda: worker_traces.named("stage generate"))
         settled = (await client.get(job["url"])).json()
 
     assert settled["state"] == "succeeded"
     assert "traceparent" not in settled["request"]
-    work = others.one("stage generate")
+    work = worker_traces.one("stage generate")
     assert work.parent.span_id == traces.one("POST /generate").context.span_id
     assert (work.context.trace_id, work.attributes["job_id"]) == (CALLER_TRACE, job["job_id"])
 
 
-async def test_a_lost_worker_and_a_failure_are_seen(tmp_path: Path, traces: KeptTraces):
+async def test_a_lost_worker_and_a_failure_are_recorded(tmp_path: Path, traces: KeptTraces):
     async with serving(tmp_path, traces) as (bench, client):
         image_id = (await client.post("/generate", json=PEAR)).json()["image_id"]
         bench.workers.deaths["segment"] = 1
@@ -245,13 +245,13 @@ async def test_a_lost_worker_and_a_failure_are_seen(tmp_path: Path, traces: Kept
     assert (request.status.is_ok, request.attributes["error.type"]) == (False, "worker_lost")
 
 
-async def test_no_prompt_and_no_owner_stands_in_a_span(tmp_path: Path, traces: KeptTraces):
+async def test_no_span_contains_a_prompt_or_an_owner(tmp_path: Path, traces: KeptTraces):
     async with serving(tmp_path, traces) as (_, client):
-        made = (await client.post("/generate", json=PEAR | {"negative_prompt": "unmistakable shadow"})).json()
-        await client.post("/probe", json={"prompt": "unmistakable", "image_id": made["image_id"]})
+        generated = (await client.post("/generate", json=PEAR | {"negative_prompt": "unmistakable shadow"})).json()
+        await client.post("/probe", json={"prompt": "unmistakable", "image_id": generated["image_id"]})
         await client.get("/v1/images", params={"prompt": "unmistakable"})
         await client.get("/unmistakable")
         await client.post("/generate", json={"prompt": "x", "scheduler": "unmistakable"})
-    told = [span.to_json() for span in traces.spans]
-    assert len(told) > 10
-    assert not [text for text in told if "unmistakable" in text or "public" in text]
+    exported = [span.to_json() for span in traces.spans]
+    assert len(exported) > 10
+    assert not [text for text in exported if "unmistakable" in text or "public" in text]

@@ -1,3 +1,5 @@
+"""The writer of visualizations: one response body per result, kept within a limit."""
+
 from __future__ import annotations
 
 import asyncio
@@ -16,7 +18,7 @@ from testing.fakes import segmentation_of
 pytestmark = pytest.mark.anyio
 
 
-def found_of(name: bytes):
+def results_of(name: bytes):
     mask = np.eye(8, dtype=bool)
     regions = Descriptions(
         vectors=np.zeros((2, 1), np.float32),
@@ -31,31 +33,31 @@ def found_of(name: bytes):
 def written(monkeypatch) -> list:
     calls = []
     write = legacy.write_regions
-    monkeypatch.setattr(legacy, "write_regions", lambda *found: calls.append(found) or write(*found))
+    monkeypatch.setattr(legacy, "write_regions", lambda *results: calls.append(results) or write(*results))
     return calls
 
 
-async def test_an_answer_is_written_once_for_all_who_ask(written):
-    ours, found = VisualizationWriter(), found_of(b"overlay")
-    at_once = await asyncio.gather(*(ours.write(found, request_id="r1", image_id="i") for _ in range(3)))
-    first = json.loads(at_once[0])
-    second = json.loads(await ours.write(found, request_id="r2", image_id="i"))
-    assert len(written) == len(set(at_once)) == 1
+async def test_a_result_is_written_once_for_all_requests(written):
+    writer, results = VisualizationWriter(), results_of(b"overlay")
+    concurrent = await asyncio.gather(*(writer.write(results, request_id="r1", image_id="i") for _ in range(3)))
+    first = json.loads(concurrent[0])
+    second = json.loads(await writer.write(results, request_id="r2", image_id="i"))
+    assert len(written) == len(set(concurrent)) == 1
     assert second == first | {"request_id": "r2"}
     assert schemas.Visualization.model_validate(first).master_overlay == "b3ZlcmxheQ=="
     assert [each["top_class"] for each in first["individual_spotlights"]] == ["apple", "plate"]
 
 
-async def test_other_results_have_answers_of_their_own(written):
-    ours, (segmentation, regions, drawings) = VisualizationWriter(), found_of(b"overlay")
-    await ours.write((segmentation, regions, drawings), request_id="r", image_id="i")
+async def test_another_result_is_written_again(written):
+    writer, (segmentation, regions, drawings) = VisualizationWriter(), results_of(b"overlay")
+    await writer.write((segmentation, regions, drawings), request_id="r", image_id="i")
     again = (segmentation, regions, replace(drawings, overlay=b"other"))
-    assert b"b3RoZXI=" in await ours.write(again, request_id="r", image_id="i")
+    assert b"b3RoZXI=" in await writer.write(again, request_id="r", image_id="i")
     assert len(written) == 2
 
 
-async def test_what_is_kept_is_bounded(written):
-    ours, found = VisualizationWriter(max_bytes=10), found_of(b"overlay")
+async def test_results_over_the_limit_are_not_kept(written):
+    writer, results = VisualizationWriter(max_bytes=10), results_of(b"overlay")
     for _ in range(2):
-        await ours.write(found, request_id="r", image_id="i")
+        await writer.write(results, request_id="r", image_id="i")
     assert len(written) == 2

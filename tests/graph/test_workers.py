@@ -1,4 +1,4 @@
-"""The deployments through Serve's own handles, in this process: results, streams, and whose error it is."""
+"""The deployments through Serve's handles, in this process: results, streams, and errors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ray.serve.exceptions import BackPressureError
 from graphs.workers.handles import ServeWorkers, SharedImage, WorkerDied
 from pipeline.errors import ModelNotReady, Overloaded, StageFailed
 from pipeline.records import Computed, Drawings, Encoding, ModelStatus, Pixels, PointsAndBox, StepProgress
-from pipeline.settings import Drawing, Everything, Labelling
+from pipeline.settings import AutomaticMaskSettings, DrawingSettings, ZeroShotSettings
 from testing.harness import a_request
 
 pytestmark = pytest.mark.anyio
 
 
 class Tiny:
-    """Answers everything itself, or fails as told."""
+    """A deployment that computes trivial results, or raises `failure`."""
 
     def __init__(self, name: str, failure: Exception | None = None) -> None:
         self.name = name
@@ -77,7 +77,7 @@ def workers_of(failure: Exception | None = None) -> ServeWorkers:
 
 
 def as_ray_raises(error: Exception) -> Exception:
-    """What a caller gets of a replica's exception on a cluster: derived from the error's class and Ray's own."""
+    """Return a replica's exception as raised on a cluster: a subclass of the error's class and Ray's."""
     return RayTaskError("method", "Traceback …", error).as_instanceof_cause()
 
 
@@ -86,17 +86,17 @@ PROMPTS = (PointsAndBox(points=((1.0, 1.0, True),)),)
 
 CALLS = {
     "generate": lambda w: collected(w),
-    "describe": lambda w: w.describe(IMAGE, None, Labelling()),
+    "describe": lambda w: w.describe(IMAGE, None, ZeroShotSettings()),
     "encode_texts": lambda w: w.encode_texts(["metal"]),
-    "segment": lambda w: w.segment(IMAGE, Everything(), background=False),
-    "segment_prompts": lambda w: w.segment_prompts(IMAGE, PROMPTS, Everything()),
-    "render": lambda w: w.render(IMAGE, None, Drawing()),
+    "segment": lambda w: w.segment(IMAGE, AutomaticMaskSettings(), background=False),
+    "segment_prompts": lambda w: w.segment_prompts(IMAGE, PROMPTS, AutomaticMaskSettings()),
+    "render": lambda w: w.render(IMAGE, None, DrawingSettings()),
     "encode": lambda w: w.encode(IMAGE, Encoding()),
     "status": lambda w: w.status("Clip"),
 }
 
 every_call = pytest.mark.parametrize("stage", CALLS)
-as_it_comes = pytest.mark.parametrize(
+each_transport = pytest.mark.parametrize(
     "wrapped", [as_ray_raises, lambda error: error], ids=["through Ray", "through gRPC, behind HAProxy"]
 )
 
@@ -105,22 +105,22 @@ async def collected(workers: ServeWorkers) -> list:
     return [item async for item in workers.generate(a_request(seed=7, steps=3), "public")]
 
 
-async def test_a_stream_counts_its_steps_and_ends_with_the_image():
+async def test_a_stream_yields_its_steps_and_ends_with_the_image():
     *steps, image = await collected(workers_of())
     assert steps == [StepProgress(step=step, num_steps=3) for step in (1, 2, 3)]
     assert image.model == "Diffusion"
     assert (image.value == 7).all()
 
 
-async def test_each_question_goes_to_its_own_deployment_with_everything_it_needs():
+async def test_each_call_goes_to_its_deployment_with_its_arguments():
     workers = workers_of()
-    described = await workers.describe(IMAGE, None, Labelling(top_k=3))
-    segmented = await workers.segment(IMAGE, Everything(points_per_side=8), background=False)
-    asked = await workers.segment_prompts(IMAGE, PROMPTS, Everything())
-    drawn = await workers.render(IMAGE, None, Drawing())
+    described = await workers.describe(IMAGE, None, ZeroShotSettings(top_k=3))
+    segmented = await workers.segment(IMAGE, AutomaticMaskSettings(points_per_side=8), background=False)
+    prompted = await workers.segment_prompts(IMAGE, PROMPTS, AutomaticMaskSettings())
+    drawn = await workers.render(IMAGE, None, DrawingSettings())
     assert described == Computed(value=((2, 3, 3), None, 3), model="Clip")
     assert segmented == Computed(value=((2, 3, 3), 8), model="Segmenter")
-    assert asked == Computed(value=((2, 3, 3), PROMPTS), model="Segmenter")
+    assert prompted == Computed(value=((2, 3, 3), PROMPTS), model="Segmenter")
     assert drawn.value.overlay == b"Renderer"
     assert await workers.encode(IMAGE, Encoding()) == b"Renderer" + b"png" + IMAGE.pixels.tobytes()
     assert (await workers.encode_texts(["metal"])).tolist() == [[5, len("Clip")]]
@@ -129,17 +129,17 @@ async def test_each_question_goes_to_its_own_deployment_with_everything_it_needs
 
 
 @every_call
-@as_it_comes
-async def test_a_model_that_is_not_ready_says_so_through_the_handle(stage, wrapped):
+@each_transport
+async def test_model_not_ready_is_raised_through_the_handle(stage, wrapped):
     with pytest.raises(ModelNotReady, match="Clip model is not ready: no weights") as raised:
         await CALLS[stage](workers_of(wrapped(ModelNotReady(model="Clip", reason="no weights"))))
-    assert type(raised.value) is ModelNotReady  # Ray's class would say so with a replica's stack in its message
+    assert type(raised.value) is ModelNotReady  # Ray's class would add the replica's stack to the message
     assert (raised.value.status, raised.value.retry_after_s) == (503, 10)
 
 
 @every_call
-@as_it_comes
-async def test_any_other_error_of_a_replica_is_a_failed_stage(stage, wrapped):
+@each_transport
+async def test_any_other_error_of_a_replica_raises_stage_failed(stage, wrapped):
     with pytest.raises(StageFailed) as raised:
         await CALLS[stage](workers_of(wrapped(ZeroDivisionError("division by zero"))))
     assert str(raised.value) == f"The stage {stage!r} failed: division by zero"
@@ -157,19 +157,19 @@ async def test_any_other_error_of_a_replica_is_a_failed_stage(stage, wrapped):
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_a_lost_replica_is_a_worker_that_died(stage, lost):
+async def test_a_lost_replica_raises_worker_died(stage, lost):
     with pytest.raises(WorkerDied, match=stage):
         await CALLS[stage](workers_of(lost))
 
 
 @every_call
-async def test_a_full_queue_is_an_overload(stage):
+async def test_a_full_queue_raises_overloaded(stage):
     with pytest.raises(Overloaded, match=stage) as raised:
         await CALLS[stage](workers_of(BackPressureError(num_queued_requests=9, max_queued_requests=8)))
     assert raised.value.retry_after_s == 2
 
 
-async def test_a_stream_may_be_left_after_any_step():
+async def test_a_stream_may_be_closed_after_any_step():
     stream = workers_of().generate(a_request(steps=50), "public")
     assert await anext(stream) == StepProgress(step=1, num_steps=50)
     await stream.aclose()

@@ -1,4 +1,4 @@
-"""The miniature models that the project carries, and databases that are empty."""
+"""The committed miniature models, and empty databases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from testing.servers import S3, postgres, s3
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    """Let torch compute in one thread: small models gain nothing from more, and test runs side by side share cores."""
+    """Limit torch to one thread: small models gain nothing from more, and parallel test runs share cores."""
     from pipeline.engines.device import use_cpu  # imports torch
 
     use_cpu(1)
@@ -52,7 +52,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 class Clock:
-    """Time as the test likes it."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0

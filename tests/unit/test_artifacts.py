@@ -41,7 +41,7 @@ def arrays_of(artifact) -> dict[str, np.ndarray]:
 
 
 @artifacts
-def test_what_is_read_equals_what_was_written(artifact):
+def test_decoded_results_equal_the_encoded_ones(artifact):
     read = decode(encode(artifact))
     assert type(read) is type(artifact)
     for field in fields(artifact):
@@ -59,14 +59,14 @@ def test_equal_results_have_equal_bytes(artifact):
 
 
 @artifacts
-def test_arrays_that_were_read_cannot_be_written(artifact):
+def test_decoded_arrays_are_read_only(artifact):
     for array in arrays_of(decode(encode(artifact))).values():
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
 
 
 @artifacts
-def test_damaged_bytes_raise_value_errors_only(artifact):
+def test_damaged_bytes_raise_only_value_errors(artifact):
     random, whole, num_refused = Random(0), encode(artifact), 0
     for _ in range(200):
         damaged = bytearray(whole[: random.randrange(len(whole))] if random.random() < 0.3 else whole)

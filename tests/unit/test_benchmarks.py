@@ -1,4 +1,4 @@
-"""The benchmarks run; what they measure here means nothing."""
+"""The benchmarks run; their figures here mean nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_gpu_benchmark_runs_with_small_parts(tmp_path):
     assert results[2]["fidelity"] in {"≤ 0/255", "≤ 1/255"}
 
 
-def test_untrained_models_make_a_profile_of_sd14(tmp_path):
+def test_a_profile_of_untrained_sd14_models_can_be_created(tmp_path):
     untrained.main([str(tmp_path), "--tiny"])
     profile = ServiceSettings(profile=str(tmp_path / "sd14.yaml")).load_profile()
     assert (profile.name, profile.diffusion.defaults.steps) == ("sd14", untrained.TINY.steps)
@@ -39,7 +39,7 @@ def test_untrained_models_make_a_profile_of_sd14(tmp_path):
     assert DiffusionEngine(profile.diffusion, "cpu").count_tokens(["a red apple"]) == [5]
 
 
-def test_two_ways_take_turns_after_a_round_that_is_compared_but_not_counted():
+def test_two_ways_alternate_after_a_warm_up_round():
     calls = []
     result = compare(
         "suite",
@@ -55,16 +55,16 @@ def test_two_ways_take_turns_after_a_round_that_is_compared_but_not_counted():
     assert result.ratio_min <= result.ratio <= result.ratio_max
 
 
-def test_of_a_call_that_crosses_the_ends_of_a_measurement_its_share_counts():
+def test_calls_count_by_their_share_within_the_measurement():
     assert done_within([(0.0, 2.0), (2.0, 3.0), (3.0, 7.0), (8.0, 9.0)], opened=1.0, closed=4.0) == pytest.approx(1.75)
 
 
-def test_processes_of_a_service_are_told_apart():
+def test_processes_of_a_service_are_classified():
     titles = ["ray::ServeReplica:pipeline:Ingress", "ray::SegmentationCache.put", "ray::ProxyActor", "raylet"]
     assert [role_of(title) for title in titles] == ["Ingress", "SegmentationCache", "Proxy", OTHER]
 
 
-def test_a_cluster_is_played_through_from_the_costs_the_project_carries(tmp_path, capsys):
+def test_a_cluster_is_simulated_from_the_committed_costs(tmp_path, capsys):
     scale.main(["--gpus", "1", "16", "--json", str(tmp_path / "scale.json"), "--plot", str(tmp_path / "scale.png")])
     points = json.loads((tmp_path / "scale.json").read_text())
     made = {(point["gpus"], point["variant"]): point["made"] / point["offered"] for point in points}
@@ -76,9 +76,9 @@ def test_a_cluster_is_played_through_from_the_costs_the_project_carries(tmp_path
     assert "Assumed, not measured: steps" in capsys.readouterr().out
 
 
-def test_slowness_is_the_mean_while_something_runs_beside_the_pace_one_counts_at(monkeypatch: pytest.MonkeyPatch):
+def test_slowness_is_the_mean_relative_to_the_undisturbed_rate(monkeypatch: pytest.MonkeyPatch):
     ticked = threading.Semaphore(0)
-    ticks = iter([9.0, 2.0, 3.0, 4.0])  # torch gets ready, before the block, meanwhile
+    ticks = iter([9.0, 2.0, 3.0, 4.0])  # warm-up of torch, before the block, within the block
 
     def tick(_: Pace) -> float:
         ticked.release()

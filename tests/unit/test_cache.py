@@ -31,7 +31,7 @@ def kept(lru: SizedLru[str, str], keys: str) -> str:
     return "".join(key for key in keys if key in lru)
 
 
-def test_the_least_recently_used_value_is_dropped_first():
+def test_the_least_recently_used_value_is_evicted_first():
     lru = SizedLru(3)
     for key in "abc":
         lru.put(key, key.upper(), 1)
@@ -43,7 +43,7 @@ def test_the_least_recently_used_value_is_dropped_first():
     assert lru.evictions == 3
 
 
-def test_looking_whether_a_key_is_there_is_no_use_of_it():
+def test_a_membership_test_is_not_a_use():
     lru = SizedLru(2)
     lru.put("a", "A", 1)
     lru.put("b", "B", 1)
@@ -52,13 +52,13 @@ def test_looking_whether_a_key_is_there_is_no_use_of_it():
     assert kept(lru, "abc") == "bc"
 
 
-def test_a_value_that_fills_the_table_exactly_is_kept():
+def test_a_value_of_exactly_the_maximum_size_is_kept():
     lru = SizedLru(3)
     lru.put("a", "A", 3)
     assert (lru.get("a"), lru.size_bytes, lru.evictions) == ("A", 3, 0)
 
 
-def test_a_value_larger_than_the_table_drops_nobody_but_its_own_older_one():
+def test_an_oversized_value_evicts_only_its_own_previous_value():
     lru = SizedLru(3)
     lru.put("a", "old", 1)
     lru.put("b", "B", 1)
@@ -67,14 +67,14 @@ def test_a_value_larger_than_the_table_drops_nobody_but_its_own_older_one():
     assert (kept(lru, "ab"), len(lru), lru.size_bytes, lru.evictions) == ("b", 1, 1, 0)
 
 
-def test_a_value_put_again_replaces_the_older_one_and_its_size():
+def test_putting_a_key_again_replaces_value_and_size():
     lru = SizedLru(10)
     lru.put("a", "old", 8)
     lru.put("a", "new", 3)
     assert (lru.get("a"), len(lru), lru.size_bytes, lru.evictions) == ("new", 1, 3, 0)
 
 
-def test_the_table_never_grows_over_its_bound_and_counts_what_it_keeps():
+def test_the_size_is_exact_and_never_exceeds_the_maximum():
     random, lru, sizes = Random(0), SizedLru(50), {}
     for _ in range(2000):
         key = random.randrange(20)
@@ -86,7 +86,7 @@ def test_the_table_never_grows_over_its_bound_and_counts_what_it_keeps():
         assert lru.size_bytes == sum(sizes[k] for k in sizes if k in lru) <= 50
 
 
-def test_one_caller_computes_and_the_others_wait_for_the_value(cache):
+def test_one_caller_gets_the_lease_and_the_others_wait(cache):
     lease = cache.acquire("k")
     assert isinstance(lease, Lease)
     assert cache.acquire("k") == cache.acquire("k") == Busy()
@@ -96,17 +96,17 @@ def test_one_caller_computes_and_the_others_wait_for_the_value(cache):
     assert cache.acquire("k") == Hit(value=b"value")
 
 
-def test_an_empty_value_is_a_value(cache):
+def test_an_empty_value_is_a_hit(cache):
     cache.put("k", b"", 0)
     assert cache.acquire("k") == Hit(value=b"")
 
 
-def test_keys_are_leased_apart(cache):
+def test_each_key_has_its_own_lease(cache):
     leases = [cache.acquire(key) for key in "abc"]
     assert len({lease.token for lease in leases}) == 3
 
 
-def test_a_lease_ends_by_time_and_the_next_caller_computes(cache, clock):
+def test_a_lease_expires_and_the_next_caller_gets_a_new_one(cache, clock):
     first = cache.acquire("k")
     clock.now_s += 9.9
     assert cache.acquire("k") == Busy()
@@ -117,7 +117,7 @@ def test_a_lease_ends_by_time_and_the_next_caller_computes(cache, clock):
     assert second.token != first.token
 
 
-def test_leases_that_ran_out_are_named_once_and_dropped(cache, clock):
+def test_expired_leases_are_returned_once_and_dropped(cache, clock):
     cache.acquire("old")
     clock.now_s += 6
     cache.acquire("young")
@@ -127,7 +127,7 @@ def test_leases_that_ran_out_are_named_once_and_dropped(cache, clock):
     assert cache.is_busy("young")
 
 
-def test_a_renewed_lease_lives_on(cache, clock):
+def test_a_renewed_lease_does_not_expire(cache, clock):
     lease = cache.acquire("k")
     for _ in range(5):
         clock.now_s += 9
@@ -135,7 +135,7 @@ def test_a_renewed_lease_lives_on(cache, clock):
         assert cache.acquire("k") == Busy()
 
 
-def test_who_lost_a_lease_can_neither_renew_nor_release_the_new_holders(cache, clock):
+def test_an_expired_lease_can_neither_be_renewed_nor_release_the_new_one(cache, clock):
     late = cache.acquire("k")
     clock.now_s += 10
     current = cache.acquire("k")
@@ -145,14 +145,14 @@ def test_who_lost_a_lease_can_neither_renew_nor_release_the_new_holders(cache, c
     assert cache.renew("k", current.token)
 
 
-def test_a_released_lease_goes_to_the_next_caller(cache):
+def test_after_a_release_the_next_caller_gets_a_lease(cache):
     lease = cache.acquire("k")
     cache.release("k", lease.token)
     assert not cache.is_busy("k")
     assert isinstance(cache.acquire("k"), Lease)
 
 
-def test_a_value_that_comes_late_is_kept_and_ends_the_new_holders_lease(cache, clock):
+def test_a_value_put_after_expiry_is_kept_and_ends_the_new_lease(cache, clock):
     cache.acquire("k")
     clock.now_s += 10
     current = cache.acquire("k")
@@ -161,28 +161,28 @@ def test_a_value_that_comes_late_is_kept_and_ends_the_new_holders_lease(cache, c
     assert not cache.renew("k", current.token)
 
 
-def test_release_after_put_leaves_the_value(cache):
+def test_release_after_put_keeps_the_value(cache):
     lease = cache.acquire("k")
     cache.put("k", b"value", 5)
     cache.release("k", lease.token)
     assert cache.acquire("k") == Hit(value=b"value")
 
 
-def test_a_value_too_large_to_keep_leaves_no_lease_behind(cache):
+def test_an_oversized_value_ends_its_lease(cache):
     cache.acquire("k")
     cache.put("k", bytes(101), 101)
     assert not cache.is_busy("k")
     assert isinstance(cache.acquire("k"), Lease)
 
 
-def test_a_dropped_value_is_computed_again(cache):
+def test_an_evicted_value_is_leased_again(cache):
     cache.put("a", b"A", 60)
     cache.put("b", b"B", 60)
     assert isinstance(cache.acquire("a"), Lease)
     assert cache.acquire("b") == Hit(value=b"B")
 
 
-def test_stats_count_what_callers_were_told(cache):
+def test_stats_count_the_outcomes_of_acquire(cache):
     for _ in range(3):
         cache.acquire("k")
     cache.put("k", b"value", 70)
@@ -192,18 +192,18 @@ def test_stats_count_what_callers_were_told(cache):
 
 
 @pytest.mark.parametrize("part", ["owner", "digest", "stage", "model", "parameters"])
-def test_every_part_of_a_key_decides(part):
+def test_keys_differ_in_every_field(part):
     other = replace(KEY, **{part: "another"})
     assert other != KEY
     assert str(other) != str(KEY)
 
 
-def test_equal_keys_are_one(cache):
+def test_equal_keys_share_a_value(cache):
     cache.put(str(KEY), b"value", 5)
     assert cache.acquire(str(replace(KEY))) == Hit(value=b"value")
 
 
-def test_a_parameter_digest_is_short_stable_and_keeps_its_parts_apart():
+def test_a_parameter_digest_is_short_stable_and_separates_its_parts():
     assert parameter_digest("a", "b") == parameter_digest("a", "b")
     assert len({parameter_digest(*parts) for parts in (("a", "b"), ("ab",), ("ab", ""), ("b", "a"), ())}) == 5
     assert len(parameter_digest("a" * 10_000)) == 16

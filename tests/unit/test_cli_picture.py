@@ -29,7 +29,7 @@ def printed(png: bytes, **console: Any) -> list[str]:
     return file.getvalue().splitlines()
 
 
-def test_a_picture_takes_the_width_of_the_terminal_in_its_own_colours():
+def test_an_image_fills_the_width_of_the_terminal_in_true_colour():
     lines = printed(halves())
     assert [line.count("▄") for line in lines] == [40] * 20
     assert "2;220;20;60" in lines[0]
@@ -46,16 +46,16 @@ def test_a_picture_takes_the_width_of_the_terminal_in_its_own_colours():
         {"no_color": True},
     ],
 )
-def test_nothing_is_printed_where_it_could_not_be_seen(console):
+def test_nothing_is_printed_without_a_colour_terminal(console):
     assert printed(halves(), **console) == []
 
 
 @pytest.mark.parametrize(
     ("size", "columns", "rows", "fitted"),
     [
-        ((256, 256), 200, 60, (64, 64)),  # no larger than is pretty
+        ((256, 256), 200, 60, (64, 64)),  # limited to a maximum size
         ((256, 256), 30, 60, (30, 30)),
-        ((256, 256), 200, 20, (40, 40)),  # seen as a whole
+        ((256, 256), 200, 20, (40, 40)),  # limited by the height
         ((384, 96), 80, 60, (64, 16)),
         ((96, 384), 80, 30, (15, 60)),
         ((64, 64), 80, 60, (64, 64)),
@@ -63,5 +63,5 @@ def test_nothing_is_printed_where_it_could_not_be_seen(console):
         ((64, 64), 80, -2, (2, 2)),
     ],
 )
-def test_a_picture_keeps_its_shape_and_fits(size, columns, rows, fitted):
+def test_an_image_keeps_its_aspect_ratio_and_fits(size, columns, rows, fitted):
     assert fit(size, columns, rows) == fitted

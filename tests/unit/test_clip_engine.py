@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.cifar100 import CIFAR100
 from pipeline.engines.clip import MAX_TEXTS, ClipEngine, Preprocessing
 from pipeline.engines.weights import ModelUnavailable, fingerprint
-from pipeline.settings import ClipSettings, Labelling, ModelSource
+from pipeline.settings import ClipSettings, ModelSource, ZeroShotSettings
 from tests.unit.shapes import draw_held_out, draw_shapes
 
 
@@ -24,7 +24,7 @@ def engine(mini_models):
 
 @pytest.fixture
 def encoded(engine, monkeypatch):
-    """The batches the text tower was given, in order."""
+    """Sizes of the batches that the text tower encoded, in order."""
     batches = []
     encode = engine.model.encode_text
     monkeypatch.setattr(engine.model, "encode_text", lambda tokens: batches.append(len(tokens)) or encode(tokens))
@@ -32,36 +32,38 @@ def encoded(engine, monkeypatch):
 
 
 def test_confidences_of_all_labels_sum_to_one_best_first(engine):
-    described = engine.describe([draw_shapes(), draw_held_out(1)], Labelling(top_k=200))
+    described = engine.describe([draw_shapes(), draw_held_out(1)], ZeroShotSettings(top_k=200))
     assert described.confidences.shape == (2, 100)
     assert np.allclose(described.confidences.sum(axis=1), 1, atol=1e-5)
     assert (np.diff(described.confidences, axis=1) <= 0).all()
     assert all(sorted(row) == sorted(CIFAR100) for row in described.labels)
 
 
-def test_what_is_none_of_the_labels_takes_its_share_and_is_not_listed(engine):
+def test_the_unknown_label_takes_its_share_and_is_not_listed(engine):
     labels = ("apple", "plate", "castle")
-    plain = engine.describe([draw_shapes(), draw_held_out(1)], Labelling(labels=labels))
-    asked = engine.describe([draw_shapes(), draw_held_out(1)], Labelling(labels=labels, unknown="something unknown"))
+    plain = engine.describe([draw_shapes(), draw_held_out(1)], ZeroShotSettings(labels=labels))
+    with_unknown = engine.describe(
+        [draw_shapes(), draw_held_out(1)], ZeroShotSettings(labels=labels, unknown="something unknown")
+    )
 
     assert plain.unknown.tolist() == [0, 0]
-    assert (asked.unknown > 0).all()
-    assert asked.confidences.sum(axis=1) + asked.unknown == pytest.approx(np.ones(2), abs=1e-5)
-    assert asked.labels == plain.labels
-    shares = plain.confidences * (1 - asked.unknown[:, None])  # among the labels nothing changes
-    assert asked.confidences == pytest.approx(shares, abs=1e-5)
-    assert [description.unknown for description in asked] == pytest.approx(asked.unknown.tolist())
-    assert asked.part(1, 2).unknown.tolist() == asked.unknown[1:].tolist()
+    assert (with_unknown.unknown > 0).all()
+    assert with_unknown.confidences.sum(axis=1) + with_unknown.unknown == pytest.approx(np.ones(2), abs=1e-5)
+    assert with_unknown.labels == plain.labels
+    shares = plain.confidences * (1 - with_unknown.unknown[:, None])  # relative confidences don't change
+    assert with_unknown.confidences == pytest.approx(shares, abs=1e-5)
+    assert [description.unknown for description in with_unknown] == pytest.approx(with_unknown.unknown.tolist())
+    assert with_unknown.part(1, 2).unknown.tolist() == with_unknown.unknown[1:].tolist()
 
 
-def test_the_top_labels_are_the_profiles_and_keep_their_spelling(engine):
-    labelling = Labelling(labels=("maple_tree", "apple", "plate"), top_k=2)
+def test_the_top_labels_have_the_profile_s_spelling(engine):
+    labelling = ZeroShotSettings(labels=("maple_tree", "apple", "plate"), top_k=2)
     described = engine.describe([draw_shapes()], labelling)
     assert described.confidences.shape == (1, 2)
     assert set(described.labels[0]) < {"maple_tree", "apple", "plate"}
 
 
-def test_scores_are_open_clips_own(engine, mini_models):
+def test_scores_equal_those_of_open_clip(engine, mini_models):
     name = f"local-dir:{mini_models / 'clip'}"
     model, _, preprocess = open_clip.create_model_and_transforms(name)
     labels = ("apple", "maple_tree", "road")
@@ -70,27 +72,27 @@ def test_scores_are_open_clips_own(engine, mini_models):
         prompts = [f"a photo of a {label}" for label in ("apple", "maple tree", "road")]
         texts = model.encode_text(open_clip.get_tokenizer(name)(prompts), normalize=True)
         theirs = dict(zip(labels, (100 * image @ texts.T).softmax(dim=1)[0].tolist(), strict=True))
-    described = engine.describe([draw_shapes()], Labelling(labels=labels))
+    described = engine.describe([draw_shapes()], ZeroShotSettings(labels=labels))
     ours = dict(zip(described.labels[0], described.confidences[0].tolist(), strict=True))
     assert max(ours, key=ours.get) == max(theirs, key=theirs.get)
     assert ours == pytest.approx(theirs, abs=0.02)
     assert described.vectors[0] @ image[0].numpy() > 0.999
 
 
-def test_a_picture_is_described_alike_alone_and_in_a_batch_of_any_sizes(engine):
+def test_vectors_do_not_depend_on_the_batch(engine):
     pictures = [draw_shapes(), draw_held_out(2)[:3, :50], draw_held_out(3)[:, :70]]
-    together = engine.describe(pictures, Labelling())
-    alone = np.concatenate([engine.describe([picture], Labelling()).vectors for picture in pictures])
+    together = engine.describe(pictures, ZeroShotSettings())
+    alone = np.concatenate([engine.describe([picture], ZeroShotSettings()).vectors for picture in pictures])
     assert together.vectors == pytest.approx(alone, abs=1e-5)
 
 
-def test_different_pictures_get_different_labels(engine):
-    described = engine.describe([draw_held_out(i) for i in range(20, 30)], Labelling())
+def test_different_images_get_different_labels(engine):
+    described = engine.describe([draw_held_out(i) for i in range(20, 30)], ZeroShotSettings())
     assert len({row[0] for row in described.labels}) >= 3
 
 
-def test_vectors_have_unit_norm_and_nothing_can_be_written(engine):
-    described = engine.describe([draw_shapes()], Labelling())
+def test_vectors_have_unit_norm_and_are_read_only(engine):
+    described = engine.describe([draw_shapes()], ZeroShotSettings())
     texts = engine.encode_texts(["metal", "wood"])
     for vectors in (described.vectors, texts):
         assert vectors.dtype == np.float32
@@ -98,8 +100,8 @@ def test_vectors_have_unit_norm_and_nothing_can_be_written(engine):
         assert not vectors.flags.writeable
 
 
-def test_no_pictures_and_no_texts_give_empty_results_of_the_right_shapes(engine):
-    described = engine.describe([], Labelling())
+def test_empty_batches_give_empty_arrays_of_the_right_shapes(engine):
+    described = engine.describe([], ZeroShotSettings())
     assert (len(described), described.vectors.shape, described.confidences.shape) == (0, (0, 256), (0, 5))
     assert list(described) == []
     assert engine.encode_texts([]).shape == (0, 256)
@@ -114,7 +116,7 @@ def test_texts_are_encoded_once(engine, encoded):
     assert np.array_equal(first[0], first[2])
 
 
-def test_texts_not_asked_for_lately_are_forgotten(engine, encoded, monkeypatch):
+def test_the_least_recently_used_texts_are_evicted(engine, encoded, monkeypatch):
     monkeypatch.setattr(engine, "texts", LRUCache(2))
     engine.encode_texts(["one", "two"])
     engine.encode_texts(["one"])
@@ -126,7 +128,7 @@ def test_texts_not_asked_for_lately_are_forgotten(engine, encoded, monkeypatch):
     assert MAX_TEXTS == 1024
 
 
-def test_more_texts_than_are_kept_are_all_answered(engine, monkeypatch):
+def test_more_texts_than_the_cache_holds_are_all_encoded(engine, monkeypatch):
     monkeypatch.setattr(engine, "texts", LRUCache(2))
     assert len(engine.encode_texts(["one", "two", "three", "four"])) == 4
 
@@ -134,16 +136,16 @@ def test_more_texts_than_are_kept_are_all_answered(engine, monkeypatch):
 def test_labels_are_encoded_once_for_each_template(engine, encoded):
     labels = ("first label", "second label")
     for template in ("a {label}", "a {label}", "the {label}", "a {label}"):
-        engine.describe([draw_shapes()], Labelling(labels=labels, template=template))
+        engine.describe([draw_shapes()], ZeroShotSettings(labels=labels, template=template))
     assert encoded == [2, 2]
 
 
-def test_the_fill_normalises_to_about_nothing(engine):
+def test_the_fill_normalises_to_about_zero(engine):
     filled = np.full((64, 64, 3), engine.fill, dtype=np.uint8)
     assert np.abs(engine.preprocess([filled]).numpy()).max() < 0.01
 
 
-def test_the_fingerprint_is_the_weights(engine, mini_models):
+def test_the_fingerprint_is_that_of_the_weights(engine, mini_models):
     assert engine.fingerprint == fingerprint(mini_models / "clip")
 
 
@@ -153,7 +155,7 @@ def test_missing_weights_are_named(source):
         ClipEngine(ClipSettings(model=ModelSource(source=source), pretrained="openai"), "cpu")
 
 
-def test_a_folder_without_weights_is_refused_rather_than_left_random(tmp_path, mini_models):
+def test_a_folder_without_weights_raises(tmp_path, mini_models):
     folder = tmp_path / "clip"
     shutil.copytree(mini_models / "clip", folder, ignore=shutil.ignore_patterns("*.safetensors"))
     assert json.loads((folder / "open_clip_config.json").read_text())
@@ -164,7 +166,7 @@ def test_a_folder_without_weights_is_refused_rather_than_left_random(tmp_path, m
 @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
 @pytest.mark.parametrize("size", [64, (48, 80)])
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (37, 120), (200, 51), (9, 3)])
-def test_preprocessing_is_open_clips_own_within_two_levels(mode, size, height, width):
+def test_preprocessing_equals_open_clip_s_within_two_levels(mode, size, height, width):
     config = open_clip.transform.PreprocessCfg(size=size, resize_mode=mode, fill_color=(122, 116, 104))
     rng = np.random.default_rng(0)
     picture = np.asarray(

@@ -20,14 +20,14 @@ def engine(mini_models):
 
 
 def run(runner, *orders):
-    """Run to the end; what became of each order, in order."""
+    """Run all orders to the end; return the outcomes of each."""
     outcomes = {order.key: [] for order in orders}
     for order in orders:
         if failed := runner.admit(order):
             outcomes[order.key].append(failed.outcome)
     while not runner.is_idle:
-        for happening in runner.step():
-            outcomes[happening.key].append(happening.outcome)
+        for event in runner.step():
+            outcomes[event.key].append(event.outcome)
     return outcomes
 
 
@@ -36,7 +36,7 @@ def order(key, **changes):
 
 
 @pytest.mark.parametrize("scheduler", Scheduler)
-def test_in_one_bucket_an_image_is_the_same_bit_for_bit_in_any_company_and_slot(engine, scheduler):
+def test_within_a_bucket_images_are_bit_identical_in_any_batch_and_slot(engine, scheduler):
     ours = order("ours", scheduler=scheduler)
     alone = run(ContinuousDiffusion(engine, [8]), ours)["ours"][-1]
     others = [
@@ -50,14 +50,14 @@ def test_in_one_bucket_an_image_is_the_same_bit_for_bit_in_any_company_and_slot(
     assert np.array_equal(alone, last)
 
 
-def test_between_buckets_an_image_differs_by_one_level_at_most(engine):
+def test_between_buckets_images_differ_by_one_level_at_most(engine):
     alone = image_of(engine)
     for bucket in (4, 8):
         again = run(ContinuousDiffusion(engine, [bucket]), order("ours"))["ours"][-1]
         assert np.abs(alone.astype(int) - again).max() <= 1
 
 
-def test_whoever_comes_joins_at_the_next_step_and_leaves_when_done(engine):
+def test_an_admitted_job_joins_at_the_next_step_and_leaves_when_done(engine):
     runner = ContinuousDiffusion(engine, BUCKETS)
     assert runner.admit(order("long", steps=6)) is None
     runner.step()
@@ -71,7 +71,7 @@ def test_whoever_comes_joins_at_the_next_step_and_leaves_when_done(engine):
     ]
 
 
-def test_what_a_batch_does_not_fill_is_counted_as_padding(engine):
+def test_unfilled_rows_are_counted_as_padding(engine):
     runner = ContinuousDiffusion(engine, [2, 4, 8])
     run(runner, *(order(f"order {number}", steps=2) for number in range(3)))  # each takes two rows
 
@@ -79,7 +79,7 @@ def test_what_a_batch_does_not_fill_is_counted_as_padding(engine):
     assert runner.pop_row_counts() == RowCounts(filled=0, computed=0)
 
 
-def test_decoding_and_denoising_take_turns(engine):
+def test_decoding_and_denoising_alternate(engine):
     runner = ContinuousDiffusion(engine, BUCKETS)
     for i in range(3):
         runner.admit(order(f"short {i}", steps=1))
@@ -88,7 +88,7 @@ def test_decoding_and_denoising_take_turns(engine):
     assert kinds == [True, False, True, False, True, False, True]
 
 
-def test_who_is_cancelled_takes_part_in_no_further_step(engine):
+def test_a_cancelled_job_takes_no_further_step(engine):
     runner = ContinuousDiffusion(engine, BUCKETS)
     for key in "ab":
         runner.admit(order(key))
@@ -107,7 +107,7 @@ def test_a_cancelled_image_is_not_decoded(engine):
     assert runner.step() == []
 
 
-def test_an_order_that_cannot_begin_or_is_refused_is_nobody_elses_matter(engine, monkeypatch):
+def test_an_invalid_or_refused_job_does_not_affect_others(engine, monkeypatch):
     outcomes = run(ContinuousDiffusion(engine, BUCKETS), order("odd", width=72), order("fine"))
     assert isinstance(outcomes["odd"][-1], ValueError)
     assert outcomes["fine"][-1].shape == (64, 64, 3)
@@ -119,7 +119,7 @@ def test_an_order_that_cannot_begin_or_is_refused_is_nobody_elses_matter(engine,
     assert isinstance(run(ContinuousDiffusion(engine, BUCKETS), order("refused"))["refused"][-1], ImageRefused)
 
 
-def test_a_step_that_fails_ends_those_who_were_in_it_and_no_others(engine, monkeypatch):
+def test_a_failed_step_ends_only_the_jobs_in_its_batch(engine, monkeypatch):
     runner = ContinuousDiffusion(engine, BUCKETS)
     runner.admit(order("broken", width=96))
     runner.admit(order("fine"))  # of another shape
@@ -132,7 +132,7 @@ def test_a_step_that_fails_ends_those_who_were_in_it_and_no_others(engine, monke
 
 
 def test_text_is_encoded_once_for_each_prompt(engine, monkeypatch):
-    image_of(engine)  # the negative prompt is known to others, too
+    image_of(engine)  # caches the negative prompt
     calls = []
     forward = engine.text_encoder.forward
     monkeypatch.setattr(engine.text_encoder, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
@@ -141,7 +141,7 @@ def test_text_is_encoded_once_for_each_prompt(engine, monkeypatch):
 
 
 @pytest.mark.parametrize("scheduler", [Scheduler.DDIM, Scheduler.EULER, Scheduler.DPMPP_2M, Scheduler.UNIPC])
-def test_the_less_strength_the_closer_to_the_origin(engine, scheduler):
+def test_a_lower_strength_stays_closer_to_the_source(engine, scheduler):
     picture = draw_shapes(64, 64)
 
     def distance(strength):
@@ -153,14 +153,14 @@ def test_the_less_strength_the_closer_to_the_origin(engine, scheduler):
     assert distance(0.1) < distance(0.5) < distance(1.0)
 
 
-def test_strength_says_how_many_steps_are_taken(engine):
+def test_strength_determines_the_number_of_steps(engine):
     *progress, _ = engine.generate(request(steps=10), SourceImage(pixels=draw_shapes(64, 64), strength=0.3))
     assert progress == [StepProgress(step=i + 1, num_steps=3) for i in range(3)]
     with pytest.raises(ValueError, match="leaves no step"):
         next(engine.generate(request(steps=10), SourceImage(pixels=draw_shapes(64, 64), strength=0.0)))
 
 
-def test_inpainting_leaves_the_pixels_outside_the_mask_alone(engine):
+def test_inpainting_keeps_the_pixels_outside_the_mask(engine):
     picture = draw_shapes(64, 64)
     mask = np.zeros((64, 64), bool)
     mask[10:40, 20:50] = True
@@ -169,7 +169,7 @@ def test_inpainting_leaves_the_pixels_outside_the_mask_alone(engine):
     assert np.abs(image[mask].astype(int) - picture[mask]).mean() > 5
 
 
-def test_a_deterministic_image_is_the_one_made_alone_whoever_else_is_there(engine):
+def test_a_deterministic_image_is_independent_of_its_batch(engine):
     alone = image_of(engine)
     others = [order(name, prompt=name, steps=4, seed=seed) for seed, name in enumerate(("pear", "house", "cup"))]
     runner = ContinuousDiffusion(engine, [8])
@@ -178,7 +178,7 @@ def test_a_deterministic_image_is_the_one_made_alone_whoever_else_is_there(engin
     assert np.array_equal(made["too"][-1], image_of(engine, prompt="cup"))
 
 
-def test_warming_up_takes_a_step_with_each_size_of_batch_and_only_these_are_compiled(engine, monkeypatch):
+def test_warming_up_compiles_exactly_the_given_batch_sizes(engine, monkeypatch):
     sizes = []
 
     def compiled(latents, *rest, **named):
@@ -190,5 +190,5 @@ def test_warming_up_takes_a_step_with_each_size_of_batch_and_only_these_are_comp
     engine.warm_up((1, 4))
     side = engine.defaults.width // engine.pixels_per_latent
     assert sizes == [(side, side, 1), (side, side, 4)]
-    assert np.array_equal(image_of(engine), alone)  # of another size, in two rows
+    assert np.array_equal(image_of(engine), alone)  # another size, with two rows
     assert len(sizes) == 2

@@ -58,7 +58,7 @@ def reference(mini_models):
     return pipeline
 
 
-def test_the_same_request_makes_the_same_image_bit_for_bit(engine):
+def test_equal_requests_give_bit_identical_images(engine):
     first = image_of(engine)
     image_of(engine, seed=8, scheduler=Scheduler.EULER_A)
     assert np.array_equal(first, image_of(engine))
@@ -67,11 +67,11 @@ def test_the_same_request_makes_the_same_image_bit_for_bit(engine):
 @pytest.mark.parametrize(
     "changes", [{"seed": 8}, {"prompt": "a blue car"}, {"negative_prompt": "a blue car"}, {"guidance": 1.0}]
 )
-def test_another_request_makes_another_image(engine, changes):
+def test_different_requests_give_different_images(engine, changes):
     assert np.abs(image_of(engine).astype(int) - image_of(engine, **changes)).mean() > 2
 
 
-def test_the_image_is_read_only_rgb_of_the_size_asked_for(engine):
+def test_the_image_is_read_only_rgb_of_the_requested_size(engine):
     image = image_of(engine, width=96, height=64)
     assert (image.shape, image.dtype, image.flags.writeable) == ((64, 96, 3), np.uint8, False)
     assert image.std() > 5
@@ -86,7 +86,7 @@ def test_progress_counts_every_step_and_the_image_comes_last(engine, scheduler):
     assert image.std() > 5
 
 
-def test_lcm_takes_more_steps_than_it_was_distilled_from(engine):
+def test_lcm_allows_more_steps_than_it_was_distilled_from(engine):
     *progress, _ = engine.generate(request(scheduler=Scheduler.LCM, steps=60))
     assert progress[-1] == StepProgress(step=60, num_steps=60)
 
@@ -95,7 +95,7 @@ def test_lcm_takes_more_steps_than_it_was_distilled_from(engine):
     "scheduler", [Scheduler.DDIM, Scheduler.PNDM, Scheduler.EULER, Scheduler.DPMPP_2M, Scheduler.UNIPC]
 )
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_it_agrees_with_diffusers_own_pipeline(engine, reference, scheduler, guidance):
+def test_it_agrees_with_the_diffusers_pipeline(engine, reference, scheduler, guidance):
     reference.scheduler = make_scheduler(scheduler, dict(reference.scheduler.config), STEPS, "cpu")
     theirs = reference(
         "red apple in white plate",
@@ -120,7 +120,7 @@ def test_closing_stops_the_work(engine, monkeypatch):
     assert len(calls) == 2
 
 
-def test_two_requests_may_be_under_way_at_once(engine):
+def test_two_requests_may_be_interleaved(engine):
     alone = [image_of(engine, seed=seed, scheduler=Scheduler.DPMPP_2M) for seed in (1, 2)]
     streams = [engine.generate(request(seed=seed, scheduler=Scheduler.DPMPP_2M)) for seed in (1, 2)]
     *_, last = zip(*streams, strict=True)
@@ -136,7 +136,7 @@ def test_sides_that_latents_can_not_cover_are_refused(engine):
         next(engine.generate(request(width=72)))
 
 
-def test_the_fingerprint_is_the_weights(engine, mini_models):
+def test_the_fingerprint_is_that_of_the_weights(engine, mini_models):
     assert engine.fingerprint == fingerprint(mini_models / "diffusion")
     assert engine.device == "cpu"
 
@@ -147,7 +147,7 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
-def test_an_incomplete_folder_is_named_and_nothing_is_looked_for_elsewhere(tmp_path, mini_models, part):
+def test_an_incomplete_folder_is_named_and_nothing_is_downloaded(tmp_path, mini_models, part):
     folder = tmp_path / "model"
     shutil.copytree(mini_models / "diffusion", folder, ignore=shutil.ignore_patterns(part))
     with pytest.raises(ModelUnavailable, match=f"{folder} is no complete diffusers pipeline"):
@@ -166,7 +166,7 @@ def test_a_safety_checker_that_is_missing_is_reported(mini_models):
 
 
 @pytest.mark.parametrize(("threshold", "refused"), [(-2.0, True), (2.0, False)])
-def test_the_safety_checker_refuses_what_passes_its_threshold(tmp_path, mini_models, threshold, refused):
+def test_the_safety_checker_refuses_images_above_its_threshold(tmp_path, mini_models, threshold, refused):
     folder = tmp_path / "model"
     shutil.copytree(mini_models / "diffusion", folder)
     write_safety_checker(folder, threshold)
@@ -179,7 +179,7 @@ def test_the_safety_checker_refuses_what_passes_its_threshold(tmp_path, mini_mod
 
 
 def write_safety_checker(folder, threshold):
-    """A tiny checker whose concepts all have the cosine `threshold`: -2 refuses everything, 2 nothing."""
+    """Write a tiny checker with this cosine threshold for all concepts: -2 refuses every image, 2 none."""
     small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = CLIPConfig(
         text_config=CLIPTextConfig(**small).to_dict(),
@@ -193,14 +193,14 @@ def write_safety_checker(folder, threshold):
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder / "feature_extractor")
 
 
-def test_each_step_carries_another_preview_of_a_quarter_of_the_size(engine):
+def test_each_step_has_a_preview_of_a_quarter_of_the_size(engine):
     *progress, _ = engine.generate(request(width=96, height=64))
     previews = [step.preview for step in progress]
     assert {preview.shape for preview in previews} == {(64 // 4, 96 // 4, 3)}
     assert len({preview.tobytes() for preview in previews}) == STEPS
 
 
-def test_previews_are_decoded_where_the_profile_says_so_and_left_out_where_nobody_looks(mini_models):
+def test_previews_are_decoded_as_the_profile_says_and_omitted_if_not_requested(mini_models):
     settings = settings_for(mini_models / "diffusion").model_copy(update={"decoded_previews": 2})
     engine = DiffusionEngine(settings, "cpu")
     wanted = request(width=96, height=64, steps=6)

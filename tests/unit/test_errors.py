@@ -49,7 +49,7 @@ def made(kind: type[PipelineError]) -> PipelineError:
 
 @every_error
 @pytest.mark.parametrize("copied", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy])
-def test_an_error_arrives_whole_in_another_process(kind, copied):
+def test_errors_can_be_pickled(kind, copied):
     error = made(kind)
     arrived = copied(error)
     assert type(arrived) is kind
@@ -59,7 +59,7 @@ def test_an_error_arrives_whole_in_another_process(kind, copied):
 
 
 @every_error
-def test_the_message_is_one_line_that_holds_the_facts(kind):
+def test_the_message_is_one_line_with_the_facts(kind):
     error = made(kind)
     assert str(error)
     assert "\n" not in str(error)
@@ -72,7 +72,7 @@ def test_the_tree_at_the_top_of_the_module_names_every_error_with_its_status(kin
     assert kind is PipelineError or str(kind.status) in line.split()
 
 
-def test_codes_and_titles_are_names_of_their_own():
+def test_codes_and_titles_are_unique():
     assert (ModelNotReady(model="m", reason="r").code, made(ModelNotReady).title) == (
         "model_not_ready",
         "Model not ready",
@@ -80,7 +80,7 @@ def test_codes_and_titles_are_names_of_their_own():
     assert len({made(kind).code for kind in CLASSES}) == len(CLASSES)
 
 
-def test_those_worth_trying_again_say_when():
+def test_retriable_errors_have_a_retry_after():
     waits = {kind.__name__: wait for kind in CLASSES if (wait := made(kind).retry_after_s) is not None}
     assert waits == {
         "JobRunning": 1,
@@ -98,12 +98,12 @@ def test_those_worth_trying_again_say_when():
     assert waits.keys() >= {kind.__name__ for kind in CLASSES if kind.status in (429, 503)}
 
 
-def test_one_errors_wait_is_not_anothers():
+def test_a_retry_after_is_set_per_error():
     short, long = (Overloaded(waiting=1, what="images", retry_after_s=s) for s in (1, 60))
     assert (short.retry_after_s, long.retry_after_s, Overloaded.retry_after_s) == (1, 60, 5)
 
 
-def test_braces_in_a_fact_are_left_alone():
+def test_braces_in_facts_are_not_formatted():
     assert "no weights in {folder}" in str(made(ModelNotReady))
 
 
@@ -116,10 +116,10 @@ def test_braces_in_a_fact_are_left_alone():
     ],
     ids=lambda error: error.code,
 )
-def test_an_error_that_was_written_down_comes_back_as_it_was(error):
+def test_errors_are_restored_from_their_record(error):
     again = from_problem(json.loads(json.dumps(to_problem(error))))
     assert (type(again), str(again), again.retry_after_s) == (type(error), str(error), error.retry_after_s)
 
 
-def test_an_error_whose_class_is_gone_is_a_plain_one():
+def test_an_error_of_an_unknown_class_is_restored_as_the_base_class():
     assert type(from_problem({"code": "of_another_version", "facts": {"why": 1}})) is PipelineError

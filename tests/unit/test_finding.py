@@ -8,22 +8,22 @@ from hypothesis.extra.numpy import arrays
 
 from pipeline.engines.clip import ClipEngine
 from pipeline.imaging.masks import masked_crops
-from pipeline.settings import Finding, ServiceSettings
+from pipeline.settings import ServiceSettings, TextSearchSettings
 from pipeline.text_scoring import Found, rank
 from training.evaluate_sam2 import masks_of, open_engine, pairwise_iou, segment
 from training.scenes import compose
 
-FINDING = Finding(min_cosine=0.5, logit_scale=10.0)
+FINDING = TextSearchSettings(min_cosine=0.5, logit_scale=10.0)
 UNLIKE = np.array([0, 0, 1], np.float32)
 APPLE, CUP = np.array([1, 0, 0], np.float32), np.array([0, 1, 0], np.float32)
 
 
 def vector(apple: float, cup: float = 0.0) -> np.ndarray:
-    """One whose cosines with the two texts are these."""
+    """Return a vector with these cosines to the two texts."""
     return np.array([apple, cup, np.sqrt(1 - apple**2 - cup**2)], np.float32)
 
 
-def test_regions_that_reach_the_bound_are_found_best_first():
+def test_regions_above_the_threshold_are_found_best_first():
     regions = np.stack([vector(0.6), vector(0.1), vector(0.9), vector(0.49)])
     found = rank(regions, UNLIKE, APPLE, FINDING)
     assert found.region_ids == (2, 0)
@@ -31,14 +31,14 @@ def test_regions_that_reach_the_bound_are_found_best_first():
     assert found.presence == found.scores[0]
 
 
-def test_a_text_that_nothing_comes_close_to_finds_nothing():
+def test_without_a_region_above_the_threshold_nothing_is_found():
     found = rank(np.stack([vector(0.4), vector(0.2)]), vector(0.3), APPLE, FINDING)
     assert (found.region_ids, found.scores) == ((), ())
     assert found.presence == pytest.approx(1 / (1 + np.exp(1)), rel=1e-5)
     assert len(found) == 0
 
 
-def test_where_the_picture_shows_it_the_best_region_is_found_alone_though_none_matches_well():
+def test_if_only_the_whole_image_matches_the_best_region_is_found():
     found = rank(np.stack([vector(0.2), vector(0.4), vector(0.3)]), vector(0.7), APPLE, FINDING)
     assert found.region_ids == (1,)
     assert found.scores[0] < 0.5 < found.presence
@@ -47,7 +47,9 @@ def test_where_the_picture_shows_it_the_best_region_is_found_alone_though_none_m
 def test_each_text_finds_its_own_regions():
     regions = np.stack([vector(0.1, 0.9), vector(0.8, 0.2), vector(0.6, 0.6), vector(0.1, 0.1)])
     texts = {"apple": APPLE, "cup": CUP, "something else": UNLIKE}
-    found = {name: rank(regions, vector(0, 0.1), text, Finding(min_cosine=0.58)) for name, text in texts.items()}
+    found = {
+        name: rank(regions, vector(0, 0.1), text, TextSearchSettings(min_cosine=0.58)) for name, text in texts.items()
+    }
     assert {name: each.region_ids for name, each in found.items()} == {
         "apple": (1, 2),
         "cup": (0, 2),
@@ -55,12 +57,12 @@ def test_each_text_finds_its_own_regions():
     }
 
 
-def test_regions_that_match_equally_keep_the_segmenters_order():
+def test_equal_scores_keep_the_segmenter_s_order():
     assert rank(np.stack([vector(0.6)] * 5), UNLIKE, APPLE, FINDING).region_ids == (0, 1, 2, 3, 4)
 
 
 @pytest.mark.parametrize("picture", [UNLIKE, APPLE], ids=["doesn't match", "matches"])
-def test_a_picture_without_regions_has_nothing_to_find(picture):
+def test_an_image_without_regions_has_no_matches(picture):
     found = rank(np.zeros((0, 3), np.float32), picture, APPLE, FINDING)
     assert found.region_ids == ()
     assert (found.presence > 0.5) == (picture is APPLE)
@@ -74,9 +76,9 @@ def unit_vectors(rows: int) -> st.SearchStrategy[np.ndarray]:
 
 
 @given(st.integers(0, 8).flatmap(lambda n: unit_vectors(n + 2)), st.floats(-1, 1), st.floats(1, 1000))
-def test_what_is_found_is_always_the_best_and_a_stricter_bound_finds_no_more(vectors, bound, scale):
+def test_found_regions_are_the_best_and_a_stricter_threshold_finds_no_more(vectors, bound, scale):
     picture, text, regions = vectors[0], vectors[1], vectors[2:]
-    lenient = Finding(min_cosine=bound, logit_scale=scale)
+    lenient = TextSearchSettings(min_cosine=bound, logit_scale=scale)
     found = rank(regions, picture, text, lenient)
 
     cosines = regions @ text
@@ -98,22 +100,22 @@ ABSENT = ("whale", "green castle", "spider")
 
 @pytest.fixture(scope="module")
 def find(mini_models):
-    """Looks for texts in a drawn picture with the default profile: its regions, and what each text found."""
+    """Return a function that finds texts in an image with the default profile: its masks, and each text's matches."""
     profile = ServiceSettings().load_profile()
     segmenter, engine = open_engine(mini_models / "sam2"), ClipEngine(profile.clip, "cpu")
 
-    def look(pixels: np.ndarray, *texts: str) -> tuple[np.ndarray, list[Found]]:
+    def find_texts(pixels: np.ndarray, *texts: str) -> tuple[np.ndarray, list[Found]]:
         regions = segment(segmenter, pixels, profile.sam2.everything)
         crops = masked_crops(pixels, regions, engine.fill)
         vectors = engine.describe([pixels, *crops], profile.clip.labelling).vectors
         encoded = engine.encode_texts([profile.clip.finding.template.format(text=text) for text in texts])
         return masks_of(regions), [rank(vectors[1:], vectors[0], text, profile.clip.finding) for text in encoded]
 
-    return look
+    return find_texts
 
 
 @pytest.mark.parametrize("text", SCENES)
-def test_the_miniature_models_find_what_is_named_and_nothing_else(find, text):
+def test_the_miniature_models_find_the_named_thing_and_nothing_else(find, text):
     kind, colour, other, others_colour = SCENES[text]
     scene = compose([(kind, colour), (other, others_colour)], seed=1, side=128)
 

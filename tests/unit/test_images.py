@@ -12,12 +12,12 @@ from tests.unit.shapes import noise
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 13), (64, 48)])
-def test_a_png_holds_every_pixel(size):
+def test_png_is_lossless(size):
     pixels = noise(*size)
     assert np.array_equal(decode_png(encode_png(pixels)), pixels)
 
 
-def test_other_readers_see_the_same_colours():
+def test_other_decoders_read_the_same_colours():
     pixels = noise(5, 9)
     seen = Image.open(io.BytesIO(encode_png(pixels)))
     assert (seen.format, seen.mode) == ("PNG", "RGB")
@@ -37,12 +37,12 @@ def test_a_view_of_an_array_encodes_like_its_copy():
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", encode_png(noise(64, 64))[:5000]], ids=["empty", "junk", "truncated"])
-def test_what_is_no_whole_png_is_refused(data):
+def test_an_invalid_or_truncated_png_raises(data):
     with pytest.raises(ValueError, match="PNG"):
         decode_png(data)
 
 
-def test_a_digest_names_content_and_shape_and_not_the_array():
+def test_a_digest_depends_only_on_content_and_shape():
     pixels = noise(2, 8)
     view = np.repeat(pixels, 2, axis=0)[::2]
     assert digest(view) == digest(pixels)

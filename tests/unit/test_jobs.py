@@ -1,4 +1,4 @@
-"""Jobs on SQLite and PostgreSQL: accepted once, worked on by one at a time, settled once."""
+"""Jobs on SQLite and PostgreSQL: accepted once, leased to one worker at a time, settled once."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_job_goes_from_submission_to_its_result(store):
     assert types_of(store, types=["job.started"]) == ["job.started"]
 
 
-def test_a_job_may_begin_at_once(store):
+def test_a_job_may_be_leased_on_submission(store):
     accepted = store.submit(an_order(), holder="w1", lease_s=LEASE_S)
     assert (accepted.job.state, accepted.job.attempts) == (JobState.RUNNING, 1)
     assert take(store, "w2") == []
@@ -74,14 +74,14 @@ def test_a_job_may_begin_at_once(store):
     assert types_of(store) == ["job.submitted", "job.started", "job.succeeded"]
 
 
-def test_the_oldest_jobs_are_taken_first_and_none_twice(store):
+def test_the_oldest_jobs_are_leased_first_and_none_twice(store):
     ids = [store.submit(an_order(i)).job.job_id for i in range(5)]
     first, second = take(store, limit=3), take(store, "w2", limit=3)
     assert [job.job_id for job, _ in [*first, *second]] == ids
     assert take(store, "w3") == []
 
 
-def test_who_loses_the_lease_can_settle_nothing(store, clock):
+def test_an_expired_lease_cannot_settle_the_job(store, clock):
     store.submit(an_order())
     ((job, first),) = take(store)
     clock.now += LEASE_S + 1
@@ -98,7 +98,7 @@ def test_who_loses_the_lease_can_settle_nothing(store, clock):
     assert types_of(store).count("job.succeeded") == 1
 
 
-def test_the_same_worker_can_not_settle_an_earlier_attempt(store, clock):
+def test_a_worker_cannot_settle_an_earlier_attempt(store, clock):
     store.submit(an_order())
     ((_, first),) = take(store)
     clock.now += LEASE_S + 1
@@ -107,7 +107,7 @@ def test_the_same_worker_can_not_settle_an_earlier_attempt(store, clock):
         store.succeed(first, {})
 
 
-def test_a_renewed_lease_does_not_run_out(store, clock):
+def test_a_renewed_lease_does_not_expire(store, clock):
     store.submit(an_order())
     ((_, lease),) = take(store)
     for _ in range(3):
@@ -133,7 +133,7 @@ def test_a_job_that_loses_every_holder_is_dead_and_can_be_retried(store, clock):
         store.retry(job_id, "public")
 
 
-def test_a_job_whose_worker_is_lost_is_queued_again_and_dead_in_the_end(store):
+def test_a_job_whose_worker_is_lost_is_requeued_and_finally_dead(store):
     job_id = store.submit(an_order()).job.job_id
     for attempt in range(1, MAX_ATTEMPTS + 1):
         ((job, lease),) = take(store)
@@ -144,7 +144,7 @@ def test_a_job_whose_worker_is_lost_is_queued_again_and_dead_in_the_end(store):
     assert types_of(store)[-3:] == ["job.requeued", "job.started", "job.dead"]
 
 
-def test_a_job_suspected_of_killing_its_workers_is_taken_alone(store):
+def test_a_job_suspected_of_killing_its_workers_is_leased_alone(store):
     suspect, second, third = (store.submit(an_order(i)).job.job_id for i in range(3))
     for _ in range(MAX_ATTEMPTS - 1):
         ((job, lease),) = take(store)
@@ -152,7 +152,7 @@ def test_a_job_suspected_of_killing_its_workers_is_taken_alone(store):
         store.lose(lease, {})
 
     other = store.submit(an_order(3), holder="w2", lease_s=LEASE_S)
-    assert other.lease is None  # nothing is begun while the suspect waits
+    assert other.lease is None  # no job is leased while the suspect waits
     ((job, lease),) = take(store, limit=3)
     assert job.job_id == suspect
     assert take(store, "w2", limit=3) == []
@@ -160,29 +160,29 @@ def test_a_job_suspected_of_killing_its_workers_is_taken_alone(store):
     assert [job.job_id for job, _ in take(store, "w2", limit=3)] == [second, third, other.job.job_id]
 
 
-def test_a_suspect_waits_until_nothing_else_is_worked_on(store):
+def test_a_suspect_waits_until_no_other_job_is_running(store):
     suspect = store.submit(an_order(), holder="w1", lease_s=LEASE_S)
     store.lose(suspect.lease, {})
     ((_, second),) = take(store)
     beside = store.submit(an_order(1), holder="w2", lease_s=LEASE_S)
-    store.lose(second, {})  # now it is suspected, while another is worked on
+    store.lose(second, {})  # now it is suspected, while another is running
     assert take(store) == []
     store.succeed(beside.lease, {})
     assert [job.job_id for job, _ in take(store, limit=3)] == [suspect.job.job_id]
 
 
-def test_who_waits_goes_first_and_owners_take_turns(store):
+def test_interactive_jobs_go_first_and_owners_alternate(store):
     def submit(owner: str, is_waited_for: bool = False) -> str:
         return store.submit(replace(an_order(owner=owner), is_waited_for=is_waited_for)).job.job_id
 
     ann = [submit("ann") for _ in range(4)]
     bob = [submit("bob") for _ in range(2)]
     cleo = submit("cleo", is_waited_for=True)
-    taken = [job.job_id for _ in range(7) for job, _ in take(store)]  # one after the other, as places become free
+    taken = [job.job_id for _ in range(7) for job, _ in take(store)]  # one at a time, as slots become free
     assert taken == [cleo, ann[0], bob[0], ann[1], bob[1], ann[2], ann[3]]
 
 
-def test_what_waits_is_bounded(store):
+def test_the_number_of_queued_jobs_is_limited(store):
     for _ in range(2):
         store.submit(an_order(), max_waiting=2)
     with pytest.raises(TooManyJobs):
@@ -190,7 +190,7 @@ def test_what_waits_is_bounded(store):
     assert store.submit(an_order(), max_waiting=2, holder="w1", lease_s=LEASE_S).lease is not None
 
 
-def test_a_waiting_job_is_cancelled_at_once(store):
+def test_a_queued_job_is_cancelled_immediately(store):
     job_id = store.submit(an_order()).job.job_id
     assert store.cancel(job_id, "public").state is JobState.CANCELLED
     assert take(store) == []
@@ -207,7 +207,7 @@ def test_a_running_job_is_cancelled_by_its_holder(store):
     assert store.get(job_id, "public").state is JobState.CANCELLED
 
 
-def test_a_cancelled_job_whose_holder_is_gone_is_not_begun_again(store, clock):
+def test_a_cancelled_job_with_an_expired_lease_is_not_restarted(store, clock):
     job_id = store.submit(an_order()).job.job_id
     take(store)
     store.cancel(job_id, "public")
@@ -216,7 +216,7 @@ def test_a_cancelled_job_whose_holder_is_gone_is_not_begun_again(store, clock):
     assert store.get(job_id, "public").state is JobState.CANCELLED
 
 
-def test_a_job_that_is_given_back_has_not_been_tried(store):
+def test_a_returned_job_does_not_count_as_an_attempt(store):
     job_id = store.submit(an_order()).job.job_id
     for _ in range(2 * MAX_ATTEMPTS):
         ((_, lease),) = take(store)
@@ -225,7 +225,7 @@ def test_a_job_that_is_given_back_has_not_been_tried(store):
     assert store.get(job_id, "public").attempts == 0
 
 
-def test_one_key_is_one_job(store):
+def test_an_idempotency_key_submits_one_job(store):
     key = IdempotencyKey(key="k", fingerprint="f")
     with ThreadPoolExecutor(8) as pool:
         accepted = list(pool.map(lambda i: store.submit(an_order(i), key), range(32)))
@@ -233,28 +233,28 @@ def test_one_key_is_one_job(store):
     assert [each.is_new for each in accepted].count(True) == 1
     with pytest.raises(IdempotencyMismatch, match="'k'"):
         store.submit(an_order(), IdempotencyKey(key="k", fingerprint="other"))
-    assert store.submit(an_order(owner="somebody"), key).is_new  # keys are each owner's own
+    assert store.submit(an_order(owner="somebody"), key).is_new  # keys are separate per owner
     store.prune(datetime.now(UTC) + timedelta(seconds=1))
     assert store.submit(an_order(), key).is_new
 
 
 def work(database_url: str, name: str, begin: Any, done: Any) -> None:
-    """A worker in a process of its own: takes jobs until none is left; tells which it did."""
+    """Run a worker process: lease jobs until none is left, and return the ids of those it settled."""
     engine = open_database(database_url)
     store = JobStore(EventLog(engine))
     mine = []
     while taken := take(store, name, limit=2):
         if not mine:
-            begin.wait()  # until both have taken some
+            begin.wait()  # until both have leased some
         for job, lease in taken:
-            hashlib.pbkdf2_hmac("sha256", b"work", b"", 20_000)  # the database is the others' meanwhile
+            hashlib.pbkdf2_hmac("sha256", b"work", b"", 20_000)  # leaves the database to the other worker
             store.succeed(lease, {"by": name})
             mine.append(job.job_id)
     engine.dispose()
     done.put((name, mine))
 
 
-def test_processes_that_take_at_once_share_the_jobs(database_url, store):
+def test_concurrent_processes_lease_disjoint_jobs(database_url, store):
     ids = [store.submit(an_order(i)).job.job_id for i in range(60)]
     context = multiprocessing.get_context("spawn")
     begin, done = context.Barrier(2), context.Queue()
@@ -274,16 +274,16 @@ def test_processes_that_take_at_once_share_the_jobs(database_url, store):
     assert len(sequences) == 3 * len(ids)
 
 
-def test_jobs_of_others_do_not_exist(store):
+def test_jobs_of_other_owners_are_not_found(store):
     job_id = store.submit(an_order(owner="somebody")).job.job_id
-    for ask in (store.get, store.cancel, store.retry):
+    for method in (store.get, store.cancel, store.retry):
         with pytest.raises(JobNotFound):
-            ask(job_id, "public")
+            method(job_id, "public")
     assert store.list("public", limit=10) == []
     assert store.log.read(owner="public", after=0, limit=10) == []
 
 
-def test_jobs_are_listed_newest_first_in_pages_and_by_state(store):
+def test_jobs_are_paginated_newest_first_and_filtered_by_state(store):
     ids = [store.submit(an_order(i)).job.job_id for i in range(5)]
     ((_, lease),) = take(store)
     store.fail(lease, {"code": "stage_failed"})
@@ -294,7 +294,7 @@ def test_jobs_are_listed_newest_first_in_pages_and_by_state(store):
     assert (failed.job_id, failed.problem) == (ids[0], {"code": "stage_failed"})
 
 
-def test_settled_jobs_are_forgotten_in_the_end_and_others_never(store):
+def test_only_settled_jobs_are_pruned(store):
     done, waiting = (store.submit(an_order(i)).job.job_id for i in range(2))
     ((_, lease),) = take(store)
     store.succeed(lease, {})

@@ -1,5 +1,5 @@
-"""Whatever is done to jobs, in whatever order: none is lost, none has two results, none hangs, and readers of the log
-see every change once."""
+"""For any sequence of operations on jobs: none is lost, none has two results, none hangs, and readers of the log see
+every change once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLIENT_PROBLEM = {"code": "image_refused", "status": 422, "facts": {}}
 
 
 class Jobs(RuleBasedStateMachine):
-    """A store, workers that come and go, and clients."""
+    """A store with its workers, clients and a reader of the log."""
 
     submitted = Bundle("submitted")
     leases = Bundle("leases")
@@ -36,15 +36,15 @@ class Jobs(RuleBasedStateMachine):
         self.now = 1000.0
         self.store = JobStore(EventLog(self.engine), lambda _: self.now)
         self.keys: dict[str, tuple[str, str]] = {}  # fingerprint and job id
-        self.held: dict[str, tuple[Lease, float]] = {}  # by job id: who may settle it, and until when for sure
-        self.final: dict[str, JobState] = {}  # what was settled and not retried since
+        self.held: dict[str, tuple[Lease, float]] = {}  # by job id: the valid lease and when it expires
+        self.final: dict[str, JobState] = {}  # settled and not retried since
         self.known: list[int] = []  # sequence numbers a reader has seen
         self.types: Counter[tuple[str | None, str]] = Counter()
 
     def teardown(self) -> None:
         if not hasattr(self, "store"):
             return
-        for _ in range(MAX_ATTEMPTS * (len(self.jobs()) + 1)):  # one worker that stays does all that is left
+        for _ in range(MAX_ATTEMPTS * (len(self.jobs()) + 1)):  # one reliable worker finishes the rest
             self.now += LEASE_S + 1
             for _, lease in self.store.lease("last", lease_s=LEASE_S, limit=3):
                 self.store.succeed(lease, {})
@@ -88,8 +88,8 @@ class Jobs(RuleBasedStateMachine):
         return multiple(*(lease for _, lease in taken))
 
     @rule(seconds=st.sampled_from([1.0, LEASE_S / 2, LEASE_S + 1]))
-    def let_time_pass(self, seconds: float):
-        """Whoever doesn't renew meanwhile looks dead."""
+    def advance_time(self, seconds: float):
+        """Leases that aren't renewed expire."""
         self.now += seconds
 
     @rule(lease=leases)
@@ -141,7 +141,7 @@ class Jobs(RuleBasedStateMachine):
 
     @rule(limit=st.integers(1, 5))
     def read(self, limit: int = 1000):
-        """A reader comes back with the last number it knows."""
+        """A reader resumes after the last sequence number it has seen."""
         page = self.store.log.read(after=self.known[-1] if self.known else 0, limit=limit)
         for notice in page:
             self.types[notice.job_id, notice.type] += 1
@@ -149,7 +149,7 @@ class Jobs(RuleBasedStateMachine):
         assert self.known == list(range(1, len(self.known) + 1))
 
     @invariant()
-    def what_is_settled_stays_so(self):
+    def settled_jobs_keep_their_state(self):
         if not hasattr(self, "store"):
             return
         for job in self.jobs():
@@ -168,7 +168,7 @@ class Jobs(RuleBasedStateMachine):
         return self.held.get(lease.job_id, (None, 0.0))[0] == lease
 
     def find_settled(self) -> None:
-        """Take down what the store has settled or queued by itself."""
+        """Record the jobs that the store has settled or requeued by itself."""
         for job in self.jobs():
             if job.state.is_final:
                 self.final.setdefault(job.job_id, job.state)

@@ -1,4 +1,4 @@
-"""API keys: shown once, known by their digests, dead once revoked."""
+"""API keys: shown once, stored as digests, invalid once revoked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OpenKeys = Callable[[], KeyStore]
 
 @pytest.fixture
 def open_keys(database_url: str) -> Iterator[OpenKeys]:
-    """Opens the same keys again and again, as another process would."""
+    """Return a function that opens the same keys, as another process would."""
     engines = []
 
     def open_() -> KeyStore:
@@ -34,7 +34,7 @@ def keys(open_keys: OpenKeys) -> KeyStore:
     return open_keys()
 
 
-def test_a_token_is_its_owner_s_in_every_process(keys: KeyStore, open_keys: OpenKeys):
+def test_a_token_authenticates_its_owner_in_every_process(keys: KeyStore, open_keys: OpenKeys):
     key, token = keys.create("ann", "laptop")
     assert token.startswith(TOKEN_PREFIX)
     assert (key.owner, key.name, key.revoked_at) == ("ann", "laptop", None)
@@ -43,12 +43,12 @@ def test_a_token_is_its_owner_s_in_every_process(keys: KeyStore, open_keys: Open
 
 
 @pytest.mark.parametrize("token", ["", "aip_", "aip_" + "A" * 43, "ann", "%"])
-def test_any_other_token_is_nobody_s(keys: KeyStore, token: str):
+def test_an_unknown_token_has_no_owner(keys: KeyStore, token: str):
     keys.create("ann")
     assert keys.owner_of(token) is None
 
 
-def test_nothing_that_is_kept_can_be_sent_as_a_token(keys: KeyStore, engine: Engine):
+def test_stored_values_are_not_valid_tokens(keys: KeyStore, engine: Engine):
     _, token = keys.create("ann")
     with engine.connect() as connection:
         row = connection.execute(select(api_keys)).one()
@@ -57,7 +57,7 @@ def test_nothing_that_is_kept_can_be_sent_as_a_token(keys: KeyStore, engine: Eng
     assert all(keys.owner_of(str(value)) is None for value in row)
 
 
-def test_a_revoked_key_is_nobody_s_and_the_owner_s_others_live_on(keys: KeyStore):
+def test_a_revoked_key_is_invalid_and_the_owner_s_other_keys_stay_valid(keys: KeyStore):
     (first, lost), (_, good) = keys.create("ann", "lost"), keys.create("ann", "good")
     revoked = keys.revoke(first.key_id)
     assert revoked.revoked_at >= first.created_at
@@ -75,11 +75,11 @@ def test_keys_are_listed_by_owner_oldest_first(keys: KeyStore):
 
 
 @pytest.mark.parametrize("owner", ["a", "0", "ann.b_c-D", "x" * 64])
-def test_who_may_be_called_what(owner: str):
+def test_valid_owners_are_accepted(owner: str):
     assert check_owner(owner) == owner
 
 
 @pytest.mark.parametrize("owner", ["", ".", "..", ".ann", "-ann", "a/b", "a b", "änn", "x" * 65, "ann\n"])
-def test_what_nobody_may_be_called(keys: KeyStore, owner: str):
+def test_invalid_owners_raise(keys: KeyStore, owner: str):
     with pytest.raises(InvalidOwner):
         keys.create(owner)

@@ -1,4 +1,4 @@
-"""The manifests for KubeRay, as `kubectl apply -k` would build them, against KubeRay's own schema of a RayService."""
+"""The manifests for KubeRay, built as by `kubectl apply -k`, validated against KubeRay's schema of a RayService."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ pytestmark = pytest.mark.parametrize("overlay", OVERLAYS)
 
 
 def find_kubectl() -> str | None:
-    """A `kubectl` with Kustomize 5; older ones don't know all that is used here."""
+    """Return a `kubectl` with Kustomize 5; older ones lack features that the manifests use."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         return None
-    said = subprocess.run([kubectl, "version", "--client", "-o", "json"], capture_output=True, text=True).stdout
-    version = json.loads(said or "{}").get("kustomizeVersion", "v0")
+    output = subprocess.run([kubectl, "version", "--client", "-o", "json"], capture_output=True, text=True).stdout
+    version = json.loads(output or "{}").get("kustomizeVersion", "v0")
     return kubectl if int(re.match(r"v(\d+)", version)[1]) >= 5 else None
 
 
@@ -51,14 +51,14 @@ def built(overlay: str) -> tuple[Resource, ...]:
 
 @cache
 def schema() -> Resource:
-    """KubeRay's schema, strict: an API server drops unknown fields without a word."""
+    """Return KubeRay's schema, strict: an API server drops unknown fields silently."""
     definition = yaml.load(SCHEMA.read_text(), yaml.CSafeLoader)
     (version,) = (v for v in definition["spec"]["versions"] if v["name"] == "v1")
     return closed(version["schema"]["openAPIV3Schema"])
 
 
 def closed(shape: Any) -> Any:
-    """Refuse what a schema doesn't name, unless it says that anything goes."""
+    """Forbid additional properties, unless the schema preserves unknown fields."""
     if isinstance(shape, list):
         return [closed(one) for one in shape]
     if not isinstance(shape, dict):
@@ -100,7 +100,7 @@ def containers(overlay: str) -> list[Resource]:
 
 
 def found(tree: Any, name: str) -> Iterator[Any]:
-    """Every value of this name, however deep."""
+    """Yield every value of this name at any depth."""
     if isinstance(tree, list):
         for one in tree:
             yield from found(one, name)
@@ -115,12 +115,12 @@ def validate(resource: Resource) -> None:
     Draft202012Validator(schema()).validate(resource)
 
 
-def test_what_is_written_from_elsewhere_is_as_it_is_there(overlay):
+def test_generated_files_are_up_to_date(overlay):
     for path, content in files().items():
         assert path.read_text() == content, "Run `python -m configs.kuberay.write_manifests` and commit what it writes."
 
 
-def test_kuberay_knows_every_field_of_the_service(overlay):
+def test_the_service_is_valid_against_the_schema(overlay):
     validate(ray_service(overlay))
 
 
@@ -134,7 +134,7 @@ def test_kuberay_knows_every_field_of_the_service(overlay):
         (("spec", "rayClusterConfig", "headGroupSpec", "template", "spec", "containers", 0), "readynessProbe"),
     ],
 )
-def test_a_misspelt_field_would_be_noticed(overlay, place, wrong):
+def test_a_misspelt_field_is_refused(overlay, place, wrong):
     service = ray_service(overlay)
     below: Any = service
     for step in place:
@@ -144,7 +144,7 @@ def test_a_misspelt_field_would_be_noticed(overlay, place, wrong):
         validate(service)
 
 
-def test_the_other_pods_have_only_fields_that_pods_have(overlay):
+def test_the_other_pods_are_valid_against_the_schema(overlay):
     of_head = schema()["properties"]["spec"]["properties"]["rayClusterConfig"]["properties"]["headGroupSpec"]
     pods = Draft202012Validator(of_head["properties"]["template"])
     owners = [r for r in built(overlay) if r["kind"] in ("Deployment", "StatefulSet")]
@@ -153,7 +153,7 @@ def test_the_other_pods_have_only_fields_that_pods_have(overlay):
         pods.validate(owner["spec"]["template"])
 
 
-def test_serve_and_the_service_take_their_configuration(overlay):
+def test_the_configurations_of_serve_and_the_service_are_valid(overlay):
     config = ServeDeploySchema.model_validate(serve_config(overlay))
     settings = ServiceSettings.model_validate(config.applications[0].args)
     assert (settings.accelerator, settings.keys, settings.log_format) == (TAGS[overlay], "required", "json")
@@ -161,11 +161,11 @@ def test_serve_and_the_service_take_their_configuration(overlay):
     assert config.http_options.port == 8000
 
 
-def test_the_cards_are_enough_for_all_replicas_at_their_most(overlay):
+def test_there_are_gpus_for_the_maximum_of_replicas(overlay):
     (application,) = serve_config(overlay)["applications"]
     settings = ServiceSettings.model_validate(application["args"])
-    most = {d["name"]: d.get("autoscaling_config", {}).get("max_replicas", 1) for d in application["deployments"]}
-    wanted = sum(most[name] * share for name, share in settings.num_gpus.items())
+    maxima = {d["name"]: d.get("autoscaling_config", {}).get("max_replicas", 1) for d in application["deployments"]}
+    wanted = sum(maxima[name] * share for name, share in settings.num_gpus.items())
     cards = [
         int(group["minReplicas"]) * int(container["resources"]["limits"].get("nvidia.com/gpu", 0))
         for group in cluster(overlay)["workerGroupSpecs"]
@@ -176,7 +176,7 @@ def test_the_cards_are_enough_for_all_replicas_at_their_most(overlay):
         assert wanted <= sum(cards) + 1e-9
 
 
-def test_requests_are_within_limits_and_the_ingress_replicas_have_a_node_each(overlay):
+def test_requests_are_within_limits_and_ingress_replicas_fit_on_the_nodes(overlay):
     for container in containers(overlay):
         requests, limits = container["resources"]["requests"], container["resources"]["limits"]
         assert requests.keys() <= limits.keys()
@@ -190,12 +190,12 @@ def test_requests_are_within_limits_and_the_ingress_replicas_have_a_node_each(ov
 
 
 def amount(quantity: str) -> float:
-    """Kubernetes' quantity as a number."""
+    """Return a Kubernetes quantity as a number."""
     number, unit = re.fullmatch(r"([0-9.]+)(\D*)", quantity).groups()
     return float(number) * {"": 1, "m": 1e-3, "Mi": 2**20, "Gi": 2**30}[unit]
 
 
-def test_no_pod_has_more_rights_than_it_needs(overlay):
+def test_pods_have_minimal_privileges(overlay):
     for pod in pod_specs(overlay):
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -209,7 +209,7 @@ def test_no_pod_has_more_rights_than_it_needs(overlay):
         assert context["capabilities"] == {"drop": ["ALL"]}
 
 
-def test_whoever_serves_is_asked_how_it_is(overlay):
+def test_every_container_has_readiness_and_liveness_probes(overlay):
     for pod in pod_specs(overlay):
         for container in pod["containers"]:
             offered = {port["name"] for port in container["ports"]} | {52365}  # Ray's agent
@@ -218,18 +218,18 @@ def test_whoever_serves_is_asked_how_it_is(overlay):
             assert set(found(list(probes), "port")) <= offered
 
 
-def test_what_is_named_is_there_or_the_operators_to_make(overlay):
+def test_referenced_config_maps_exist_and_secrets_are_documented(overlay):
     resources = list(built(overlay))
     maps = {resource["metadata"]["name"] for resource in of_kind(overlay, "ConfigMap")}
     assert {ref["name"] for ref in found(resources, "configMapRef")} <= maps
     secrets = [ref["name"] for kind in ("secretRef", "secretKeyRef") for ref in found(resources, kind)]
     assert set(secrets) == OPERATORS_SECRETS
     assert not of_kind(overlay, "Secret")
-    said = (HERE / "base" / "kustomization.yaml").read_text()
-    assert all(secret in said for secret in OPERATORS_SECRETS)
+    documentation = (HERE / "base" / "kustomization.yaml").read_text()
+    assert all(secret in documentation for secret in OPERATORS_SECRETS)
 
 
-def test_no_credential_stands_in_a_file(overlay):
+def test_no_file_contains_credentials(overlay):
     storage = serve_config(overlay)["applications"][0]["args"].get("storage", {})
     assert not storage, "where things are kept is the Secret's to say"
     settings = [line for line in (HERE / "storage.env.example").read_text().splitlines() if not line.startswith("#")]
@@ -238,14 +238,14 @@ def test_no_credential_stands_in_a_file(overlay):
     assert not [name for name, value in example.items() if value and re.search("PASSWORD|SECRET|KEY|TOKEN", name)]
 
 
-def test_every_part_of_the_cluster_is_the_same_image_and_ray(overlay):
+def test_all_containers_have_the_same_image_and_ray_version(overlay):
     images = {container["image"] for container in containers(overlay) if container["name"] != "redis"}
     assert images == {f"ai-pipeline:{TAGS[overlay]}"}
     (ray,) = re.findall(r"^ray==(\S+)", (PROJECT_ROOT / "requirements.lock").read_text(), re.MULTILINE)
     assert cluster(overlay)["rayVersion"] == ray
 
 
-def test_every_ray_node_has_the_environment_that_the_launcher_gives(overlay):
+def test_every_ray_node_has_the_launcher_s_environment(overlay):
     (environment,) = (m for m in of_kind(overlay, "ConfigMap") if m["metadata"]["name"].startswith("ai-pipeline-ray"))
     assert environment["data"]["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
     assert {name for name in RAY_ENVIRONMENT if name not in environment["data"]} == {"RAY_AUTH_MODE"}
@@ -256,7 +256,7 @@ def test_every_ray_node_has_the_environment_that_the_launcher_gives(overlay):
         assert named == [environment["metadata"]["name"], "ai-pipeline-storage"]
 
 
-def test_selectors_and_scraped_ports_are_those_of_pods(overlay):
+def test_selectors_and_scraped_ports_match_pods(overlay):
     labels = [
         {"ray.io/node-type": "head", **groups(overlay)[0]["template"]["metadata"]["labels"]},
         *(

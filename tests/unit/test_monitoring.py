@@ -1,4 +1,4 @@
-"""Dashboards, rules, alerts and the runbook belong together, and their tools understand them."""
+"""Dashboards, rules, alerts and the runbook are consistent and valid."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli.targets import FILE_NAME, findable
+from cli.targets import FILE_NAME, advertised
 from monitoring.grafana import BOARDS, FOLDER, written
 from monitoring.panels import Board
 from testing.prometheus_server import CONFIGS, ROOT, tool
@@ -22,20 +22,20 @@ boards = pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
 
 
 def checked(*arguments: str | Path) -> str:
-    """What promtool says of files it accepts."""
+    """Return promtool's output for files it accepts."""
     finished = subprocess.run([tool("promtool"), *map(str, arguments)], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout
 
 
 @boards
-def test_the_committed_dashboard_is_the_one_of_the_code(board: Board):
+def test_the_committed_dashboard_is_up_to_date(board: Board):
     path = FOLDER / f"{board.uid}.json"
     assert path.read_text() == written(board), "Run `python -m monitoring.grafana` and commit configs/grafana."
 
 
 @boards
-def test_grafana_can_tell_panels_and_queries_apart(board: Board):
+def test_panels_and_queries_have_unique_ids(board: Board):
     dashboard = json.loads(written(board))
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(ids)) == len(ids)
@@ -47,7 +47,7 @@ def test_grafana_can_tell_panels_and_queries_apart(board: Board):
 
 
 @boards
-def test_every_panel_says_what_it_shows_and_every_query_is_promql(board: Board, tmp_path: Path):
+def test_every_panel_has_a_description_and_every_query_is_valid(board: Board, tmp_path: Path):
     panels = list(board.panels)
     assert all(panel.about.endswith(".") and panel.queries for panel in panels)
     assert len({panel.title for panel in panels}) == len(panels)
@@ -58,14 +58,14 @@ def test_every_panel_says_what_it_shows_and_every_query_is_promql(board: Board, 
     assert f"{len(rules)} rules found" in checked("check", "rules", tmp_path / "queries.yml")
 
 
-def test_prometheus_understands_rules_and_configurations():
+def test_rules_and_configurations_are_valid():
     checked("check", "rules", CONFIGS / "recording_rules.yml", CONFIGS / "alerts.yml")
     for name in ("prometheus.yml", "prometheus-local.yml"):
         checked("check", "config", "--syntax-only", CONFIGS / name)
 
 
-def test_the_kubernetes_configuration_is_understood_as_far_as_debians_prometheus_can(tmp_path: Path):
-    """Debian's has no Kubernetes in it, so what looks for pods is taken out."""
+def test_the_kubernetes_configuration_is_valid_apart_from_service_discovery(tmp_path: Path):
+    """Debian's Prometheus lacks Kubernetes service discovery, so that section is removed."""
     config = yaml.safe_load((CONFIGS / "prometheus-kubernetes.yml").read_text())
     for scraped in config["scrape_configs"]:
         assert scraped.pop("kubernetes_sd_configs")
@@ -73,17 +73,17 @@ def test_the_kubernetes_configuration_is_understood_as_far_as_debians_prometheus
     checked("check", "config", "--syntax-only", tmp_path / "prometheus.yml")
 
 
-def test_alerts_fire_when_they_should_and_only_then():
+def test_alerts_pass_their_unit_tests():
     assert "SUCCESS" in checked("test", "rules", CONFIGS / "rules_test.yml")
 
 
-def test_every_alert_is_tried_both_ways():
+def test_every_alert_is_tested_firing_and_silent():
     tests = yaml.safe_load((CONFIGS / "rules_test.yml").read_text())["tests"]
     tried = {(case["alertname"], bool(case["exp_alerts"])) for test in tests for case in test["alert_rule_test"]}
     assert tried == {(alert["alert"], fires) for alert in alerts() for fires in (True, False)}
 
 
-def test_the_runbook_has_a_section_for_each_alert_and_no_other():
+def test_the_runbook_has_exactly_one_section_per_alert():
     sections = re.split(r"^## ", RUNBOOK, flags=re.MULTILINE)[1:]
     names = [section.split("\n", 1)[0] for section in sections]
     assert sorted(names) == sorted(alert["alert"] for alert in alerts())
@@ -92,7 +92,7 @@ def test_the_runbook_has_a_section_for_each_alert_and_no_other():
         assert re.findall(r"^\*\*(.+?)\.\*\*", section, flags=re.MULTILINE) == ["Means", "Look at", "Do"]
 
 
-def test_the_runbook_names_panels_that_are_there():
+def test_the_runbook_names_existing_panels():
     titles = {panel.title for board in BOARDS for panel in board.panels} | {board.title for board in BOARDS}
     named = {
         part.strip()
@@ -102,7 +102,7 @@ def test_the_runbook_names_panels_that_are_there():
     assert named - {"Means.", "Look at.", "Do."} <= titles
 
 
-def test_grafana_is_told_where_prometheus_and_the_dashboards_are():
+def test_grafana_is_provisioned_with_prometheus_and_the_dashboards():
     provisioning = ROOT / "configs" / "grafana" / "provisioning"
     (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
     (provider,) = yaml.safe_load((provisioning / "dashboards" / "ai-pipeline.yml").read_text())["providers"]
@@ -110,8 +110,8 @@ def test_grafana_is_told_where_prometheus_and_the_dashboards_are():
     assert provider["options"]["path"] == "/etc/grafana/dashboards"
 
 
-def test_a_service_is_findable_as_long_as_it_runs(tmp_path: Path):
-    with findable(tmp_path, service_url="http://127.0.0.1:8000", metrics_url="http://127.0.0.1:8080/metrics"):
+def test_a_target_is_registered_while_the_service_runs(tmp_path: Path):
+    with advertised(tmp_path, service_url="http://127.0.0.1:8000", metrics_url="http://127.0.0.1:8080/metrics"):
         assert json.loads((tmp_path / FILE_NAME).read_text()) == [
             {"targets": ["127.0.0.1:8080"], "labels": {"job": "ray"}},
             {"targets": ["127.0.0.1:8000"], "labels": {"job": "ai-pipeline"}},

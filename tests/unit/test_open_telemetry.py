@@ -1,4 +1,4 @@
-"""Where spans go: to a collector of OTLP over HTTP, and into a file."""
+"""Exporters of spans: to a collector with OTLP over HTTP, and into a file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from cli import main
-from cli.launcher import LaunchOptions, read_config
-from pipeline.settings import ServiceSettings, TraceSettings
+from cli.config import LaunchConfig
+from pipeline.settings import TraceSettings
 from pipeline.traces import here, open_traces, own_context, span, within
 from testing.service_process import changed_config
 from testing.tracing import CALLER, CALLER_TRACE, spans_in
@@ -25,7 +25,7 @@ from testing.tracing import CALLER, CALLER_TRACE, spans_in
 
 @contextmanager
 def collector() -> Iterator[tuple[str, list[tuple[str, ExportTraceServiceRequest]]]]:
-    """A collector on this machine; yields its address and what it was sent, each with its path."""
+    """Run a collector on this machine; yield its address and the requests it received, each with its path."""
     received: list[tuple[str, ExportTraceServiceRequest]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -40,17 +40,17 @@ def collector() -> Iterator[tuple[str, list[tuple[str, ExportTraceServiceRequest
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    serving = threading.Thread(target=server.serve_forever, args=(0.02,))
-    serving.start()
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", received
     finally:
         server.shutdown()
-        serving.join()
+        thread.join()
         server.server_close()
 
 
-def work(settings: TraceSettings) -> None:
+def record_spans(settings: TraceSettings) -> None:
     traces = open_traces(settings, "Diffusion")
     with traces.under(CALLER, "outer", kind="server") as outer, within(outer), span("inner", points=3):
         pass
@@ -58,11 +58,11 @@ def work(settings: TraceSettings) -> None:
 
 
 @pytest.mark.parametrize(("path", "expected"), [("", "/v1/traces"), ("/", "/v1/traces"), ("/otlp/t", "/otlp/t")])
-def test_a_collector_is_sent_the_spans(path: str, expected: str):
+def test_spans_are_exported_to_a_collector(path: str, expected: str):
     with collector() as (address, received):
-        work(TraceSettings(to=address + path))
-    ((asked, sent),) = received
-    assert asked == expected
+        record_spans(TraceSettings(to=address + path))
+    ((received_path, sent),) = received
+    assert received_path == expected
     (resource,) = sent.resource_spans
     facts = {fact.key: fact.value.string_value for fact in resource.resource.attributes}
     assert (facts["service.namespace"], facts["service.name"]) == ("ai-pipeline", "Diffusion")
@@ -72,21 +72,21 @@ def test_a_collector_is_sent_the_spans(path: str, expected: str):
     assert {int.from_bytes(each.trace_id, "big") for each in (inner, outer)} == {CALLER_TRACE}
 
 
-def test_a_file_has_a_line_for_each_span_of_all_who_write_to_it(tmp_path: Path):
+def test_several_processes_append_a_line_per_span_to_a_file(tmp_path: Path):
     path = tmp_path / "new" / "spans.jsonl"
     for _ in range(2):
-        work(TraceSettings(to=f"file:{path}"))
+        record_spans(TraceSettings(to=f"file:{path}"))
     assert [each["name"] for each in spans_in(path)] == ["inner", "outer"] * 2
 
 
 @pytest.mark.parametrize("to", ["console", "file:", "grpc://127.0.0.1:4317", "http://", ""])
-def test_what_is_no_destination_is_refused(to: str):
+def test_an_invalid_destination_raises(to: str):
     with pytest.raises(ValidationError):
         TraceSettings(to=to)
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("arguments", "expected"),
     [
         (["--traces", "http://there:4318"], TraceSettings(to="http://there:4318", ratio=0.25)),
         (["--traces", "off", "--traces-ratio", "1"], TraceSettings(to="off")),
@@ -94,18 +94,17 @@ def test_what_is_no_destination_is_refused(to: str):
         ([], TraceSettings(to="https://here/v1/traces", ratio=0.25)),
     ],
 )
-def test_the_command_line_goes_before_the_configuration(tmp_path: Path, monkeypatch, said, expected):
+def test_the_command_line_overrides_the_configuration(tmp_path: Path, monkeypatch, arguments, expected):
     def configure(application: dict[str, Any]) -> None:
         application["args"]["traces"] = {"to": "https://here/v1/traces", "ratio": 0.25}
 
-    asked: list[LaunchOptions] = []
-    monkeypatch.setattr(main, "check_exposure", lambda options, **_: asked.append(options) or sys.exit())
-    CliRunner().invoke(main.app, ["serve", "--serve-config", str(changed_config(tmp_path, configure)), *said])
-    args = read_config(asked[0])["applications"][0]["args"]
-    assert ServiceSettings.model_validate(args).traces == expected
+    parsed: list[LaunchConfig] = []
+    monkeypatch.setattr(main, "check_exposure", lambda config, **_: parsed.append(config) or sys.exit())
+    CliRunner().invoke(main.app, ["serve", "--serve-config", str(changed_config(tmp_path, configure)), *arguments])
+    assert parsed[0].settings.traces == expected
 
 
-def test_a_context_of_one_s_own_holds_the_span_alone(tmp_path: Path):
+def test_an_own_context_holds_only_the_current_span(tmp_path: Path):
     traces = open_traces(TraceSettings(to=f"file:{tmp_path / 'spans.jsonl'}"), "Ingress")
     with traces.of_request("GET", []) as request, within(request):
         assert own_context().run(here) is request

@@ -1,4 +1,4 @@
-"""What the evaluation of all three models together counts as right."""
+"""What the joint evaluation of the three models counts as correct."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def outcome(prompt: Prompt, **regions) -> Outcome:
     return Outcome(prompt=prompt, image=image, masks=np.array(list(regions.values())), names=tuple(regions))
 
 
-def test_what_was_asked_for_is_right_with_or_without_a_background():
+def test_the_requested_things_are_correct_with_or_without_a_background():
     assert outcome(README, apple=APPLE, plate=PLATE, background=BACKGROUND).is_right
     assert outcome(README, plate=PLATE, apple=APPLE).is_right
 
@@ -46,7 +46,7 @@ def test_what_was_asked_for_is_right_with_or_without_a_background():
         {"background": BACKGROUND},
     ],
 )
-def test_a_thing_that_is_missing_or_too_many_or_has_another_name_is_wrong(regions):
+def test_missing_extra_and_misnamed_things_are_wrong(regions):
     assert not outcome(README, **regions).is_right
 
 
@@ -67,11 +67,11 @@ def test_regions_are_counted_without_those_along_the_border():
         ("right of", rectangle(0, 0, 20, 20), rectangle(4, 40, 24, 60), False),
     ],
 )
-def test_relations_are_seen_in_the_masks(relation, first, second, is_so):
+def test_relations_are_derived_from_masks(relation, first, second, is_so):
     assert stand_in(relation, first, second) == is_so
 
 
-def test_regions_of_a_generated_image_are_given_to_the_things_of_their_colours():
+def test_regions_of_a_generated_image_are_assigned_by_colour():
     image = np.full((SIDE, SIDE, 3), COLOURS["blue"], np.uint8)
     image[APPLE], image[PLATE] = COLOURS["red"], COLOURS["white"]
     speck = rectangle(60, 0, 62, 2)
@@ -85,14 +85,14 @@ def test_regions_of_a_generated_image_are_given_to_the_things_of_their_colours()
     assert set(np.unique(missing)) == {0, UNASSIGNED}
 
 
-def test_confidence_that_is_right_as_often_as_it_says_is_calibrated():
+def test_confidence_equal_to_accuracy_is_calibrated():
     confidences = np.full(100, 0.8, np.float32)
     assert calibration_error(confidences, [True] * 80 + [False] * 20) == pytest.approx(0, abs=1e-6)
     assert calibration_error(confidences, [True] * 100) == pytest.approx(0.2, abs=1e-6)
     assert calibration_error(np.ones(10, np.float32), [False] * 10) == pytest.approx(1)
 
 
-def test_prompts_for_training_and_evaluation_have_seeds_and_combinations_of_their_own():
+def test_training_and_evaluation_prompts_have_disjoint_seeds_and_combinations():
     evaluated = [*single_prompts(2), *unseen_prompts(), *pair_prompts(50), *readme_prompts(100)]
     trained = training_prompts(200, 1_000_000)
     assert len({prompt.seed for prompt in [*evaluated, *trained]}) == len(evaluated) + len(trained)

@@ -40,7 +40,7 @@ def test_other_tools_read_the_text_and_the_same_pixels(text: str):
     assert np.array_equal(np.array(image), PICTURE)
 
 
-def test_it_is_written_as_the_ecosystem_writes_it():
+def test_the_text_has_the_conventional_format():
     written = write_parameters(replace(REQUEST, negative_prompt="blurry"), "0123456789abcdef")
     assert written == (
         "red apple\n"
@@ -50,11 +50,11 @@ def test_it_is_written_as_the_ecosystem_writes_it():
     )
 
 
-def test_how_much_of_a_source_was_kept_is_written_too():
+def test_the_strength_is_written():
     request = replace(REQUEST, source=Source(image_id="i", strength=0.75))
     written = write_parameters(request, "m")
     assert "Denoising strength: 0.75" in written
-    assert read_parameters(written) is None  # of what else it was made isn't known
+    assert read_parameters(written) is None  # the source image isn't known
 
 
 @given(
@@ -65,7 +65,7 @@ def test_how_much_of_a_source_was_kept_is_written_too():
     steps=st.integers(1, 100),
     guidance=st.sampled_from([0.0, 1.0, 3.25, 7.5, 30.0]),
 )
-def test_what_is_written_is_read(prompt, negative, scheduler, seed, steps, guidance):
+def test_written_parameters_are_read(prompt, negative, scheduler, seed, steps, guidance):
     request = replace(
         REQUEST,
         prompt=prompt,
@@ -78,7 +78,7 @@ def test_what_is_written_is_read(prompt, negative, scheduler, seed, steps, guida
     assert read_parameters(write_parameters(request, "model")) == request
 
 
-def test_what_another_tool_wrote_is_read():
+def test_parameters_of_other_tools_are_read():
     request = read_parameters(
         "masterpiece, (red apple:1.2),\nsecond line\nNegative prompt: worst quality, blurry\n"
         'Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x768, Model hash: 6ce0161689, Lora: "a: 1, b: 2"'
@@ -92,8 +92,8 @@ def test_what_another_tool_wrote_is_read():
 @pytest.mark.parametrize(
     "last", ["a" + " " * 5000 + "!", "a" * 5900, "a b " * 1400, ", " * 2900, 'a: "' + "\\\\" * 2900, "a: b, " * 900]
 )
-def test_hostile_text_is_read_as_quickly_as_any(last: str):
-    assert read_parameters(f"p\n{last}") is None  # with a careless pattern this takes minutes
+def test_hostile_text_is_read_in_linear_time(last: str):
+    assert read_parameters(f"p\n{last}") is None  # with a backtracking pattern this takes minutes
 
 
 GOOD = "p\nSteps: 2, Sampler: DDIM, CFG scale: 3, Seed: 7, Size: 64x64"
@@ -119,6 +119,6 @@ GOOD = "p\nSteps: 2, Sampler: DDIM, CFG scale: 3, Seed: 7, Size: 64x64"
         GOOD.replace(", Size: 64x64", ""),
     ],
 )
-def test_what_does_not_say_enough_says_nothing(text: str):
+def test_incomplete_parameters_are_ignored(text: str):
     assert read_parameters(GOOD) is not None
     assert read_parameters(text) is None

@@ -12,12 +12,12 @@ CHANNELS = 4
 
 
 def decode_linearly(latents: torch.Tensor) -> np.ndarray:
-    """Decode (1, 4, h, w) to (8 h, 8 w, 3): a decoder the preview can know wholly."""
+    """Decode (1, 4, h, w) to (8 h, 8 w, 3) linearly, as the preview approximates it."""
     colours = latents[0, :3].permute(1, 2, 0) * 20 + latents[0, 3, :, :, None] * 10 + 128
     return colours.numpy().clip(0, 255).round().astype(np.uint8).repeat(8, 0).repeat(8, 1)
 
 
-def test_a_linear_decoder_is_previewed_as_it_decodes():
+def test_the_preview_of_a_linear_decoder_is_exact():
     preview = LatentPreview(decode_linearly, CHANNELS)
     latents = torch.randn(1, CHANNELS, 6, 5, generator=torch.Generator().manual_seed(3))
 
@@ -29,7 +29,7 @@ def test_a_linear_decoder_is_previewed_as_it_decodes():
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("scheduler", [Scheduler.DDIM, Scheduler.EULER])
-def test_the_clean_latents_are_those_the_scheduler_predicts(scheduler: Scheduler, prediction_type: str):
+def test_clean_latents_equal_the_scheduler_s_prediction(scheduler: Scheduler, prediction_type: str):
     config = {"prediction_type": prediction_type, "clip_sample": False, "timestep_spacing": "leading"}
     made = make_scheduler(scheduler, config, 5, "cpu")
     generator = torch.Generator().manual_seed(3)
@@ -48,5 +48,5 @@ def test_the_clean_latents_are_those_the_scheduler_predicts(scheduler: Scheduler
 @pytest.mark.parametrize(
     ("num_steps", "steps"), [(15, [2, 4, 8, 12]), (8, [2, 4, 6]), (100, [2, 25, 50, 75]), (2, [1]), (1, [])]
 )
-def test_previews_that_are_decoded_are_spread_evenly_and_the_first_comes_early(num_steps: int, steps: list[int]):
+def test_decoded_previews_are_spread_evenly_and_start_early(num_steps: int, steps: list[int]):
     assert [step for step in range(1, num_steps + 1) if is_decoded(step, num_steps, 4)] == steps

@@ -1,4 +1,4 @@
-"""What Prometheus' answers become."""
+"""Decoding of Prometheus' answers."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def prometheus() -> Iterator[Prometheus]:
         server.shutdown()
 
 
-def test_what_is_known_is_given(prometheus: Prometheus):
+def test_results_are_returned(prometheus: Prometheus):
     assert prometheus.get("known") == {"result": []}
 
 
-def test_a_query_that_it_does_not_understand_is_explained(prometheus: Prometheus):
+def test_an_invalid_query_raises_with_an_explanation(prometheus: Prometheus):
     with pytest.raises(PrometheusError, match="parse error"):
         prometheus.get("misspelt")
 
 
-def test_one_that_is_still_starting_is_told_apart_from_one_without_data(prometheus: Prometheus):
+def test_a_starting_server_is_distinguished_from_one_without_data(prometheus: Prometheus):
     with pytest.raises(PrometheusError, match="503 Service Unavailable"):
         prometheus.get("starting")

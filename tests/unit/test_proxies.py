@@ -1,4 +1,4 @@
-"""What Ray is told of HAProxy, and what HAProxy is told in Ray's place. Nothing here starts either."""
+"""The environment that configures HAProxy for Ray, and the shim that changes Ray's configuration of it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from ray.serve.config import HTTPOptions
 from typer.testing import CliRunner
 
 from cli import haproxy_shim, main, proxies
-from cli.environment import inherited
+from cli.config import LaunchOptions, load_config
+from cli.environment import child_environment
 from cli.errors import LaunchError
 from cli.haproxy_shim import rebound
-from cli.launcher import LaunchOptions, join
+from cli.launcher import join
 from cli.ports import own_ports
-from cli.proxies import Proxy, ProxyKind, find_haproxy, prepared
+from cli.proxies import Proxy, ProxyKind, find_haproxy, prepared_proxy
 from testing.service_process import wait_until
 
 PORTS = {haproxy_shim.STATS_PORT: "8404", haproxy_shim.METRICS_PORT: "9101"}
@@ -33,34 +34,36 @@ NOWHERE = {"RAY_SERVE_HAPROXY_BINARY_PATH": "/nowhere/haproxy"}
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """As short as those of launches."""
+    """A folder with a path as short as those of launches."""
     with tempfile.TemporaryDirectory(prefix="aip-") as path:
         yield Path(path)
 
 
 def haproxy(stack: ExitStack, folder: Path, host: str = "127.0.0.1") -> Proxy:
-    return stack.enter_context(prepared(ProxyKind.HAPROXY, host=host, port=8000, folder=folder, request_within_s=12.5))
+    return stack.enter_context(
+        prepared_proxy(ProxyKind.HAPROXY, host=host, port=8000, folder=folder, request_within_s=12.5)
+    )
 
 
-def test_the_plain_proxy_needs_no_more_than_its_name(folder: Path):
-    with prepared(ProxyKind.PLAIN, host="0.0.0.0", port=8000, folder=folder, request_within_s=10) as proxy:
+def test_the_plain_proxy_only_disables_haproxy(folder: Path):
+    with prepared_proxy(ProxyKind.PLAIN, host="0.0.0.0", port=8000, folder=folder, request_within_s=10) as proxy:
         assert proxy == Proxy(host="0.0.0.0", environment={"RAY_SERVE_ENABLE_HA_PROXY": "0"})
     assert list(folder.iterdir()) == []
 
 
-def test_behind_haproxy_everything_is_on_this_machine(folder: Path):
+def test_serve_listens_on_loopback_behind_haproxy(folder: Path):
     with ExitStack() as stack:
         proxy = haproxy(stack, folder, host="0.0.0.0")
     assert proxy.host == "127.0.0.1"
     assert proxy.environment[haproxy_shim.ADDRESS] == "0.0.0.0:8000"
 
 
-def test_a_reload_lets_requests_end(folder: Path):
+def test_a_reload_waits_for_requests_in_flight(folder: Path):
     with ExitStack() as stack:
         assert haproxy(stack, folder).environment["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"] == "13"
 
 
-def test_nobody_else_can_open_haproxy_s_sockets(folder: Path):
+def test_haproxy_s_sockets_are_private_to_the_user(folder: Path):
     with ExitStack() as stack:
         proxy = haproxy(stack, folder)
     for name in ("SOCKET_PATH", "METRICS_SOCKET_PATH", "CONFIG_FILE_LOC"):
@@ -69,14 +72,14 @@ def test_nobody_else_can_open_haproxy_s_sockets(folder: Path):
         assert private.stat().st_mode & 0o777 == 0o700
 
 
-def test_copies_share_no_port_and_no_path(folder: Path):
+def test_two_services_share_no_port_and_no_path(folder: Path):
     with ExitStack() as stack:
-        told = []
+        environments = []
         for name in ("1", "2"):
             (folder / name).mkdir()
-            told.append(haproxy(stack, folder / name).environment)
+            environments.append(haproxy(stack, folder / name).environment)
     ports = []
-    for environment in told:
+    for environment in environments:
         lowest, highest = (int(environment[f"RAY_SERVE_DIRECT_INGRESS_{end}_HTTP_PORT"]) for end in ("MIN", "MAX"))
         assert highest - lowest > 200
         single = {
@@ -85,21 +88,22 @@ def test_copies_share_no_port_and_no_path(folder: Path):
         assert len(single) == 3
         ports.append(single | set(range(lowest, highest + 1)))
     assert not ports[0] & ports[1]
-    shared = {name for name in told[0] if told[0][name] == told[1][name]}
+    first, second = environments
+    shared = {name for name in first if first[name] == second[name]}
     assert not [name for name in shared if "PATH" in name.replace("BINARY_PATH", "") or "_PORT" in name]
 
 
-def test_a_block_of_ports_is_given_back():
+def test_a_block_of_ports_is_released():
     with own_ports() as first, own_ports() as second:
         assert not set(first) & set(second)
     with own_ports() as again:
         assert again == first
 
 
-def test_what_the_environment_says_counts(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_environment_overrides_defaults(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S", "1")
-    monkeypatch.setenv("RAY_SERVE_HAPROXY_STATS_PORT", "8404")  # but for what copies would fight over …
-    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")  # … and what the option says
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_STATS_PORT", "8404")  # except ports, which must be unique …
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")  # … and the option's own variable
     with ExitStack() as stack:
         environment = haproxy(stack, folder).environment
     assert environment["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"] == "1"
@@ -107,40 +111,40 @@ def test_what_the_environment_says_counts(folder: Path, monkeypatch: pytest.Monk
     assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
 
 
-def test_variables_are_set_for_a_while(monkeypatch: pytest.MonkeyPatch):
+def test_variables_are_restored(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AIP_A", "1")
     monkeypatch.delenv("AIP_B", raising=False)
-    with inherited({"AIP_A": "2", "AIP_B": "3"}):
+    with child_environment({"AIP_A": "2", "AIP_B": "3"}):
         assert (os.environ["AIP_A"], os.environ["AIP_B"]) == ("2", "3")
     assert (os.environ["AIP_A"], os.environ.get("AIP_B")) == ("1", None)
 
 
-def test_a_folder_too_deep_for_sockets_is_said(folder: Path):
+def test_a_path_too_long_for_sockets_raises(folder: Path):
     deep = folder / ("d" * 30)
     deep.mkdir()
     with ExitStack() as stack, pytest.raises(LaunchError, match="TMPDIR"):
         haproxy(stack, deep)
 
 
-def test_without_haproxy_it_is_said_how_to_get_it(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_haproxy_raises_with_advice(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(*next(iter(NOWHERE.items())))
     with ExitStack() as stack, pytest.raises(LaunchError, match="apt-get install haproxy"):
         haproxy(stack, folder)
 
 
 @pytest.mark.parametrize(("ingress", "verdict"), [("plain", "ok"), ("haproxy", "no")])
-def test_the_doctor_misses_haproxy_where_it_is_wanted(ingress: str, verdict: str, tmp_path: Path):
+def test_the_doctor_requires_haproxy_only_for_its_ingress(ingress: str, verdict: str, tmp_path: Path):
     arguments = ["doctor", "--port", "0", "--data-dir", str(tmp_path), "--ingress", ingress]
-    said = CliRunner().invoke(main.app, arguments, env=NOWHERE, terminal_width=300).stdout
-    assert re.search(rf"{verdict}\s+HAProxy\s+not installed", said), said
+    output = CliRunner().invoke(main.app, arguments, env=NOWHERE, terminal_width=300).stdout
+    assert re.search(rf"{verdict}\s+HAProxy\s+not installed", output), output
 
 
-def test_a_cluster_has_its_ingress_already():
+def test_joining_a_cluster_refuses_an_ingress_option():
     with pytest.raises(LaunchError, match=r"docs/deployment\.md"):
-        join("somewhere:6379", LaunchOptions(ingress=ProxyKind.HAPROXY), lambda _: None)
+        join("somewhere:6379", load_config(LaunchOptions(ingress=ProxyKind.HAPROXY)), lambda _: None)
 
 
-def ray_s_configuration(folder: Path, host: str, port: int) -> Path:
+def write_ray_configuration(folder: Path, host: str, port: int) -> Path:
     """Have Ray write HAProxy's configuration."""
     path = folder / "haproxy.cfg"
 
@@ -157,8 +161,8 @@ def ray_s_configuration(folder: Path, host: str, port: int) -> Path:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8000", "0.0.0.0:8000", "[::1]:8000"])
-def test_haproxy_listens_where_it_is_meant_to_and_else_on_this_machine(folder: Path, address: str):
-    path = ray_s_configuration(folder, "127.0.0.1", 8000)
+def test_haproxy_binds_the_address_and_loopback_only(folder: Path, address: str):
+    path = write_ray_configuration(folder, "127.0.0.1", 8000)
     binary = find_haproxy()
     assert binary
     environment = PORTS | {haproxy_shim.BINARY: binary, haproxy_shim.ADDRESS: address}
@@ -171,41 +175,41 @@ def test_haproxy_listens_where_it_is_meant_to_and_else_on_this_machine(folder: P
 
 
 @pytest.mark.parametrize("address", [{}, {haproxy_shim.ADDRESS: "127.0.0.1:8000"}], ids=["cluster", "one machine"])
-def test_haproxy_splices_nothing_since_it_would_miss_clients_that_hang_up(folder: Path, address: dict[str, str]):
-    path = ray_s_configuration(folder, "127.0.0.1", 8000)
-    assert "option splice-request" in path.read_text()  # else the shim has nothing to mend
+def test_splicing_is_disabled_so_that_disconnects_are_noticed(folder: Path, address: dict[str, str]):
+    path = write_ray_configuration(folder, "127.0.0.1", 8000)
+    assert "option splice-request" in path.read_text()  # else the shim is not needed
     binary = folder / "haproxy"
     binary.write_text('#!/bin/sh\necho "$@"\n')
     binary.chmod(0o700)
     environment = os.environ | PORTS | address | {haproxy_shim.BINARY: str(binary)}
 
-    said = subprocess.run([proxies.SHIM, "-db", "-f", path], env=environment, capture_output=True, text=True).stdout
+    output = subprocess.run([proxies.SHIM, "-db", "-f", path], env=environment, capture_output=True, text=True).stdout
 
-    assert said.split() == ["-db", "-f", str(path), "-dS"]
+    assert output.split() == ["-db", "-f", str(path), "-dS"]
 
 
-def test_on_a_cluster_the_haproxy_behind_ray_s_is_the_one_that_comes_with_it():
+def test_without_a_binary_the_shim_runs_the_bundled_haproxy():
     environment = os.environ | {"RAY_SERVE_HAPROXY_BINARY_PATH": str(proxies.SHIM)}
-    said = subprocess.run([proxies.SHIM, "-v"], env=environment, capture_output=True, text=True)
-    assert said.stdout.startswith("HAProxy version")
+    completed = subprocess.run([proxies.SHIM, "-v"], env=environment, capture_output=True, text=True)
+    assert completed.stdout.startswith("HAProxy version")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells a process that its parent has died")
-def test_haproxy_ends_with_the_process_that_runs_it(folder: Path):
-    path = ray_s_configuration(folder, "127.0.0.1", 8000)
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux notifies a process of its parent's death")
+def test_haproxy_exits_with_its_parent(folder: Path):
+    path = write_ray_configuration(folder, "127.0.0.1", 8000)
     binary = folder / "haproxy"
     binary.write_text("#!/bin/sh\nexec sleep 600\n")
     binary.chmod(0o700)
     environment = os.environ | PORTS | {haproxy_shim.BINARY: str(binary), haproxy_shim.ADDRESS: "127.0.0.1:8000"}
     run = "import subprocess, sys; subprocess.run(sys.argv[1:])"
-    keeper = psutil.Popen([sys.executable, "-c", run, str(proxies.SHIM), "-f", str(path)], env=environment)
-    wait_until(lambda: [child.name() for child in keeper.children()] == ["sleep"])
-    children = keeper.children()
+    parent = psutil.Popen([sys.executable, "-c", run, str(proxies.SHIM), "-f", str(path)], env=environment)
+    wait_until(lambda: [child.name() for child in parent.children()] == ["sleep"])
+    children = parent.children()
 
-    keeper.kill()
+    parent.kill()
 
     assert psutil.wait_procs(children, timeout=60)[0] == children
-    keeper.wait()
+    parent.wait()
 
 
 @pytest.mark.parametrize(
@@ -213,6 +217,6 @@ def test_haproxy_ends_with_the_process_that_runs_it(folder: Path):
     ["frontend http_frontend\n    bind *:8000\nfrontend new\n    bind :9\n", "listen stats\n  bind :8404\n"],
     ids=["another listens", "one doesn't"],
 )
-def test_a_configuration_of_another_kind_is_refused(configuration: str):
+def test_an_unexpected_configuration_is_refused(configuration: str):
     with pytest.raises(SystemExit, match="listen"):
         rebound(configuration, {"http_frontend": "127.0.0.1:8000"})

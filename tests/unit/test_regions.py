@@ -26,7 +26,7 @@ MASKS = {
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-def test_a_mask_comes_back_from_its_run_lengths(mask):
+def test_run_length_encoding_is_lossless(mask):
     decoded = decode_mask(encode_mask(mask), SIZE)
     assert decoded.dtype == np.bool_
     assert np.array_equal(decoded, mask)
@@ -37,7 +37,7 @@ def test_a_rectangles_outline_is_its_corners():
     assert sorted(contour) == [[5, 10], [5, 29], [49, 10], [49, 29]]
 
 
-def test_a_filled_outline_is_nearly_the_mask():
+def test_a_filled_outline_approximates_the_mask():
     mask = disc((200, 200), 100, 90, 70)
     (contour,) = outline(mask)
     filled = cv2.fillPoly(np.zeros(mask.shape, np.uint8), [np.array(contour, np.int32)], 1).astype(bool)
@@ -45,13 +45,13 @@ def test_a_filled_outline_is_nearly_the_mask():
     assert len(contour) < 60
 
 
-def test_each_part_of_a_region_has_a_contour_and_specks_and_lines_have_none():
+def test_each_component_has_a_contour_except_specks_and_lines():
     mask = rectangle(SIZE, 2, 2, 22, 22) | rectangle(SIZE, 30, 2, 45, 20)
     mask |= rectangle(SIZE, 50, 35, 52, 37) | rectangle(SIZE, 2, 30, 40, 31)
     assert sorted(min(contour) for contour in outline(mask)) == [[2, 2], [30, 2]]
 
 
-def test_a_hole_has_no_contour_of_its_own():
+def test_a_hole_has_no_contour():
     mask = rectangle(SIZE, 5, 5, 35, 35) & ~rectangle(SIZE, 15, 15, 25, 25)
     assert len(outline(mask)) == 1
 
@@ -59,17 +59,17 @@ def test_a_hole_has_no_contour_of_its_own():
 @pytest.mark.parametrize(
     "mask", [MASKS["nothing"], MASKS["one pixel"], rectangle(SIZE, 2, 5, 30, 6)], ids=["nothing", "one pixel", "line"]
 )
-def test_what_has_no_area_has_no_outline(mask):
+def test_a_mask_without_area_has_no_outline(mask):
     assert outline(mask) == []
 
 
-def test_contours_are_plain_numbers_of_three_points_and_more():
+def test_contours_are_lists_of_three_or_more_points():
     for contour in outline(MASKS["noise"]):
         assert len(contour) >= 3
         assert all(type(number) is int for point in contour for number in point)
 
 
-def test_crops_show_the_region_and_paint_everything_else():
+def test_crops_show_the_region_and_fill_the_rest():
     pixels, fill = noise(*SIZE), (1, 2, 3)
     masks = [MASKS["disc"], MASKS["rectangle"], MASKS["one pixel"]]
     segmentation = segmentation_of(SIZE, *masks)
@@ -83,7 +83,7 @@ def test_crops_show_the_region_and_paint_everything_else():
         assert (crop[~inside] == fill).all()
 
 
-def test_crops_of_a_read_only_image_are_the_callers_own():
+def test_crops_of_a_read_only_image_are_writable_copies():
     pixels = noise(*SIZE)
     pixels.flags.writeable = False
     (crop,) = masked_crops(pixels, segmentation_of(SIZE, MASKS["everything"]), (0, 0, 0))
@@ -91,5 +91,5 @@ def test_crops_of_a_read_only_image_are_the_callers_own():
     assert np.array_equal(pixels, noise(*SIZE))
 
 
-def test_no_regions_are_no_crops():
+def test_without_regions_there_are_no_crops():
     assert list(masked_crops(noise(*SIZE), segmentation_of(SIZE), (0, 0, 0))) == []

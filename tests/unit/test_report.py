@@ -1,4 +1,4 @@
-"""The summary that a test run ends with."""
+"""The summary at the end of a test run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PHASES = [
 ]
 
 
-def test_a_summary_tells_groups_the_slowest_the_skipped_and_the_failed():
+def test_a_summary_lists_groups_and_the_slowest_skipped_and_failed_tests():
     assert summarize(PHASES).splitlines() == [
         "",
         "group         tests  seconds",
@@ -39,7 +39,7 @@ def test_a_summary_tells_groups_the_slowest_the_skipped_and_the_failed():
     ]
 
 
-def test_what_is_recorded_is_read_again(pytester, tmp_path: Path):
+def test_a_record_can_be_read(pytester, tmp_path: Path):
     pytester.makepyfile(
         """
         import pytest

@@ -18,13 +18,13 @@ from pipeline.engines.sam2.point_sampling import SampledRegions, coarse_to_fine_
 from pipeline.engines.weights import ModelUnavailable, fingerprint
 from pipeline.imaging.masks import decode_mask
 from pipeline.records import PointsAndBox, Segmentation, StepProgress
-from pipeline.settings import Everything, ModelSource, Sam2Settings
+from pipeline.settings import AutomaticMaskSettings, ModelSource, Sam2Settings
 from pipeline.traces import within
 from testing.tracing import KeptTraces
 from tests.unit.shapes import draw_held_out, draw_shapes
 
-# Small pictures keep these tests quick; the profile's are larger.
-MINI = Everything(
+# Small images keep these tests quick; the profile's are larger.
+MINI = AutomaticMaskSettings(
     image_size=128, points_per_side=8, points_per_batch=64, min_predicted_iou=0.7, min_stability=0.9, max_box_iou=0.7
 )
 LENIENT = MINI.model_copy(update={"min_predicted_iou": 0.4, "min_stability": 0.5})
@@ -43,7 +43,7 @@ def masks_of(segmentation):
     return np.stack([decode_mask(rle, segmentation.size) for rle in segmentation.rles])
 
 
-def test_it_finds_a_handful_of_regions(engine):
+def test_it_finds_a_few_regions(engine):
     found = segment(engine, draw_shapes())
     assert isinstance(found, Segmentation)
     assert 2 <= len(found) <= 8
@@ -65,7 +65,7 @@ def test_boxes_enclose_their_masks_exactly(engine):
         assert inside[:, -1].any()
 
 
-def test_the_same_image_gives_the_same_regions_whatever_came_between(engine):
+def test_the_same_image_gives_the_same_regions_after_other_work(engine):
     first = segment(engine, draw_shapes())
     segment(engine, draw_held_out(1), MINI.model_copy(update={"image_size": 64}))
     again = segment(engine, draw_shapes())
@@ -73,7 +73,7 @@ def test_the_same_image_gives_the_same_regions_whatever_came_between(engine):
     assert np.array_equal(first.predicted_iou, again.predicted_iou)
 
 
-def test_progress_counts_batches_and_batches_change_nothing_but_that(engine):
+def test_progress_counts_batches_and_regions_do_not_depend_on_them(engine):
     whole = segment(engine, draw_shapes())
     *progress, last = engine.segment(draw_shapes(), MINI.model_copy(update={"points_per_batch": 24}))
     assert progress == [StepProgress(step=i, num_steps=3) for i in (1, 2, 3)]
@@ -82,23 +82,23 @@ def test_progress_counts_batches_and_batches_change_nothing_but_that(engine):
 
 
 def test_closing_stops_the_work(engine, monkeypatch):
-    asked = []
-    ask = engine.decode_points
-    monkeypatch.setattr(engine, "decode_points", lambda *args: asked.append(1) or ask(*args))
+    calls = []
+    decode = engine.decode_points
+    monkeypatch.setattr(engine, "decode_points", lambda *args: calls.append(1) or decode(*args))
     stream = engine.segment(draw_shapes(), MINI.model_copy(update={"points_per_batch": 8}))
     assert next(stream) == StepProgress(step=1, num_steps=8)
     stream.close()
     assert list(stream) == []
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
-def test_nothing_good_enough_gives_an_empty_segmentation(engine):
+def test_without_masks_above_the_threshold_the_segmentation_is_empty(engine):
     found = segment(engine, draw_shapes(), MINI.model_copy(update={"min_predicted_iou": 1.0}))
     assert (len(found), found.boxes.shape, found.predicted_iou.shape, list(found)) == (0, (0, 4), (0,), [])
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 192), (200, 120), (256, 256)])
-def test_regions_of_any_image_fit_it(engine, height, width):
+def test_regions_lie_within_images_of_any_size(engine, height, width):
     found = segment(engine, draw_shapes(height, width), LENIENT)
     assert len(found) > 0
     assert found.size == (height, width)
@@ -116,9 +116,9 @@ def test_points_lie_on_the_image_and_not_on_its_padding():
 
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (128, 80)])
 @pytest.mark.parametrize("parameters", [MINI, LENIENT])
-def test_it_keeps_what_ultralytics_keeps(engine, mini_models, height, width, parameters):
+def test_it_keeps_the_same_masks_as_ultralytics(engine, mini_models, height, width, parameters):
     image = draw_shapes(height, width)
-    theirs, scores, boxes = ask_ultralytics(mini_models, image, parameters)
+    theirs, scores, boxes = generate_with_ultralytics(mini_models, image, parameters)
     share = sam2.image_share((height, width), parameters.image_size)
     picture = engine.encode_cached(sam2.fit(image, share, parameters.image_size))
     points = sam2.point_grid(parameters.points_per_side, (height, width), parameters.image_size)
@@ -132,8 +132,8 @@ def test_it_keeps_what_ultralytics_keeps(engine, mini_models, height, width, par
     assert torch.allclose(kept.boxes, boxes, atol=1)
 
 
-def ask_ultralytics(mini_models, image, parameters):
-    """Masks (n, s, s) bool, scores and boxes of SAM2Predictor.generate with the same weights and thresholds."""
+def generate_with_ultralytics(mini_models, image, parameters):
+    """Return masks (n, s, s) bool, scores and boxes of SAM2Predictor.generate with these weights and thresholds."""
     model, _ = load_model(ModelSource(source=str(mini_models / "sam2")))
     quiet = {"imgsz": parameters.image_size, "conf": parameters.min_predicted_iou, "save": False, "verbose": False}
     predictor = SAM2Predictor(overrides={"model": "sam2_t.pt", "iou": parameters.max_box_iou, "device": "cpu"} | quiet)
@@ -151,14 +151,14 @@ def ask_ultralytics(mini_models, image, parameters):
         )
 
 
-def test_a_mask_is_not_dilated_on_its_way_to_the_image():
+def test_upscaling_does_not_dilate_a_mask():
     logits = torch.full((1, 32, 32), -4.0)
     logits[:, 8:24, 8:24] = 4.0
     (mask,) = sam2.upscaled_masks(logits, 128, (128, 128), (256, 256))
     assert mask.sum() == pytest.approx(128 * 128, rel=0.02)
 
 
-def test_the_fingerprint_is_the_weights(engine, mini_models):
+def test_the_fingerprint_is_that_of_the_weights(engine, mini_models):
     assert engine.fingerprint == fingerprint(mini_models / "sam2")
 
 
@@ -182,17 +182,17 @@ def test_weights_of_another_model_are_refused(tmp_path, mini_models):
         load_model(ModelSource(source=str(tmp_path)))
 
 
-def test_a_known_name_that_is_nowhere_says_where_to_put_it(tmp_path, monkeypatch):
+def test_a_known_name_without_a_file_raises_with_the_expected_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pipeline.engines.sam2.loading.SETTINGS", {"weights_dir": str(tmp_path / "kept")})
-    monkeypatch.setattr("pipeline.engines.sam2.loading.attempt_download_asset", str)  # a hub that has nothing
+    monkeypatch.setattr("pipeline.engines.sam2.loading.attempt_download_asset", str)  # an empty hub
     with pytest.raises(ModelUnavailable, match=rf"sam2\.1_t\.pt is not at {tmp_path / 'kept' / 'sam2.1_t.pt'}"):
         load_model(ModelSource(source="sam2.1_t.pt"))
     with pytest.raises(ModelUnavailable, match="architecture is unknown"):
         load_model(ModelSource(source="sam9.pt"))
 
 
-def test_a_known_name_is_pinned_and_never_unpickled_blindly(tmp_path, monkeypatch):
+def test_a_known_name_is_pinned_and_never_unpickled_unsafely(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sam2.1_t.pt").write_bytes(b"not what was pinned")
     with pytest.raises(ModelUnavailable, match="pins"):
@@ -202,48 +202,50 @@ def test_a_known_name_is_pinned_and_never_unpickled_blindly(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(("points_per_side", "sizes"), [(3, [9]), (8, [16, 48]), (12, [36, 108]), (32, [64, 192, 768])])
-def test_rounds_go_from_coarse_to_fine_and_ask_every_point_once(points_per_side, sizes):
+def test_rounds_go_from_coarse_to_fine_and_cover_every_point_once(points_per_side, sizes):
     rounds = coarse_to_fine_rounds(points_per_side)
     assert [len(each) for each in rounds] == sizes
     assert sorted(np.concatenate(rounds)) == list(range(points_per_side**2))
 
 
 def found_by(points, masks):
-    """What has been found if each point gave one mask."""
+    """Return the sampled regions when each point gave one mask."""
     logits = torch.tensor(np.array(masks), dtype=torch.float32) - 0.5
     boxes = torch.tensor([[0.0, 0, 3, 3], [0, 0, 3, 3], [1, 1, 2, 2]])[: len(points)]
     unique = [0, 2][: len(points) - 1]
     return SampledRegions(masks=logits[unique] > 0, boxes=boxes[unique], all_boxes=boxes, all_points=np.array(points))
 
 
-def test_points_in_known_regions_are_covered_and_surprises_say_what_they_may_hide():
+def test_points_in_known_regions_are_covered_and_exceptions_estimate_missed_regions():
     whole, part = np.ones((4, 4)), np.zeros((4, 4))
     part[1:3, 1:3] = 1
     grid = torch.tensor([[0.5, 0.5], [3.5, 3.5], [1.5, 1.5]])
     known = found_by([0, 1, 2], [whole, whole, part])
     assert covered(known, grid, side=4).tolist() == [True] * 3
-    # The third point lay in what the others had found, and yet gave a region of its own: one surprise in three tests.
+    # The third point lay in a region of the others and still gave a new one: one new region in three covered points.
     assert estimate_missed(known, np.arange(3), grid, 6, 4, 0.7) == 2
     known = found_by([0, 1], [whole, whole])
     assert estimate_missed(known, np.arange(2), grid, 6, 4, 0.7) == 0
 
 
-def test_with_a_recall_below_one_fewer_points_are_asked(engine, monkeypatch):
-    asked = []
-    ask = engine.decode_points
+def test_a_recall_below_one_decodes_fewer_points(engine, monkeypatch):
+    decoded = []
+    decode = engine.decode_points
     monkeypatch.setattr(
-        engine, "decode_points", lambda image, points, *rest: asked.append(len(points)) or ask(image, points, *rest)
+        engine,
+        "decode_points",
+        lambda image, points, *rest: decoded.append(len(points)) or decode(image, points, *rest),
     )
     *progress, found = engine.segment(draw_shapes(), MINI.model_copy(update={"recall": 0.5}))
     assert len(found) > 0
-    assert sum(asked) < 64
+    assert sum(decoded) < 64
     assert [step.step for step in progress] == sorted(step.step for step in progress)
-    asked.clear()
+    decoded.clear()
     segment(engine, draw_shapes())
-    assert sum(asked) == 64
+    assert sum(decoded) == 64
 
 
-def test_with_a_recall_below_one_most_regions_of_the_whole_grid_are_found_all_the_same(engine):
+def test_a_recall_below_one_finds_most_regions_of_the_full_grid(engine):
     fine = LENIENT.model_copy(update={"points_per_side": 16})
     found = wanted = 0
     for seed in range(4):
@@ -257,7 +259,7 @@ def test_with_a_recall_below_one_most_regions_of_the_whole_grid_are_found_all_th
     assert found >= 0.7 * wanted
 
 
-def test_a_picture_is_encoded_once_for_all_that_is_asked_of_it(engine, monkeypatch):
+def test_an_image_is_encoded_once_for_all_prompts(engine, monkeypatch):
     encoded = []
     encode = engine.model.forward_image
     monkeypatch.setattr(engine.model, "forward_image", lambda image: encoded.append(1) or encode(image))
@@ -273,7 +275,7 @@ def test_a_picture_is_encoded_once_for_all_that_is_asked_of_it(engine, monkeypat
     assert len(encoded) == 2 + sam2.MAX_ENCODED
 
 
-def test_prompts_are_answered_in_order_as_ultralytics_answers_them(engine, mini_models):
+def test_masks_of_prompts_match_ultralytics_in_order(engine, mini_models):
     picture = draw_shapes(96, 128)
     prompts = [
         PointsAndBox(points=((90, 26, True),)),
@@ -284,12 +286,12 @@ def test_prompts_are_answered_in_order_as_ultralytics_answers_them(engine, mini_
     found = engine.segment_prompts(picture, prompts, MINI)
     assert len(found) == len(prompts)
     for mask, prompt in zip(masks_of(found), prompts, strict=True):
-        theirs = ask_ultralytics_prompt(mini_models, picture, prompt)
+        theirs = prompt_ultralytics(mini_models, picture, prompt)
         assert (mask & theirs).sum() >= 0.9 * (mask | theirs).sum()
 
 
-def ask_ultralytics_prompt(mini_models, image, prompt):
-    """The likeliest mask of SAM2Predictor with the same weights, (h, w) bool."""
+def prompt_ultralytics(mini_models, image, prompt):
+    """Return the most likely mask of SAM2Predictor with the same weights, (h, w) bool."""
     model, _ = load_model(ModelSource(source=str(mini_models / "sam2")))
     predictor = SAM2Predictor(
         overrides={"model": "sam2_t.pt", "imgsz": 128, "conf": 0.0, "device": "cpu", "save": False, "verbose": False}
@@ -304,17 +306,17 @@ def ask_ultralytics_prompt(mini_models, image, prompt):
     return results[0].masks.data[int(scores.argmax())].numpy().astype(bool)
 
 
-def test_masks_measured_one_by_one_are_measured_as_on_a_gpu():
+def test_measuring_masks_one_by_one_equals_measuring_a_batch():
     torch.manual_seed(0)
     coarse = functional.interpolate(torch.randn(1, 12, 8, 8) * 4, (32, 32), mode="bilinear")[0].contiguous()
-    coarse[3] = -9.0  # nothing is there
+    coarse[3] = -9.0  # an empty mask
     alone, together = sam2.measure_one_by_one(coarse, 128, 0.95), sam2.measure_at_once(coarse, 128, 0.95)
     for ours, theirs in zip(alone, together, strict=True):
         assert torch.equal(ours, theirs)
     assert alone[2][3].tolist() == [-1, -1, -1, -1]
 
 
-def test_a_trace_tells_encoding_from_decoding_and_an_image_is_encoded_once(engine):
+def test_traces_have_spans_for_encoding_and_decoding(engine):
     engine.clear_cache()
     traces = KeptTraces()
     with traces.of_request("POST", []) as request, within(request):
@@ -324,10 +326,10 @@ def test_a_trace_tells_encoding_from_decoding_and_an_image_is_encoded_once(engin
     assert [dict(span.attributes) for span in traces.spans[1:3]] == [{"points": 64}, {"prompts": 1}]
 
 
-def test_of_masks_that_overlap_the_better_one_is_kept():
+def test_the_better_of_overlapping_masks_is_kept():
     logits = torch.full((4, 16, 16), -4.0)
     logits[0, 2:10, 2:10] = 4.0
-    logits[1, 3:11, 2:10] = 4.0  # like the first
+    logits[1, 3:11, 2:10] = 4.0  # nearly equal to the first
     logits[2, 2:6, 2:10] = 4.0  # half of the first
     logits[3, 12:15, 12:15] = 4.0
     found = sam2.Candidates(

@@ -1,4 +1,4 @@
-"""SAM3's own architecture, made small, with random weights: what it finds means nothing, but how it is found does."""
+"""SAM3's architecture at a small size with random weights: only the mechanics are tested, not the masks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pipeline.imaging.masks import decode_mask
 from pipeline.settings import ModelSource, Sam3Settings
 from tests.unit.shapes import draw_shapes
 
-SIDE = 336  # of the square that is looked at: one window of the backbone
+SIDE = 336  # of the model's square input: one window of the backbone
 
 
 @pytest.fixture(scope="module")
 def small() -> Iterator[None]:
-    """Let SAM3 be built with few and narrow layers."""
+    """Patch SAM3 to be built with few and narrow layers."""
     from ultralytics.models.sam import build_sam3
 
     vit, text = build_sam3.ViT, build_sam3.VETextEncoder
@@ -40,7 +40,7 @@ def checkpoint(small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = build_model()
     with torch.no_grad():
-        for parameter in model.parameters():  # some are left as memory was
+        for parameter in model.parameters():  # some are uninitialized
             if parameter.ndim > 1:
                 parameter.normal_(std=0.1)
             elif not parameter.isfinite().all():
@@ -61,7 +61,7 @@ def engine(settings: Sam3Settings) -> Sam3Engine:
     return Sam3Engine(settings, "cpu")
 
 
-def test_what_is_found_has_the_size_of_the_picture_and_comes_surest_first(engine: Sam3Engine, settings: Sam3Settings):
+def test_masks_have_the_size_of_the_image_and_are_sorted_by_score(engine: Sam3Engine, settings: Sam3Settings):
     found = engine.find(draw_shapes(100, 140), "red disc", settings)
 
     assert found.size == (100, 140)
@@ -74,18 +74,18 @@ def test_what_is_found_has_the_size_of_the_picture_and_comes_surest_first(engine
         assert mask.sum() == mask[y0:y1, x0:x1].sum()
 
 
-def test_nothing_is_found_that_is_not_sure_enough(engine: Sam3Engine, settings: Sam3Settings):
+def test_masks_below_the_threshold_are_dropped(engine: Sam3Engine, settings: Sam3Settings):
     found = engine.find(draw_shapes(100, 140), "red disc", settings.model_copy(update={"min_score": 1.0}))
     assert (len(found), found.size, found.boxes.shape) == (0, (100, 140), (0, 4))
 
 
-def test_the_text_decides(engine: Sam3Engine, settings: Sam3Settings):
+def test_masks_depend_on_the_text(engine: Sam3Engine, settings: Sam3Settings):
     one, same, other = (engine.find(draw_shapes(), text, settings) for text in ("red disc", "red disc", "a castle"))
     assert np.array_equal(one.predicted_iou, same.predicted_iou)
     assert not np.array_equal(one.predicted_iou[:5], other.predicted_iou[:5])
 
 
-def test_weights_that_are_missing_or_another_model_s_are_said(small: None, tmp_path: Path):
+def test_missing_and_mismatched_weights_raise(small: None, tmp_path: Path):
     other = tmp_path / "other.safetensors"
     safetensors.torch.save_file({"detector.backbone": torch.zeros(1)}, other)
     for source, problem in (

@@ -1,4 +1,4 @@
-"""Scenes drawn by code: masks are exact, captions true, splits kept apart."""
+"""Scenes drawn by code: masks are exact, captions true, splits disjoint."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_seeds_and_splits_differ():
     assert draw_scene(3, SIDE, split="train").pixels.tobytes() != draw_scene(3, SIDE, split="test").pixels.tobytes()
 
 
-def test_pixels_and_masks_cannot_be_changed():
+def test_pixels_and_masks_are_read_only():
     scene = draw_scene(1, SIDE)
     with pytest.raises(ValueError, match="read-only"):
         scene.pixels[0, 0] = 0
@@ -65,14 +65,14 @@ def test_masks_are_disjoint_boxed_and_never_larger_than_the_whole_thing():
             assert 0.3 * thing.full_area < thing.area <= thing.full_area
 
 
-def test_what_stands_before_is_whole():
+def test_things_in_front_are_not_occluded():
     for scene in scenes():
         if scene.relation != "in":
             assert scene.things[0].area == scene.things[0].full_area
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
-def test_recolouring_changes_just_the_pixels_of_the_mask(relation):
+def test_recolouring_changes_only_the_pixels_of_the_mask(relation):
     kinds = {"in": ("pear", "bowl"), "on": ("clock", "table"), "under": ("cup", "table")}.get(
         relation, ("bus", "house")
     )
@@ -82,8 +82,8 @@ def test_recolouring_changes_just_the_pixels_of_the_mask(relation):
         assert np.array_equal(before.mask, after.mask)
     changed = (red.pixels != green.pixels).any(-1)
     mask = red.things[1].mask
-    assert not (changed & ~grow(grow(mask))).any()  # its own soft edge, and that of what stands before it
-    assert changed[mask].mean() > 0.3  # all but what has a colour of its own
+    assert not (changed & ~grow(grow(mask))).any()  # its own soft edge, and that of things in front of it
+    assert changed[mask].mean() > 0.3  # except parts of a fixed colour
 
 
 def grow(mask):
@@ -110,7 +110,7 @@ def test_every_kind_draws_in_every_colour_with_one_shape(kind):
 
 
 def nearest_colours(drawing):
-    """The names of the colours that a good part of a drawing's pixels come nearest to, shade allowed for."""
+    """Return the names of the colours nearest to many of a drawing's pixels, shading allowed for."""
     tiles = [tile for tile in (drawing.back, drawing.front) if tile is not None]
     pixels = np.concatenate([tile[tile[..., 3] == 255][:, :3] for tile in tiles]).astype(float)
     shades = np.array([np.array(rgb) * shade for rgb in COLOURS.values() for shade in (1.0, 0.9, 0.8)])
@@ -119,19 +119,19 @@ def nearest_colours(drawing):
     return {name for name, count in zip(COLOURS, counts, strict=True) if count > 0.12 * len(pixels)}
 
 
-def test_kinds_are_cifars():
+def test_kinds_are_cifar_100_classes():
     assert len(KINDS) >= 32
     assert set(KINDS) <= set(CIFAR100)
 
 
-def test_an_only_thing_is_drawn_large():
+def test_a_single_thing_is_drawn_large():
     for scene in scenes():
         if len(scene.things) == 1:
             left, top, right, bottom = scene.things[0].box
             assert 0.38 <= max(right - left, bottom - top) / SIDE <= 0.87
 
 
-def test_things_stand_out_from_the_background():
+def test_things_contrast_with_the_background():
     for scene in scenes():
         for thing in scene.things:
             assert stands_out(thing.rgb, scene.background.upper)
@@ -150,7 +150,7 @@ def test_every_set_of_three_colours_finds_a_background():
                 )
 
 
-def test_captions_name_what_is_there_and_nothing_else():
+def test_captions_name_exactly_the_things_in_the_scene():
     for scene in scenes():
         caption = scene.caption.replace("background", "")
         for thing in scene.things:
@@ -162,7 +162,7 @@ def test_captions_name_what_is_there_and_nothing_else():
         assert spoken <= {t.colour for t in scene.things} | {scene.background.colour}, caption
 
 
-def test_relations_hold_in_the_picture():
+def test_relations_hold_in_the_image():
     for scene in scenes():
         if scene.relation is None:
             continue
@@ -179,7 +179,7 @@ def test_relations_hold_in_the_picture():
             assert left_2 - 3 <= x <= right_2 + 3, scene.caption
 
 
-def test_captions_vary_and_can_be_had_in_any_number():
+def test_captions_vary_and_any_number_can_be_drawn():
     scene = compose([("apple", "red"), ("plate", "white")], "in", seed=1, side=SIDE)
     rng = Random(0)
     captions = {write_caption(rng, scene.facts, scene.relation, scene.background) for _ in range(200)}
@@ -206,7 +206,7 @@ def test_training_never_shows_what_is_held_out():
         assert not any(is_held_out(*pair) for pair in pairs)
 
 
-def test_the_test_split_shows_what_is_asked_for():
+def test_the_test_split_shows_the_requested_combinations():
     for seed in range(20):
         seen = draw_scene(seed, 32, split="test", combination="seen")
         unseen = draw_scene(seed, 32, split="test", combination="unseen")
@@ -224,7 +224,7 @@ def test_kinds_can_be_chosen():
         draw_scene(0, 32, kinds=("apple",), num_things=2)
 
 
-def test_impossible_orders_are_refused():
+def test_impossible_choices_raise():
     with pytest.raises(ValueError, match="nothing can be put on a butterfly"):
         compose([("apple", "red"), ("butterfly", "blue")], "on", seed=0, side=32)
     with pytest.raises(ValueError, match="unicorn"):

@@ -23,7 +23,7 @@ BY_LOCK, BY_BACKEND = "--requirement requirements.lock", "--torch-backend cpu --
 
 
 class Checkout:
-    """A copy of what the setup reads, and a machine with or without GPU and index."""
+    """A copy of the files that the setup reads, and stubs of the tools that it runs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,7 +40,7 @@ class Checkout:
         path.chmod(0o755)
 
     def setup(self, torch: str = "auto", *, index: str = "reachable") -> tuple[str, str]:
-        """Run the setup; returns how the packages were installed, empty if they were not, and what was said."""
+        """Run the setup; return the installer's arguments, empty if nothing was installed, and stderr."""
         log = self.folder / "installer.log"
         log.unlink(missing_ok=True)
         environment = {"PATH": f"{self.folder / 'tools'}:{os.defpath}", "PIPELINE_TORCH": torch, "INDEX": index}
@@ -57,34 +57,34 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
-def test_a_cpu_gets_the_build_without_cuda_and_the_lock_only_as_constraints(checkout):
-    installed, said = checkout.setup("cpu")
+def test_a_cpu_gets_the_build_without_cuda_with_the_lock_as_constraints(checkout):
+    installed, output = checkout.setup("cpu")
     assert BY_BACKEND in installed
     assert BY_LOCK not in installed
-    assert "3 GB, without CUDA" in said
+    assert "3 GB, without CUDA" in output
     assert checkout.setup("cpu") == ("", "")
 
 
-def test_where_the_index_cannot_be_reached_the_registry_s_build_is_installed_and_said(checkout):
-    installed, said = checkout.setup("cpu", index="away")
+def test_if_the_index_is_unreachable_the_registry_s_build_is_installed_and_reported(checkout):
+    installed, output = checkout.setup("cpu", index="away")
     assert BY_LOCK in installed
     assert "--torch-backend" not in installed
-    assert "can't be reached" in said
-    assert "7 GB" in said
-    assert checkout.setup("cpu") == ("", "")  # it isn't looked for again each time
+    assert "can't be reached" in output
+    assert "7 GB" in output
+    assert checkout.setup("cpu") == ("", "")  # the index isn't queried again
     assert checkout.setup("auto") == ("", "")
 
 
 @pytest.mark.skipif(
     Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi", path=os.defpath) is not None, reason="a GPU is here"
 )
-def test_what_is_not_said_follows_from_the_machine(checkout):
+def test_the_default_build_depends_on_the_machine(checkout):
     assert BY_BACKEND in checkout.setup()[0]
     checkout.tool("nvidia-smi")
-    assert BY_LOCK in checkout.setup()[0]  # a GPU was put in
+    assert BY_LOCK in checkout.setup()[0]  # a GPU was added
 
 
-def test_a_build_that_is_there_is_kept_where_nothing_else_is_said(checkout):
+def test_an_installed_build_is_kept_by_default(checkout):
     assert BY_LOCK in checkout.setup("cuda")[0]
     assert checkout.setup("auto") == ("", "")
     assert BY_BACKEND in checkout.setup("cpu")[0]
@@ -98,7 +98,7 @@ def test_the_other_build_is_installed_into_a_new_environment(checkout):
     assert not left_over.exists()
 
 
-def test_an_environment_of_an_earlier_version_is_brought_up_to_date_with_its_build(checkout):
+def test_an_environment_of_an_earlier_version_is_updated_with_its_build(checkout):
     checkout.setup("cuda")
     marker = checkout.folder / ".venv" / ".installed"
     marker.write_text("another digest  -\n")

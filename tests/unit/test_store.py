@@ -17,7 +17,7 @@ from pipeline.errors import ImageNotFound, LeaseLost
 from pipeline.events import ImageCreated
 from pipeline.jobs import JobOrder, JobState, Lease
 from pipeline.records import GenerationRequest, ImageRecord, Scheduler
-from pipeline.settings import Retention
+from pipeline.settings import RetentionSettings
 from pipeline.store import Blobs, ImageFilter, Store, new_id, open_database
 from pipeline.store.database import writing
 from pipeline.store.tables import events
@@ -40,12 +40,12 @@ def blobs_location(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: 
 
 @pytest.fixture
 def open_store(database_url: str, blobs_location: Path | str) -> Iterator[OpenStore]:
-    """Opens the same store again and again, as a restarted process would."""
+    """Return a function that opens the same store, as a restarted process would."""
     engines = []
 
-    def open_(retention: Retention | None = None) -> Store:
+    def open_(retention: RetentionSettings | None = None) -> Store:
         engines.append(open_database(database_url))
-        return Store(engines[-1], Blobs(blobs_location), retention or Retention())
+        return Store(engines[-1], Blobs(blobs_location), retention or RetentionSettings())
 
     yield open_
     for engine in engines:
@@ -94,7 +94,7 @@ def a_key(record: ImageRecord, stage: str = "segment") -> CacheKey:
     return CacheKey(owner=record.owner, digest=record.digest, stage=stage, model="-", parameters="p")
 
 
-def test_a_store_opened_again_has_everything(open_store: OpenStore):
+def test_a_reopened_store_has_everything(open_store: OpenStore):
     record = add(open_store(), a_record(), "s", png=b"pixels")
 
     again = open_store()
@@ -110,7 +110,7 @@ def test_an_upload_has_no_request(store: Store):
     assert store.record(record.image_id, "public") == record
 
 
-def test_the_image_and_its_event_are_one_fact(store: Store):
+def test_an_image_and_its_event_are_written_atomically(store: Store):
     record = add(store, a_record())
     with pytest.raises(Exception, match=r"(?i)unique"):
         add(store, record)
@@ -122,7 +122,7 @@ def test_the_image_and_its_event_are_one_fact(store: Store):
     ]
 
 
-def test_sessions_and_owners_have_last_images_of_their_own(store: Store):
+def test_each_session_of_an_owner_has_its_own_last_image(store: Store):
     both = add(store, a_record(), "a", "b")
     newer = add(store, a_record(), "b")
     theirs = add(store, a_record(owner="somebody"), "a")
@@ -145,7 +145,7 @@ def test_unknown_and_foreign_images_are_not_found(store: Store):
         store.png(new_id())
 
 
-def test_a_job_and_its_image_are_kept_together_or_not_at_all(store: Store):
+def test_a_job_s_result_and_its_image_are_written_atomically(store: Store):
     order = JobOrder(job_id=new_id(), kind="generate", owner="public", request_id="r", request={})
     done = store.jobs.submit(order, holder="w", lease_s=60)
     record = add(store, a_record(), lease=done.lease)
@@ -160,7 +160,7 @@ def test_a_job_and_its_image_are_kept_together_or_not_at_all(store: Store):
     assert store.last_image_id("public", "s") != late.image_id
 
 
-def test_history_is_newest_first_in_pages_and_one_s_own(store: Store):
+def test_history_is_paginated_newest_first_per_owner(store: Store):
     made = [add(store, a_record()).image_id for _ in range(5)]
     add(store, a_record(owner="somebody"))
 
@@ -170,7 +170,7 @@ def test_history_is_newest_first_in_pages_and_one_s_own(store: Store):
     assert [record.image_id for record in first + rest] == made[::-1]
 
 
-def test_images_are_found_by_session_prompt_and_time(store: Store):
+def test_images_are_filtered_by_session_prompt_and_time(store: Store):
     def found(**wanted: object) -> list[str]:
         return [record.image_id for record in store.history("public", limit=9, wanted=ImageFilter(**wanted))]
 
@@ -195,7 +195,7 @@ def test_images_are_found_by_session_prompt_and_time(store: Store):
     assert found(session="desk") == []
 
 
-def test_images_are_found_by_what_their_pixels_show(store: Store):
+def test_images_are_filtered_by_label(store: Store):
     def found(label: str, owner: str = "public") -> list[str]:
         return [record.image_id for record in store.history(owner, limit=9, wanted=ImageFilter(label=label))]
 
@@ -218,7 +218,7 @@ def test_images_are_found_by_what_their_pixels_show(store: Store):
     assert theirs
 
 
-def test_a_deleted_image_is_gone_with_all_that_was_kept_of_it(store: Store):
+def test_deleting_an_image_deletes_its_content_and_results(store: Store):
     record = add(store, a_record(), "s")
     store.keep_artifact(a_key(record), b"result")
 
@@ -232,7 +232,7 @@ def test_a_deleted_image_is_gone_with_all_that_was_kept_of_it(store: Store):
     assert store.last_image_id("public", "s") is None
 
 
-def test_results_live_as_long_as_any_image_of_their_pixels(store: Store):
+def test_results_are_kept_while_an_image_has_their_pixels(store: Store):
     one, same = add(store, a_record()), add(store, a_record())
     store.keep_artifact(a_key(one), b"result")
 
@@ -242,7 +242,7 @@ def test_results_live_as_long_as_any_image_of_their_pixels(store: Store):
     assert store.artifact(a_key(same)) is None
 
 
-def test_results_of_equal_pixels_are_each_owner_s_own(store: Store):
+def test_results_of_equal_pixels_are_separate_per_owner(store: Store):
     mine, theirs = add(store, a_record()), add(store, a_record(owner="somebody"))
     assert mine.digest == theirs.digest
     store.keep_artifact(a_key(mine), b"mine")
@@ -255,9 +255,7 @@ def test_results_of_equal_pixels_are_each_owner_s_own(store: Store):
     assert store.artifact(a_key(theirs)) == b"theirs"
 
 
-def test_results_that_belong_to_no_image_of_their_owner_are_swept(
-    open_store: OpenStore, blobs_location: Path | str, monkeypatch: pytest.MonkeyPatch
-):
+def test_orphaned_results_are_swept(open_store: OpenStore, blobs_location: Path | str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("pipeline.store.store.ORPHAN_AGE", timedelta(days=-1))
     store = open_store()
     record = add(store, a_record())
@@ -277,7 +275,7 @@ def test_results_that_belong_to_no_image_of_their_owner_are_swept(
 
 
 def test_retention_by_age(open_store: OpenStore):
-    store = open_store(Retention(max_age_days=30))
+    store = open_store(RetentionSettings(max_age_days=30))
     old = add(store, a_record(created_at=datetime.now(UTC) - timedelta(days=31)), "old")
     young = add(store, a_record(), "young")
 
@@ -289,7 +287,7 @@ def test_retention_by_age(open_store: OpenStore):
 
 
 def test_retention_by_bytes_drops_each_owner_s_oldest(open_store: OpenStore):
-    store = open_store(Retention(max_bytes_per_owner=250))
+    store = open_store(RetentionSettings(max_bytes_per_owner=250))
     mine = [add(store, a_record(), png=b"x" * 100).image_id for _ in range(3)]
     theirs = [add(store, a_record(owner="somebody"), png=b"x" * 100).image_id for _ in range(2)]
 
@@ -299,7 +297,7 @@ def test_retention_by_bytes_drops_each_owner_s_oldest(open_store: OpenStore):
     assert len(store.history("somebody", limit=10)) == len(theirs)
 
 
-def test_a_sweep_leaves_alone_what_is_named(store: Store):
+def test_a_sweep_keeps_what_is_referenced(store: Store):
     record = add(store, a_record(), "s")
     store.keep_artifact(a_key(record), b"result")
 
@@ -310,7 +308,7 @@ def test_a_sweep_leaves_alone_what_is_named(store: Store):
     assert store.last_image_id("public", "s") == record.image_id
 
 
-def test_facts_count_what_there_is(store: Store):
+def test_statistics_count_images_sessions_and_events(store: Store):
     assert store.statistics().newest_image_age_s is None
     add(store, a_record(), "a", "b", png=b"12345")
 
@@ -320,7 +318,7 @@ def test_facts_count_what_there_is(store: Store):
     assert 0 <= facts.newest_image_age_s < 60
 
 
-def test_facts_tell_how_many_jobs_and_deliveries_wait_and_how_long(store: Store):
+def test_statistics_count_waiting_jobs_and_deliveries_with_their_age(store: Store):
     empty = store.statistics()
     assert empty.jobs == dict.fromkeys(JobState, 0)
     assert (empty.oldest_job_age_s, empty.newest_event) == ({"queued": 0, "running": 0}, 0)
@@ -338,24 +336,24 @@ def test_facts_tell_how_many_jobs_and_deliveries_wait_and_how_long(store: Store)
     assert all(0 < age < 60 for age in facts.oldest_job_age_s.values())
     assert facts.deliveries == {"pending": 1, "delivered": 0, "failed": 0}
     assert 0 < facts.oldest_delivery_age_s < 60
-    assert facts.newest_event == facts.events == 4  # three were submitted, one has begun
+    assert facts.newest_event == facts.events == 4  # three were submitted, one has started
 
 
 class Lock:
-    """The lock of all writers, as one engine's connections ask for it."""
+    """The lock of all writers, as the connections of one engine acquire it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._is_wanted = Event()
+        self._is_requested = Event()
 
         @listens_for(engine, "before_cursor_execute")
         def look(_connection, _cursor, statement, *_):
             if statement == "BEGIN IMMEDIATE" or "pg_advisory_xact_lock" in statement:
-                self._is_wanted.set()
+                self._is_requested.set()
 
-    def wait_for_a_writer(self) -> None:
-        """Wait until a connection waits for it."""
-        assert self._is_wanted.wait(300)
+    def wait_for_writer(self) -> None:
+        """Wait until a connection blocks on it."""
+        assert self._is_requested.wait(300)
         if self._engine.dialect.name == "postgresql":
             waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
             with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -364,7 +362,7 @@ class Lock:
 
 
 def test_event_numbers_follow_the_order_of_commits(open_store: OpenStore):
-    """A writer who holds a lower number keeps the next one waiting."""
+    """A writer with a lower number blocks the next one until it commits."""
     store, other = open_store(), open_store()
     first, second = a_record(), a_record()
     with writing(store.log.engine) as connection:
@@ -380,7 +378,7 @@ def test_event_numbers_follow_the_order_of_commits(open_store: OpenStore):
         follower = Thread(target=add, args=(other, second))
         lock = Lock(other.log.engine)
         follower.start()
-        lock.wait_for_a_writer()
+        lock.wait_for_writer()
         with other.log.engine.connect() as reader:
             assert reader.execute(select(events.c.image_id)).scalars().all() == []
     follower.join()
@@ -390,7 +388,7 @@ def test_event_numbers_follow_the_order_of_commits(open_store: OpenStore):
     assert seen == [first.image_id, second.image_id]
 
 
-def test_several_processes_may_open_a_new_store_at_once(open_store: OpenStore):
+def test_a_new_store_can_be_opened_concurrently(open_store: OpenStore):
     stores: list[Store] = []
     threads = [Thread(target=lambda: stores.append(open_store())) for _ in range(4)]
     for thread in threads:
@@ -403,7 +401,7 @@ def test_several_processes_may_open_a_new_store_at_once(open_store: OpenStore):
     assert len(stores[0].history("public", limit=10)) == 4
 
 
-def test_half_written_files_are_swept_and_never_served(tmp_path: Path):
+def test_partial_files_are_swept_and_never_served(tmp_path: Path):
     blobs = Blobs(tmp_path)
     blobs.put("images/whole.png", b"whole")
     staged = tmp_path / "images" / "half.png#1"

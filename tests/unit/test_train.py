@@ -1,4 +1,4 @@
-"""What the command makes of its arguments, and what it notes."""
+"""Arguments of the training command, and the notes it writes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def order(folder: Path, fine_tune: bool = True) -> Order:
     return Order(folder=folder, work=folder.parent, max_steps=4, scenes=1, fine_tune=fine_tune)
 
 
-def test_weights_that_go_on_have_checkpoints_and_a_seed_of_their_own(folder):
+def test_continued_training_has_its_own_checkpoints_and_seed(folder):
     first = order(folder)
     assert (first.checkpoints, first.adapt(RECIPE)) == (order(folder).checkpoints, order(folder).adapt(RECIPE))
     (folder / "config.json").write_text('{"trained": "further"}')
@@ -39,11 +39,11 @@ def test_weights_that_go_on_have_checkpoints_and_a_seed_of_their_own(folder):
     assert first.adapt(RECIPE).learning_rate < RECIPE.learning_rate
 
 
-def test_a_run_from_scratch_keeps_the_recipe_but_for_its_length(folder):
+def test_a_run_from_scratch_changes_only_the_recipe_s_length(folder):
     assert order(folder, fine_tune=False).adapt(RECIPE) == replace(RECIPE, steps=4)
 
 
-def test_stages_of_training_that_goes_on_are_noted_after_the_earlier_ones(folder):
+def test_stages_of_continued_training_are_appended_to_the_notes(folder):
     run = Run(torch.nn.Linear(1, 1), RECIPE, None)
     run.step = 7
     order(folder, fine_tune=False).note({"CLIP": (run, 128)})

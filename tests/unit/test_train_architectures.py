@@ -1,4 +1,4 @@
-"""The committed weights are of the architectures that training builds."""
+"""The committed weights have the architectures that training builds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.train_diffusion import write_short_tokenizer
 from training.trainable_sam2 import ARCHITECTURE, build_sam2
 
 DIFFUSION = MODELS / "diffusion"
-# Facts of a file that say how it came about, not what the model is.
+# Metadata about how a file was created, not about the model.
 INCIDENTAL = {"_diffusers_version", "transformers_version", "_name_or_path", "_use_default_values", "dtype"}
 
 
@@ -46,25 +46,25 @@ def facts_of(file, *measured):
         ("text_encoder", "model.safetensors"),
     ],
 )
-def test_committed_diffusion_weights_fit_what_is_built(written, part, file):
+def test_committed_diffusion_weights_match_the_built_model(written, part, file):
     ours, committed = load_file(written / part / file), load_file(DIFFUSION / part / file)
     assert {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in committed.items()}
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
-def test_committed_diffusion_configs_are_what_is_written(written, part):
+def test_committed_diffusion_configs_equal_the_written_ones(written, part):
     measured = ("scaling_factor",)
     ours, committed = (facts_of(folder / part / "config.json", *measured) for folder in (written, DIFFUSION))
     assert ours == committed
 
 
-def test_committed_scheduler_tokenizer_and_index_are_what_is_written(written):
+def test_committed_scheduler_tokenizer_and_index_equal_the_written_ones(written):
     for file in ("scheduler/scheduler_config.json", "tokenizer/tokenizer.json"):
         assert facts_of(written / file) == facts_of(DIFFUSION / file), file
     assert facts_of(DIFFUSION / "model_index.json") == MODEL_INDEX
 
 
-def test_committed_sam2_weights_fit_what_is_built():
+def test_committed_sam2_weights_match_the_built_model():
     committed = load_file(MODELS / "sam2" / "model.safetensors")
     model = build_sam2()
     needed = {name: t.shape for name, t in model.state_dict().items() if name.startswith(IMAGE_PARTS)}
@@ -72,7 +72,7 @@ def test_committed_sam2_weights_fit_what_is_built():
     assert json.loads((MODELS / "sam2" / "config.json").read_text()) == ARCHITECTURE
 
 
-def test_a_fresh_autoencoder_keeps_the_strength_of_signals():
+def test_an_untrained_autoencoder_preserves_the_variance():
     torch.manual_seed(0)
     vae = build_vae()
     with torch.inference_mode():

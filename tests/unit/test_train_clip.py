@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.engines.clip import ClipEngine
-from pipeline.settings import ClipSettings, Labelling, ModelSource
+from pipeline.settings import ClipSettings, ModelSource, ZeroShotSettings
 from training import train_clip
 from training.dataset import COLOUR_NAMES, KIND_NAMES, NONE, Choice, Scenes, load_scenes
 from training.train_clip import CLASSES, FULL_RECIPE, Material, judge, judge_captions, save_clip
@@ -36,7 +36,7 @@ def weights_of(run):
     return torch.cat([p.detach().flatten() for p in run.model.parameters()])
 
 
-def test_training_lowers_the_loss_and_the_service_reads_what_it_saves(scenes, material, tmp_path):
+def test_training_lowers_the_loss_and_the_engine_loads_the_weights(scenes, material, tmp_path):
     fixed = train_clip.draw_batch(material, np.random.default_rng(0))
 
     def loss(run):
@@ -52,22 +52,22 @@ def test_training_lowers_the_loss_and_the_service_reads_what_it_saves(scenes, ma
     assert loss(after) < loss(before) - 0.3
     save_clip(after, tmp_path / "clip")
     engine = ClipEngine(ClipSettings(model=ModelSource(source=str(tmp_path / "clip"))), "cpu")
-    found = engine.describe([scenes.pixels[0]], Labelling(labels=KIND_NAMES, top_k=5))
+    found = engine.describe([scenes.pixels[0]], ZeroShotSettings(labels=KIND_NAMES, top_k=5))
     assert np.isfinite(found.vectors).all()
 
 
-def test_a_run_that_was_broken_off_ends_with_the_same_weights(material, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes_to_the_same_weights(material, tmp_path, monkeypatch):
     whole = train_clip.train_clip(material, RECIPE, None)
     real, calls = train_clip.draw_batch, []
 
-    def broken(*arguments):
+    def interrupted(*arguments):
         calls.append(arguments)
         if len(calls) == 4:
             raise KeyboardInterrupt
         return real(*arguments)
 
     monkeypatch.setattr("training.loop.CHECKPOINT_EVERY_S", 0.0)
-    monkeypatch.setattr(train_clip, "draw_batch", broken)
+    monkeypatch.setattr(train_clip, "draw_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_clip.train_clip(material, RECIPE, tmp_path / "clip.pt")
     resumed = train_clip.train_clip(material, RECIPE, tmp_path / "clip.pt")
@@ -76,7 +76,7 @@ def test_a_run_that_was_broken_off_ends_with_the_same_weights(material, tmp_path
     assert torch.equal(weights_of(whole), weights_of(resumed))
 
 
-def test_each_picture_is_named_what_it_shows(scenes, material):
+def test_targets_are_the_kinds_in_each_image(scenes, material):
     batch = train_clip.draw_batch(material, np.random.default_rng(1))
     whole, crops, backgrounds, unknown = np.split(batch.targets, [8, 16, 20])
     assert np.allclose(batch.targets.sum(1), 1)
@@ -85,12 +85,12 @@ def test_each_picture_is_named_what_it_shows(scenes, material):
     assert (crops.max(1) == 1).all()
     assert (backgrounds[:, CLASSES.index("background")] == 1).all()
     assert (unknown[:, CLASSES.index("unknown")] == 1).all()
-    # The text for backgrounds is true of those, false of things and of what has no name, and open for whole scenes.
-    said = batch.truth[:, CLASSES.index("background")]
-    assert [set(part.tolist()) for part in np.split(said, [8, 16, 20])] == [{NONE}, {0}, {1}, {0}]
+    # The background label is true for backgrounds, false for things and unknown content, undefined for whole scenes.
+    truth = batch.truth[:, CLASSES.index("background")]
+    assert [set(part.tolist()) for part in np.split(truth, [8, 16, 20])] == [{NONE}, {0}, {1}, {0}]
 
 
-def test_pictures_of_nothing_differ_and_come_again_from_their_seed(scenes):
+def test_unknown_images_differ_and_are_reproducible_from_their_seed(scenes):
     def draw(seed):
         return [draw_unknown(scenes, train_clip.FILL, np.random.default_rng((seed, i))) for i in range(24)]
 
@@ -100,7 +100,7 @@ def test_pictures_of_nothing_differ_and_come_again_from_their_seed(scenes):
     assert all(picture.dtype == np.uint8 and picture.ndim == 3 and min(picture.shape[:2]) >= 5 for picture in first)
 
 
-def test_texts_are_judged_by_what_is_shown():
+def test_texts_are_true_or_false_by_kinds_and_colours():
     kinds = np.array([[3, 5, NONE], [5, NONE, NONE]])
     colours = np.array([[0, 1, NONE], [2, NONE, NONE]])
     wanted = np.array([[5, NONE], [NONE, 0], [5, 1], [3, 1]])
@@ -112,13 +112,13 @@ def test_texts_are_judged_by_what_is_shown():
     assert truth.tolist() == [[1, 1, 1, 0], [1, NONE, 0, 0]]
 
 
-def test_a_caption_is_false_only_of_pictures_that_lack_one_of_its_kinds():
+def test_a_caption_is_false_only_for_images_that_lack_one_of_its_kinds():
     kinds = np.array([[3, 5, NONE], [5, NONE, NONE], [5, 3, 1]])
 
     assert judge_captions(kinds, 2).tolist() == [[1, NONE], [0, 1], [NONE, NONE]]
 
 
-def test_training_goes_on_from_saved_weights(material, tmp_path):
+def test_training_continues_from_saved_weights(material, tmp_path):
     first = train_clip.train_clip(material, replace(RECIPE, steps=2), None)
     save_clip(first, tmp_path)
     fine_tuned = train_clip.train_clip(material, replace(RECIPE, steps=0), None, start=tmp_path)

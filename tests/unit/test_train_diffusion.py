@@ -53,7 +53,7 @@ def small_unet(monkeypatch):
 
 
 def falls(run):
-    """Whether the last losses are well below the first ones."""
+    """Return whether the last losses are well below the first ones."""
     third = len(run.losses) // 3
     return np.mean(run.losses[-third:]) < 0.9 * np.mean(run.losses[:third])
 
@@ -75,13 +75,13 @@ def denoise(singles, tokenizer, checkpoint, steps):
     return train_denoiser(text_encoder, tokenizer, material, 1.0, recipe, checkpoint, "cpu")
 
 
-def test_only_large_things_of_the_kinds_asked_for_are_drawn(singles):
+def test_only_large_things_of_the_requested_kinds_are_drawn(singles):
     longest = [max(np.ptp(rows), np.ptp(columns)) + 1 for rows, columns in map(np.nonzero, singles.owners)]
     assert min(longest) >= 0.6 * SIDE
     assert {KIND_NAMES[k] for k in singles.kinds[:, 0]} == set(KINDS)
 
 
-def test_a_choice_without_kinds_keeps_its_old_name():
+def test_a_choice_without_kinds_keeps_its_previous_name():
     assert Choice(num=60_000, side=128).name == "60000-128-train-None-any-0"
     assert replace(SINGLES, kinds=KINDS[:2]).name != SINGLES.name
 
@@ -98,14 +98,14 @@ def test_the_denoiser_learns(singles, tokenizer, small_batches, small_unet):
     assert falls(denoise(singles, tokenizer, None, 18))
 
 
-def test_the_judge_learns_and_says_what_each_kind_looks_like(singles, small_batches):
+def test_the_judge_learns_and_has_a_vector_per_kind(singles, small_batches):
     run = train_judge(singles, Recipe(steps=24, learning_rate=2e-3, warmup=2), None)
     assert falls(run)
     verdicts = judge_pictures(run.result(), singles.pixels[:5])
     assert (verdicts.presence.shape, verdicts.colours.shape) == ((5, len(KIND_NAMES)), (5, len(KIND_NAMES)))
 
 
-def test_a_run_that_was_broken_off_ends_like_one_that_was_not(
+def test_an_interrupted_run_resumes_to_the_same_weights(
     singles, tokenizer, small_batches, small_unet, tmp_path, monkeypatch
 ):
     whole = denoise(singles, tokenizer, None, 6)
@@ -121,7 +121,7 @@ def test_a_run_that_was_broken_off_ends_like_one_that_was_not(
     assert same(whole.result(), resumed.result())
 
 
-def test_what_is_saved_paints_through_the_engine(work, tmp_path, small_batches):
+def test_saved_weights_generate_through_the_engine(work, tmp_path, small_batches):
     plan = Plan(
         singles=SINGLES,
         pairs=Choice(num=8, side=SIDE, num_things=2, kinds=KINDS),
@@ -148,7 +148,7 @@ def test_what_is_saved_paints_through_the_engine(work, tmp_path, small_batches):
     assert json.loads((tmp_path / "vae" / "config.json").read_text())["scaling_factor"] != 1.0
 
 
-def test_the_decoder_learns_on_while_latents_keep_their_meaning(singles, small_batches):
+def test_the_decoder_is_fine_tuned_while_latents_stay_the_same(singles, small_batches):
     vae = train_vae.build_vae()
     encoder = train_vae.fingerprint(vae)
 
@@ -158,7 +158,7 @@ def test_the_decoder_learns_on_while_latents_keep_their_meaning(singles, small_b
     assert train_vae.fingerprint(run.result()) == encoder
 
 
-def test_prompts_ask_for_every_known_combination_and_for_those_never_shown():
+def test_prompts_cover_every_known_and_every_held_out_combination():
     seen = {prompt.things[0] for prompt in single_prompts()}
     unseen = {prompt.things[0] for prompt in unseen_prompts()}
     assert len(seen) == 10 * len(KIND_NAMES)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.settings import Everything
+from pipeline.settings import AutomaticMaskSettings
 from training.dataset import Choice, load_scenes
 from training.evaluate_sam2 import masks_of, open_engine, pairwise_iou, segment, tally_up
 from training.loop import Recipe, Run
@@ -43,7 +43,7 @@ def test_training_lowers_the_loss(trained):
     assert last < 0.8 * first
 
 
-def test_a_resumed_training_ends_with_the_same_weights(scenes, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes_to_the_same_weights(scenes, tmp_path, monkeypatch):
     stages = tuple(
         Stage(side=side, loss_side=32, recipe=Recipe(steps=4, learning_rate=1e-3, warmup=2, ema=0.9, seed=side))
         for side in (64, 128)
@@ -71,14 +71,14 @@ def test_a_resumed_training_ends_with_the_same_weights(scenes, tmp_path, monkeyp
         assert torch.equal(value, resumed.model.state_dict()[name]), name
 
 
-def test_what_is_saved_is_served(trained, scenes, tmp_path):
+def test_saved_weights_load_in_the_engine(trained, scenes, tmp_path):
     save_sam2(trained, tmp_path)
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 16_000_000
     engine = open_engine(tmp_path)
     with trained.averaged():
         expected = trained.model.sam2.no_mem_embed.detach().clone()
     assert torch.allclose(engine.model.no_mem_embed, expected, atol=1e-3)
-    lenient = Everything(
+    lenient = AutomaticMaskSettings(
         image_size=64, points_per_side=4, min_predicted_iou=0.0, min_stability=0.0, max_box_iou=0.95, min_area=0.0
     )
     found = segment(engine, scenes.pixels[0], lenient)
@@ -86,17 +86,17 @@ def test_what_is_saved_is_served(trained, scenes, tmp_path):
     assert masks_of(found).any(axis=(1, 2)).all()
 
 
-def test_points_lie_on_what_they_ask_for(scenes):
+def test_points_lie_on_their_target(scenes):
     prompts = draw_prompts(scenes, 20, 6, 128, np.random.default_rng(0))
     assert prompts.pictures.shape == (20, 128, 128, 3)
     columns, rows = (prompts.points // 2).astype(int).transpose(2, 0, 1)
     n, p = np.indices(rows.shape)
     assert prompts.truth[n, p, rows, columns].all()
     behind = (prompts.truth & (prompts.owners == 0)[:, None]).any((2, 3))
-    assert 0.1 < behind.mean() < 0.5  # backgrounds are asked for, things more often
+    assert 0.1 < behind.mean() < 0.5  # some targets are backgrounds, most are things
 
 
-def test_boxes_lie_around_what_they_ask_for(scenes):
+def test_boxes_enclose_their_target(scenes):
     prompts = draw_prompts(scenes, 20, 6, 128, np.random.default_rng(0))
     for boxes, masks in zip(prompts.boxes, prompts.truth, strict=True):
         for (x0, y0, x1, y1), mask in zip(boxes / 2, masks, strict=True):
@@ -116,7 +116,7 @@ def test_a_tally_counts_things_and_regions():
     assert pairwise_iou(truth[:1], truth[:1] | truth[1:2]).item() == pytest.approx(2 / 3)
 
 
-def test_a_fresh_model_already_looks_where_the_point_is():
+def test_an_untrained_model_attends_to_the_point():
     torch.manual_seed(0)
     model = TrainableSam2().eval()
     attention = model.sam2.sam_mask_decoder.transformer.layers[0].cross_attn_token_to_image
@@ -129,7 +129,7 @@ def test_a_fresh_model_already_looks_where_the_point_is():
     assert divmod(int(nearness.argmax()), 8) == (1, 6)  # row and column of the cell that holds the point
 
 
-def test_training_goes_on_from_saved_weights(trained, scenes, tmp_path):
+def test_training_continues_from_saved_weights(trained, scenes, tmp_path):
     save_sam2(trained, tmp_path)
     still = replace(STAGE, recipe=replace(STAGE.recipe, steps=0))
     fine_tuned = train_sam2(scenes, (still,), None, start=tmp_path)[-1]

@@ -1,4 +1,4 @@
-"""SAM2's shared training forward, the prompts for it, and how images are changed."""
+"""SAM2's shared training forward, its prompts, and the augmentation of images."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def gradients(model, answers, prompts):
 
 
 @pytest.mark.parametrize("with_boxes", [False, True])
-def test_answers_and_gradients_are_those_of_the_plain_forward(model, prompts, with_boxes):
+def test_outputs_and_gradients_equal_those_of_the_plain_forward(model, prompts, with_boxes):
     given = prepare(prompts.images.permute(0, 2, 3, 1).byte().numpy(), torch.device("cpu"))
     boxes = prompts.boxes if with_boxes else None
     plain, shared = model(given, prompts.points, boxes), answer_prompts(model, given, prompts.points, boxes)
@@ -64,14 +64,14 @@ def test_answers_and_gradients_are_those_of_the_plain_forward(model, prompts, wi
     found = gradients(model, answer_prompts(model, given, prompts.points, boxes), prompts)
     largest = max(float(gradient.norm()) for gradient in expected.values())
     for name, gradient in expected.items():
-        if name not in found:  # the plain forward touches it with zeros
+        if name not in found:  # its gradients in the plain forward are zero
             assert float(gradient.abs().max()) == 0, name
             continue
         difference = float((gradient - found[name]).norm())
         assert difference < 1e-3 * float(gradient.norm()) + 1e-6 * largest, name
 
 
-def test_heads_can_learn_without_teaching_the_encoder(model, prompts):
+def test_heads_can_be_trained_without_gradients_of_the_encoder(model, prompts):
     given = prepare(prompts.images.permute(0, 2, 3, 1).byte().numpy(), torch.device("cpu"))
     model.zero_grad()
     answers = answer_prompts(model, given, prompts.points, teach_encoder=False)
@@ -80,7 +80,7 @@ def test_heads_can_learn_without_teaching_the_encoder(model, prompts):
     assert taught == {"aloofness", "kinship.weight", "kinship.bias", "dense.weight", "dense.bias"}
 
 
-def test_points_lie_on_what_they_ask_for(scenes):
+def test_points_lie_on_their_target(scenes):
     torch.manual_seed(1)
     pixels, owners = (torch.from_numpy(np.array(maps)) for maps in (scenes.pixels, scenes.owners))
     prompts = draw_image_prompts(pixels, owners, 40, 6)
@@ -89,11 +89,11 @@ def test_points_lie_on_what_they_ask_for(scenes):
     assert prompts.truth[n, p, rows, columns].all()
     assert prompts.points.min() >= 0
     assert prompts.points.max() < SIDE
-    behind = (prompts.truth[:, :, 0].float().mean(2) > 0.5).float().mean()  # it fills most of the highest row
-    assert 0.1 < behind < 0.5  # backgrounds are asked for, things more often
+    behind = (prompts.truth[:, :, 0].float().mean(2) > 0.5).float().mean()  # a background fills most of the top row
+    assert 0.1 < behind < 0.5  # some targets are backgrounds, most are things
 
 
-def test_boxes_lie_around_what_they_ask_for(prompts):
+def test_boxes_enclose_their_target(prompts):
     for boxes, masks in zip(prompts.boxes, prompts.truth, strict=True):
         for (x0, y0, x1, y1), mask in zip(boxes.tolist(), masks, strict=True):
             rows, columns = torch.nonzero(mask, as_tuple=True)
@@ -103,7 +103,7 @@ def test_boxes_lie_around_what_they_ask_for(prompts):
             assert (x1 - x0) * (y1 - y0) < 1.6 * height * width
 
 
-def test_targets_of_the_dense_head_are_those_of_the_plain_trainer(scenes):
+def test_targets_of_the_dense_head_equal_those_of_the_plain_trainer(scenes):
     torch.manual_seed(2)
     owners = torch.from_numpy(np.array(scenes.owners[:1]))
     prompts = draw_image_prompts(torch.from_numpy(np.array(scenes.pixels[:1])), owners, 2, EACH)

@@ -1,4 +1,4 @@
-"""All models at once by the clock: the schedule, the scenes, the weights, and small trainings from end to end."""
+"""Timed training of all models: the schedule, the scenes, the weights, and small end-to-end trainings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pipeline.engines.clip import ClipEngine
-from pipeline.settings import ClipSettings, Everything, Labelling, ModelSource
+from pipeline.settings import AutomaticMaskSettings, ClipSettings, ModelSource, ZeroShotSettings
 from training.dataset import KIND_NAMES, NONE
 from training.evaluate_sam2 import open_engine, segment
 from training.generated_images import generate, load_engine
@@ -50,7 +50,7 @@ def recipe_in(folder, *models, **changes):
 
 @pytest.fixture
 def shared(tmp_path):
-    """Eight scenes in two chunks, of which the first one is drawn."""
+    """Eight shared scenes in two chunks, of which the first is drawn."""
     scale = TINY.model_copy(update={"chunk": 4, "start_scenes": 4})
     recipe = plan_recipe(minutes=0, models=("sam2",), out=tmp_path, work=tmp_path, scale=scale, num_scenes=8)
     scenes = SharedScenes.create(Layout(num=8, chunk=4, side=TINY.side))
@@ -77,7 +77,7 @@ def test_a_schedule_follows_the_clock():
     assert not schedule.is_over
 
 
-def test_a_schedule_warms_up_by_steps_and_takes_its_least_steps_when_the_time_is_over():
+def test_a_schedule_warms_up_by_steps_and_takes_its_minimum_of_steps():
     clock = Clock()
     schedule = Schedule(end_s=clock.seconds, min_steps=4, now=clock)
     assert schedule.rate(1.0, warmup=2, final=0.0) == 0.5
@@ -87,7 +87,7 @@ def test_a_schedule_warms_up_by_steps_and_takes_its_least_steps_when_the_time_is
     assert schedule.is_over
 
 
-def test_an_interval_passes_once():
+def test_an_interval_is_due_once():
     clock = Clock()
     interval = Interval(10.0, clock)
     clock.seconds += 10
@@ -95,7 +95,7 @@ def test_an_interval_passes_once():
     assert not interval.has_passed()
 
 
-def test_a_run_by_the_clock_ends_with_its_minutes_and_resumes(tmp_path):
+def test_a_timed_run_ends_after_its_minutes_and_resumes(tmp_path):
     clock = Clock()
 
     def loss_of(_step, _rng):
@@ -114,7 +114,7 @@ def test_a_run_by_the_clock_ends_with_its_minutes_and_resumes(tmp_path):
     assert longer.step == 15
 
 
-def test_a_run_by_the_clock_takes_its_least_steps():
+def test_a_timed_run_takes_its_minimum_of_steps():
     model = nn.Linear(1, 1)
     run = Run(model, Recipe(steps=3, learning_rate=1e-2, minutes=0.0), None)
     run.train(lambda _step, _rng: model(torch.ones(1, 1)).square().sum(), "clock")
@@ -124,7 +124,7 @@ def test_a_run_by_the_clock_takes_its_least_steps():
 # ---------------------------------------------------------------- the scenes
 
 
-def test_numbers_of_things_come_in_their_shares_in_every_stretch():
+def test_numbers_of_things_have_their_shares_in_every_interval():
     pattern = list_pattern(FROM_SCRATCH)
     assert [pattern.count(number) for number in (1, 2, 3)] == [10, 8, 2]
     assert all({1, 2} <= set(pattern[start : start + 4]) for start in range(0, 20, 4))
@@ -140,14 +140,14 @@ def test_heavy_kinds_are_drawn_more_often_and_held_out_combinations_never():
     assert counts["heavy"] > 3 * counts["even"]
 
 
-def test_mixes_that_add_up_to_something_else_are_refused():
+def test_mixes_that_do_not_add_up_raise():
     with pytest.raises(ValueError, match="add up"):
         Mix.model_validate({**FROM_SCRATCH.model_dump(), "pairs": 0.9})
     with pytest.raises(ValueError, match="more than all"):
         Mix.model_validate({**FROM_SCRATCH.model_dump(), "sampled_pairs": 0.99})
 
 
-def test_a_seed_gives_a_scene_and_only_things_are_drawn_larger_than_elsewhere():
+def test_scenes_are_reproducible_and_single_things_are_drawn_larger():
     assert np.array_equal(*(draw_mixed_scene(5, 32, 2, FROM_SCRATCH).pixels for _ in range(2)))
 
     def mean_length(scenes):
@@ -158,7 +158,7 @@ def test_a_seed_gives_a_scene_and_only_things_are_drawn_larger_than_elsewhere():
     assert mixed > mean_length(draw_scene(seed, 64, num_things=1) for seed in range(60)) + 0.03
 
 
-def test_drawn_scenes_are_seen_through_the_descriptor_and_as_scenes_for_training(shared):
+def test_drawn_scenes_are_shared_through_the_descriptor(shared):
     other = SharedScenes(shared.scenes.layout, shared.scenes.descriptor)
     scenes = other.view_drawn()
     assert len(scenes) == 4
@@ -169,7 +169,7 @@ def test_drawn_scenes_are_seen_through_the_descriptor_and_as_scenes_for_training
     assert any(word in " ".join(scenes.captions[0]) for word in words)
 
 
-def test_waiting_ends_with_the_drawing_and_fails_without_scenes(shared):
+def test_waiting_returns_when_scenes_are_drawn_and_raises_without_scenes(shared):
     shared.wait_for_scenes()
     empty = PartContext("sam2", shared.recipe, SharedScenes.create(shared.scenes.layout))
     empty.scenes.close()
@@ -194,7 +194,7 @@ def test_batches_have_their_shares_of_pairs(shared):
     assert pool.nums == {1: 4, 2: 4, 3: 0}
     batch = pool.sample(20, pairs=0.6, triples=0.1)
     shown = [int(scenes.num_things[int(chunk) - 1]) for chunk in batch.tokens[:, 0]]
-    assert (shown.count(2), shown.count(1)) in {(12, 8), (14, 6)}  # others take the place of triples
+    assert (shown.count(2), shown.count(1)) in {(12, 8), (14, 6)}  # singles and pairs replace triples
 
 
 def test_fine_tuning_draws_other_scenes_and_more_pairs(tmp_path):
@@ -211,7 +211,7 @@ def test_fine_tuning_draws_other_scenes_and_more_pairs(tmp_path):
 # ---------------------------------------------------------------- the weights
 
 
-def test_masters_learn_what_half_precision_would_round_away():
+def test_master_weights_keep_updates_that_half_precision_rounds_away():
     parameter = nn.Parameter(torch.ones(4, 4))
     weights = MasterWeights(betas=(0.9, 0.99), weight_decay=0.0)
     weights.add([("w", parameter)], dtype=torch.bfloat16)
@@ -224,7 +224,7 @@ def test_masters_learn_what_half_precision_would_round_away():
     assert 0.9965 < float(averaged.mean()) < 0.999
 
 
-def test_a_step_without_finite_gradients_is_left_out():
+def test_a_step_without_finite_gradients_is_skipped():
     parameter = nn.Parameter(torch.ones(3))
     weights = MasterWeights(betas=(0.9, 0.99), weight_decay=0.0)
     weights.add([("part.w", parameter)], dtype=torch.float32)
@@ -236,7 +236,7 @@ def test_a_step_without_finite_gradients_is_left_out():
     assert float(weights.averaged("part.")["w"].max()) < 1
 
 
-def test_files_are_replaced_only_when_all_are_written(tmp_path):
+def test_files_are_replaced_only_after_all_are_written(tmp_path):
     (tmp_path / "kept.txt").write_text("kept")
     with staged(tmp_path) as folder:
         (folder / "deep").mkdir()
@@ -252,7 +252,7 @@ def test_files_are_replaced_only_when_all_are_written(tmp_path):
 
 
 class SmallUnet(nn.Module):
-    """Something that is called like a UNet."""
+    """A module with the signature of a UNet."""
 
     def __init__(self, gain: float) -> None:
         super().__init__()
@@ -271,9 +271,7 @@ def compile_wrongly(*_arguments, **_options):
 
 
 @pytest.mark.parametrize(("compiler", "line"), [(fail_to_compile, "no compiler"), (compile_wrongly, "difference")])
-def test_the_unet_runs_eagerly_where_compiling_fails_or_gives_something_else(
-    shared, monkeypatch, capsys, compiler, line
-):
+def test_the_unet_runs_eagerly_if_compiling_fails_or_gives_other_results(shared, monkeypatch, capsys, compiler, line):
     monkeypatch.setattr(torch, "compile", compiler)
     unet = SmallUnet(1.0)
     example = Example(latents=torch.randn(2, 4), timesteps=torch.zeros(2), text=torch.zeros(2, 3))
@@ -282,7 +280,7 @@ def test_the_unet_runs_eagerly_where_compiling_fails_or_gives_something_else(
     assert line in capsys.readouterr().out
 
 
-# ---------------------------------------------------------------- from end to end
+# ---------------------------------------------------------------- end to end
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +291,7 @@ def trained(tmp_path_factory):
     return folder, {result.stage: result for result in Supervisor(recipe).run()}
 
 
-def test_every_part_learns(trained):
+def test_every_model_learns(trained):
     _, results = trained
     assert set(results) == {"Autoencoder", "Decoder", "Text encoder", "Denoiser", "SAM2", "CLIP"}
     for stage in ("Autoencoder", "Text encoder", "Denoiser", "SAM2", "CLIP"):
@@ -304,17 +302,17 @@ def test_the_models_load_in_their_engines(trained):
     folder, _ = trained
     pixels = draw_scene(0, 64).pixels
     clip = ClipEngine(ClipSettings(model=ModelSource(source=str(folder / "models" / "clip"))), "cpu")
-    assert np.isfinite(clip.describe([pixels], Labelling(labels=KIND_NAMES, top_k=5)).vectors).all()
+    assert np.isfinite(clip.describe([pixels], ZeroShotSettings(labels=KIND_NAMES, top_k=5)).vectors).all()
     image = generate(load_engine(folder / "models" / "diffusion", 64), "a red apple", 0, 64)
     assert image.shape == (64, 64, 3)
     sam2 = open_engine(folder / "models" / "sam2")
-    lenient = Everything(
+    lenient = AutomaticMaskSettings(
         image_size=64, points_per_side=4, min_predicted_iou=0.0, min_stability=0.0, max_box_iou=0.95, min_area=0.0
     )
     assert len(segment(sam2, pixels, lenient)) > 0
 
 
-def test_the_log_says_what_each_part_does(trained):
+def test_the_log_reports_each_model(trained):
     folder, _ = trained
     log = (folder / "work" / LOG_FILE).read_text()
     assert "the clock starts" in log
@@ -322,7 +320,7 @@ def test_the_log_says_what_each_part_does(trained):
         assert f"{name} ended with 0" in log
 
 
-def test_weights_of_the_others_are_written_when_a_part_fails(tmp_path):
+def test_weights_of_the_other_models_are_written_when_one_fails(tmp_path):
     broken = {**MODULES, "autoencoder": "training.timed.missing"}
     with pytest.raises(FailedParts, match="autoencoder, denoiser"):
         Supervisor(recipe_in(tmp_path, "diffusion", "sam2"), broken).run()

@@ -38,7 +38,7 @@ def is_red_then_blue(pixels: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_the_three_formats(kind: str):
+def test_the_three_formats_are_decoded(kind: str):
     pixels = pixels_of(encoded(a_picture(), kind))
 
     assert (pixels.shape, pixels.dtype, pixels.flags.writeable) == ((SIDE, SIDE * 2, 3), np.uint8, False)
@@ -59,12 +59,12 @@ def test_grey_sixteen_bits_and_one_bit():
     assert pixels_of(encoded(Image.new("L", (SIDE, SIDE), 77), "JPEG")).max() < 80
 
 
-def test_transparency_is_laid_on_white():
+def test_transparency_is_composited_on_white():
     assert pixels_of(encoded(Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0)))).min() == 255
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_orientation_is_applied_and_the_metadata_gone(orientation: int):
+def test_the_orientation_is_applied_and_metadata_is_removed(orientation: int):
     assert is_red_then_blue(pixels_of(turned(orientation)))
 
 
@@ -74,7 +74,7 @@ def test_an_animation_gives_its_first_frame(kind: str):
 
 
 @pytest.mark.parametrize("size", UNFIT_SIZES)
-def test_too_small_and_too_large_are_refused_with_what_is_allowed(size: tuple[int, int]):
+def test_sizes_out_of_bounds_are_refused_with_the_bounds(size: tuple[int, int]):
     with pytest.raises(InvalidUpload, match=str(MAX_SIDE)):
         pixels_of(blank(*size))
 
@@ -87,13 +87,13 @@ def test_bombs_are_refused_before_they_are_decoded():
 
 
 @pytest.mark.parametrize("data", [*NO_PICTURES, *(encoded(a_picture(), kind) for kind in OTHER_FORMATS)])
-def test_other_files_are_refused_with_what_to_send(data: bytes):
+def test_other_files_are_refused_with_the_accepted_formats(data: bytes):
     with pytest.raises(InvalidUpload, match="PNG, JPEG or WebP"):
         pixels_of(data)
 
 
-def test_damaged_files_are_decoded_or_refused_and_never_anything_else():
-    """A thousand mutations and truncations, from a printed seed."""
+def test_damaged_files_are_decoded_or_refused():
+    """Decode a thousand mutations and truncations, from a printed seed."""
     seed = 20_261_122
     print(f"seed {seed}")
     chance = random.Random(seed)

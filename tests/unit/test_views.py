@@ -38,7 +38,7 @@ def test_a_region_without_an_outline_is_an_empty_mask():
     assert not mask.any()
 
 
-def test_a_region_s_row_says_what_and_where_it_is():
+def test_a_region_s_row_has_its_label_and_position():
     labels = (Label(label="cup", confidence=0.1251), Label(label="apple", confidence=0.1))
     segment = Segment(region_id=3, box=(2, 1, 7, 6), area=25, predicted_iou=0.987, stability=0.9, labels=labels)
     assert views.segments([segment]).to_numpy().tolist() == [[3, "cup", "12.51%", "0.99", "5 × 5 at 2, 1"]]
@@ -51,7 +51,7 @@ def test_matches_begin_with_the_whole_image():
     assert views.matches(found).to_numpy().tolist() == [["whole image", 12.5], ["ID: 3 (cup)", 0.0]]
 
 
-def test_what_people_wrote_is_text_and_never_markup():
+def test_user_input_is_escaped():
     request = GenerationRequest(
         prompt="<b>x</b>", negative_prompt="<i>", width=8, height=8, seed=1, steps=2, guidance=3, scheduler="ddim"
     )
@@ -64,6 +64,6 @@ def test_what_people_wrote_is_text_and_never_markup():
     assert "&lt;b&gt;x" in shown
 
 
-def test_every_label_has_a_colour_of_its_own():
+def test_every_label_has_its_own_colour():
     colours = views.colours([f"ID: {i} (apple)" for i in range(40)])
     assert len(set(colours.values())) == 40

@@ -1,4 +1,4 @@
-"""Which words of a prompt a model knows."""
+"""Detection of words that a model doesn't know."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_words_that_are_not_in_the_vocabulary_are_listed_in_order_and_once(text,
     assert unknown_words(text, KNOWN) == unknown
 
 
-def test_a_model_of_open_language_knows_every_word():
+def test_a_model_without_a_vocabulary_knows_every_word():
     assert unknown_words("a photo of a dog on a beach", None) == ()
 
 
@@ -44,21 +44,21 @@ def test_a_model_of_open_language_knows_every_word():
     ("word", "singular"),
     [("apples", "apple"), ("buses", "bus"), ("cherries", "cherry"), ("dogs", None), ("apple", None)],
 )
-def test_a_plural_leads_to_a_known_singular(word, singular):
+def test_a_known_singular_is_suggested_for_a_plural(word, singular):
     assert known_singular(word, ("apple", "bus", "cherry")) == singular
 
 
-def test_the_profile_mini_has_the_words_of_training():
+def test_the_mini_profile_has_the_words_of_training():
     assert list_words() == MINI, "run `python -m training.vocabulary` and put its list into configs/mini.yaml"
 
 
-def test_every_caption_is_made_of_known_words():
+def test_captions_contain_only_known_words():
     rng = Random("other captions")
     captions = [draw_caption(rng) for _ in range(2_000)]
     captions += [draw_scene(seed, 32, split="test").caption for seed in range(200)]
     assert {word for caption in captions for word in unknown_words(caption, MINI)} == set()
 
 
-def test_every_kind_can_be_asked_for_in_every_colour():
+def test_every_kind_and_colour_is_in_the_vocabulary():
     texts = [f"a photo of a {colour} {kind.word}" for kind in KINDS.values() for colour in COLOURS]
     assert {word for text in texts for word in split_words(text)} <= set(MINI)

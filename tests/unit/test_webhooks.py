@@ -1,4 +1,4 @@
-"""Webhooks on SQLite and PostgreSQL: every event once for each, in order for each image, by one at a time."""
+"""Webhooks on SQLite and PostgreSQL: each event is delivered once per webhook, in order per image."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def store(engine, clock) -> WebhookStore:
     return WebhookStore(EventLog(engine), clock)
 
 
-def register(store: WebhookStore, owner: str = "public", **how) -> Webhook:
-    return store.register(owner, "https://receiver.example/hook", **({"secret": SECRET} | how))
+def register(store: WebhookStore, owner: str = "public", **options) -> Webhook:
+    return store.register(owner, "https://receiver.example/hook", **({"secret": SECRET} | options))
 
 
-def happen(store: WebhookStore, *images: str, type_: str = "image.created", owner: str = "public") -> None:
+def publish(store: WebhookStore, *images: str, type_: str = "image.created", owner: str = "public") -> None:
     with store.log.writing() as connection:
         for image_id in images:
             log(connection, type_, owner, image_id=image_id, payload={"of": image_id})
@@ -41,8 +41,8 @@ def expand(store: WebhookStore, limit: int = 100) -> None:
         pass
 
 
-def claim(store: WebhookStore, limit: int = 100, per_webhook: int = 100, **choice) -> Sequence[Claim]:
-    return store.claim(limit, lease_s=LEASE_S, per_webhook=per_webhook, **choice)
+def claim(store: WebhookStore, limit: int = 100, per_webhook: int = 100, **options) -> Sequence[Claim]:
+    return store.claim(limit, lease_s=LEASE_S, per_webhook=per_webhook, **options)
 
 
 def subjects(claims: Sequence[Claim]) -> list[str | None]:
@@ -53,10 +53,10 @@ def states(store: WebhookStore, webhook: Webhook) -> list[DeliveryState]:
     return [each.state for each in store.deliveries(webhook.webhook_id, webhook.owner, limit=100)]
 
 
-def test_what_happens_after_the_registration_is_delivered(store):
-    happen(store, "before")
+def test_events_after_the_registration_are_delivered(store):
+    publish(store, "before")
     webhook = register(store)
-    happen(store, "a")
+    publish(store, "a")
     expand(store)
 
     (claimed,) = claim(store)
@@ -72,18 +72,18 @@ def test_what_happens_after_the_registration_is_delivered(store):
     assert store.next_due_s() is None
 
 
-def test_each_webhook_is_told_what_its_owner_and_its_types_say(store):
+def test_a_webhook_receives_events_of_its_owner_and_types(store):
     everything, created = register(store), register(store, types=["image.created"])
     foreign = register(store, "somebody")
-    happen(store, "a")
-    happen(store, "a", type_="image.deleted")
-    happen(store, "b", owner="somebody")
+    publish(store, "a")
+    publish(store, "a", type_="image.deleted")
+    publish(store, "b", owner="somebody")
     expand(store)
-    told = {
+    delivered = {
         each.webhook_id: [d.type for d in store.deliveries(each.webhook_id, each.owner, limit=9)]
         for each in (everything, created, foreign)
     }
-    assert told == {
+    assert delivered == {
         everything.webhook_id: ["image.deleted", "image.created"],
         created.webhook_id: ["image.created"],
         foreign.webhook_id: ["image.created"],
@@ -91,22 +91,22 @@ def test_each_webhook_is_told_what_its_owner_and_its_types_say(store):
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
-def test_no_event_is_skipped_nor_told_twice_however_many_are_read_at_a_time(store, limit):
+def test_no_event_is_skipped_or_delivered_twice_for_any_batch_size(store, limit):
     webhooks = [register(store), register(store, types=["image.created"])]
     for number in range(5):
-        happen(store, f"i{number}")
-        happen(store, f"i{number}", owner="somebody")
+        publish(store, f"i{number}")
+        publish(store, f"i{number}", owner="somebody")
         if number % 2:
             expand(store, limit)
     expand(store, limit)
     for webhook in webhooks:
-        told = store.deliveries(webhook.webhook_id, "public", limit=100)
-        assert sorted(each.subject for each in told) == [f"i{number}" for number in range(5)]
+        deliveries = store.deliveries(webhook.webhook_id, "public", limit=100)
+        assert sorted(each.subject for each in deliveries) == [f"i{number}" for number in range(5)]
 
 
-def test_dispatchers_that_expand_at_once_make_each_delivery_once(database_url, store):
+def test_concurrent_dispatchers_create_each_delivery_once(database_url, store):
     webhook = register(store)
-    happen(store, *(f"i{number}" for number in range(40)))
+    publish(store, *(f"i{number}" for number in range(40)))
     barrier = Barrier(4)
 
     def work(_: int) -> None:
@@ -120,10 +120,10 @@ def test_dispatchers_that_expand_at_once_make_each_delivery_once(database_url, s
     assert len(states(store, webhook)) == 40
 
 
-def test_the_order_is_kept_for_each_image_and_one_waits_for_no_other(store, clock):
+def test_deliveries_are_ordered_per_image_and_images_are_independent(store, clock):
     register(store)
-    happen(store, "a", "b")
-    happen(store, "a", "b", type_="image.deleted")
+    publish(store, "a", "b")
+    publish(store, "a", "b", type_="image.deleted")
     expand(store)
 
     a, b = claim(store)
@@ -143,10 +143,10 @@ def test_the_order_is_kept_for_each_image_and_one_waits_for_no_other(store, cloc
     assert (second_a.delivery.subject, second_a.delivery.type) == ("a", "image.deleted")
 
 
-def test_what_has_failed_in_the_end_holds_nothing_up(store):
+def test_a_failed_delivery_does_not_block_the_next_one(store):
     webhook = register(store)
-    happen(store, "a")
-    happen(store, "a", type_="image.deleted")
+    publish(store, "a")
+    publish(store, "a", type_="image.deleted")
     expand(store)
     (first,) = claim(store)
     store.put_off(first.delivery, None, status=None, error="nobody answers")
@@ -156,10 +156,10 @@ def test_what_has_failed_in_the_end_holds_nothing_up(store):
     assert (failed.state, failed.last_error) == (DeliveryState.FAILED, "nobody answers")
 
 
-def test_webhooks_take_turns(store):
+def test_webhooks_share_claims_fairly(store):
     first, second = register(store, types=["image.created"]), register(store, types=["image.deleted"])
-    happen(store, "a", "b", "c")
-    happen(store, "a", type_="image.deleted")
+    publish(store, "a", "b", "c")
+    publish(store, "a", type_="image.deleted")
     expand(store)
     claimed = claim(store, limit=3, per_webhook=2)
     assert [each.delivery.webhook_id for each in claimed].count(first.webhook_id) == 2
@@ -170,9 +170,9 @@ def test_webhooks_take_turns(store):
     assert len(claim(store, per_webhook=2, in_hand={first.webhook_id: 1})) == 1
 
 
-def test_dispatchers_that_claim_at_once_share_the_deliveries(database_url, store):
+def test_concurrent_dispatchers_claim_disjoint_deliveries(database_url, store):
     webhook = register(store)
-    happen(store, *(f"i{number}" for number in range(24)))
+    publish(store, *(f"i{number}" for number in range(24)))
     expand(store)
     barrier = Barrier(4)
 
@@ -194,9 +194,9 @@ def test_dispatchers_that_claim_at_once_share_the_deliveries(database_url, store
     assert set(states(store, webhook)) == {DeliveryState.DELIVERED}
 
 
-def test_what_a_killed_dispatcher_had_claimed_comes_due_again(store, clock):
+def test_claims_of_a_killed_dispatcher_expire(store, clock):
     register(store)
-    happen(store, "a")
+    publish(store, "a")
     expand(store)
     (lost,) = claim(store)
     assert store.next_due_s() == LEASE_S
@@ -204,15 +204,15 @@ def test_what_a_killed_dispatcher_had_claimed_comes_due_again(store, clock):
     (found,) = claim(store)
     assert (found.delivery.delivery_id, found.delivery.attempts) == (lost.delivery.delivery_id, 2)
 
-    store.put_off(lost.delivery, None, status=None, error="too late")  # by the one that was thought to be dead
+    store.put_off(lost.delivery, None, status=None, error="too late")  # by the dispatcher whose claim has expired
     store.delivered(found.delivery.delivery_id, 200)
     store.put_off(found.delivery, 60, status=500, error="too late as well")
     assert store.next_due_s() is None
 
 
-def test_a_delivery_is_sent_again_on_demand(store, clock):
+def test_a_delivery_can_be_redelivered(store, clock):
     webhook = register(store)
-    happen(store, "a", "b")
+    publish(store, "a", "b")
     expand(store)
     delivered, failed = claim(store)
     store.delivered(delivered.delivery.delivery_id, 200)
@@ -229,7 +229,7 @@ def test_a_delivery_is_sent_again_on_demand(store, clock):
     assert subjects(claim(store)) == [waiting.delivery.subject]
 
 
-def test_a_test_goes_to_one_webhook_alone_whatever_its_types(store):
+def test_a_test_event_goes_to_one_webhook_regardless_of_types(store):
     tested, other = register(store, types=["job.dead"]), register(store)
     delivery = store.test(tested.webhook_id, "public")
     expand(store)
@@ -238,17 +238,17 @@ def test_a_test_goes_to_one_webhook_alone_whatever_its_types(store):
     assert (delivery.type, delivery.subject) == ("webhook.tested", None)
     assert states(store, other) == []
     store.test(tested.webhook_id, "public")
-    assert len(claim(store)) == 1  # a test waits for no other
+    assert len(claim(store)) == 1  # test events are not ordered
 
 
-def test_a_disabled_webhook_is_sent_nothing_until_it_is_enabled(store):
+def test_a_disabled_webhook_receives_nothing_until_enabled(store):
     webhook = register(store)
-    happen(store, "a", "b")
+    publish(store, "a", "b")
     expand(store)
     (first, *_) = claim(store, limit=1)
     store.put_off(first.delivery, None, status=410, error="gone")
     store.disable(webhook.webhook_id, "its receiver is gone")
-    happen(store, "c")
+    publish(store, "c")
     expand(store)
     disabled = store.get(webhook.webhook_id, "public")
     assert disabled.disabled_at is not None
@@ -259,12 +259,12 @@ def test_a_disabled_webhook_is_sent_nothing_until_it_is_enabled(store):
 
     enabled = store.enable(webhook.webhook_id, "public")
     assert (enabled.disabled_at, enabled.disabled_reason) == (None, None)
-    happen(store, "d")
+    publish(store, "d")
     expand(store)
     assert sorted(subjects(claim(store))) == ["a", "d"]
 
 
-def test_one_key_is_one_webhook(store):
+def test_an_idempotency_key_registers_one_webhook(store):
     key = IdempotencyKey(key="k", fingerprint="f")
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda i: register(store, secret=f"{SECRET}{i}", key=key), range(16)))
@@ -274,7 +274,7 @@ def test_one_key_is_one_webhook(store):
     assert register(store, "somebody", key=key).webhook_id != made[0].webhook_id
 
 
-def test_an_owner_has_only_so_many(store):
+def test_webhooks_per_owner_are_limited(store):
     for _ in range(2):
         register(store, max_per_owner=2)
     with pytest.raises(TooManyWebhooks, match="2 webhooks"):
@@ -282,13 +282,13 @@ def test_an_owner_has_only_so_many(store):
     register(store, "somebody", max_per_owner=2)
 
 
-def test_webhooks_of_others_do_not_exist(store):
+def test_webhooks_of_other_owners_are_not_found(store):
     webhook = register(store, "somebody")
     delivery = store.test(webhook.webhook_id, "somebody")
     own = register(store)
-    for ask in (store.get, store.delete, store.enable, store.test):
+    for method in (store.get, store.delete, store.enable, store.test):
         with pytest.raises(WebhookNotFound):
-            ask(webhook.webhook_id, "public")
+            method(webhook.webhook_id, "public")
     with pytest.raises(WebhookNotFound):
         store.deliveries(webhook.webhook_id, "public", limit=10)
     with pytest.raises(WebhookNotFound):
@@ -298,27 +298,27 @@ def test_webhooks_of_others_do_not_exist(store):
     assert [each.webhook_id for each in store.list("public")] == [own.webhook_id]
 
 
-def test_a_deleted_webhook_leaves_nothing_to_send(store):
+def test_deleting_a_webhook_deletes_its_deliveries(store):
     webhook = register(store)
-    happen(store, "a")
+    publish(store, "a")
     expand(store)
     store.delete(webhook.webhook_id, "public")
     assert (store.next_due_s(), claim(store), store.list("public")) == (None, [], [])
 
 
-def test_deliveries_come_in_pages_newest_first(store):
+def test_deliveries_are_paginated_newest_first(store):
     webhook = register(store)
     for number in range(5):
-        happen(store, f"i{number}")
+        publish(store, f"i{number}")
         expand(store)
     first = store.deliveries(webhook.webhook_id, "public", limit=2)
     rest = store.deliveries(webhook.webhook_id, "public", limit=10, before=first[-1].delivery_id)
     assert [each.subject for each in [*first, *rest]] == ["i4", "i3", "i2", "i1", "i0"]
 
 
-def test_deliveries_are_forgotten_with_their_events(store):
+def test_deliveries_are_pruned_with_their_events(store):
     webhook = register(store)
-    happen(store, "a")
+    publish(store, "a")
     expand(store)
     store.prune(datetime.now(UTC) - timedelta(seconds=60))
     assert len(states(store, webhook)) == 1
@@ -327,7 +327,7 @@ def test_deliveries_are_forgotten_with_their_events(store):
     assert store.get(webhook.webhook_id, "public") == webhook
 
 
-def test_the_waits_grow_over_hours_and_end():
+def test_retry_delays_follow_the_schedule_with_jitter():
     schedule = WebhookSettings().retry_after_s
     assert [backoff_s(schedule, attempt, 0.5) for attempt in range(1, 8)] == list(schedule)
     assert backoff_s(schedule, 8, 0.5) is None
@@ -337,12 +337,12 @@ def test_the_waits_grow_over_hours_and_end():
     assert sorted(schedule) == list(schedule)
 
 
-def test_every_end_of_a_job_is_a_type_of_its_own():
+def test_every_final_job_state_has_an_event_type():
     assert {f"job.{state.value}" for state in JobState if state.is_final} < set(TYPES)
 
 
-def test_a_secret_stands_in_no_log(store):
+def test_secrets_are_left_out_of_reprs(store):
     webhook = register(store)
-    happen(store, "a")
+    publish(store, "a")
     expand(store)
     assert SECRET not in repr(webhook) + repr(claim(store))

@@ -25,13 +25,13 @@ class Malicious:
         return os.mkdir, (str(self.trace),)
 
 
-def test_a_missing_path_is_named_with_the_ways_to_provide_it(tmp_path):
+def test_a_missing_path_is_named_with_advice(tmp_path):
     missing = tmp_path / "nowhere"
     with pytest.raises(ModelUnavailable, match=rf"{missing} does not exist.*training\.train"):
         weights.find(ModelSource(source=str(missing)))
 
 
-def test_a_hub_name_is_not_looked_for_on_this_machine():
+def test_a_hub_name_has_no_local_path():
     assert weights.find(ModelSource(source="CompVis/stable-diffusion-v1-4")) is None
 
 
@@ -44,7 +44,7 @@ def test_only_the_pinned_content_is_accepted(tmp_path):
         weights.find(ModelSource(source=str(file), sha256=wrong))
 
 
-def test_a_fingerprint_follows_names_and_content_of_weights_and_configs_only(tmp_path):
+def test_a_fingerprint_depends_only_on_names_and_content_of_weights_and_configs(tmp_path):
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "model.safetensors").write_bytes(b"a")
     (tmp_path / "config.json").write_text("{}")
@@ -73,7 +73,7 @@ def test_safetensors_are_read(tmp_path):
 @pytest.mark.parametrize(
     "save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))]
 )
-def test_a_checkpoint_that_would_run_code_is_refused_and_does_not_run(tmp_path, save):
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, save):
     trace = tmp_path / "trace"
     save({"weight": Malicious(trace)}, tmp_path / "model.pt")
     with pytest.raises(ModelUnavailable, match=r"model\.pt .*refused"):
@@ -88,23 +88,23 @@ def test_a_damaged_checkpoint_is_named(tmp_path, name):
         weights.load_state_dict(tmp_path / name)
 
 
-def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+def test_a_checkpoint_of_another_kind_is_refused(tmp_path):
     torch.save([1, 2], tmp_path / "model.pt")
     with pytest.raises(ModelUnavailable, match="holds no state dict"):
         weights.load_state_dict(tmp_path / "model.pt")
 
 
-def test_the_error_survives_the_way_between_processes():
+def test_the_error_can_be_pickled():
     error = weights.unavailable("x", "is gone")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
-def test_cpu_is_always_there_and_auto_picks_what_is():
+def test_cpu_is_always_available_and_auto_selects_a_device():
     assert pick_device("cpu") == "cpu"
     assert pick_device("auto") == ("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_cuda_without_a_gpu_is_refused_with_a_sentence():
+def test_cuda_without_a_gpu_raises_with_an_explanation():
     with pytest.raises(RuntimeError, match="Set it to auto or cpu"):
         pick_device("cuda")

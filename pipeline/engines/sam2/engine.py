@@ -24,7 +24,7 @@ from pipeline.engines.sam2.loading import load_model
 from pipeline.engines.sam2.point_sampling import SampledRegions, coarse_to_fine_rounds, covered, estimate_missed
 from pipeline.imaging.masks import Mask, encode_mask, outline
 from pipeline.records import Pixels, PointsAndBox, Segmentation, StepProgress
-from pipeline.settings import Everything, Sam2Settings
+from pipeline.settings import AutomaticMaskSettings, Sam2Settings
 from pipeline.traces import span
 
 # RGB, 0 to 255: the normalisation of SAM's image encoders.
@@ -87,7 +87,9 @@ class Sam2Engine:
         self._decoder = ManyPointDecoder(self.model.sam_mask_decoder)
         self._encoded: LRUCache[bytes, ImageContext] = LRUCache(MAX_ENCODED)
 
-    def segment(self, pixels: Pixels, parameters: Everything) -> Generator[StepProgress | Segmentation, None, None]:
+    def segment(
+        self, pixels: Pixels, parameters: AutomaticMaskSettings
+    ) -> Generator[StepProgress | Segmentation, None, None]:
         """Segment everything in an image. Closing the iterator stops after the current batch of points.
 
         Args:
@@ -106,7 +108,9 @@ class Sam2Engine:
         masks = upscaled_masks(kept.logits, parameters.image_size, share, size)
         yield segmentation_of(kept, masks, size, parameters.min_area)
 
-    def segment_prompts(self, pixels: Pixels, prompts: Sequence[PointsAndBox], parameters: Everything) -> Segmentation:
+    def segment_prompts(
+        self, pixels: Pixels, prompts: Sequence[PointsAndBox], parameters: AutomaticMaskSettings
+    ) -> Segmentation:
         """Segment what prompts point at, one region for each, in their order.
 
         Args:
@@ -133,7 +137,7 @@ class Sam2Engine:
         self._encoded.clear()
 
     def _sample_points(
-        self, image: ImageContext, grid: torch.Tensor, parameters: Everything
+        self, image: ImageContext, grid: torch.Tensor, parameters: AutomaticMaskSettings
     ) -> Generator[StepProgress, None, Candidates]:
         """Decode the grid's points, (p, 2), or as many of them as the required recall takes."""
         everything = np.arange(len(grid))
@@ -187,7 +191,7 @@ class Sam2Engine:
 
     @torch.inference_mode()
     def decode_points(
-        self, image: ImageContext, points: torch.Tensor, names: torch.Tensor, parameters: Everything
+        self, image: ImageContext, points: torch.Tensor, names: torch.Tensor, parameters: AutomaticMaskSettings
     ) -> Candidates:
         """Decode three masks for each of p points and filter them.
 
@@ -266,7 +270,7 @@ def point_grid(points_per_side: int, size: tuple[int, int], side: int) -> torch.
 
 
 def stable_candidates(
-    logits: torch.Tensor, scores: torch.Tensor, points: torch.Tensor, parameters: Everything
+    logits: torch.Tensor, scores: torch.Tensor, points: torch.Tensor, parameters: AutomaticMaskSettings
 ) -> Candidates:
     """Return the masks that are stable against a shift of their threshold.
 
@@ -282,7 +286,7 @@ def stable_candidates(
 
 
 def stability_of(
-    logits: torch.Tensor, scores: torch.Tensor, points: torch.Tensor, parameters: Everything
+    logits: torch.Tensor, scores: torch.Tensor, points: torch.Tensor, parameters: AutomaticMaskSettings
 ) -> Candidates:
     """Measure stability and boxes of masks at the canvas's size; the box of an empty mask is -1.
 
@@ -324,7 +328,7 @@ def measure_one_by_one(logits: torch.Tensor, side: int, offset: float) -> Measur
     return torch.from_numpy(inner), torch.from_numpy(outer), torch.from_numpy(boxes)
 
 
-def merge_found(parts: Sequence[Candidates], parameters: Everything) -> SampledRegions:
+def merge_found(parts: Sequence[Candidates], parameters: AutomaticMaskSettings) -> SampledRegions:
     """Merge the candidates of several batches, without duplicates."""
     everything = Candidates.concatenate(parts)
     kept = without_duplicates(everything, parameters.max_box_iou)
