@@ -166,7 +166,8 @@ def test_every_creation_has_its_own_idempotency_key():
 
 
 def test_the_blocking_client_is_generated_from_the_other_one():
-    assert Path(blocking_client.__file__).read_text() == write_client.blocking_client()
+    written = Path(blocking_client.__file__).read_text()
+    assert written == write_client.blocking_client(), "Run `python -m scripts.write_client` and commit client.py."
 
 
 @pytest.mark.parametrize(
