@@ -257,8 +257,11 @@ class JobWorker:
         try:
             return await asyncio.shield(leasing)
         except asyncio.CancelledError:
-            for _, lease in await leasing:
-                await self._settle(self._store.stop, lease)
+            try:
+                for _, lease in await leasing:
+                    await self._settle(self._store.stop, lease)
+            except Exception:  # must not replace the cancellation
+                logger.exception("Jobs leased at the end could not be released; they wait until their leases expire")
             raise
 
     async def _renew_loop(self) -> None:

@@ -49,7 +49,7 @@ def a_mask(side: int = SIDE, level: int = 255) -> tuple[np.ndarray, str]:
     return mask[..., 0] > 0, base64.b64encode(encode_png(mask)).decode()
 
 
-async def test_only_masked_graychange(client: httpx.AsyncClient, url: str):
+async def test_only_masked_pixels_change(client: httpx.AsyncClient, url: str):
     before = await pixels(client, url)
     mask, encoded = a_mask()
     image, after = await edited(client, url, mask=encoded)

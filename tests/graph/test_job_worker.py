@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from graphs.generation import job_worker as job_runner
 from graphs.generation.job_worker import JobWorker
-from pipeline.errors import StageFailed
+from pipeline.errors import StageFailed, StorageUnavailable
 from pipeline.jobs import JobOrder, JobState
 from pipeline.notices import CANCEL_REQUESTED
 from pipeline.store import EventLog, new_id, open_database
@@ -132,12 +132,12 @@ async def test_a_running_job_is_cancelled_at_once(store):
 async def test_a_cancellation_received_twice_ends_the_job_once(store):
     worker = Worker(store)
     busy = threading.Event()
-    async with running(store, worker) as runner:
-        job = (await runner.submit(order(1))).job
-        await until(lambda: worker.started)
-        store.cancel(job.job_id, "public")
-        [notice] = store.log.read(after=0, limit=1, types=[CANCEL_REQUESTED])
-        with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool:  # outlives the worker, which reads and writes until its end
+        async with running(store, worker) as runner:
+            job = (await runner.submit(order(1))).job
+            await until(lambda: worker.started)
+            store.cancel(job.job_id, "public")
+            [notice] = store.log.read(after=0, limit=1, types=[CANCEL_REQUESTED])
             asyncio.get_running_loop().set_default_executor(pool)
             pool.submit(busy.wait)  # delays the final state
             runner.on_event(notice)
@@ -148,6 +148,26 @@ async def test_a_cancellation_received_twice_ends_the_job_once(store):
             busy.set()
             async with asyncio.timeout(PATIENCE_S):
                 assert (await finishing).state is JobState.CANCELLED
+
+
+async def test_a_storage_that_fails_at_the_end_does_not_keep_the_worker(store, monkeypatch, caplog):
+    leasing, failing = threading.Event(), threading.Event()
+
+    def lease(*_: object, **__: object) -> None:
+        leasing.set()
+        failing.wait(PATIENCE_S)
+        raise StorageUnavailable
+
+    monkeypatch.setattr(store, "lease", lease)
+    task = asyncio.create_task(JobWorker(store, {}, capacity=2, max_waiting=10).run())
+    await until(leasing.is_set)
+    task.cancel()
+    await asyncio.sleep(0)
+    failing.set()
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert "could not be released" in caplog.text
 
 
 async def test_a_job_of_another_worker_is_cancelled_at_its_lease_renewal(store):
