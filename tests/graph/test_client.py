@@ -176,6 +176,27 @@ async def test_variations_and_edits(client):
         assert edited.request.prompt == "a green apple"
         assert (edited.request.source.mask is None) == (not area)
 
+    submitted = [
+        await client.create_variations(image.image_id, steps=2, seed=6),
+        await client.create_edits(image.image_id, "a green apple", region=0, steps=2, seed=7),
+    ]
+    images = await client.wait([job.job_id for accepted in submitted for job in accepted.jobs])
+    assert [(made.request.seed, made.request.source.image_id) for made in images] == [
+        (6, image.image_id),
+        (7, image.image_id),
+    ]
+
+
+async def test_events_of_other_jobs_are_ignored(client, bench):
+    bench.workers.gate.clear()
+    generating = asyncio.create_task(client.generate("pear", n=2, steps=2))
+    await until(lambda: bench.workers.calls["generate"] == 2)
+    (other,) = (await client.create("cup", steps=2)).jobs
+    bench.workers.gate.set()
+    assert [image.request.prompt for image in await generating] == ["pear", "pear"]
+    (image,) = await client.wait([other.job_id])
+    assert image.request.prompt == "cup"
+
 
 async def test_upload_list_and_delete(client, monkeypatch):
     for module in (asyncio_client, blocking_client):
@@ -190,6 +211,7 @@ async def test_upload_list_and_delete(client, monkeypatch):
     newest_first = [uploaded.image_id, *(image.image_id for image in reversed(generated))]
     assert [image.image_id for image in await client.first("every_image")] == newest_first
     assert [image.image_id for image in await client.first("every_image", prompt="PEAR")] == newest_first[1:]
+    assert len(await client.first("every_job")) == 4
     page = await client.images(limit=3)
     assert [image.image_id for image in page] == newest_first[:3]
     assert [image.image_id for image in await client.images(before=page.next)] == newest_first[3:]

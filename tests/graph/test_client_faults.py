@@ -197,6 +197,26 @@ async def test_cancelling_the_task_cancels_the_jobs(url, bench):
         assert {job.state for job in await client.jobs()} == {"cancelled"}
 
 
+async def test_a_task_that_is_cancelled_twice_cancels_the_jobs_before_the_client_closes(url, bench):
+    bench.workers.gate.clear()
+    cancellations: list[str] = []
+
+    def fault(request: httpx.Request) -> None:
+        if request.url.path.endswith("/cancel"):
+            cancellations.append(request.url.path)
+
+    async with client_at(url, "AsyncClient", fault) as client:
+        generating = asyncio.create_task(client.generate("pear", n=2))
+        await until(lambda: bench.workers.calls["generate"] == 2)
+        generating.cancel()
+        await until(lambda: cancellations)
+        generating.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await generating
+    async with client_at(url, "AsyncClient") as client:
+        assert [job.state for job in await client.jobs()] == ["cancelled"] * 2
+
+
 async def test_abandoning_the_submission_cancels_the_jobs(url, kind, bench):
     """The response with the job ids is never received."""
     bench.workers.gate.clear()

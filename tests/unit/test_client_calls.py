@@ -30,6 +30,7 @@ from ai_pipeline_client import (
 from ai_pipeline_client import client as blocking_client
 from ai_pipeline_client.decoding import decoded, wire
 from ai_pipeline_client.errors import error_of
+from ai_pipeline_client.subscription import Subscription
 from scripts import write_client
 
 JOB = {
@@ -163,6 +164,26 @@ def test_every_creation_has_its_own_idempotency_key():
             with pytest.raises(InvalidRequest):
                 method(client)
     assert len(keys) == 3
+
+
+def test_a_stream_that_ends_with_a_problem_raises_it():
+    stream = b'event: error\ndata: {"status": 409, "code": "job_ended", "title": "Ended", "detail": "No."}\n\n'
+
+    def respond(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=stream)
+
+    with (
+        Client("http://test", transport=httpx.MockTransport(respond)) as client,
+        pytest.raises(Conflict, match=r"No\."),
+    ):
+        list(client.follow("j"))
+
+
+def test_a_quiet_stream_ends_only_where_that_is_wanted():
+    wanted, endless = (Subscription("/v1/events", after=0, quiet_s=quiet_s) for quiet_s in (1.0, None))
+    for subscription in (wanted, endless):
+        subscription.fail(httpx.ReadTimeout("x"))
+    assert (wanted.has_ended, endless.has_ended) == (True, False)
 
 
 def test_the_blocking_client_is_generated_from_the_other_one():
