@@ -221,7 +221,7 @@ class AsyncClient:
             path="/v1/images/upload",
             read=calls.read_as(Uploaded),
             files={"file": picture},
-            headers=calls.idempotency_key(),
+            headers=calls.idempotency_header(),
         )
         return await self.send(call)
 
@@ -233,7 +233,7 @@ class AsyncClient:
             before: the `next` of the previous page.
             wanted: see `Filter`.
         """
-        params = calls.as_text({"limit": limit, "before": before, **wanted})
+        params = calls.query_parameters({"limit": limit, "before": before, **wanted})
         read = calls.read_page(Image, "images")
         return await self.send(Call(method="GET", path="/v1/images", read=read, params=params))
 
@@ -577,7 +577,7 @@ class AsyncClient:
             with suppress(Exception):  # it may have arrived: sent again with its idempotency key, it returns its jobs
                 job_ids = [job.job_id for job in call.decode(await self._request(call)).jobs]
         for job_id in job_ids:
-            with suppress(Exception):
+            with suppress(Exception):  # the reason to cancel is raised, and matters more
                 await self._request(_cancellation(job_id))
 
 

@@ -82,7 +82,7 @@ class Call(Generic[T]):
 
 def creation(path: str, body: Mapping[str, Any]) -> Call[Accepted]:
     """Return the call that submits jobs, to which the service responds at once."""
-    headers = RESPOND_ASYNC | idempotency_key()
+    headers = RESPOND_ASYNC | idempotency_header()
     return Call(method="POST", path=path, read=read_as(Accepted), json=without_none(body), headers=headers)
 
 
@@ -94,7 +94,7 @@ def creation_of_edits(
     return creation(f"/v1/images/{image_id}/edits", {**body, **area})
 
 
-def idempotency_key() -> dict[str, str]:
+def idempotency_header() -> dict[str, str]:
     """Return a header with a new key, which all attempts of a call share."""
     return {"Idempotency-Key": secrets.token_urlsafe(18)}
 
@@ -104,7 +104,7 @@ def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def as_text(values: Mapping[str, Any]) -> dict[str, Any]:
+def query_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
     """Format the timestamps among query parameters, and leave out what is None."""
     return {
         name: value.isoformat() if isinstance(value, datetime) else value

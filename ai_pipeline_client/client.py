@@ -222,7 +222,7 @@ class Client:
             path="/v1/images/upload",
             read=calls.read_as(Uploaded),
             files={"file": picture},
-            headers=calls.idempotency_key(),
+            headers=calls.idempotency_header(),
         )
         return self.send(call)
 
@@ -234,7 +234,7 @@ class Client:
             before: the `next` of the previous page.
             wanted: see `Filter`.
         """
-        params = calls.as_text({"limit": limit, "before": before, **wanted})
+        params = calls.query_parameters({"limit": limit, "before": before, **wanted})
         read = calls.read_page(Image, "images")
         return self.send(Call(method="GET", path="/v1/images", read=read, params=params))
 
@@ -578,7 +578,7 @@ class Client:
             with suppress(Exception):  # it may have arrived: sent again with its idempotency key, it returns its jobs
                 job_ids = [job.job_id for job in call.decode(self._request(call)).jobs]
         for job_id in job_ids:
-            with suppress(Exception):
+            with suppress(Exception):  # the reason to cancel is raised, and matters more
                 self._request(_cancellation(job_id))
 
 

@@ -75,12 +75,12 @@ def plan(
             repeats=repeats,
             cached_calls=cached_calls,
         )
-        wishes = Objectives(p95_s=p95, headroom=headroom, cores=cores or costs.machine.cores, database=database)
-        found = make_plan(costs, workload, wishes)
+        objectives = Objectives(p95_s=p95, headroom=headroom, cores=cores or costs.machine.cores, database=database)
+        found = make_plan(costs, workload, objectives)
         if as_json:
             typer.echo(json.dumps(asdict(found) | {"costs": costs.machine.model_dump()}, indent=2))
         else:
-            _show(found, costs, wishes)
+            _show(found, costs, objectives)
 
 
 def calls_of_denoiser(profile: Profile, steps: int | None) -> int:
@@ -89,10 +89,12 @@ def calls_of_denoiser(profile: Profile, steps: int | None) -> int:
     return (steps or defaults.steps) + (defaults.scheduler is Scheduler.PNDM)
 
 
-def _show(found: Plan, costs: Costs, wishes: Objectives) -> None:
+def _show(found: Plan, costs: Costs, objectives: Objectives) -> None:
     on_gpu = costs.accelerator == "cuda"
     device, many = (
-        ("GPU", "GPUs") if on_gpu else (f"machine with {wishes.cores} cores", f"machines with {wishes.cores} cores")
+        ("GPU", "GPUs")
+        if on_gpu
+        else (f"machine with {objectives.cores} cores", f"machines with {objectives.cores} cores")
     )
     table = Table("deployment", "replicas", "num_gpus", "busy", "95 % wait less than", box=None)
     for row in found.deployments:
@@ -108,14 +110,14 @@ def _show(found: Plan, costs: Costs, wishes: Objectives) -> None:
     )
     limits = Table("shared resource", "images a second at most", "used", "remedy", box=None)
     for limit in found.limits:
-        colour = "red" if limit.used > 1 else "yellow" if limit.used > 1 - wishes.headroom else "green"
+        colour = "red" if limit.used > 1 else "yellow" if limit.used > 1 - objectives.headroom else "green"
         limits.add_row(limit.what, f"{limit.images_per_s:.0f}", f"[{colour}]{limit.used:.0%}[/]", limit.remedy)
     console.print(limits)
-    for line in assumptions(found, costs, wishes):
+    for line in assumptions(found, costs, objectives):
         console.print(line, soft_wrap=True, highlight=False)
 
 
-def assumptions(found: Plan, costs: Costs, wishes: Objectives) -> Iterator[str]:
+def assumptions(found: Plan, costs: Costs, objectives: Objectives) -> Iterator[str]:
     """Return the plan's assumptions as sentences; unmeasured costs come first."""
     for name, source in found.assumed.items():
         yield f"[yellow]Assumed, not measured:[/] {escape(name)}: {escape(source)}"
@@ -124,7 +126,7 @@ def assumptions(found: Plan, costs: Costs, wishes: Objectives) -> Iterator[str]:
         yield f"{'All else measured' if found.assumed else 'Measured'} on {escape(where)} (costs of {costs.profile})."
     yield (
         f"Assumed of the load: independent (Poisson) arrivals, {found.workload.steps} calls of the denoiser for each "
-        f"image of {found.workload.side} px, {wishes.headroom:.0%} of every server's time free."
+        f"image of {found.workload.side} px, {objectives.headroom:.0%} of every server's time free."
     )
     yield (
         "Assumed of the service: one replica of each engine on every device; what else a device does slows an engine "

@@ -82,7 +82,7 @@ class Objectives:
             raise ValueError("A machine has at least one core.")
 
 
-def plan(costs: Costs, workload: Workload, wishes: Objectives) -> Plan:
+def plan(costs: Costs, workload: Workload, objectives: Objectives) -> Plan:
     """Find the smallest sufficient number of devices, and the replicas and shards to go with it.
 
     Raises:
@@ -90,15 +90,15 @@ def plan(costs: Costs, workload: Workload, wishes: Objectives) -> Plan:
     """
     demand = demand_of(costs, workload)
     alone_s = demand.replica().latency_s(1) + rest_s(demand)
-    if wishes.p95_s is not None and alone_s > wishes.p95_s:
+    if objectives.p95_s is not None and alone_s > objectives.p95_s:
         raise ValueError(
-            f"No number of devices makes 95 % of images within {wishes.p95_s:g} s: one alone takes {alone_s:.2g} s. "
-            "Ask for fewer steps or smaller images, or a faster device."
+            f"No number of devices makes 95 % of images within {objectives.p95_s:g} s: one alone takes "
+            f"{alone_s:.2g} s. Ask for fewer steps or smaller images, or a faster device."
         )
-    devices = _fewest(costs, demand, workload.rate, wishes)
+    devices = _fewest(costs, demand, workload.rate, objectives)
     while devices <= MAX_DEVICES:
-        layout = Layout(costs=costs, demand=demand, workload=workload, wishes=wishes, devices=devices)
-        if layout.keeps_up and (wishes.p95_s is None or layout.p95_s <= wishes.p95_s):
+        layout = Layout(costs=costs, demand=demand, workload=workload, objectives=objectives, devices=devices)
+        if layout.keeps_up and (objectives.p95_s is None or layout.p95_s <= objectives.p95_s):
             return layout.plan()
         devices += max(1, devices // 50)
     raise ValueError(f"More than {MAX_DEVICES} devices would not do.")
@@ -124,10 +124,10 @@ def _idle(costs: Costs, cores: int) -> float:
     return 0.0 if costs.accelerator == "cuda" else min(0.9, costs.overheads.idle_cores / cores)
 
 
-def _fewest(costs: Costs, demand: Demand, rate: float, wishes: Objectives) -> int:
-    busy = rate * sum(shares(costs, demand, wishes.cores).values())
-    usable = (1 - wishes.headroom) * (1 - _idle(costs, wishes.cores))
-    engine_s = (1 - wishes.headroom) * demand.replica().capacity
+def _fewest(costs: Costs, demand: Demand, rate: float, objectives: Objectives) -> int:
+    busy = rate * sum(shares(costs, demand, objectives.cores).values())
+    usable = (1 - objectives.headroom) * (1 - _idle(costs, objectives.cores))
+    engine_s = (1 - objectives.headroom) * demand.replica().capacity
     return max(1, math.ceil(busy / usable), math.ceil(rate / engine_s))
 
 
@@ -138,14 +138,14 @@ class Layout:
     costs: Costs
     demand: Demand
     workload: Workload
-    wishes: Objectives
+    objectives: Objectives
     devices: int
 
     @property
     def keeps_up(self) -> bool:
         """Whether every diffusion replica has its headroom, given its device's other work."""
         own = self.workload.rate / self.devices
-        return own < (1 - self.wishes.headroom) * self.demand.replica(self.slowed("Diffusion")).capacity
+        return own < (1 - self.objectives.headroom) * self.demand.replica(self.slowed("Diffusion")).capacity
 
     @property
     def mean_s(self) -> float:
@@ -169,15 +169,15 @@ class Layout:
 
     def slowed(self, name: str) -> float:
         """Return the factor by which its device's other work slows an engine down."""
-        by_name = shares(self.costs, self.demand, self.wishes.cores)
+        by_name = shares(self.costs, self.demand, self.objectives.cores)
         others = self.workload.rate * (sum(by_name.values()) - by_name[name]) / self.devices
-        return 1 / (1 - others - _idle(self.costs, self.wishes.cores))
+        return 1 / (1 - others - _idle(self.costs, self.objectives.cores))
 
     def plan(self) -> Plan:
         """Return the plan for this layout."""
-        costs, demand, rate, usable = self.costs, self.demand, self.workload.rate, 1 - self.wishes.headroom
-        by_name = shares(costs, demand, self.wishes.cores)
-        busy_share = (1 - _idle(costs, self.wishes.cores)) / sum(by_name.values())
+        costs, demand, rate, usable = self.costs, self.demand, self.workload.rate, 1 - self.objectives.headroom
+        by_name = shares(costs, demand, self.objectives.cores)
+        busy_share = (1 - _idle(costs, self.objectives.cores)) / sum(by_name.values())
         engines = demand.diffusion() + demand.clip.all + demand.segmenter.all + demand.renderer.all
         return Plan(
             workload=self.workload,
@@ -188,13 +188,13 @@ class Layout:
             mean_s=self.mean_s,
             p95_s=self.p95_s,
             capacity=self.devices * min(demand.replica().capacity, busy_share),
-            limits=limits_of(costs, demand, rate, self.wishes.database),
+            limits=limits_of(costs, demand, rate, self.objectives.database),
             assumed=costs.assumed | demand.assumed,
         )
 
     def deployments(self) -> tuple[Deployment, ...]:
         """Return all deployments: one of each engine on every device, the renderer and the ingress."""
-        demand, rate, usable = self.demand, self.workload.rate, 1 - self.wishes.headroom
+        demand, rate, usable = self.demand, self.workload.rate, 1 - self.objectives.headroom
         gpus = self._fractions()
         replica, own = demand.replica(self.slowed("Diffusion")), rate / self.devices
         diffusion = Deployment(
@@ -218,7 +218,7 @@ class Layout:
         """Return the fractions of a GPU by work, in twentieths, none too small, at most 1 together."""
         if self.costs.accelerator == "cpu":
             return {}
-        seconds = shares(self.costs, self.demand, self.wishes.cores)
+        seconds = shares(self.costs, self.demand, self.objectives.cores)
         least = SMALLEST_FRACTION * sum(seconds.values())
         small = {name: SMALLEST_FRACTION for name, own in seconds.items() if own < least}
         left, work = 1 - sum(small.values()), sum(own for name, own in seconds.items() if name not in small)
@@ -227,7 +227,7 @@ class Layout:
 
     def _ingress(self) -> int:
         """Return the replicas required for the CPU time, the images in flight, and following their reactions."""
-        demand, rate, usable = self.demand, self.workload.rate, 1 - self.wishes.headroom
+        demand, rate, usable = self.demand, self.workload.rate, 1 - self.objectives.headroom
         spare = usable - rate * event_fanout_s(self.costs, demand)
         busy = math.ceil(rate * demand.ingress_s / spare) if spare > 0 else MAX_DEVICES
         following = math.ceil(rate * self._following_s() / usable) if self.workload.reactions else 0

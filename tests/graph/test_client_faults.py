@@ -54,7 +54,7 @@ def first_requests(path: str, *faults: Exception | httpx.Response | int) -> Faul
 async def test_transient_failures_are_retried(url, kind):
     fault = first_requests(
         "/v1/images",
-        httpx.ConnectError("nobody there"),
+        httpx.ConnectError("connection refused"),
         httpx.Response(503, headers={"Retry-After": "0"}, json={"detail": "Come back.", "code": "overloaded"}),
         httpx.Response(500, text="Internal Server Error"),  # as the proxy responds when a replica dies
         NO_BYTES,
@@ -97,7 +97,7 @@ async def test_the_number_of_retries_is_limited(url, kind):
 
 async def test_an_interrupted_stream_is_resumed_from_its_last_event(url, kind, bench):
     resumed: list[str] = []
-    faults: list = [httpx.Response(503, text="the proxy knows nobody"), 600, 10, None]
+    faults: list = [httpx.Response(503, text="no replica"), 600, 10, None]
 
     def fault(request: httpx.Request):
         if not request.url.path.endswith("/events"):
@@ -140,7 +140,7 @@ async def test_a_stream_that_cannot_be_resumed_raises(url, kind, bench, monkeypa
     def fault(request: httpx.Request):
         if not request.url.path.endswith("/events"):
             return None
-        return faults.pop() if faults else httpx.ConnectError("nobody there")
+        return faults.pop() if faults else httpx.ConnectError("connection refused")
 
     async with client_at(url, kind, fault) as client:
         with pytest.raises(ConnectionFailed, match="goes on: /v1/jobs/") as broken:

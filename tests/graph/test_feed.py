@@ -101,7 +101,7 @@ async def test_logged_events_are_delivered_before_new_ones(open_log):
 async def test_a_stream_is_filtered_by_owner_type_and_job(open_log):
     log_ = open_log()
     feed = EventFeed(log_, None)
-    write(log_, "a", owner="somebody")
+    write(log_, "a", owner="other")
     write(log_, "a", job_id="j")
     write(log_, "b", job_id="j")
     write(log_, "a", job_id="k")

@@ -113,7 +113,7 @@ async def test_a_client_without_a_session_finds_its_image_with_and_without_the_c
 
 @pytest.mark.parametrize("call", ["/analyze", "/segment", "/visualize", "/probe"])
 async def test_every_call_accepts_an_image_id(bench: Bench, client: httpx.AsyncClient, call: str):
-    image = await bench.image(sessions=("somebody",))
+    image = await bench.image(sessions=("other",))
 
     by_body = await client.post(call, json={"prompt": "metal", "image_id": image.image_id})
 

@@ -213,7 +213,7 @@ async def test_each_session_has_its_own_last_image(bench: Bench):
     with pytest.raises(NoImageYet):
         await bench.services.images.find(None, owner="public", session="nobody")
     with pytest.raises(NoImageYet):
-        await bench.services.images.find(None, owner="somebody else", session="s1")
+        await bench.services.images.find(None, owner="other", session="s1")
 
 
 async def test_an_unknown_image_is_not_found(bench: Bench):

@@ -304,8 +304,8 @@ async def test_the_number_of_webhooks_per_owner_is_limited(tmp_path):
 
 
 async def test_webhooks_are_isolated_between_owners(client, bench, receiver):
-    other = await bench.services.webhooks.register("somebody", receiver.url)
-    sent = await bench.services.webhooks.test(other.webhook_id, "somebody")
+    other = await bench.services.webhooks.register("other", receiver.url)
+    sent = await bench.services.webhooks.test(other.webhook_id, "other")
     await until(lambda: receiver.messages)
     await bench.image()
     url = f"/v1/webhooks/{other.webhook_id}"

@@ -233,7 +233,7 @@ def test_an_idempotency_key_submits_one_job(store):
     assert [each.is_new for each in accepted].count(True) == 1
     with pytest.raises(IdempotencyMismatch, match="'k'"):
         store.submit(an_order(), IdempotencyKey(key="k", fingerprint="other"))
-    assert store.submit(an_order(owner="somebody"), key).is_new  # keys are separate per owner
+    assert store.submit(an_order(owner="other"), key).is_new  # keys are separate per owner
     store.prune(datetime.now(UTC) + timedelta(seconds=1))
     assert store.submit(an_order(), key).is_new
 
@@ -275,7 +275,7 @@ def test_concurrent_processes_lease_disjoint_jobs(database_url, store):
 
 
 def test_jobs_of_other_owners_are_not_found(store):
-    job_id = store.submit(an_order(owner="somebody")).job.job_id
+    job_id = store.submit(an_order(owner="other")).job.job_id
     for method in (store.get, store.cancel, store.retry):
         with pytest.raises(JobNotFound):
             method(job_id, "public")

@@ -187,8 +187,8 @@ def test_devices_and_capacity_increase_with_the_rate():
 @pytest.mark.parametrize("reactions", [True, False])
 def test_a_plan_meets_its_objective_in_the_simulation(reactions: bool):
     workload = a_workload(60, reactions=reactions)
-    wishes = Objectives(p95_s=0.6)
-    found = plan(some_costs(), workload, wishes)
+    objectives = Objectives(p95_s=0.6)
+    found = plan(some_costs(), workload, objectives)
     ingress = next(row.replicas for row in found.deployments if row.name == "Ingress")
     cluster = Cluster(devices=found.devices, ingress=ingress, cache_shards=found.cache_shards)
     simulated = play(some_costs(), workload, cluster, seconds=60)

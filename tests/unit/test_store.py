@@ -125,16 +125,16 @@ def test_an_image_and_its_event_are_written_atomically(store: Store):
 def test_each_session_of_an_owner_has_its_own_last_image(store: Store):
     both = add(store, a_record(), "a", "b")
     newer = add(store, a_record(), "b")
-    theirs = add(store, a_record(owner="somebody"), "a")
+    theirs = add(store, a_record(owner="other"), "a")
 
     assert store.last_image_id("public", "a") == both.image_id
     assert store.last_image_id("public", "b") == newer.image_id
-    assert store.last_image_id("somebody", "a") == theirs.image_id
-    assert store.last_image_id("somebody", "b") is None
+    assert store.last_image_id("other", "a") == theirs.image_id
+    assert store.last_image_id("other", "b") is None
 
 
 def test_unknown_and_foreign_images_are_not_found(store: Store):
-    theirs = add(store, a_record(owner="somebody"))
+    theirs = add(store, a_record(owner="other"))
 
     for image_id in (theirs.image_id, new_id()):
         with pytest.raises(ImageNotFound, match=image_id):
@@ -162,7 +162,7 @@ def test_a_job_s_result_and_its_image_are_written_atomically(store: Store):
 
 def test_history_is_paginated_newest_first_per_owner(store: Store):
     made = [add(store, a_record()).image_id for _ in range(5)]
-    add(store, a_record(owner="somebody"))
+    add(store, a_record(owner="other"))
 
     first = store.history("public", limit=2)
     rest = store.history("public", limit=10, before=first[-1].image_id)
@@ -180,7 +180,7 @@ def test_images_are_filtered_by_session_prompt_and_time(store: Store):
         for prompt, sessions in zip(prompts, (("desk", "default"), ("default",)), strict=True)
     )
     upload = add(store, a_record(request=None, model=""), "default")
-    add(store, a_record(owner="somebody"), "desk")
+    add(store, a_record(owner="other"), "desk")
 
     assert found() == [upload.image_id, cup, apple]
     assert found(session="desk") == [apple]
@@ -200,14 +200,14 @@ def test_images_are_filtered_by_label(store: Store):
         return [record.image_id for record in store.history(owner, limit=9, wanted=ImageFilter(label=label))]
 
     one, same, other = (add(store, a_record(digest=digest * 64)).image_id for digest in "aab")
-    theirs = add(store, a_record(owner="somebody", digest="a" * 64)).image_id
+    theirs = add(store, a_record(owner="other", digest="a" * 64)).image_id
     store.label("public", "a" * 64, {"apple": 0.9, "plate": 0.2})
     store.label("public", "b" * 64, {"cup": 1.0})
     store.label("public", "c" * 64, {"ghost": 1.0})  # deleted before it was described
 
     assert found("apple") == found("plate") == [same, one]
     assert found("cup") == [other]
-    assert found("ghost") == found("apple", "somebody") == []
+    assert found("ghost") == found("apple", "other") == []
     store.label("public", "a" * 64, {"pear": 0.9})  # by another model
     assert (found("apple"), found("pear")) == ([], [same, one])
     store.delete(one, "public")
@@ -243,7 +243,7 @@ def test_results_are_kept_while_an_image_has_their_pixels(store: Store):
 
 
 def test_results_of_equal_pixels_are_separate_per_owner(store: Store):
-    mine, theirs = add(store, a_record()), add(store, a_record(owner="somebody"))
+    mine, theirs = add(store, a_record()), add(store, a_record(owner="other"))
     assert mine.digest == theirs.digest
     store.keep_artifact(a_key(mine), b"mine")
     assert store.artifact(a_key(theirs)) is None
@@ -259,7 +259,7 @@ def test_orphaned_results_are_swept(open_store: OpenStore, blobs_location: Path 
     monkeypatch.setattr("pipeline.store.store.ORPHAN_AGE", timedelta(days=-1))
     store = open_store()
     record = add(store, a_record())
-    kept, foreign = a_key(record), replace(a_key(record), owner="somebody")
+    kept, foreign = a_key(record), replace(a_key(record), owner="other")
     for key in (kept, foreign):
         store.keep_artifact(key, b"result")
     without_owner = f"artifacts/{str(kept).removeprefix('public/')}"
@@ -289,12 +289,12 @@ def test_retention_by_age(open_store: OpenStore):
 def test_retention_by_bytes_drops_each_owner_s_oldest(open_store: OpenStore):
     store = open_store(RetentionSettings(max_bytes_per_owner=250))
     mine = [add(store, a_record(), png=b"x" * 100).image_id for _ in range(3)]
-    theirs = [add(store, a_record(owner="somebody"), png=b"x" * 100).image_id for _ in range(2)]
+    theirs = [add(store, a_record(owner="other"), png=b"x" * 100).image_id for _ in range(2)]
 
     store.sweep()
 
     assert [record.image_id for record in store.history("public", limit=10)] == mine[:0:-1]
-    assert len(store.history("somebody", limit=10)) == len(theirs)
+    assert len(store.history("other", limit=10)) == len(theirs)
 
 
 def test_a_sweep_keeps_what_is_referenced(store: Store):

@@ -74,10 +74,10 @@ def test_events_after_the_registration_are_delivered(store):
 
 def test_a_webhook_receives_events_of_its_owner_and_types(store):
     everything, created = register(store), register(store, types=["image.created"])
-    foreign = register(store, "somebody")
+    foreign = register(store, "other")
     publish(store, "a")
     publish(store, "a", type_="image.deleted")
-    publish(store, "b", owner="somebody")
+    publish(store, "b", owner="other")
     expand(store)
     delivered = {
         each.webhook_id: [d.type for d in store.deliveries(each.webhook_id, each.owner, limit=9)]
@@ -95,7 +95,7 @@ def test_no_event_is_skipped_or_delivered_twice_for_any_batch_size(store, limit)
     webhooks = [register(store), register(store, types=["image.created"])]
     for number in range(5):
         publish(store, f"i{number}")
-        publish(store, f"i{number}", owner="somebody")
+        publish(store, f"i{number}", owner="other")
         if number % 2:
             expand(store, limit)
     expand(store, limit)
@@ -271,7 +271,7 @@ def test_an_idempotency_key_registers_one_webhook(store):
     assert len({(each.webhook_id, each.secret) for each in made}) == 1
     with pytest.raises(IdempotencyMismatch):
         register(store, key=IdempotencyKey(key="k", fingerprint="other"))
-    assert register(store, "somebody", key=key).webhook_id != made[0].webhook_id
+    assert register(store, "other", key=key).webhook_id != made[0].webhook_id
 
 
 def test_webhooks_per_owner_are_limited(store):
@@ -279,12 +279,12 @@ def test_webhooks_per_owner_are_limited(store):
         register(store, max_per_owner=2)
     with pytest.raises(TooManyWebhooks, match="2 webhooks"):
         register(store, max_per_owner=2)
-    register(store, "somebody", max_per_owner=2)
+    register(store, "other", max_per_owner=2)
 
 
 def test_webhooks_of_other_owners_are_not_found(store):
-    webhook = register(store, "somebody")
-    delivery = store.test(webhook.webhook_id, "somebody")
+    webhook = register(store, "other")
+    delivery = store.test(webhook.webhook_id, "other")
     own = register(store)
     for method in (store.get, store.delete, store.enable, store.test):
         with pytest.raises(WebhookNotFound):
