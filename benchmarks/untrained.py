@@ -1,7 +1,7 @@
-"""The real sizes with random weights, without access to a hub: `python -m benchmarks.untrained FOLDER [--tiny]`.
+"""The real sizes with random weights, without access to a hub: `python -m benchmarks untrained FOLDER [--tiny]`.
 
 They take as long as trained ones, but their output is noise. Writes the models and `FOLDER/sd14.yaml`, a profile for
-the service and `benchmarks.stage_costs`. `--tiny` writes small ones, to check that it works.
+the service and `benchmarks stage-costs`. `--tiny` writes small ones, to check that it works.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from benchmarks import everything
+from benchmarks.engines import everything
 from pipeline.engines.device import pick_device
 from pipeline.engines.sam2.engine import Sam2Engine
 from pipeline.settings import ModelSource, Sam2Settings, ServiceSettings
-from training.diffusion_parts import MODEL_INDEX, write_tokenizer
-from training.scenes import draw_scene
+from training.diffusion.architecture import MODEL_INDEX, write_tokenizer
+from training.scenes.render import draw_scene
 
 SEED = 0
 
@@ -167,7 +167,3 @@ def main(words: list[str] | None = None) -> None:
     arguments = parser.parse_args(words)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     print(write_profile(TINY if arguments.tiny else REAL, arguments.folder))
-
-
-if __name__ == "__main__":
-    main()

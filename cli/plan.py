@@ -37,7 +37,7 @@ Repeats = Annotated[float, typer.Option(help="Share of images with known pixels,
 CachedCalls = Annotated[float, typer.Option(help="Later calls for each image, whose results are cached.")]
 Headroom = Annotated[float, typer.Option(help="Share of every server's time to keep free.")]
 CostsFile = Annotated[
-    Path | None, typer.Option("--costs", help="Measured costs, from `python -m benchmarks.stage_costs --out FILE`.")
+    Path | None, typer.Option("--costs", help="Measured costs, from `python -m benchmarks stage-costs --out FILE`.")
 ]
 Cores = Annotated[int | None, typer.Option(help="Cores of a machine, where everything runs on CPUs.")]
 AsDatabase = Annotated[Database, typer.Option(help="Database of the store.")]

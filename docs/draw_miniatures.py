@@ -12,10 +12,10 @@ from pipeline.imaging.drawing import draw_overlay, draw_spotlight
 from pipeline.imaging.masks import decode_mask, masked_crops
 from pipeline.records import Pixels
 from pipeline.settings import DrawingSettings, Profile, ServiceSettings
-from training.cards import MODELS
-from training.evaluate_clip import load_clip
-from training.evaluate_sam2 import open_engine, segment
-from training.generated_images import generate, load_engine
+from training.diffusion.generated_images import generate, load_engine
+from training.evaluation.cards import MODELS
+from training.evaluation.clip import load_clip
+from training.sam2.serving import open_engine, segment
 
 PROMPTS = (
     ("red apple in white plate", 3),

@@ -1,4 +1,4 @@
-"""Cost of every piece of work, from a file in `configs/costs/`; `python -m benchmarks.stage_costs` writes them.
+"""Cost of every piece of work, from a file in `configs/costs/`; `python -m benchmarks stage-costs` writes them.
 
 Unmeasured figures are listed in `assumed`, with their source: a plan that depends on them reports so.
 """
@@ -46,7 +46,7 @@ class Machine(_Record):
     measured_on: str
     """The date; empty if not measured."""
     tick_s: Seconds = 0.0
-    """CPU seconds of the work in `benchmarks/pace.py` at the core speed of these measurements; 0 if unknown."""
+    """CPU seconds of the work in `benchmarks/cpu_speed.py` at the core speed of these measurements; 0 if unknown."""
     load_average: float = 0.0
     """Of the machine, other work included, during the measurement."""
 
@@ -147,7 +147,7 @@ def read_costs(path: Path) -> Costs:
         ValueError: it holds something else; the message reports the first error.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"No costs at {path}: `python -m benchmarks.stage_costs --out FILE` measures them.")
+        raise FileNotFoundError(f"No costs at {path}: `python -m benchmarks stage-costs --out FILE` measures them.")
     try:
         return Costs.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -169,5 +169,5 @@ def costs_of(profile: str, folder: Path) -> Path:
     advice = f", or plan with unmeasured figures: --costs {assumed}" if assumed.is_file() else ""
     raise FileNotFoundError(
         f"No costs of the profile {profile!r} were measured. Measure them where it is to run "
-        f"(python -m benchmarks.stage_costs --profile {profile} --out FILE) and give --costs FILE{advice}."
+        f"(python -m benchmarks stage-costs --profile {profile} --out FILE) and give --costs FILE{advice}."
     )

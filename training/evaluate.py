@@ -14,9 +14,9 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.settings import ServiceSettings
-from training.cards import MODELS, TEXTS, write_card
-from training.dataset import SIDE, WORK
-from training.measures import Figure, tabulate
+from training.evaluation.cards import MODELS, TEXTS, write_card
+from training.evaluation.measures import Figure, tabulate
+from training.scenes.dataset import SIDE, WORK
 
 
 def main() -> None:
@@ -43,21 +43,21 @@ def main() -> None:
 
 def measure_clip(models: Path, work: Path) -> list[Figure]:
     """Classification of objects, and colours of regions."""
-    from training.evaluate_clip import evaluate_clip
+    from training.evaluation.clip import evaluate_clip
 
     return evaluate_clip(models, work, SIDE, ServiceSettings().load_profile())
 
 
 def measure_diffusion(models: Path, work: Path) -> list[Figure]:
     """Images of prompts, scored by a judge classifier."""
-    from training.evaluate_diffusion import evaluate_diffusion
+    from training.evaluation.diffusion import evaluate_diffusion
 
     return evaluate_diffusion(models / "diffusion", work, SIDE)
 
 
 def measure_sam2(models: Path, work: Path) -> list[Figure]:
     """Automatic segmentation, with the thresholds of the profile in use."""
-    from training.evaluate_sam2 import draw_masks_sheet, evaluate_sam2
+    from training.evaluation.sam2 import draw_masks_sheet, evaluate_sam2
 
     everything = ServiceSettings().load_profile().sam2.everything
     draw_masks_sheet(models / "sam2", work, SIDE, everything).save(work / "sam2.png")
@@ -66,21 +66,21 @@ def measure_sam2(models: Path, work: Path) -> list[Figure]:
 
 def measure_finding(models: Path, work: Path) -> list[Figure]:
     """Text search in scenes of two objects, with the settings of the profile in use."""
-    from training.evaluate_finding import evaluate_finding
+    from training.evaluation.text_search import evaluate_finding
 
     return evaluate_finding(models, work, SIDE, ServiceSettings().load_profile())
 
 
 def measure_pipeline(models: Path, work: Path) -> list[Figure]:
     """Prompts end to end through all three models, with the settings of the profile in use."""
-    from training.evaluate_pipeline import evaluate_pipeline
+    from training.evaluation.pipeline import evaluate_pipeline
 
     return evaluate_pipeline(models, work, SIDE, ServiceSettings().load_profile())
 
 
 def measure_cost(models: Path, _work: Path) -> list[Figure]:
     """Size and speed."""
-    from training.evaluate_cost import evaluate_cost
+    from training.evaluation.cost import evaluate_cost
 
     return evaluate_cost(models, SIDE, ServiceSettings().load_profile())
 

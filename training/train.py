@@ -23,11 +23,11 @@ import torch
 from rich.console import Console
 
 from pipeline.engines import weights
-from training.cards import MODELS, StageFacts, append_stages, name_device, write_card, write_provenance
-from training.dataset import SIDE, WORK, Choice, Scenes, load_scenes
 from training.evaluate import MEASURES
+from training.evaluation.cards import MODELS, StageFacts, append_stages, name_device, write_card, write_provenance
+from training.evaluation.measures import tabulate
 from training.loop import Recipe, Run
-from training.measures import tabulate
+from training.scenes.dataset import SIDE, WORK, Choice, Scenes, load_scenes
 from training.timed.recipe import CPU, GPU, Model, plan_recipe
 from training.timed.results import StageResult
 from training.timed.supervisor import FailedParts, Supervisor, print_results
@@ -154,8 +154,8 @@ def describe_stage(result: StageResult) -> StageFacts:
 
 def make_clip(order: Order) -> None:
     """Train CLIP and save it."""
-    from training.clip_material import load_material
-    from training.train_clip import FULL_RECIPE, PICTURES, save_clip, train_clip
+    from training.clip.data import load_material
+    from training.clip.train import FULL_RECIPE, PICTURES, save_clip, train_clip
 
     materials = load_material(order.load_scenes(), order.folder.parent, order.work)
     run = train_clip(materials, order.adapt(FULL_RECIPE), order.checkpoints / "clip.pt", order.start)
@@ -165,8 +165,8 @@ def make_clip(order: Order) -> None:
 
 def make_diffusion(order: Order) -> None:
     """Train the diffusion model and save it."""
-    from training import train_text, train_vae
-    from training.train_diffusion import BATCH, FULL_PLAN, save_diffusion, train_diffusion
+    from training.diffusion import train_text, train_vae
+    from training.diffusion.train import BATCH, FULL_PLAN, save_diffusion, train_diffusion
 
     plan = FULL_PLAN.adapt(order.adapt, order.scenes)
     diffusion = train_diffusion(plan, order.work, order.checkpoints, order.start)
@@ -177,7 +177,7 @@ def make_diffusion(order: Order) -> None:
 
 def make_sam2(order: Order) -> None:
     """Train SAM2 and save it."""
-    from training.train_sam2 import FULL_STAGES, PICTURES, save_sam2, train_sam2
+    from training.sam2.train import FULL_STAGES, PICTURES, save_sam2, train_sam2
 
     planned = FULL_STAGES[-1:] if order.fine_tune else FULL_STAGES
     stages = tuple(replace(stage, recipe=order.adapt(stage.recipe)) for stage in planned)

@@ -18,7 +18,7 @@ from PIL import Image
 from pipeline.imaging.masks import Mask
 from pipeline.records import Pixels
 from testing.service_process import RunningService
-from training.things import COLOURS
+from training.scenes.objects.kinds import COLOURS
 
 HUE_TOLERANCE = 13  # of OpenCV's 180
 MIN_SATURATION = 80  # of 255

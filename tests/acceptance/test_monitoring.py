@@ -12,7 +12,7 @@ from monitoring.plots import draw
 from testing.prometheus_server import names_in, names_known, scraping, unanswered, unwell_rules
 from testing.service_process import RunningService, wait_until
 
-# Metrics of what doesn't happen in this test, but in `python -m benchmarks.monitoring`.
+# Metrics of what doesn't happen in this test, but in `python -m benchmarks monitoring`.
 RARE = {
     "ray_node_gpus_utilization",
     "ray_pipeline_cache_evictions_total",

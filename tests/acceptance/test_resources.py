@@ -16,8 +16,8 @@ from pycocotools.coco import COCO
 from pipeline.imaging.codecs import encode_png
 from testing.service_process import RunningService
 from tests.acceptance.test_meaning import in_colour, iou
-from training.scenes import draw_scene
-from training.things import KINDS
+from training.scenes.objects.kinds import KINDS
+from training.scenes.render import draw_scene
 
 SIDE = 256
 SCENES = 12  # `python -m training.evaluate` measures 300

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.imaging.masks import Mask, encode_mask, outline
 from pipeline.records import Pixels, Segmentation
-from training.scenes import draw_scene
+from training.scenes.render import draw_scene
 
 SIDE = 128
 

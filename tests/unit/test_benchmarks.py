@@ -8,12 +8,14 @@ import threading
 import numpy as np
 import pytest
 
-from benchmarks import gpu, pace, scale, untrained
-from benchmarks.capacity import done_within
+from benchmarks import cpu_speed, untrained
+from benchmarks.capacity import scale
+from benchmarks.capacity.validation import done_within
 from benchmarks.cpu_seconds import OTHER, role_of
-from benchmarks.everything import draw_scenes, last
+from benchmarks.cpu_speed import Pace
+from benchmarks.engines import gpu
+from benchmarks.engines.everything import draw_scenes, last
 from benchmarks.harness import compare
-from benchmarks.pace import Pace
 from pipeline.engines.clip import ClipEngine
 from pipeline.engines.diffusion.engine import DiffusionEngine
 from pipeline.engines.sam2.engine import Sam2Engine
@@ -85,7 +87,7 @@ def test_slowness_is_the_mean_relative_to_the_undisturbed_rate(monkeypatch: pyte
         return next(ticks, 3.0)
 
     monkeypatch.setattr(Pace, "tick", tick)
-    monkeypatch.setattr(pace, "EVERY_S", 0.001)
+    monkeypatch.setattr(cpu_speed, "EVERY_S", 0.001)
     watching = Pace(tick_s=2.0)
     with watching.watched() as slowness:
         assert all(ticked.acquire(timeout=10) for _ in range(5))

@@ -10,8 +10,9 @@ from pipeline.engines.clip import ClipEngine
 from pipeline.imaging.masks import masked_crops
 from pipeline.settings import ServiceSettings, TextSearchSettings
 from pipeline.text_scoring import Found, rank
-from training.evaluate_sam2 import masks_of, open_engine, pairwise_iou, segment
-from training.scenes import compose
+from training.evaluation.sam2 import pairwise_iou
+from training.sam2.serving import masks_of, open_engine, segment
+from training.scenes.render import compose
 
 FINDING = TextSearchSettings(min_cosine=0.5, logit_scale=10.0)
 UNLIKE = np.array([0, 0, 1], np.float32)

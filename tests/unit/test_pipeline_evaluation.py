@@ -5,13 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.dataset import KIND_NAMES
-from training.evaluate_pipeline import Outcome, stand_in
-from training.generated_images import UNASSIGNED, assign_pixels
-from training.measures import calibration_error
-from training.prompt_sets import Prompt, pair_prompts, readme_prompts, single_prompts, training_prompts, unseen_prompts
-from training.splits import is_held_out
-from training.things import COLOURS
+from training.diffusion.generated_images import UNASSIGNED, assign_pixels
+from training.diffusion.prompt_sets import (
+    Prompt,
+    pair_prompts,
+    readme_prompts,
+    single_prompts,
+    training_prompts,
+    unseen_prompts,
+)
+from training.evaluation.measures import calibration_error
+from training.evaluation.pipeline import Outcome, stand_in
+from training.scenes.dataset import KIND_NAMES
+from training.scenes.objects.kinds import COLOURS
+from training.scenes.splits import is_held_out
 
 SIDE = 64
 README = readme_prompts(1)[0]

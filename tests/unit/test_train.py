@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from training.cards import PROVENANCE_FILE, write_card, write_provenance
+from training.evaluation.cards import PROVENANCE_FILE, write_card, write_provenance
 from training.loop import Recipe, Run
 from training.train import Order
 

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.engines.sam2.loading import IMAGE_PARTS
-from training.cards import MODELS
-from training.diffusion_parts import MODEL_INDEX, build_scheduler, build_text_encoder, build_unet, build_vae
-from training.train_diffusion import write_short_tokenizer
-from training.trainable_sam2 import ARCHITECTURE, build_sam2
+from training.diffusion.architecture import MODEL_INDEX, build_scheduler, build_text_encoder, build_unet, build_vae
+from training.diffusion.train import write_short_tokenizer
+from training.evaluation.cards import MODELS
+from training.sam2.model import ARCHITECTURE, build_sam2
 
 DIFFUSION = MODELS / "diffusion"
 # Metadata about how a file was created, not about the model.

@@ -8,10 +8,10 @@ import torch
 
 from pipeline.engines.clip import ClipEngine
 from pipeline.settings import ClipSettings, ModelSource, ZeroShotSettings
-from training import train_clip
-from training.dataset import COLOUR_NAMES, KIND_NAMES, NONE, Choice, Scenes, load_scenes
-from training.train_clip import CLASSES, FULL_RECIPE, Material, judge, judge_captions, save_clip
-from training.unknown_pictures import draw_unknown
+from training.clip import train as train_clip
+from training.clip.train import CLASSES, FULL_RECIPE, Material, judge, judge_captions, save_clip
+from training.clip.unknown_images import draw_unknown
+from training.scenes.dataset import COLOUR_NAMES, KIND_NAMES, NONE, Choice, Scenes, load_scenes
 
 RECIPE = replace(FULL_RECIPE, steps=6, learning_rate=1e-3, warmup=2)
 

@@ -9,14 +9,16 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from training import loop, train_diffusion, train_text, train_vae
-from training.dataset import KIND_NAMES, Choice, load_scenes
-from training.generated_images import generate, load_engine
-from training.judge import judge_pictures, train_judge
+from training import loop
+from training.diffusion import train as train_diffusion
+from training.diffusion import train_text, train_vae
+from training.diffusion.generated_images import generate, load_engine
+from training.diffusion.prompt_sets import pair_prompts, single_prompts, unseen_prompts
+from training.diffusion.train import Material, Plan, save_diffusion, train_denoiser
+from training.evaluation.judge import judge_pictures, train_judge
 from training.loop import Recipe
-from training.prompt_sets import pair_prompts, single_prompts, unseen_prompts
-from training.splits import is_held_out
-from training.train_diffusion import Material, Plan, save_diffusion, train_denoiser
+from training.scenes.dataset import KIND_NAMES, Choice, load_scenes
+from training.scenes.splits import is_held_out
 
 SIDE = 64
 KINDS = ("apple", "plate", "house")
@@ -43,7 +45,7 @@ def tokenizer(work):
 def small_batches(monkeypatch):
     for module in (train_vae, train_text, train_diffusion):
         monkeypatch.setattr(module, "BATCH", 8)
-    monkeypatch.setattr("training.judge.BATCH", 8)
+    monkeypatch.setattr("training.evaluation.judge.BATCH", 8)
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from pipeline.settings import AutomaticMaskSettings
-from training.dataset import Choice, load_scenes
-from training.evaluate_sam2 import masks_of, open_engine, pairwise_iou, segment, tally_up
+from training.evaluation.sam2 import pairwise_iou, tally_up
 from training.loop import Recipe, Run
-from training.prompts import draw_prompts
-from training.train_sam2 import Stage, save_sam2, train_sam2
-from training.trainable_sam2 import TrainableSam2
+from training.sam2.model import TrainableSam2
+from training.sam2.prompts import draw_prompts
+from training.sam2.serving import masks_of, open_engine, segment
+from training.sam2.train import Stage, save_sam2, train_sam2
+from training.scenes.dataset import Choice, load_scenes
 
 STAGE = Stage(side=64, loss_side=32, recipe=Recipe(steps=24, learning_rate=1e-3, warmup=4, ema=0.9))
 
@@ -20,8 +21,8 @@ STAGE = Stage(side=64, loss_side=32, recipe=Recipe(steps=24, learning_rate=1e-3,
 @pytest.fixture(scope="module", autouse=True)
 def small_batches():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.train_sam2.PICTURES", 2)
-        patch.setattr("training.train_sam2.POINTS", 3)
+        patch.setattr("training.sam2.train.PICTURES", 2)
+        patch.setattr("training.sam2.train.POINTS", 3)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         yield

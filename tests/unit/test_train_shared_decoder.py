@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from training.dataset import Choice, load_scenes
-from training.prompts import Prompts
+from training.sam2.model import TrainableSam2, prepare
+from training.sam2.prompts import Prompts
+from training.sam2.train import loss_of_cells, loss_of_dense
+from training.scenes.dataset import Choice, load_scenes
 from training.timed.image_prompts import draw_image_prompts
 from training.timed.segmenter import loss_of_all
 from training.timed.shared_decoder import answer_prompts
 from training.timed.softening import blur, permute_channels
-from training.train_sam2 import loss_of_cells, loss_of_dense
-from training.trainable_sam2 import TrainableSam2, prepare
 
 SIDE, IMAGES, EACH = 64, 4, 5
 

@@ -11,12 +11,13 @@ from torch import nn
 
 from pipeline.engines.clip import ClipEngine
 from pipeline.settings import AutomaticMaskSettings, ClipSettings, ModelSource, ZeroShotSettings
-from training.dataset import KIND_NAMES, NONE
-from training.evaluate_sam2 import open_engine, segment
-from training.generated_images import generate, load_engine
+from training.diffusion.generated_images import generate, load_engine
+from training.diffusion.train import write_short_tokenizer
 from training.loop import Recipe, Run
-from training.scenes import draw_scene
-from training.splits import is_held_out
+from training.sam2.serving import open_engine, segment
+from training.scenes.dataset import KIND_NAMES, NONE
+from training.scenes.render import draw_scene
+from training.scenes.splits import is_held_out
 from training.timed.clock import Interval, Schedule
 from training.timed.compilation import Example, compile_unet
 from training.timed.denoiser import Denoiser, load_text_encoder
@@ -30,7 +31,6 @@ from training.timed.segmenter import ScenePool, Segmenter
 from training.timed.shared_scenes import Layout, SharedScenes
 from training.timed.softening import Softener
 from training.timed.supervisor import LOG_FILE, MODULES, FailedParts, Supervisor
-from training.train_diffusion import write_short_tokenizer
 
 
 class Clock:

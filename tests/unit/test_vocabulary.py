@@ -8,9 +8,9 @@ import pytest
 
 from pipeline.settings import ServiceSettings
 from pipeline.vocabulary import known_singular, split_words, unknown_words
-from training.scenes import draw_scene
-from training.things import COLOURS, KINDS
-from training.vocabulary import draw_caption, list_words
+from training.diffusion.vocabulary import draw_caption, list_words
+from training.scenes.objects.kinds import COLOURS, KINDS
+from training.scenes.render import draw_scene
 
 KNOWN = ("a", "apple", "Bus", "in", "on", "photo", "of", "pear", "plate", "white")
 MINI = ServiceSettings(profile="mini").load_profile().diffusion.vocabulary or ()
@@ -49,7 +49,7 @@ def test_a_known_singular_is_suggested_for_a_plural(word, singular):
 
 
 def test_the_mini_profile_has_the_words_of_training():
-    assert list_words() == MINI, "run `python -m training.vocabulary` and put its list into configs/mini.yaml"
+    assert list_words() == MINI, "run `python -m training.diffusion.vocabulary` and put its list into configs/mini.yaml"
 
 
 def test_captions_contain_only_known_words():

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from diffusers import AutoencoderTiny
 
-from training.diffusion_parts import build_vae
+from training.diffusion.architecture import build_vae
+from training.diffusion.train import save_part
+from training.diffusion.train_vae import add_noise, loss_of_latents, loss_of_reconstruction, to_tensor
 from training.precision import mixed_precision
 from training.timed.device import prepare_torch
 from training.timed.master_weights import MasterWeights
@@ -21,8 +23,6 @@ from training.timed.part import PartContext, open_part
 from training.timed.saving import BackgroundWriter, staged
 from training.timed.shared_scenes import NewChunks
 from training.timed.stage_log import StageLog
-from training.train_diffusion import save_part
-from training.train_vae import add_noise, loss_of_latents, loss_of_reconstruction, to_tensor
 
 RATE, DECODER_RATE, FINAL_RATE = 1.0e-3, 4e-4, 0.02
 BETAS = (0.9, 0.98)

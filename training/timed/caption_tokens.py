@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from training.dataset import CAPTIONS
+from training.diffusion.train import TOKENS
+from training.scenes.dataset import CAPTIONS
 from training.timed.part import POLL_S, PartContext
 from training.timed.shared_scenes import NewChunks
-from training.train_diffusion import TOKENS
 
 
 @dataclass(frozen=True, kw_only=True)

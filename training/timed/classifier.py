@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from training.dataset import Scenes
+from training.clip.train import FULL_RECIPE, PICTURES, Material, save_clip, train_clip
+from training.scenes.dataset import Scenes
 from training.timed.device import prepare_torch
 from training.timed.part import MissingScenes, PartContext, open_part
 from training.timed.recipe import Timetable
 from training.timed.results import StageResult, average_ends
 from training.timed.saving import staged
 from training.timed.softening import decode_images, encode_images, load_trained_autoencoder
-from training.train_clip import FULL_RECIPE, PICTURES, Material, save_clip, train_clip
 
 RECONSTRUCTED = 0.3  # share of reconstructed images
 AT_ONCE = 16  # images

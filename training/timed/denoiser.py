@@ -14,7 +14,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch.nn import functional
 from transformers import CLIPTextModel
 
-from training.diffusion_parts import (
+from training.diffusion.architecture import (
     LATENT_CHANNELS,
     LATENT_STRIDE,
     TEXT_WIDTH,
@@ -22,6 +22,7 @@ from training.diffusion_parts import (
     build_text_encoder,
     build_unet,
 )
+from training.diffusion.train import NO_PROMPT, TOKENS, save_part, save_rest, write_short_tokenizer
 from training.timed.caption_tokens import TokenizedScenes
 from training.timed.clock import Interval
 from training.timed.compilation import Example, compile_unet
@@ -32,7 +33,6 @@ from training.timed.part import PartContext, open_part
 from training.timed.saving import BackgroundWriter, staged
 from training.timed.stage_log import StageLog
 from training.timed.text_warm_up import warm_up_text
-from training.train_diffusion import NO_PROMPT, TOKENS, save_part, save_rest, write_short_tokenizer
 
 RATE, FINAL_RATE = 1.4e-3, 0.01
 TEXT_RATE_SHARE = 0.3

@@ -13,11 +13,11 @@ from random import Random
 
 import cv2
 
-from training.captions import write_caption
-from training.casting import cast_scene
-from training.dataset import CAPTIONS, COLOUR_NAMES, KIND_NAMES, NONE
-from training.layouts import ALONE
-from training.scenes import Scene, build
+from training.scenes.captions import write_caption
+from training.scenes.casting import cast_scene
+from training.scenes.dataset import CAPTIONS, COLOUR_NAMES, KIND_NAMES, NONE
+from training.scenes.layout import ALONE
+from training.scenes.render import Scene, build
 from training.timed.clock import Interval
 from training.timed.part import PartContext, open_part
 from training.timed.recipe import Mix, TimedRecipe

@@ -1,4 +1,4 @@
-"""Prompts for SAM2 sampled on the device, like those of `training.prompts`, without the host.
+"""Prompts for SAM2 sampled on the device, like those of `training.sam2.prompts`, without the host.
 
 The mask of a point is the visible part of the object under it, that of a box the object it surrounds.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from training.dataset import MAX_THINGS
-from training.prompts import BACKGROUND_SHARE, MIN_PX, SLACK, THIN_PX, THIN_SHARE
+from training.sam2.prompts import BACKGROUND_SHARE, MIN_PX, SLACK, THIN_PX, THIN_SHARE
+from training.scenes.dataset import MAX_THINGS
 
 CELL = 16  # pixels of the encoder's stride
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from training.dataset import CAPTIONS, MAX_THINGS
+from training.diffusion.train import TOKENS
+from training.scenes.dataset import CAPTIONS, MAX_THINGS
 from training.timed.caption_tokens import TokenizedScenes
 from training.timed.part import PartContext
 from training.timed.shared_scenes import NewChunks
-from training.train_diffusion import TOKENS
 
 
 @dataclass(frozen=True, kw_only=True)

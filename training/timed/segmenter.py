@@ -9,17 +9,8 @@ from torch.nn import functional
 
 from pipeline.engines.sam2.engine import MEAN, STD
 from pipeline.engines.sam2.loading import WEIGHTS_FILE
-from training.timed.clock import Interval
-from training.timed.device import prepare_torch, working_dtype
-from training.timed.image_prompts import ImagePrompts, draw_image_prompts
-from training.timed.master_weights import MasterWeights
-from training.timed.part import PartContext, open_part
-from training.timed.saving import BackgroundWriter, staged
-from training.timed.shared_decoder import answer_prompts
-from training.timed.shared_scenes import NewChunks
-from training.timed.softening import Softener
-from training.timed.stage_log import StageLog
-from training.train_sam2 import (
+from training.sam2.model import LOUDNESS, Answers, TrainableSam2
+from training.sam2.train import (
     BOXES,
     DENSE,
     KIN,
@@ -30,7 +21,16 @@ from training.train_sam2 import (
     resize,
     save_state,
 )
-from training.trainable_sam2 import LOUDNESS, Answers, TrainableSam2
+from training.timed.clock import Interval
+from training.timed.device import prepare_torch, working_dtype
+from training.timed.image_prompts import ImagePrompts, draw_image_prompts
+from training.timed.master_weights import MasterWeights
+from training.timed.part import PartContext, open_part
+from training.timed.saving import BackgroundWriter, staged
+from training.timed.shared_decoder import answer_prompts
+from training.timed.shared_scenes import NewChunks
+from training.timed.softening import Softener
+from training.timed.stage_log import StageLog
 
 RATE, FINAL_RATE = 1.0e-3, 0.01
 BETAS, WEIGHT_DECAY = (0.9, 0.98), 0.01
@@ -141,7 +141,7 @@ def main() -> None:
 
 
 def loss_of_all(answers: Answers, prompts: ImagePrompts) -> torch.Tensor:
-    """The losses of masks and of the heads that teach the encoder, as `training.train_sam2` weighs them."""
+    """The losses of masks and of the heads that teach the encoder, as `training.sam2.train` weighs them."""
     truth = prompts.truth.flatten(0, 1).float()  # (q, s, s)
     coarse = resize(truth, answers.kin.shape[-1])[:, None]
     return (

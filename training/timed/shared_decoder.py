@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from training.trainable_sam2 import KINSHIP, Answers, TrainableSam2
+from training.sam2.model import KINSHIP, Answers, TrainableSam2
 
 INSIDE_POINT, FIRST_CORNER, SECOND_CORNER = 1, 2, 3  # of ultralytics' embeddings for kinds of points
 

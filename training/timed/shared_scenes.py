@@ -17,10 +17,10 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from training.dataset import CAPTIONS, MAX_THINGS, NONE, Scenes
+from training.scenes.dataset import CAPTIONS, MAX_THINGS, NONE, Scenes
 from training.timed.recipe import PARTS, Part
 
-LATENT_CHANNELS, LATENT_STRIDE = 16, 16  # as in `training.diffusion_parts`, which would load torch
+LATENT_CHANNELS, LATENT_STRIDE = 16, 16  # as in `training.diffusion.architecture`, which would load torch
 CAPTION_BYTES = 160
 ALIGNMENT = 64  # bytes
 
@@ -66,7 +66,7 @@ class SharedScenes:
     """The arrays of a layout in a memory file, which child processes inherit by its descriptor.
 
     `pixels` (n, s, s, 3), `owners` (n, s, s), `kinds` and `colours` (n, 3), `backgrounds` (n,) are as in
-    `training.dataset.Scenes`; `captions` (n, 4) are UTF-8; `latents` (n, 16, s / 16, s / 16) are unscaled;
+    `training.scenes.dataset.Scenes`; `captions` (n, 4) are UTF-8; `latents` (n, 16, s / 16, s / 16) are unscaled;
     `num_things`, `drawn` and `encoded` have an entry for each chunk.
     """
 

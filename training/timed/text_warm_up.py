@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from training.diffusion.train_text import Reader, loss_of_reading
 from training.timed.caption_tokens import TokenizedScenes
 from training.timed.clock import Schedule
 from training.timed.part import PartContext
 from training.timed.stage_log import StageLog
-from training.train_text import Reader, loss_of_reading
 
 RATE, FINAL_RATE = 3e-3, 0.05
 SECONDS = 25.0  # at most

@@ -1,0 +1,1 @@
+"""Costs of single operations, and what `planning` predicts from them."""

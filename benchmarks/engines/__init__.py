@@ -1,0 +1,1 @@
+"""The engines against naive baselines, in one process and without Ray."""

@@ -1,0 +1,1 @@
+"""Calibration of the thresholds and scales in `configs/mini.yaml` on the trained miniatures."""

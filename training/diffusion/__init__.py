@@ -1,0 +1,1 @@
+"""Training of the miniature Stable Diffusion: autoencoder, text encoder, denoiser; its prompts and its images."""

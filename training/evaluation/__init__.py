@@ -1,0 +1,1 @@
+"""Evaluation of the miniatures through the serving engines, and the model cards."""

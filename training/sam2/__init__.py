@@ -1,0 +1,1 @@
+"""Training of the miniature SAM2 and its point and box prompts."""

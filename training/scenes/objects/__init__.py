@@ -1,0 +1,1 @@
+"""The kinds of objects in the scenes, and how each is drawn."""
