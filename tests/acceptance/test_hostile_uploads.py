@@ -17,8 +17,8 @@ from PIL import Image
 
 from pipeline.settings import AdmissionSettings
 from testing.service_process import RunningService
-from tests.graph.clients import is_problem
 from tests.hostile_pictures import damaged, fit_pictures, truncated, unfit_pictures
+from tests.integration.clients import is_problem
 
 SEED = 20_261_122
 UPLOADS = 1000

@@ -23,7 +23,7 @@ from testing.harness import Bench, make_bench, working
 from testing.ports import quiet_port
 from testing.service_process import GONE_WITHIN_S, ROOT, wait_until
 from tests.browser.conftest import PATIENCE_MS, VIEW
-from tests.graph.clients import served
+from tests.integration.clients import served
 
 OWNER = "ann"
 
