@@ -10,6 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from opentelemetry.context import Context, get_current
+from opentelemetry.trace import StatusCode
 from ray import serve
 
 from deployments import HEALTH_INTERVAL_S
@@ -18,7 +20,7 @@ from deployments.tracing import traced
 from pipeline.imaging.masks import masked_crops
 from pipeline.records import Computed, Descriptions, ModelStatus, Pixels, Segmentation, Vectors
 from pipeline.settings import UNTRACED, Accelerator, ClipSettings, TraceSettings, ZeroShotSettings
-from pipeline.traces import Span, here, open_traces, span
+from pipeline.traces import open_traces, span, start_span
 
 if TYPE_CHECKING:
     from pipeline.engines.clip import ClipEngine
@@ -34,7 +36,7 @@ class _PendingCall:
     segmentation: Segmentation | None
     labelling: ZeroShotSettings
     answer: asyncio.Future[Descriptions]
-    span: Span
+    context: Context
 
 
 @serve.deployment(
@@ -72,7 +74,9 @@ class Clip:
         self._replica.count_call()
         answer: asyncio.Future[Descriptions] = asyncio.get_running_loop().create_future()
         self._pending.append(
-            _PendingCall(image=image, segmentation=segmentation, labelling=labelling, answer=answer, span=here())
+            _PendingCall(
+                image=image, segmentation=segmentation, labelling=labelling, answer=answer, context=get_current()
+            )
         )
         if self._driver is None or self._driver.done():
             self._driver = asyncio.create_task(self._batch_loop())
@@ -104,13 +108,13 @@ class Clip:
             for call, answer in zip(batch, await self._describe_batch(batch), strict=True):
                 if call.answer.done():
                     continue
-                forward = call.span.child("forward", since_ns=began_ns, calls=len(batch))
+                forward = start_span("forward", context=call.context, start_time=began_ns, calls=len(batch))
                 if isinstance(answer, Exception):
-                    forward.end(answer)
+                    forward.set_status(StatusCode.ERROR, type(answer).__name__)
                     call.answer.set_exception(answer)
                 else:
-                    forward.end()
                     call.answer.set_result(answer)
+                forward.end()
 
     async def _describe_batch(self, batch: list[_PendingCall]) -> Sequence[Descriptions | Exception]:
         """Describe the pictures of all calls in one batch; if it fails, call by call, so that only one fails."""

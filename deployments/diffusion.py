@@ -11,6 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from opentelemetry.context import Context
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind
 from ray import serve
 from ray.serve.metrics import Counter
 
@@ -19,7 +21,7 @@ from deployments.engine_replica import EngineReplica
 from deployments.tracing import traced
 from pipeline.records import Computed, GenerationRequest, ModelStatus, Pixels, StepProgress
 from pipeline.settings import UNTRACED, Accelerator, DiffusionSettings, TraceSettings
-from pipeline.traces import NOTHING, Span, open_traces
+from pipeline.traces import open_traces, start_span
 
 if TYPE_CHECKING:
     from pipeline.engines.diffusion.batching import ContinuousDiffusion, DenoiseJob, StepResult
@@ -31,22 +33,24 @@ Outcome = StepProgress | Pixels | Exception
 class _Stream:
     """A request in flight."""
 
-    span: Span
+    context: Context  # has the span of the request
     every_s: float  # minimum time between two progress reports
     reported_at: float = -math.inf
     outcomes: asyncio.Queue[Outcome] = field(default_factory=asyncio.Queue)
-    denoising: Span = NOTHING  # child span of the steps
+    denoising: Span = INVALID_SPAN  # child span of the steps
 
     def put(self, outcome: Outcome, *, since_ns: int, images: int) -> None:
         """Record and report work that began at `since_ns` on the wall clock, on a batch of so many images."""
         if isinstance(outcome, StepProgress):
-            if self.denoising is NOTHING:
-                self.denoising = self.span.child("denoise", since_ns=since_ns, steps=outcome.num_steps)
-            self.denoising.remark("step", step=outcome.step, images=images)
+            if self.denoising is INVALID_SPAN:
+                self.denoising = start_span(
+                    "denoise", context=self.context, start_time=since_ns, steps=outcome.num_steps
+                )
+            self.denoising.add_event("step", {"step": outcome.step, "images": images})
             if outcome.step == outcome.num_steps:
                 self.denoising.end()
         elif not isinstance(outcome, Exception):
-            self.span.child("decode", since_ns=since_ns).end()
+            start_span("decode", context=self.context, start_time=since_ns).end()
         if not isinstance(outcome, StepProgress) or self._is_report_due():
             self.outcomes.put_nowait(outcome)
 
@@ -115,8 +119,8 @@ class Diffusion:
 
         origin = None if source is None else origin_of(request, source)
         job = DenoiseJob(key=uuid4().hex, request=request, owner=owner, origin=origin, previews=previews)
-        with self.traces.under(traceparent, "Diffusion.generate", kind="server") as span:
-            stream = self._join(job, span)
+        with self.traces.continued(traceparent, "Diffusion.generate", kind=SpanKind.SERVER) as context:
+            stream = self._join(job, context)
             try:
                 while isinstance(outcome := await stream.outcomes.get(), StepProgress):
                     yield outcome
@@ -124,7 +128,8 @@ class Diffusion:
                     raise outcome
                 yield Computed(value=outcome, model=self._replica.fingerprint)
             finally:
-                stream.denoising.end()
+                if stream.denoising.is_recording():  # fewer steps than asked for
+                    stream.denoising.end()
                 del self._streams[job.key]
                 self._leaving.append(job.key)
                 self._wake()
@@ -140,10 +145,10 @@ class Diffusion:
         """Return whether the model is loaded."""
         return self._replica.status()
 
-    def _join(self, job: DenoiseJob, span: Span) -> _Stream:
+    def _join(self, job: DenoiseJob, context: Context) -> _Stream:
         self._replica.count_call()
         every_s = 0.0 if job.previews else self._progress_every_s
-        stream = self._streams[job.key] = _Stream(span=span, every_s=every_s)
+        stream = self._streams[job.key] = _Stream(context=context, every_s=every_s)
         self._arriving.append(job)
         self._wake()
         return stream

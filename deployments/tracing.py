@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, Protocol, TypeVar
 
+from opentelemetry.trace import SpanKind
+
 from pipeline.traces import Traces, within
 
 T = TypeVar("T")
@@ -22,8 +24,8 @@ def traced(method: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
 
     @wraps(method)
     async def in_trace(self: Traced, *args: Any, traceparent: str = "", **named: Any) -> T:
-        part = self.traces.under(traceparent, method.__qualname__, kind="server")
-        with part, within(part):
+        continued = self.traces.continued(traceparent, method.__qualname__, kind=SpanKind.SERVER)
+        with continued as context, within(context):
             return await method(self, *args, **named)
 
     return in_trace

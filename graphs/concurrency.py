@@ -11,8 +11,10 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from opentelemetry.trace import Span, get_current_span
+
 from pipeline.errors import Overloaded
-from pipeline.traces import Span, here, own_context
+from pipeline.traces import own_context
 
 SMOOTHING = 0.2  # weight of the newest duration in the running mean
 
@@ -92,10 +94,10 @@ class SingleFlight(Generic[K, T]):
         run = self._runs.get(key)
         if run is None:
             task = asyncio.get_running_loop().create_task(start(), context=own_context())
-            run = self._runs[key] = _Run(task, here())
+            run = self._runs[key] = _Run(task, get_current_span())
             task.add_done_callback(lambda _: self._forget(key, run))
         else:
-            here().link(run.began_in)
+            get_current_span().add_link(run.began_in.get_span_context())
         run.waiters += 1
         try:
             return await asyncio.shield(run.task)

@@ -1,119 +1,149 @@
-"""Traces: which work belongs to which request, across tasks, threads and processes.
+"""Traces: which work belongs to which request, across tasks, threads and processes, with OpenTelemetry's API.
 
-Code that does work only uses `with span("its name"):`; where nothing is traced, that costs the look-up of a variable.
-`Traces` starts or continues a trace where a process is entered: by an HTTP request, a job, or a call of a replica.
-OpenTelemetry records and sends the spans, see `pipeline.open_telemetry`, and isn't imported where traces are off.
+Code that does work only uses `with span("its name"):`, a no-op where nothing is traced. `Traces` starts or continues a
+trace where a process is entered: by an HTTP request, a job, or a call of a replica. `pipeline.open_telemetry` records
+and exports the spans; its SDK isn't imported where traces are off.
 
-A span never contains a prompt or an owner: many can read spans.
+The tracer is in the context, beside the current span, and never the global one, or libraries would add their spans: Ray
+Serve's don't know which requests share a run, and FastAPI's contain query strings, which may hold prompts. A span
+contains neither a prompt nor an owner, as many can read spans.
 """
 
 from __future__ import annotations
 
 import contextvars
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Literal, Self
+
+from opentelemetry.context import Context, attach, create_key, detach, get_current, get_value, set_value
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    Span,
+    SpanKind,
+    StatusCode,
+    Tracer,
+    get_current_span,
+    set_span_in_context,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from pipeline.settings import TraceSettings
 
-Fact = str | int | float | bool
-Kind = Literal["internal", "server", "client"]
+Attribute = str | int | float | bool
 
-TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACER = create_key("ai-pipeline-tracer")
+_W3C = TraceContextTextMapPropagator()
 
 
-class Span:
-    """A piece of work in a trace; this base class is a no-op and records nothing.
+def start_span(
+    name: str,
+    *,
+    context: Context | None = None,
+    kind: SpanKind = SpanKind.INTERNAL,
+    start_time: int | None = None,
+    **attributes: Attribute,
+) -> Span:
+    """Start a span, which the caller ends; a trace that isn't sampled has one non-recording span for everything.
 
-    As a context manager it ends with its block, which may run in several tasks, as a generator's does.
+    Args:
+        name: of the work.
+        context: has the parent; the current one if omitted.
+        kind: client and server, on both sides of a call.
+        start_time: in nanoseconds on the wall clock; now if omitted.
+        attributes: of the span.
     """
-
-    def __init__(self, traceparent: str = "") -> None:
-        self.traceparent = traceparent  # in the format of W3C Trace Context; empty without a trace
-
-    @property
-    def carried(self) -> dict[str, str]:
-        """The context that another process needs for child spans, as arguments of a call or as JSON."""
-        return {}
-
-    def child(self, name: str, *, kind: Kind = "internal", since_ns: int | None = None, **facts: Fact) -> Span:
-        """Start a child span, now or at `since_ns` on the wall clock."""
-        return NOTHING
-
-    def rename(self, name: str) -> None:
-        """Change the name, once the final one is known."""
-
-    def note(self, **facts: Fact) -> None:
-        """Set attributes."""
-
-    def remark(self, name: str, **facts: Fact) -> None:
-        """Add an event at this moment."""
-
-    def fail(self, why: str) -> None:
-        """Set the status to failed; `why` must not quote any input."""
-
-    def link(self, other: Span) -> None:
-        """Link to another span, whose work this one waits for."""
-
-    def end(self, error: BaseException | None = None) -> None:
-        """End the span, with an error if there was one; further calls have no effect."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.end(error)
-
-
-NOTHING = Span()
-
-_here: contextvars.ContextVar[Span] = contextvars.ContextVar("span", default=NOTHING)
-
-
-def here() -> Span:
-    """Return the current span."""
-    return _here.get()
+    tracer, parent = _tracer_in(context), get_current_span(context)
+    if tracer is None:
+        return INVALID_SPAN
+    if not parent.get_span_context().trace_flags.sampled:
+        return parent
+    return tracer.start_span(name, context, kind, attributes, start_time=start_time)
 
 
 @contextmanager
-def span(name: str, *, kind: Kind = "internal", **facts: Fact) -> Iterator[Span]:
-    """Run the block in a child of the current span. Not for generators, see `Span`."""
-    around = here()
-    if around is NOTHING:
-        yield NOTHING
+def span(name: str, *, kind: SpanKind = SpanKind.INTERNAL, **attributes: Attribute) -> Iterator[Span]:
+    """Run the block in a child of the current span. Not for generators, see `ending`."""
+    if _tracer_in(None) is None:
+        yield INVALID_SPAN
         return
-    with around.child(name, kind=kind, since_ns=None, **facts) as part, within(part):
+    part = start_span(name, context=None, kind=kind, start_time=None, **attributes)
+    with ending(part), within(set_span_in_context(part)):
         yield part
 
 
 @contextmanager
-def within(around: Span) -> Iterator[None]:
-    """Make a span the current one during the block, without ending it."""
-    before = _here.set(around)
+def ending(part: Span) -> Iterator[Span]:
+    """End a span with the block, which may run in several tasks, as a generator's does."""
+    try:
+        yield part
+    except Exception as error:  # not the message: it may quote the request
+        part.set_status(StatusCode.ERROR, type(error).__name__)
+        raise
+    except BaseException:
+        part.set_attribute("cancelled", True)
+        raise
+    finally:
+        part.end()
+
+
+@contextmanager
+def within(context: Context) -> Iterator[None]:
+    """Make a context the current one during the block, without ending its span."""
+    token = attach(context)
     try:
         yield
     finally:
-        _here.reset(before)
+        detach(token)
 
 
 def own_context() -> contextvars.Context:
     """Return a context with only the current span: for tasks that outlive their request."""
-    context = contextvars.Context()
-    context.run(_here.set, here())
-    return context
+    own = contextvars.Context()
+    own.run(attach, get_current())
+    return own
+
+
+def traceparent_of(part: Span) -> str:
+    """Return a span's context in the format of W3C Trace Context; empty without a trace."""
+    carrier: dict[str, str] = {}
+    _W3C.inject(carrier, set_span_in_context(part, Context()))
+    return carrier.get("traceparent", "")
+
+
+def propagation(part: Span | None = None) -> dict[str, str]:
+    """Return what another process needs to continue the trace, as arguments of a call; nothing where traces are off.
+
+    Args:
+        part: the parent of its spans; the current one if omitted.
+    """
+    return {} if _tracer_in(None) is None else {"traceparent": traceparent_of(part or get_current_span())}
+
+
+def with_tracer(tracer: Tracer, context: Context) -> Context:
+    """Return a context whose spans are started by a tracer."""
+    return set_value(_TRACER, tracer, context)
+
+
+def extract(traceparents: Sequence[str], tracestate: str = "") -> Context:
+    """Return a context with the caller's span; an empty one if there isn't exactly one valid `traceparent`."""
+    if len(traceparents) != 1:
+        return Context()
+    return _W3C.extract({"traceparent": traceparents[0], "tracestate": tracestate}, Context())
+
+
+def _tracer_in(context: Context | None) -> Tracer | None:
+    tracer = get_value(_TRACER, context)
+    return tracer if isinstance(tracer, Tracer) else None
 
 
 class Traces:
     """Starts the traces of a process; this base class records none."""
 
-    def of_request(
+    @contextmanager
+    def request(
         self, method: str, traceparents: Sequence[str], tracestate: str = "", *, is_routine: bool = False
-    ) -> Span:
-        """Start the span of an HTTP request.
+    ) -> Iterator[Context]:
+        """Yield a context with the span of an HTTP request, which ends with the block.
 
         Args:
             method: of the request.
@@ -121,12 +151,14 @@ class Traces:
             tracestate: the value of that header.
             is_routine: a probe or a scrape, sampled only if its caller's trace is.
         """
-        is_valid = len(traceparents) == 1 and TRACEPARENT.fullmatch(traceparents[0])
-        return Span(traceparents[0]) if is_valid else NOTHING
+        yield extract(traceparents)
 
-    def under(self, traceparent: str, name: str, *, kind: Kind = "internal", **facts: Fact) -> Span:
-        """Start a child span of another process's span; a no-op without one."""
-        return NOTHING
+    @contextmanager
+    def continued(
+        self, traceparent: str, name: str, *, kind: SpanKind = SpanKind.INTERNAL, **attributes: Attribute
+    ) -> Iterator[Context]:
+        """Yield a context with a child of another process's span, which ends with the block; empty without one."""
+        yield Context()
 
     def close(self) -> None:
         """Send all spans that aren't sent yet; blocks."""

@@ -18,7 +18,7 @@ import httpx
 from benchmarks.service.ingress import generate
 from benchmarks.service.overview import show
 from pipeline.settings import TraceSettings
-from pipeline.traces import NOTHING, Span, open_traces, span, within
+from pipeline.traces import Traces, open_traces, span, within
 from testing.service_process import changed_config, serving, tracing
 
 ROUNDS = 7
@@ -39,10 +39,10 @@ def main() -> None:
         other, recorded = (statistics.median(column) for column in zip(*rounds, strict=True))
         ratio = f"{recorded / other:.2f} x ({min(ratios):.2f}-{max(ratios):.2f})"
         show("cached /segment, not recorded / recorded, p50", f"{other:.1f} / {recorded:.1f} ms, {ratio}")
-        show("a span where traces are off", f"{1e6 * seconds_of_span(NOTHING):.2g} us")
+        show("a span where traces are off", f"{1e6 * seconds_of_span(Traces(), '1'):.2g} us")
         traces = open_traces(TraceSettings(to=f"file:{folder / 'spans.jsonl'}"), "benchmark")
-        show("… not sampled", f"{1e6 * seconds_of_span(traces.of_request('GET', [TRACE + '0'])):.2g} us")
-        show("… recorded", f"{1e6 * seconds_of_span(traces.of_request('GET', [TRACE + '1'])):.2g} us")
+        show("… not sampled", f"{1e6 * seconds_of_span(traces, '0'):.2g} us")
+        show("… recorded", f"{1e6 * seconds_of_span(traces, '1'):.2g} us")
         traces.close()
 
 
@@ -57,12 +57,12 @@ def measure(client: httpx.Client, call: str) -> tuple[float, float]:
     return statistics.median(times["0"]), statistics.median(times["1"])
 
 
-def seconds_of_span(around: Span) -> float:
+def seconds_of_span(traces: Traces, sampled: str) -> float:
     """Seconds to start and end a span."""
 
     def work() -> None:
         with span("part", points=64):
             pass
 
-    with within(around):
+    with traces.request("GET", [TRACE + sampled]) as context, within(context):
         return timeit.timeit(work, number=SPANS) / SPANS

@@ -11,12 +11,14 @@ import contextvars
 import logging
 from collections import deque
 
+from opentelemetry.context import Context, get_current
+
 from graphs.analysis.runner import StageRunner
 from graphs.analysis.stages import DESCRIBE, STAGES
 from graphs.images import ImageRepository
 from pipeline.errors import PipelineError
 from pipeline.events import Event, ImageCreated
-from pipeline.traces import Span, here, span, within
+from pipeline.traces import span, within
 
 logger = logging.getLogger("ai_pipeline")
 
@@ -31,7 +33,7 @@ class AnalysisPrefetcher:
     def __init__(self, images: ImageRepository, stages: StageRunner, max_waiting: int) -> None:
         self._images = images
         self._stages = stages
-        self._waiting: deque[tuple[ImageCreated, Span]] = deque(maxlen=max_waiting)
+        self._waiting: deque[tuple[ImageCreated, Context]] = deque(maxlen=max_waiting)
         self._more = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -39,7 +41,7 @@ class AnalysisPrefetcher:
         """Queue a new image; the first one starts the task."""
         if not isinstance(event, ImageCreated):
             return
-        self._waiting.append((event, here()))
+        self._waiting.append((event, get_current()))
         self._more.set()
         if self._task is None:  # in a context of its own: this one is cancelled with the request
             self._task = asyncio.get_running_loop().create_task(self._work(), context=contextvars.Context())
@@ -48,8 +50,8 @@ class AnalysisPrefetcher:
         while True:
             await self._more.wait()
             while self._waiting:
-                created, around = self._waiting.popleft()
-                with within(around), span("reaction", request_id=created.request_id, image_id=created.image_id):
+                created, context = self._waiting.popleft()
+                with within(context), span("reaction", request_id=created.request_id, image_id=created.image_id):
                     await self._analyze(created)
             self._more.clear()
 

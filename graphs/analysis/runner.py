@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TypeVar
 
+from opentelemetry.trace import get_current_span
+
 from graphs.analysis.cache_client import CacheActor, CacheClient
 from graphs.analysis.label_index import LabelIndex
 from graphs.analysis.stages import DESCRIBE, Stage
@@ -26,7 +28,7 @@ from pipeline.events import CacheBypassed, Event, ResultReused, Source
 from pipeline.records import Artifact, Computed, Description, ImageRecord
 from pipeline.settings import CacheSettings, Profile
 from pipeline.store import Store
-from pipeline.traces import here, span
+from pipeline.traces import span
 
 logger = logging.getLogger("ai_pipeline")
 
@@ -134,7 +136,7 @@ class StageRunner:
         return _typed(stage, self._remember(key, encoded, artifact))
 
     def _record_reuse(self, source: Source, stage: Stage[Artifact], record: ImageRecord, request_id: str) -> None:
-        here().note(source=source)
+        get_current_span().set_attribute("source", source)
         self._emit(ResultReused(request_id=request_id, image_id=record.image_id, stage=stage.name, source=source))
 
     async def _run(

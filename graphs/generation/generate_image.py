@@ -10,6 +10,8 @@ from contextlib import aclosing
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from opentelemetry.trace import get_current_span
+
 from graphs.events.feed import EventFeed
 from graphs.images import ImageRepository
 from graphs.workers.handles import SharedImage, WorkerDied, Workers
@@ -19,7 +21,7 @@ from pipeline.imaging.codecs import encode_png
 from pipeline.jobs import MAX_ATTEMPTS, PREVIEWS, TRACEPARENT, Job, Lease
 from pipeline.notices import STEPPED, Notice
 from pipeline.records import Computed, GenerationRequest, Pixels, StepProgress
-from pipeline.traces import Traces, here, within
+from pipeline.traces import Traces, within
 
 GENERATE = "generate"  # the kind of job that makes an image
 
@@ -49,14 +51,14 @@ class GenerateImageJob:
             ImageNotFound: the image it was to be made from is gone.
             LeaseLost: another holder has the lease by now.
         """
-        part = self._traces.under(
+        continued = self._traces.continued(
             job.order.request.get(TRACEPARENT, ""),
             f"stage {GENERATE}",
             request_id=job.order.request_id,
             job_id=job.job_id,
             attempt=lease.attempt,
         )
-        with part, within(part):
+        with continued as context, within(context):
             await self._generate(job, lease)
 
     async def _generate(self, job: Job, lease: Lease) -> None:
@@ -75,7 +77,7 @@ class GenerateImageJob:
             image = await self._denoise(request, job)
         except WorkerDied:
             if lease.attempt < MAX_ATTEMPTS:
-                here().remark("worker lost", stage=GENERATE)
+                get_current_span().add_event("worker lost", {"stage": GENERATE})
                 self._emit(StageRetried(request_id=request_id, stage=GENERATE))
             raise WorkerLost(stage=GENERATE) from None
         await self._images.add(

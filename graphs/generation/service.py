@@ -23,7 +23,7 @@ from pipeline.records import AnswerWarning, Description, GenerationRequest, Imag
 from pipeline.settings import Profile
 from pipeline.store import new_id
 from pipeline.store.log import EventLog
-from pipeline.traces import here, span
+from pipeline.traces import propagation, span
 
 MAX_JOB_NOTICES = 1000  # logged of one job
 
@@ -230,7 +230,7 @@ class GenerationService:
             kind=GENERATE,
             owner=spec.owner,
             request_id=spec.request_id,
-            request=asdict(spec.request) | {PREVIEWS: previews} | here().carried,
+            request=asdict(spec.request) | {PREVIEWS: previews} | propagation(),
             sessions=tuple(spec.sessions),
             is_waited_for=is_waited_for,
         )

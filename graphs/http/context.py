@@ -13,6 +13,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from opentelemetry.trace import Span
 from starlette.responses import Response
 from starlette.types import Scope
 
@@ -21,7 +22,6 @@ from graphs.services import Services
 from pipeline.errors import InvalidRequest, PipelineError
 from pipeline.jobs import IdempotencyKey
 from pipeline.records import GenerationRequest
-from pipeline.traces import Span
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # an id of the client's making that is fit for logs
 CLIENT_ID_IS = "must be 1 to 128 letters, digits or any of '.', '_', ':', '-'"

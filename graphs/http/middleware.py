@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
+from opentelemetry.trace import Span, StatusCode, get_current_span
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,7 +20,7 @@ from pipeline.errors import BodyTooLarge, DeadlineExceeded, PipelineError
 from pipeline.events import Event, RequestFinished
 from pipeline.jobs import SERVER_ERROR
 from pipeline.settings import AdmissionSettings
-from pipeline.traces import Span, Traces, within
+from pipeline.traces import Traces, traceparent_of, within
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that hung up; only logs and metrics see it
 UPLOADS = frozenset({"/v1/images/upload", EDITS})  # the routes whose bodies hold pictures
@@ -59,7 +60,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        span = self._traces.of_request(
+        traced = self._traces.request(
             scope["method"],
             headers.getlist("traceparent"),
             headers.get("tracestate", ""),
@@ -72,8 +73,8 @@ class RequestMiddleware:
         send = _HeaderWriter(scope, send, echo="" if given else request_id)
         self._in_flight.add(request_id)
         try:
-            with span, within(span):
-                await self._answer(request_id, span, scope, receive, send)
+            with traced as context, within(context):
+                await self._answer(request_id, get_current_span(), scope, receive, send)
         finally:
             self._in_flight.discard(request_id)
 
@@ -128,9 +129,9 @@ class _HeaderWriter:
             context.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers.update(context.headers)
-            if context.span.traceparent:
+            if traceparent := traceparent_of(context.span):
                 # The standard says nothing of responses; `traceresponse` is what a draft of it calls the same.
-                headers.update({"traceparent": context.span.traceparent, "traceresponse": context.span.traceparent})
+                headers.update({"traceparent": traceparent, "traceresponse": traceparent})
             if self._echo:
                 headers.append("X-Request-ID", self._echo)
         await self._send(message)
@@ -141,12 +142,12 @@ def _finished(context: RequestContext, scope: Scope) -> RequestFinished:
     error, span = context.error, context.span
     route = getattr(scope.get("route"), "path", "unmatched")
     status = context.status or CLIENT_CLOSED_REQUEST
-    span.rename(f"{scope['method']} {route}")
-    span.note(**{"http.route": route, "http.response.status_code": status, "request_id": context.request_id})
+    span.update_name(f"{scope['method']} {route}")
+    span.set_attributes({"http.route": route, "http.response.status_code": status, "request_id": context.request_id})
     if error is not None:
-        span.note(**{"error.type": error.code})
+        span.set_attribute("error.type", error.code)
     if status >= SERVER_ERROR:
-        span.fail(error.code if error else str(status))
+        span.set_status(StatusCode.ERROR, error.code if error else str(status))
     return RequestFinished(
         request_id=context.request_id,
         route=route,

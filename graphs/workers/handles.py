@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanKind, get_current_span
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
@@ -28,7 +30,7 @@ from pipeline.records import (
     Vectors,
 )
 from pipeline.settings import AutomaticMaskSettings, DrawingSettings, Sam3Settings, ZeroShotSettings
-from pipeline.traces import NOTHING, here, span, within
+from pipeline.traces import ending, propagation, span, start_span, within
 
 T = TypeVar("T")
 
@@ -95,9 +97,9 @@ class ServeWorkers:
     ) -> AsyncGenerator[StepProgress | Computed[Pixels], None]:
         """Stream the progress of one image, every step with previews if a subscriber wants them, the image last."""
         pixels = None if source is None else source.pixels
-        with here().child("call generate", kind="client") as call:
+        with ending(start_span("call generate", kind=SpanKind.CLIENT)) as call:
             method = self._diffusion.options(stream=True).generate
-            stream = method.remote(request, owner, pixels, previews, **call.carried)
+            stream = method.remote(request, owner, pixels, previews, **propagation(call))
             try:
                 async for item in stream:
                     yield item
@@ -155,7 +157,7 @@ class ServeWorkers:
     async def status(self, model: ModelName) -> ModelStatus:
         """Return the status of a deployment's model, from one replica."""
         handle = {"Diffusion": self._diffusion, "Clip": self._clip, "Segmenter": self._segmenter}[model]
-        with within(NOTHING):  # shared by all callers: it belongs to no request's trace
+        with within(Context()):  # shared by all callers: it belongs to no request's trace
             return await _call("status", handle.status)
 
     def _segmenter_of(self, image: SharedImage) -> DeploymentHandle[Any]:
@@ -174,7 +176,7 @@ async def retry_once(
     try:
         return await work()
     except WorkerDied:
-        here().remark("worker lost", stage=stage)
+        get_current_span().add_event("worker lost", {"stage": stage})
         emit(StageRetried(request_id=request_id, stage=stage))
     try:
         return await work()
@@ -184,8 +186,8 @@ async def retry_once(
 
 async def _call(what: str, method: DeploymentHandle[T], *args: Any) -> T:
     """Call a replica within the caller's trace."""
-    with span(f"call {what}", kind="client") as call:
-        response: DeploymentResponse[T] = method.remote(*args, **call.carried)
+    with span(f"call {what}", kind=SpanKind.CLIENT) as call:
+        response: DeploymentResponse[T] = method.remote(*args, **propagation(call))
         try:
             answer: T = await response
             return answer

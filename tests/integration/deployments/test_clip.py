@@ -85,7 +85,7 @@ async def test_a_batch_is_in_the_trace_of_each_of_its_calls(clip, replica_spans)
     few = ZeroShotSettings(labels=("apple", "bus"))
     workers = ServeWorkers(diffusion=clip, clip=clip, segmenter=clip, renderer=clip)
     image = SharedImage(digest="", pixels=draw_shapes())
-    with KeptTraces().of_request("POST", [CALLER]) as request, within(request):
+    with KeptTraces().request("POST", [CALLER]) as context, within(context):
         await asyncio.gather(*(workers.describe(image, None, few) for _ in range(3)), workers.encode_texts(["apple"]))
         assert (await workers.status("Clip")).ready  # a shared call, so in no trace
     await until(lambda: len(spans_in(replica_spans)) == 8)

@@ -98,7 +98,7 @@ async def test_the_steps_and_decoding_of_each_image_are_in_the_trace_of_its_call
     await collected(workers, seed=1)  # in no trace
     start_after_admitting(monkeypatch, 2)
     traces = KeptTraces()
-    with traces.of_request("POST", [CALLER]) as request, within(request):
+    with traces.request("POST", [CALLER]) as context, within(context):
         await asyncio.gather(*(collected(workers, seed=seed) for seed in (1, 2)))
     await until(lambda: names_in(replica_spans)["Diffusion.generate"] == 2)
 

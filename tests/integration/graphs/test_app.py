@@ -44,7 +44,7 @@ def test_several_nodes_with_local_storage_are_rejected_with_what_to_set(monkeypa
             "pipeline.records, pipeline.settings, pipeline.events, pipeline.errors, pipeline.cache, "
             "pipeline.artifacts, pipeline.imaging.codecs, pipeline.imaging.masks, "
             "pipeline.imaging.drawing, pipeline.store, pipeline.traces",
-            MODEL_LIBRARIES | {"ray", "fastapi", "starlette", "typer", "opentelemetry"},
+            MODEL_LIBRARIES | {"ray", "fastapi", "starlette", "typer", "opentelemetry.sdk"},
         ),
     ],
     ids=["graphs.app", "cli.main", "pipeline"],

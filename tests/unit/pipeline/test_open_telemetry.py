@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.trace import SpanKind, get_current_span
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from cli import main
 from cli.config import LaunchConfig
 from pipeline.settings import TraceSettings
-from pipeline.traces import here, open_traces, own_context, span, within
+from pipeline.traces import open_traces, own_context, propagation, span, within
 from testing.service_process import changed_config
 from testing.tracing import CALLER, CALLER_TRACE, spans_in
 
@@ -52,7 +53,7 @@ def collector() -> Iterator[tuple[str, list[tuple[str, ExportTraceServiceRequest
 
 def record_spans(settings: TraceSettings) -> None:
     traces = open_traces(settings, "Diffusion")
-    with traces.under(CALLER, "outer", kind="server") as outer, within(outer), span("inner", points=3):
+    with traces.continued(CALLER, "outer", kind=SpanKind.SERVER) as context, within(context), span("inner", points=3):
         pass
     traces.close()
 
@@ -106,7 +107,7 @@ def test_the_command_line_overrides_the_configuration(tmp_path: Path, monkeypatc
 
 def test_an_own_context_holds_only_the_current_span(tmp_path: Path):
     traces = open_traces(TraceSettings(to=f"file:{tmp_path / 'spans.jsonl'}"), "Ingress")
-    with traces.of_request("GET", []) as request, within(request):
-        assert own_context().run(here) is request
-    assert own_context().run(here).traceparent == ""
+    with traces.request("GET", []) as context, within(context):
+        assert own_context().run(get_current_span) is get_current_span(context)
+    assert own_context().run(propagation) == {}
     traces.close()

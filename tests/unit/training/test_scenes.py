@@ -30,9 +30,12 @@ def scenes() -> list[Scene]:
 
 
 def test_same_arguments_give_the_same_bytes_in_any_process():
-    script = (
-        "from training.scenes import render as r; s = r.draw_scene(7, 96); print(r.zlib.crc32(s.pixels), s.caption)"
-    )
+    script = """
+import zlib
+from training.scenes.render import draw_scene
+scene = draw_scene(7, 96)
+print(zlib.crc32(scene.pixels), scene.caption)
+"""
     runs = {
         subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": h}

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse
+from opentelemetry.trace import INVALID_SPAN
 from sqlalchemy import delete
 
 from graphs.http import sse as event_stream
@@ -21,7 +22,6 @@ from graphs.http.sse import sse_response
 from pipeline.jobs import MAX_ATTEMPTS
 from pipeline.settings import AdmissionSettings
 from pipeline.store import tables
-from pipeline.traces import NOTHING
 from testing.harness import Bench, with_admission
 from testing.waiting import PATIENCE_S, pass_time, until
 from tests.integration.clients import client_of, is_problem, served
@@ -130,7 +130,7 @@ async def test_the_deadline_is_reported_even_if_the_work_stops_slowly(monkeypatc
 
     async with asyncio.timeout(600) as deadline:
         scope = {"path": "/generate", "headers": []}
-        RequestContext(request_id="r", span=NOTHING, deadline_s=600, deadline=deadline).attach(scope)
+        RequestContext(request_id="r", span=INVALID_SPAN, deadline_s=600, deadline=deadline).attach(scope)
         response = await sse_response(scope, work(), bytes)
         chunks = response.body_iterator
         assert await anext(chunks) == b"begun"

@@ -319,7 +319,7 @@ def test_measuring_masks_one_by_one_equals_measuring_a_batch():
 def test_traces_have_spans_for_encoding_and_decoding(engine):
     engine.clear_cache()
     traces = KeptTraces()
-    with traces.of_request("POST", []) as request, within(request):
+    with traces.request("POST", []) as context, within(context):
         segment(engine, draw_shapes())
         engine.segment_prompts(draw_shapes(), [PointsAndBox(points=((30, 30, True),))], MINI)
     assert [span.name for span in traces.spans] == ["encode", "decode", "decode", "POST"]
