@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
@@ -12,14 +11,13 @@ from fastapi import Query, Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import Response
+from werkzeug.http import parse_etags, parse_range_header
 
 ONE_YEAR_S = 365 * 24 * 3600
 PAGE, MAX_PAGE = 20, 100
 RESPOND_ASYNC = "respond-async"  # RFC 7240
 
 T = TypeVar("T")
-
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 def json_response(model: BaseModel, status_code: int = 200) -> Response:
@@ -62,8 +60,7 @@ def caching_headers(etag: str, *, for_ever: bool) -> dict[str, str]:
 
 def is_known(request: Request, etag: str) -> bool:
     """Whether the client has it already, by `If-None-Match`."""
-    tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-    return f'"{etag}"' in tags or "*" in tags
+    return parse_etags(request.headers.get("if-none-match")).contains_weak(etag)
 
 
 def not_modified(etag: str, *, for_ever: bool = True) -> Response:
@@ -81,20 +78,13 @@ def content(request: Request, body: bytes, media_type: str, etag: str, *, for_ev
     headers = caching_headers(etag, for_ever=for_ever)
     if is_known(request, etag):
         return not_modified(etag, for_ever=for_ever)
-    wanted = _RANGE.fullmatch(request.headers.get("range", ""))
+    wanted = parse_range_header(request.headers.get("range"))
     is_fresh = request.headers.get("if-range", headers["ETag"]) == headers["ETag"]
-    if wanted is None or not is_fresh or not _is_range(*wanted.groups()):
+    if wanted is None or wanted.units != "bytes" or len(wanted.ranges) > 1 or not is_fresh:
         return Response(body, media_type=media_type, headers=headers)
-    if wanted[1]:
-        start, end = int(wanted[1]), min(int(wanted[2] or len(body)), len(body) - 1)
-    else:  # the last so many
-        start, end = max(0, len(body) - int(wanted[2])), len(body) - 1
-    if start > end:
+    span = wanted.range_for_length(len(body))
+    if span is None:
         return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{len(body)}"})
-    headers["Content-Range"] = f"bytes {start}-{end}/{len(body)}"
-    return Response(body[start : end + 1], status_code=206, media_type=media_type, headers=headers)
-
-
-def _is_range(first: str, last: str) -> bool:
-    """Whether it is one at all: others are ignored (RFC 9110, section 14.1.2)."""
-    return bool(first or last) and not (first and last and int(last) < int(first))
+    start, end = span
+    headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(body)}"
+    return Response(body[start:end], status_code=206, media_type=media_type, headers=headers)
