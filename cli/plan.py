@@ -94,7 +94,7 @@ def _show(found: Plan, costs: Costs, objectives: Objectives) -> None:
     device, many = (
         ("GPU", "GPUs")
         if on_gpu
-        else (f"machine with {objectives.cores} cores", f"machines with {objectives.cores} cores")
+        else (f"machine with {objectives.cores:g} cores", f"machines with {objectives.cores:g} cores")
     )
     table = Table("deployment", "replicas", "num_gpus", "busy", "95 % wait less than", box=None)
     for row in found.deployments:

@@ -20,7 +20,7 @@ from deployments import HEALTH_INTERVAL_S
 from deployments.engine_replica import EngineReplica
 from deployments.tracing import traced
 from pipeline.records import Computed, GenerationRequest, ModelStatus, Pixels, StepProgress
-from pipeline.settings import UNTRACED, Accelerator, DiffusionSettings, TraceSettings
+from pipeline.settings import DIFFUSION_REQUESTS, UNTRACED, Accelerator, DiffusionSettings, TraceSettings
 from pipeline.traces import open_traces, start_span
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class _Stream:
 
 
 @serve.deployment(
-    max_ongoing_requests=16,
+    max_ongoing_requests=DIFFUSION_REQUESTS,
     max_queued_requests=64,
     health_check_period_s=HEALTH_INTERVAL_S,
     graceful_shutdown_wait_loop_s=0.2,

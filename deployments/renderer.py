@@ -12,12 +12,12 @@ from pipeline.imaging import codecs as images
 from pipeline.imaging import codecs as uploads
 from pipeline.imaging import drawing
 from pipeline.records import Computed, Drawings, Encoding, Pixels, Segmentation, Upload
-from pipeline.settings import UNTRACED, DrawingSettings, TraceSettings
+from pipeline.settings import RENDERER_THREADS, UNTRACED, DrawingSettings, TraceSettings
 from pipeline.traces import open_traces
 
 
 @serve.deployment(
-    max_ongoing_requests=8,
+    max_ongoing_requests=RENDERER_THREADS,
     max_queued_requests=256,
     health_check_period_s=HEALTH_INTERVAL_S,
     graceful_shutdown_wait_loop_s=0.2,

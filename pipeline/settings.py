@@ -32,6 +32,8 @@ DType = Literal["float32", "float16", "bfloat16"]
 Accelerator = Literal["auto", "cpu", "cuda"]
 
 RAY_NAMESPACE = "ai-pipeline"  # of the driver and of every named actor
+DIFFUSION_REQUESTS = 16  # in flight of a diffusion replica
+RENDERER_THREADS = 8
 
 
 class _Settings(BaseModel):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pipeline.settings import DIFFUSION_REQUESTS, DiffusionSettings
 from planning.batching import BatchServer
 from planning.costs import Cost, Costs
 
-MAX_ONGOING = 16  # requests in flight of one diffusion replica, in deployments/diffusion.py
 STAGES_AFTER = 3  # of an image beyond its description, in graphs/analysis/stages.py: segment, describe regions, render
 CACHE_CALLS = 3  # for a stage that is run: acquire, put, release
 CACHE_CALLS_KNOWN = 1  # for one whose result is cached
 CACHE_CALLS_CACHED = 2  # for a later call: `/segment` requests two stages, whose results another replica may hold
-PROGRESS_EVERY_S = 0.5  # progress interval of an image without followers, `progress_every_s` in pipeline/settings.py
+PROGRESS_EVERY_S: float = DiffusionSettings.model_fields["progress_every_s"].default
 EVENTS = 4  # of an image in the log: submitted, started, created, succeeded
 
 
@@ -137,7 +137,7 @@ def demand_of(costs: Costs, workload: Workload) -> Demand:
 
 
 def _cycles(costs: Costs, workload: Workload, larger: float) -> tuple[Cost, ...]:
-    most = min(MAX_ONGOING, costs.buckets[-1] // workload.rows)
+    most = min(DIFFUSION_REQUESTS, costs.buckets[-1] // workload.rows)
     if most < 1:
         raise ValueError(f"An image takes {workload.rows} rows, and the largest batch has {costs.buckets[-1]}.")
     own = costs.start + costs.decode.times(larger)

@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pipeline.settings import RENDERER_THREADS, AdmissionSettings
 from planning.costs import Costs, Database
 from planning.demand import STAGES_AFTER, Demand, Workload, demand_of
 from planning.queues import mean_wait_s, wait_within_s
 
 SHARE = 0.95  # of the images, for which the objective holds
 MIN_INGRESS = 2  # so that one may fail
-MAX_GENERATIONS = 8  # images in flight of an ingress replica, `admission` in pipeline/settings.py
+MAX_GENERATIONS = AdmissionSettings().max_generations  # images in flight of an ingress replica
 SMALLEST_FRACTION = 0.1  # of a GPU: a replica's memory is limited by it
-RENDERER_THREADS = 8  # calls at a time, in deployments/renderer.py
 STEADY = 0.5  # half the variation, of arrivals only: the service times of an engine vary little
 MAX_DEVICES = 100_000
 
@@ -70,7 +70,7 @@ class Objectives:
 
     p95_s: float | None = None
     headroom: float = 0.3  # share of every server's time to keep free
-    cores: int = 1  # of a machine, where everything is computed on CPUs
+    cores: float = 1  # of a machine, where everything is computed on CPUs
     database: Database = "postgresql"
 
     def __post_init__(self) -> None:
@@ -104,7 +104,7 @@ def plan(costs: Costs, workload: Workload, objectives: Objectives) -> Plan:
     raise ValueError(f"More than {MAX_DEVICES} devices would not do.")
 
 
-def shares(costs: Costs, demand: Demand, cores: int) -> dict[str, float]:
+def shares(costs: Costs, demand: Demand, cores: float) -> dict[str, float]:
     """Return the seconds for which an image keeps a device (a GPU, or a machine with all its cores) busy, by engine."""
     diffusion, clip, segmenter = demand.diffusion(), demand.clip.all, demand.segmenter.all
     if costs.accelerator == "cuda":
@@ -119,7 +119,7 @@ def rest_s(demand: Demand) -> float:
     return demand.renderer.each.wall_s + demand.clip.each.wall_s + demand.ingress_s
 
 
-def _idle(costs: Costs, cores: int) -> float:
+def _idle(costs: Costs, cores: float) -> float:
     """Return the share of a device that an idle service uses."""
     return 0.0 if costs.accelerator == "cuda" else min(0.9, costs.overheads.idle_cores / cores)
 

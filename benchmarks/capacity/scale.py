@@ -1,7 +1,7 @@
 """Simulates one to hundreds of GPUs: `python -m benchmarks scale [--costs FILE] [--plot PNG]`.
 
 For each number of GPUs images arrive at 0.8 of their capacity, and pass the ingress, the database, the cache and the
-GPUs of `planning.cluster`, whose costs were measured one by one (`python -m benchmarks stage-costs`). Prints the
+GPUs of `planning.simulation`, whose costs were measured one by one (`python -m benchmarks stage-costs`). Prints the
 throughput, the rejections, and the busiest component; first for the service of serve_config.yaml, then with each
 limit lifted in turn. The seed is fixed.
 """
@@ -19,9 +19,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from planning.cluster import Cluster, SimulationResult, play
 from planning.costs import Costs, read_costs
 from planning.demand import Workload
+from planning.simulation import Cluster, SimulationResult, simulate
 from planning.sizing import MAX_GENERATIONS, Objectives, plan
 
 ROOT = Path(__file__).parents[2]
@@ -112,7 +112,7 @@ def point(costs: Costs, variant: Variant, gpus: int, steps: int, side: int | Non
         gpus=gpus,
         variant=variant.name,
         cluster=cluster,
-        played=play(costs, workload, cluster, seconds=seconds, seed=SEED),
+        played=simulate(costs, workload, cluster, seconds=seconds, seed=SEED),
     )
 
 

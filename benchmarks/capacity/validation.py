@@ -1,9 +1,9 @@
 """Planned throughput against that of a real service: `python -m benchmarks capacity --costs FILE`.
 
-The service runs on this machine, saturated by clients in a closed loop. For each kind of call the throughput that
-`planning` predicts from the costs in FILE, which `benchmarks stage-costs` wrote, is compared with the measured one.
-Nothing is fitted. The prediction takes two inputs from the run: how many cores other programs left, and how slow
-cores were meanwhile (`benchmarks.cpu_speed`).
+The service runs on this machine, saturated by clients in a closed loop. The throughput at which `planning` says that it
+is saturated, from the costs in FILE, which `benchmarks stage-costs` wrote, is compared with the measured one. Nothing
+is fitted. The prediction takes two inputs from the run: how many cores other programs left, and how slow cores were
+meanwhile (`benchmarks.cpu_speed`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from statistics import mean, median
@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from planning.closed_loop import Calls, loop
 from planning.costs import Costs, read_costs
+from planning.demand import Workload
+from planning.sizing import Objectives, plan
 
 if TYPE_CHECKING:
     from benchmarks.capacity.serving_costs import Caller
@@ -34,10 +35,8 @@ if TYPE_CHECKING:
 
 CLIENTS = 8
 WARM_UP_S, WINDOW_S = 4.0, 15.0
-PLAYED_S = 100.0  # of simulated time
 ROUNDS = 2
 GOAL = 0.15
-KNOWN = 8  # images with cached results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,7 @@ class Setting:
 
     name: str
     work: Callable[[int], object]
-    calls: Calls  # the same, for the simulation
+    workload: Workload  # the same, for the plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +55,6 @@ class Checked:
     name: str
     predicted: float  # calls per second
     measured: float
-    cpu_s: float  # of a call, predicted
-    spent_s: float  # of a call, measured
     slowness: float  # of a core, relative to when the costs were measured
     free_cores: float  # left by other programs
     used_cores: float  # by the service
@@ -93,27 +90,22 @@ def main(words: list[str] | None = None) -> None:
 
 
 def make_settings(caller: Caller, side: int) -> list[Setting]:
-    """The kinds of calls; except for cached ones, none was used to measure the overheads."""
-    uploads = count()
-    known = [caller.upload(next(uploads), side) for _ in range(KNOWN)]
-    for image_id in known:
-        caller.ask(image_id)
+    """The kinds of images that are generated."""
 
-    segmented, everything = ("segment", "describe_regions"), ("segment", "describe_regions", "render")
+    def generate_and_visualize(_: int) -> None:
+        caller.ask(caller.generate(steps=15), "/visualize")
+
+    alone = Workload(rate=1.0, steps=15, side=side, reactions=False)
     return [
-        Setting(name="/generate, 15 steps", work=lambda _: caller.generate(steps=15), calls=Calls(steps=15)),
-        Setting(name="/generate, 40 steps", work=lambda _: caller.generate(steps=40), calls=Calls(steps=40)),
+        Setting(name="/generate, 15 steps", work=lambda _: caller.generate(steps=15), workload=alone),
+        Setting(
+            name="/generate, 40 steps", work=lambda _: caller.generate(steps=40), workload=replace(alone, steps=40)
+        ),
         Setting(
             name="/generate, 15 steps, then /visualize",
-            work=lambda _: caller.ask(caller.generate(steps=15), "/visualize"),
-            calls=Calls(steps=15, cached=1, stages=everything),
+            work=generate_and_visualize,
+            workload=replace(alone, reactions=True, cached_calls=1.0),
         ),
-        Setting(
-            name="upload, then /segment",
-            work=lambda _: caller.ask(caller.upload(next(uploads), side)),
-            calls=Calls(uploads=True, cached=1, stages=segmented),
-        ),
-        Setting(name="cached /segment", work=lambda number: caller.ask(known[number % KNOWN]), calls=Calls(cached=1)),
     ]
 
 
@@ -156,15 +148,12 @@ def done_within(spans: list[tuple[float, float]], opened: float, closed: float) 
 
 
 def judge(setting: Setting, costs: Costs, measured: float, spent: Spent) -> Checked:
-    """Compare one measurement with the prediction; all work scales with the slowness of a core."""
-    idle = costs.overheads.idle_cores
-    played = loop(costs, setting.calls, clients=CLIENTS, cores=spent.free_cores - idle, seconds=PLAYED_S)
+    """Compare one measurement with the plan for one machine; all work scales with the slowness of a core."""
+    planned = plan(costs, setting.workload, Objectives(headroom=0.01, cores=spent.free_cores))
     return Checked(
         name=setting.name,
-        predicted=played.rate / spent.slowness,
+        predicted=planned.capacity / planned.devices / spent.slowness,
         measured=measured,
-        cpu_s=played.cpu_s * spent.slowness,
-        spent_s=(spent.cpu_s / spent.wall_s - idle) / measured,
         slowness=spent.slowness,
         free_cores=spent.free_cores,
         used_cores=spent.cpu_s / spent.wall_s,
@@ -178,7 +167,6 @@ def tabulate(checked: list[Checked]) -> Table:
         "predicted, 1/s",
         "measured, 1/s",
         "error",
-        "CPU ms, predicted / spent",
         "slowness",
         "cores left / used",
     )
@@ -191,7 +179,6 @@ def tabulate(checked: list[Checked]) -> Table:
             f"{mean(each.predicted for each in rounds):.2f}",
             f"{mean(each.measured for each in rounds):.2f}",
             f"[{'green' if abs(error) <= GOAL else 'red'}]{error:+.0%}[/] ({min(errors):+.0%} to {max(errors):+.0%})",
-            f"{1000 * mean(e.cpu_s for e in rounds):.0f} / {1000 * mean(e.spent_s for e in rounds):.0f}",
             f"{mean(e.slowness for e in rounds):.2f}",
             f"{mean(e.free_cores for e in rounds):.2f} / {mean(e.used_cores for e in rounds):.2f}",
         )

@@ -9,17 +9,16 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+import simpy
 from typer.testing import CliRunner
 
 from cli import main
-from planning import demand, sizing
+from planning import demand
 from planning.batching import BatchServer
-from planning.closed_loop import Calls, loop
-from planning.cluster import Cluster, play
 from planning.costs import Cost, Costs, Machine, Overhead, Overheads, Shared, read_costs
 from planning.demand import Workload, demand_of
 from planning.queues import mean_wait_s, probability_of_waiting, wait_within_s
-from planning.simulation import Batcher, Clock, Cores, Station, arrivals, delay
+from planning.simulation import Cluster, DiffusionReplica, Station, arrivals, simulate
 from planning.sizing import Objectives, plan
 
 STEPS = 10
@@ -93,17 +92,18 @@ def test_waits_of_several_servers_match_erlang_c():
 
 @pytest.mark.parametrize(("servers", "rate"), [(1, 0.7), (3, 2.4)])
 def test_a_simulated_queue_matches_its_formula_and_littles_law(servers: int, rate: float):
-    clock, chance = Clock(), random.Random(1)
-    station = Station(clock, servers, delay(clock, lambda: chance.expovariate(1.0)))
+    environment, rng = simpy.Environment(), random.Random(1)
+    station = Station(environment, servers, lambda: rng.expovariate(1.0))
     visits: list[tuple[float, float]] = []
 
-    def arrive() -> None:
-        arrived = clock.now
-        station.visit(lambda: visits.append((arrived, clock.now)))
+    def visit():
+        arrived = environment.now
+        yield from station.visit()
+        visits.append((arrived, environment.now))
 
-    arrivals(clock, rate, chance, arrive)
+    environment.process(arrivals(environment, rate, rng, visit))
     seconds = 60_000
-    clock.run(seconds)
+    environment.run(until=seconds)
     mean_s = fmean(left - arrived for arrived, left in visits)
     assert mean_s == pytest.approx(mean_wait_s(servers, rate, 1.0) + 1.0, rel=0.06)
     in_flight = sum(left - arrived for arrived, left in visits) / seconds
@@ -116,54 +116,23 @@ def test_a_simulated_replica_matches_its_latency_formula(load: float):
     costs = some_costs()
     replica = demand_of(costs, a_workload()).replica()
     rate = load * replica.capacity
-    clock, chance = Clock(), random.Random(2)
-    batcher = Batcher(
-        clock,
-        lambda num, then: clock.after(costs.step(2 * num).wall_s, then),
-        largest=8,
-        own=delay(clock, lambda: 0.011),
-        steps=STEPS,
+    environment, rng = simpy.Environment(), random.Random(2)
+    simulated = DiffusionReplica(
+        environment, lambda num: costs.step(2 * num).wall_s, largest=8, own_s=0.011, steps=STEPS
     )
     latencies: list[float] = []
 
-    def arrive() -> None:
-        arrived = clock.now
-        batcher.visit(lambda: latencies.append(clock.now - arrived))
+    def visit():
+        arrived = environment.now
+        yield from simulated.visit()
+        latencies.append(environment.now - arrived)
 
-    arrivals(clock, rate, chance, arrive)
-    clock.run(400)
+    environment.process(arrivals(environment, rate, rng, visit))
+    environment.run(until=400)
     latencies.sort()
     assert fmean(latencies) == pytest.approx(replica.mean_latency_s(rate), rel=0.15)
     within_s = replica.latency_within_s(0.95, rate)
     assert 0.6 * within_s < latencies[int(0.95 * len(latencies))] < 1.05 * within_s
-
-
-def test_calls_preempt_and_an_engine_stalls_while_one_of_its_cores_is_taken():
-    def ends(*works: tuple[str, float, float | None], number: float) -> dict[str, float]:
-        clock, ended = Clock(), {}
-        cores = Cores(clock, number, threads=2)
-        for name, cpu_s, busy_cores in works:
-            cores.work(cpu_s, lambda name=name: ended.update({name: clock.now}), busy_cores=busy_cores)
-        clock.run(100)
-        return ended
-
-    assert ends(("call", 1.0, None), number=2) == {"call": pytest.approx(1.0)}
-    assert ends(("engine", 2.0, 2.0), number=2) == {"engine": pytest.approx(1.0)}
-    disturbed = ends(("engine", 2.0, 2.0), ("call", 1.0, None), number=2)
-    assert disturbed == {"call": pytest.approx(1.0), "engine": pytest.approx(1.9)}  # a tenth was done before
-    single = ends(("one thread", 1.0, 1.0), ("call", 1.0, None), number=2)
-    assert single == {"call": pytest.approx(1.0), "one thread": pytest.approx(1.0)}
-    assert ends(("one", 1.0, 1.0), ("other", 1.0, 1.0), number=1)["other"] == pytest.approx(2.0)
-
-
-def test_saturated_clients_share_the_cores_and_a_single_one_never_waits():
-    costs, calls = some_costs("cpu"), Calls(steps=STEPS, cached=1)
-    single = loop(costs, calls, clients=1, cores=8)
-    alone_s = STEPS * 0.015 + 0.011 + 0.001 + 0.003 + 2 * 0.003  # and the cost of each reported step
-    assert single.rate == pytest.approx(1 / alone_s, rel=0.02)
-    crowd = loop(costs, calls, clients=8, cores=0.5)
-    assert crowd.rate == pytest.approx(0.5 / crowd.cpu_s, rel=0.02)
-    assert crowd.cpu_s < single.cpu_s  # they are denoised in one batch
 
 
 def test_the_largest_batch_limits_the_capacity():
@@ -191,7 +160,7 @@ def test_a_plan_meets_its_objective_in_the_simulation(reactions: bool):
     found = plan(some_costs(), workload, objectives)
     ingress = next(row.replicas for row in found.deployments if row.name == "Ingress")
     cluster = Cluster(devices=found.devices, ingress=ingress, cache_shards=found.cache_shards)
-    simulated = play(some_costs(), workload, cluster, seconds=60)
+    simulated = simulate(some_costs(), workload, cluster, seconds=60)
     assert (simulated.refused, simulated.not_followed) == (pytest.approx(0, abs=0.01), 0)
     assert simulated.made == pytest.approx(workload.rate, rel=0.05)
     assert simulated.within_s(0.95) < found.p95_s <= 0.6
@@ -201,7 +170,7 @@ def test_half_the_planned_devices_miss_the_objective():
     workload = a_workload(60)
     found = plan(some_costs(), workload, Objectives(p95_s=0.6))
     fewer = Cluster(devices=found.devices // 2, ingress=100, cache_shards=2)
-    assert play(some_costs(), workload, fewer, seconds=60).within_s(0.95) > 0.6
+    assert simulate(some_costs(), workload, fewer, seconds=60).within_s(0.95) > 0.6
 
 
 def test_a_tighter_objective_needs_more_devices():
@@ -267,7 +236,7 @@ def test_an_objective_below_the_service_time_raises():
 
 def test_a_file_without_costs_raises(tmp_path: Path):
     path = tmp_path / "costs.json"
-    with pytest.raises(FileNotFoundError, match=r"benchmarks\.stage_costs"):
+    with pytest.raises(FileNotFoundError, match="benchmarks stage-costs"):
         read_costs(path)
     path.write_text(json.dumps(some_costs().model_dump(mode="json") | {"steps": {}}))
     with pytest.raises(ValueError, match="holds no costs: steps"):
@@ -316,15 +285,7 @@ def test_costs_of_another_profile_are_refused(tmp_path: Path):
     assert "not of 'mini'" in output
 
 
-def test_limits_equal_those_of_the_service():
-    """`planning` doesn't import the service, so it repeats these constants."""
-    from deployments.diffusion import Diffusion
-    from deployments.renderer import Renderer
-    from graphs.analysis.stages import STAGES
-    from pipeline.settings import AdmissionSettings, DiffusionSettings
+def test_reactions_are_the_stages_beyond_the_description():
+    from graphs.analysis.stages import STAGES  # `planning` doesn't import the service
 
-    assert AdmissionSettings().max_generations == sizing.MAX_GENERATIONS
-    assert Diffusion.max_ongoing_requests == demand.MAX_ONGOING
-    assert DiffusionSettings.model_fields["progress_every_s"].default == demand.PROGRESS_EVERY_S
-    assert Renderer.max_ongoing_requests == sizing.RENDERER_THREADS
     assert len(STAGES) - 1 == demand.STAGES_AFTER
