@@ -17,7 +17,7 @@ from typing import Any
 import ray
 
 from deployments import detached_actor
-from pipeline.notices import Notice
+from pipeline.event_records import EventRecord
 
 PROTOCOL = 1  # raised when a method's meaning changes; versions run concurrently during a rollout
 KEPT_S = 5.0  # a listener that is further behind misses ephemeral events
@@ -31,13 +31,13 @@ class EventHub:
     """Delivers what one listener publishes to all others."""
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[int, float, str, Sequence[Notice]]] = deque()
+        self._kept: deque[tuple[int, float, str, Sequence[EventRecord]]] = deque()
         self._count = 0
         self._heard_at: dict[str, float] = {}
         self._more = asyncio.Condition()
         self._watch = asyncio.get_running_loop().create_task(self._end_when_idle())
 
-    async def publish(self, listener: str, passing: Sequence[Notice]) -> None:
+    async def publish(self, listener: str, passing: Sequence[EventRecord]) -> None:
         """Announce to the others that the log has grown, and deliver ephemeral events."""
         self._count += 1
         now = time.monotonic()
@@ -47,7 +47,7 @@ class EventHub:
         async with self._more:
             self._more.notify_all()
 
-    async def listen(self, listener: str, after: int | None) -> tuple[int, int, Sequence[Notice]]:
+    async def listen(self, listener: str, after: int | None) -> tuple[int, int, Sequence[EventRecord]]:
         """Wait for what others publish.
 
         Args:
@@ -68,14 +68,14 @@ class EventHub:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._more.wait_for(lambda: self._since(at, listener)), LISTEN_S)
         self._heard_at[listener] = time.monotonic()
-        passed = [notice for passing in self._since(at, listener) for notice in passing]
+        passed = [record for passing in self._since(at, listener) for record in passing]
         return self._count, len(self._heard_at), passed
 
     async def end(self) -> None:
         """End this actor; `exit_actor` works only within a call of its own."""
         ray.actor.exit_actor()
 
-    def _since(self, at: int, listener: str) -> list[Sequence[Notice]]:
+    def _since(self, at: int, listener: str) -> list[Sequence[EventRecord]]:
         return [passing for count, _, by, passing in self._kept if count > at and by != listener]
 
     async def _end_when_idle(self) -> None:
@@ -100,12 +100,12 @@ class RemoteHub:
         self._at: int | None = None
         self.has_peers = True  # until the first answer
 
-    async def publish(self, passing: Sequence[Notice]) -> None:
+    async def publish(self, passing: Sequence[EventRecord]) -> None:
         if self.has_peers:
             await self._call(CALL_WITHIN_S, "publish", self._name, passing)
 
-    async def listen(self) -> Sequence[Notice]:
-        answer: tuple[int, int, Sequence[Notice]] = await self._call(
+    async def listen(self) -> Sequence[EventRecord]:
+        answer: tuple[int, int, Sequence[EventRecord]] = await self._call(
             LISTEN_S + CALL_WITHIN_S, "listen", self._name, self._at
         )
         self._at, listeners, passed = answer

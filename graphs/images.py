@@ -12,7 +12,7 @@ from graphs.concurrency import AdmissionLimiter, SingleFlight
 from graphs.workers.handles import SharedImage, Workers, retry_once
 from pipeline.cache import SizedLru
 from pipeline.errors import NoImageYet
-from pipeline.events import Event, ImageCreated, ImageDeleted
+from pipeline.events import DomainEvent, ImageCreated, ImageDeleted
 from pipeline.imaging import codecs as images
 from pipeline.imaging.png_metadata import PARAMETERS, read_parameters, with_text, write_parameters
 from pipeline.jobs import IdempotencyKey, Lease
@@ -39,7 +39,7 @@ class ImageRepository:
         store: Store,
         workers: Workers,
         put: Callable[[Pixels], Any],
-        emit: Callable[[Event], None],
+        emit: Callable[[DomainEvent], None],
         *,
         admission: AdmissionLimiter,
         embeds_parameters: bool,

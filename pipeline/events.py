@@ -136,7 +136,7 @@ class RequestFinished(_Event):
     is_routine: bool = False  # a probe or a scrape, every few seconds
 
 
-Event = (
+DomainEvent = (
     GenerationStarted
     | GenerationStepped
     | PreviewShown
@@ -151,7 +151,7 @@ Event = (
 )
 
 
-def event_type(event: Event) -> str:
+def event_type(event: DomainEvent) -> str:
     """Return an event's type as in event streams: "generation.stepped" for `GenerationStepped`."""
     what, done = re.findall("[A-Z][a-z]+", type(event).__name__)
     return f"{what}.{done}".lower()

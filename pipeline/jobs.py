@@ -44,7 +44,7 @@ class JobState(StrEnum):
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
-ENDED = frozenset(f"job.{state.value}" for state in JobState if state.is_final)  # types of the notices of final states
+ENDED = frozenset(f"job.{state.value}" for state in JobState if state.is_final)  # types of the events of final states
 AGAIN = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.DEAD})  # states that may be retried
 
 

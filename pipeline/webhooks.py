@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from pipeline.notices import Notice
+from pipeline.event_records import EventRecord
 
 SECRET_PREFIX = "whsec_"
 MIN_SECRET_BYTES, NEW_SECRET_BYTES, MAX_SECRET_BYTES = 24, 32, 64  # before base64; bounds by Standard Webhooks
@@ -74,7 +74,7 @@ class Claim:
     delivery: Delivery
     url: str
     secret: str = field(repr=False)
-    notice: Notice
+    record: EventRecord
 
 
 def new_secret() -> str:

@@ -17,7 +17,7 @@ from graphs.generation.requests import GenerationJobSpec
 from graphs.generation.service import GeneratedImage
 from graphs.services import Services, build_services
 from graphs.workers.model_status import ModelStatusTracker
-from pipeline.events import Event
+from pipeline.events import DomainEvent
 from pipeline.records import (
     Description,
     Descriptions,
@@ -63,7 +63,7 @@ class Bench:
     cache: FakeCache
     settings: ServiceSettings
     store: Store
-    events: list[Event] = field(default_factory=list)
+    events: list[DomainEvent] = field(default_factory=list)
 
     async def generate(self, spec: GenerationJobSpec) -> GeneratedImage:
         (generated,) = await self.services.generation.run([spec], describe=True)
@@ -86,7 +86,7 @@ class Bench:
             rendering = group.create_task(self.services.stages.result(RENDER, image, request_id))
         return Analysis(segmenting.result(), describing.result(), rendering.result())
 
-    def of(self, kind: type) -> list[Event]:
+    def of(self, kind: type) -> list[DomainEvent]:
         return [event for event in self.events if isinstance(event, kind)]
 
 
@@ -132,7 +132,7 @@ def make_bench(
     store = open_store(settings)
     workers = workers or FakeWorkers()
     cache = cache or FakeCache()
-    events: list[Event] = []
+    events: list[DomainEvent] = []
 
     services = build_services(
         settings=settings,

@@ -16,9 +16,9 @@ from sqlalchemy import Connection, Engine
 
 from benchmarks.engines.diffusion import request_for
 from graphs.events.feed import EventFeed
+from pipeline.event_records import STEPPED, EventRecord
 from pipeline.events import ImageCreated
 from pipeline.jobs import JobOrder
-from pipeline.notices import STEPPED, Notice
 from pipeline.records import ImageRecord
 from pipeline.settings import RetentionSettings, ServiceSettings
 from pipeline.store import Blobs, EventLog, JobStore, Store, new_id, open_database
@@ -140,7 +140,7 @@ def log_row_s(folder: Path) -> float:
 def notice_s() -> float:
     """Seconds for one step received from another replica: unpickled, and dropped because it has no subscriber here."""
     heard = [
-        Notice(
+        EventRecord(
             sequence=None,
             type=STEPPED,
             owner="public",
@@ -155,7 +155,7 @@ def notice_s() -> float:
     times = []
     for _ in range(50):
         started = time.perf_counter()
-        for notice in pickle.loads(sent):  # our own bytes of a line before
-            feed.publish(notice)
+        for record in pickle.loads(sent):  # our own bytes of a line before
+            feed.publish(record)
         times.append((time.perf_counter() - started) / NOTICES)
     return undisturbed(times)

@@ -17,7 +17,7 @@ from graphs.analysis.runner import StageRunner
 from graphs.analysis.stages import DESCRIBE, STAGES
 from graphs.images import ImageRepository
 from pipeline.errors import PipelineError
-from pipeline.events import Event, ImageCreated
+from pipeline.events import DomainEvent, ImageCreated
 from pipeline.traces import span, within
 
 logger = logging.getLogger("ai_pipeline")
@@ -37,7 +37,7 @@ class AnalysisPrefetcher:
         self._more = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: DomainEvent) -> None:
         """Queue a new image; the first one starts the task."""
         if not isinstance(event, ImageCreated):
             return

@@ -14,7 +14,7 @@ from graphs.concurrency import AdmissionLimiter, task_group
 from graphs.images import ImageRepository
 from graphs.workers.handles import SharedImage, TextModelName, Workers, retry_once
 from pipeline.errors import RegionNotFound
-from pipeline.events import Event, ImageProbed
+from pipeline.events import DomainEvent, ImageProbed
 from pipeline.records import Computed, Descriptions, ImageRecord, PointsAndBox, Segmentation, Vectors
 from pipeline.settings import Profile
 from pipeline.text_scoring import Found, Scores, contrasts, ensembled, label_shares, matches, rank
@@ -74,7 +74,7 @@ class ImageQueries:
         images: ImageRepository,
         stages: StageRunner,
         admission: AdmissionLimiter,
-        emit: Callable[[Event], None],
+        emit: Callable[[DomainEvent], None],
     ) -> None:
         self._settings = profile.clip
         self._everything = profile.sam2.everything

@@ -24,7 +24,7 @@ from graphs.workers.model_status import ModelStatusTracker
 from pipeline import artifacts
 from pipeline.cache import CacheKey, Hit, Lease, SizedLru, parameter_digest
 from pipeline.errors import StageFailed
-from pipeline.events import CacheBypassed, Event, ResultReused, Source
+from pipeline.events import CacheBypassed, DomainEvent, ResultReused, Source
 from pipeline.records import Artifact, Computed, Description, ImageRecord
 from pipeline.settings import CacheSettings, Profile
 from pipeline.store import Store
@@ -53,7 +53,7 @@ class StageRunner:
         store: Store,
         images: ImageRepository,
         admission: AdmissionLimiter,
-        emit: Callable[[Event], None],
+        emit: Callable[[DomainEvent], None],
     ) -> None:
         self._profile = profile
         self._workers = workers

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.events import Event
+from pipeline.events import DomainEvent
 
-Subscriber = Callable[[Event], None]
+Subscriber = Callable[[DomainEvent], None]
 
 
 class EventBus:
@@ -19,7 +19,7 @@ class EventBus:
         """Deliver events to a subscriber from now on."""
         self._subscribers.append(subscriber)
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: DomainEvent) -> None:
         """Deliver an event."""
         for deliver in self._subscribers:
             deliver(event)

@@ -17,22 +17,22 @@ from typing import Protocol, TypeVar
 
 from cachetools import LRUCache
 
+from pipeline.event_records import EventRecord
 from pipeline.jobs import ENDED
-from pipeline.notices import Notice
 from pipeline.store import EventLog
 
 T = TypeVar("T")
 
 POLL_S = 2.0
 PAUSE_S = 1.0  # after the hub gave no answer
-PAGE = 500  # notices read from the log at a time
-MAX_OUTGOING = 100  # notices the hub hasn't accepted yet; older ones are dropped
+PAGE = 500  # events read from the log at a time
+MAX_OUTGOING = 100  # events the hub hasn't accepted yet; older ones are dropped
 MAX_NEWEST = 100  # jobs
 MAX_ENDED = 1000  # jobs whose steps may still be on their way from another process
-MAX_WAITING = 1000  # notices of one stream; steps pass it by from half of that on
+MAX_WAITING = 1000  # events of one stream; steps pass it by from half of that on
 
 STARTED = "job.started"
-AFTER_STEPS = ENDED | {"image.created"}  # types of notices that follow the last step of their job
+AFTER_STEPS = ENDED | {"image.created"}  # types of events that follow the last step of their job
 
 logger = logging.getLogger("ai_pipeline")
 
@@ -42,10 +42,10 @@ class EventBroker(Protocol):
 
     has_peers: bool  # whether other processes subscribe
 
-    async def publish(self, passing: Sequence[Notice]) -> None:
+    async def publish(self, passing: Sequence[EventRecord]) -> None:
         """Announce to the other processes that the log has grown, and send ephemeral events."""
 
-    async def listen(self) -> Sequence[Notice]:
+    async def listen(self) -> Sequence[EventRecord]:
         """Wait until another process announces that the log has grown; return its ephemeral events."""
 
 
@@ -58,18 +58,18 @@ class Subscription:
     types: Collection[str]
     job_id: str | None
     opened_at: int  # the last sequence number delivered before
-    waiting: asyncio.Queue[Notice | None] = field(default_factory=asyncio.Queue)  # None ends it: the reader is too slow
+    waiting: asyncio.Queue[EventRecord | None] = field(default_factory=asyncio.Queue)  # None: too slow
 
-    def wants(self, notice: Notice) -> bool:
-        """Whether the notice matches."""
+    def wants(self, record: EventRecord) -> bool:
+        """Whether the event matches."""
         return (
-            notice.owner == self.owner
-            and (not self.types or notice.type in self.types)
-            and (self.job_id is None or notice.job_id == self.job_id)
+            record.owner == self.owner
+            and (not self.types or record.type in self.types)
+            and (self.job_id is None or record.job_id == self.job_id)
         )
 
-    async def notices(self, after: int | None = None) -> AsyncGenerator[Notice, None]:
-        """Yield each logged notice once and in order, ephemeral ones between them.
+    async def records(self, after: int | None = None) -> AsyncGenerator[EventRecord, None]:
+        """Yield each logged event once and in order, ephemeral ones between them.
 
         Ends only when the reader is too slow; a reader that resumes by sequence number misses nothing logged.
 
@@ -78,19 +78,19 @@ class Subscription:
         """
         known = self.opened_at if after is None else after
         while after is not None and (page := await asyncio.to_thread(self._page, known)):
-            for notice in page:  # newer ones wait in the queue
-                yield notice
-                known = notice.sequence or known
+            for record in page:  # newer ones wait in the queue
+                yield record
+                known = record.sequence or known
         while (waiting := await self.waiting.get()) is not None:
             if waiting.sequence is None or waiting.sequence > known:
                 yield waiting
 
-    def _page(self, after: int) -> Sequence[Notice]:
+    def _page(self, after: int) -> Sequence[EventRecord]:
         return self.log.read(owner=self.owner, after=after, limit=PAGE, types=self.types, job_id=self.job_id)
 
 
 class EventFeed:
-    """Delivers the notices of all owners to subscriptions.
+    """Delivers the events of all owners to subscriptions.
 
     Args:
         log: the event log.
@@ -103,17 +103,17 @@ class EventFeed:
         self._at = 0  # sequence number up to which everything was delivered
         self._is_reading = False
         self._grown = asyncio.Event()
-        self._ephemeral: list[Notice] = []  # to be delivered after what is logged already
-        self._outgoing: list[Notice] = []
+        self._ephemeral: list[EventRecord] = []  # to be delivered after what is logged already
+        self._outgoing: list[EventRecord] = []
         self._has_outgoing = asyncio.Event()
         self._streams: set[Subscription] = set()
         self._followed: set[Subscription] = set()  # those of them without an end of their own
-        self._newest: LRUCache[str, Notice] = LRUCache(MAX_NEWEST)  # the last ephemeral one, by job
+        self._newest: LRUCache[str, EventRecord] = LRUCache(MAX_NEWEST)  # the last ephemeral one, by job
         self._ended: LRUCache[str, bool] = LRUCache(MAX_ENDED)  # ids of jobs that have made their image or have ended
         self._started: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._is_hub_away = False  # logged once for each time
-        self.consumers: list[Callable[[Notice], None]] = []  # get everything that is logged
+        self.consumers: list[Callable[[EventRecord], None]] = []  # get everything that is logged
 
     @property
     def num_streams(self) -> int:
@@ -158,12 +158,12 @@ class EventFeed:
         for stream in self._followed:
             stream.waiting.put_nowait(None)
 
-    def publish(self, notice: Notice) -> None:
+    def publish(self, record: EventRecord) -> None:
         """Deliver an ephemeral event, after everything that was logged before it."""
         if self._hub is not None:
-            self._outgoing = [*self._outgoing[-MAX_OUTGOING:], notice]
+            self._outgoing = [*self._outgoing[-MAX_OUTGOING:], record]
             self._has_outgoing.set()
-        self._deliver_in_order(notice)
+        self._deliver_in_order(record)
 
     @asynccontextmanager
     async def stream(
@@ -183,51 +183,51 @@ class EventFeed:
 
     async def follow(
         self, owner: str, *, after: int | None = None, types: Collection[str] = (), job_id: str | None = None
-    ) -> AsyncGenerator[Notice, None]:
-        """Yield the notices of a subscription, which ends with the iterator; see `Subscription.notices`."""
-        async with self.stream(owner, types=types, job_id=job_id) as stream, aclosing(stream.notices(after)) as notices:
+    ) -> AsyncGenerator[EventRecord, None]:
+        """Yield the events of a subscription, which ends with the iterator; see `Subscription.records`."""
+        async with self.stream(owner, types=types, job_id=job_id) as stream, aclosing(stream.records(after)) as records:
             self._followed.add(stream)
             try:
-                async for notice in notices:
-                    yield notice
+                async for record in records:
+                    yield record
             finally:
                 self._followed.discard(stream)
 
-    async def past(self, owner: str, *, after: int, types: Collection[str] = ()) -> AsyncGenerator[Notice, None]:
+    async def past(self, owner: str, *, after: int, types: Collection[str] = ()) -> AsyncGenerator[EventRecord, None]:
         """Yield what was logged after a sequence number until now, and end."""
         newest = await asyncio.to_thread(self._log.newest)
         while page := await asyncio.to_thread(self._log.read, owner=owner, after=after, limit=PAGE, types=types):
-            for notice in page:
-                after = notice.sequence or after
+            for record in page:
+                after = record.sequence or after
                 if after > newest:
                     return
-                yield notice
+                yield record
 
     def _wake_up(self) -> None:
         self._grown.set()
         self._has_outgoing.set()
 
-    def _deliver_in_order(self, ephemeral: Notice) -> None:
+    def _deliver_in_order(self, ephemeral: EventRecord) -> None:
         if self._grown.is_set() or self._is_reading:
             self._ephemeral.append(ephemeral)
         else:
             self._deliver(ephemeral)
 
-    def _deliver(self, notice: Notice) -> None:
-        if notice.sequence is None and notice.job_id in self._ended:
+    def _deliver(self, record: EventRecord) -> None:
+        if record.sequence is None and record.job_id in self._ended:
             return  # its image arrived first from another process
-        if notice.sequence is None and notice.job_id:
-            self._newest[notice.job_id] = notice
-        elif notice.type in ENDED:
-            self._newest.pop(str(notice.job_id), None)
-        for stream in [stream for stream in self._streams if stream.wants(notice)]:
-            if notice.sequence is None and stream.waiting.qsize() >= MAX_WAITING // 2:
+        if record.sequence is None and record.job_id:
+            self._newest[record.job_id] = record
+        elif record.type in ENDED:
+            self._newest.pop(str(record.job_id), None)
+        for stream in [stream for stream in self._streams if stream.wants(record)]:
+            if record.sequence is None and stream.waiting.qsize() >= MAX_WAITING // 2:
                 continue
             if stream.waiting.qsize() >= MAX_WAITING:
                 self._streams.discard(stream)
                 stream.waiting.put_nowait(None)
             else:
-                stream.waiting.put_nowait(notice)
+                stream.waiting.put_nowait(record)
 
     async def _read_log(self) -> None:
         self._at = await self._retry_forever(self._log.newest)
@@ -239,39 +239,39 @@ class EventFeed:
             due, self._ephemeral = self._ephemeral, []  # this read finds what was logged before them
             page = await self._page()
             while page:
-                for notice in page:
-                    if notice.job_id and notice.type in AFTER_STEPS:
-                        due = self._deliver_steps(notice.job_id, due)
-                        self._ephemeral = self._deliver_steps(notice.job_id, self._ephemeral)
-                    self._deliver_logged(notice)
+                for record in page:
+                    if record.job_id and record.type in AFTER_STEPS:
+                        due = self._deliver_steps(record.job_id, due)
+                        self._ephemeral = self._deliver_steps(record.job_id, self._ephemeral)
+                    self._deliver_logged(record)
                 page = await self._page() if len(page) == PAGE else ()
-            for notice in due:
-                self._deliver(notice)
+            for record in due:
+                self._deliver(record)
             self._is_reading = bool(self._ephemeral)
             if not self._is_reading:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_S):
                         await self._grown.wait()
 
-    def _deliver_steps(self, job_id: str, ephemeral: Sequence[Notice]) -> list[Notice]:
+    def _deliver_steps(self, job_id: str, ephemeral: Sequence[EventRecord]) -> list[EventRecord]:
         """Deliver the ephemeral events of a job, and return the rest."""
-        for notice in ephemeral:
-            if notice.job_id == job_id:
-                self._deliver(notice)
-        return [notice for notice in ephemeral if notice.job_id != job_id]
+        for record in ephemeral:
+            if record.job_id == job_id:
+                self._deliver(record)
+        return [record for record in ephemeral if record.job_id != job_id]
 
-    def _deliver_logged(self, notice: Notice) -> None:
+    def _deliver_logged(self, record: EventRecord) -> None:
         """Deliver a logged event to subscriptions and consumers; a job that starts again has steps again."""
-        if notice.job_id and notice.type in AFTER_STEPS:
-            self._ended[notice.job_id] = True
-        elif notice.job_id and notice.type == STARTED:
-            self._ended.pop(notice.job_id, None)
-        self._at = notice.sequence or self._at
-        self._deliver(notice)
+        if record.job_id and record.type in AFTER_STEPS:
+            self._ended[record.job_id] = True
+        elif record.job_id and record.type == STARTED:
+            self._ended.pop(record.job_id, None)
+        self._at = record.sequence or self._at
+        self._deliver(record)
         for consume in self.consumers:
-            consume(notice)
+            consume(record)
 
-    async def _page(self) -> Sequence[Notice]:
+    async def _page(self) -> Sequence[EventRecord]:
         return await self._retry_forever(lambda: self._log.read(after=self._at, limit=PAGE))
 
     async def _retry_forever(self, read: Callable[[], T]) -> T:
@@ -304,8 +304,8 @@ class EventFeed:
                 continue
             self._is_hub_away = False
             self._grown.set()
-            for notice in passed:
-                self._deliver_in_order(notice)
+            for record in passed:
+                self._deliver_in_order(record)
 
     def _log_hub_failure(self, error: Exception) -> None:
         if not self._is_hub_away:

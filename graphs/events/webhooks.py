@@ -23,8 +23,8 @@ from standardwebhooks.webhooks import Webhook as Signer
 
 from graphs.events.ssrf_guard import PublicAddressTransport, check_url
 from pipeline.errors import AddressRefused
+from pipeline.event_records import EventRecord
 from pipeline.jobs import IdempotencyKey
-from pipeline.notices import Notice
 from pipeline.settings import WebhookSettings
 from pipeline.store import WebhookStore
 from pipeline.webhooks import Claim, Delivery, Webhook, backoff_s, new_secret
@@ -162,7 +162,7 @@ class WebhookDispatcher:
         self._wake_up.set()
         return delivery
 
-    def on_event(self, _: Notice) -> None:
+    def on_event(self, _: EventRecord) -> None:
         """Look for due deliveries after an event, of this process or another."""
         if self._is_needed:  # else another process, which enabled one, serves it until this one polls
             self._wake_up.set()
@@ -232,7 +232,7 @@ class WebhookDispatcher:
 
     async def _send(self, client: httpx.AsyncClient, claim: Claim) -> tuple[int | None, str]:
         """Send a delivery; return the status of the response, if there was one, and the error."""
-        body = cloudevent_body(claim.notice, claim.delivery.subject, self._public_url)
+        body = cloudevent_body(claim.record, claim.delivery.subject, self._public_url)
         headers = signature_headers(claim, body, datetime.now(UTC))
         try:
             async with (
@@ -277,29 +277,29 @@ USER_AGENT = "ai-pipeline"
 NAMELESS = "urn:ai-pipeline"  # the source where the service doesn't know its own URL
 
 
-def cloudevent_body(notice: Notice, subject: str | None, public_url: str | None) -> bytes:
-    """Encode a notice as a CloudEvent 1.0 in structured JSON, without pixels but with their URLs.
+def cloudevent_body(record: EventRecord, subject: str | None, public_url: str | None) -> bytes:
+    """Encode an event as a CloudEvent 1.0 in structured JSON, without pixels but with their URLs.
 
     Args:
-        notice: of the event log.
+        record: of the event log.
         subject: its image or job.
         public_url: where clients reach the service; URLs are relative if None.
     """
     base = (public_url or "").rstrip("/")
-    about = {"job_id": notice.job_id, "image_id": notice.image_id}
-    if notice.job_id:
-        about["job_url"] = f"{base}/v1/jobs/{notice.job_id}"
-    if image_id := notice.image_id or _made(notice):
+    about = {"job_id": record.job_id, "image_id": record.image_id}
+    if record.job_id:
+        about["job_url"] = f"{base}/v1/jobs/{record.job_id}"
+    if image_id := record.image_id or _made(record):
         about["image_url"] = f"{base}/v1/images/{image_id}/content"
     references = {name: value for name, value in about.items() if value is not None}
     event = {
         "specversion": "1.0",
-        "id": str(notice.sequence),
+        "id": str(record.sequence),
         "source": base or NAMELESS,
-        "type": notice.type,
-        "time": notice.created_at.isoformat(),
+        "type": record.type,
+        "time": record.created_at.isoformat(),
         "datacontenttype": "application/json",
-        "data": dict(notice.payload) | references,
+        "data": dict(record.payload) | references,
     }
     if subject is not None:
         event["subject"] = subject
@@ -327,6 +327,6 @@ def signature_headers(claim: Claim, body: bytes, now: datetime) -> dict[str, str
     }
 
 
-def _made(notice: Notice) -> Any:
+def _made(record: EventRecord) -> Any:
     """The image a job made."""
-    return (notice.payload.get("result") or {}).get("image_id")
+    return (record.payload.get("result") or {}).get("image_id")

@@ -16,10 +16,10 @@ from graphs.events.feed import EventFeed
 from graphs.images import ImageRepository
 from graphs.workers.handles import SharedImage, WorkerDied, Workers
 from pipeline.errors import StageFailed, WorkerLost
-from pipeline.events import Event, GenerationStarted, GenerationStepped, PreviewShown, StageRetried
+from pipeline.event_records import STEPPED, EventRecord
+from pipeline.events import DomainEvent, GenerationStarted, GenerationStepped, PreviewShown, StageRetried
 from pipeline.imaging.codecs import encode_png
 from pipeline.jobs import MAX_ATTEMPTS, PREVIEWS, TRACEPARENT, Job, Lease
-from pipeline.notices import STEPPED, Notice
 from pipeline.records import Computed, GenerationRequest, Pixels, StepProgress
 from pipeline.traces import Traces, within
 
@@ -35,7 +35,12 @@ class GenerateImageJob:
     """
 
     def __init__(
-        self, workers: Workers, images: ImageRepository, feed: EventFeed, emit: Callable[[Event], None], traces: Traces
+        self,
+        workers: Workers,
+        images: ImageRepository,
+        feed: EventFeed,
+        emit: Callable[[DomainEvent], None],
+        traces: Traces,
     ) -> None:
         self._workers = workers
         self._images = images
@@ -122,7 +127,7 @@ class GenerateImageJob:
             return
         preview = None if progress.preview is None else await asyncio.to_thread(_as_base64, progress.preview)
         self._feed.publish(
-            Notice(
+            EventRecord(
                 sequence=None,
                 type=STEPPED,
                 owner=job.order.owner,

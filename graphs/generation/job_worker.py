@@ -19,8 +19,8 @@ from pipeline.errors import (
     WorkerLost,
     to_problem,
 )
+from pipeline.event_records import CANCEL_REQUESTED, EventRecord
 from pipeline.jobs import ENDED, IdempotencyKey, Job, JobOrder, JobState, Lease, Submitted
-from pipeline.notices import CANCEL_REQUESTED, Notice
 from pipeline.store.jobs import JobStore
 
 LEASE_S = 15.0  # after which another worker takes over the job of a dead one
@@ -29,9 +29,7 @@ POLL_S = 2.0  # for queued jobs, where no event announces them
 PAUSE_S = 5.0  # after a model was not ready
 STOP_WITHIN_S = 5.0
 
-WAITING = frozenset(
-    {"job.submitted", "job.requeued", "job.retried"}
-)  # types of notices after which a job may be queued
+WAITING = frozenset({"job.submitted", "job.requeued", "job.retried"})  # types of events after which a job may be queued
 
 logger = logging.getLogger("ai_pipeline")
 
@@ -166,13 +164,13 @@ class JobWorker:
                     async with asyncio.timeout(POLL_S):
                         await ended.wait()
 
-    def on_event(self, notice: Notice) -> None:
+    def on_event(self, record: EventRecord) -> None:
         """React to an event of a job, of this process or another."""
-        if notice.type in WAITING and notice.payload.get("waits", True):
+        if record.type in WAITING and record.payload.get("waits", True):
             self.wake()
-        elif notice.type == CANCEL_REQUESTED and notice.job_id in self._in_flight:
-            _cancel(self._in_flight[notice.job_id][0])
-        elif notice.type in ENDED and (ended := self._waiters.pop(str(notice.job_id), None)):
+        elif record.type == CANCEL_REQUESTED and record.job_id in self._in_flight:
+            _cancel(self._in_flight[record.job_id][0])
+        elif record.type in ENDED and (ended := self._waiters.pop(str(record.job_id), None)):
             ended.set()
 
     async def get(self, job_id: str, owner: str) -> Job:

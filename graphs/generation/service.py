@@ -17,8 +17,8 @@ from graphs.generation.requests import GenerationJobSpec
 from graphs.images import ImageRepository
 from pipeline.answer_warnings import warnings_of
 from pipeline.errors import JobEnded, JobRunning, from_problem
+from pipeline.event_records import EventRecord
 from pipeline.jobs import ENDED, PREVIEWS, IdempotencyKey, Job, JobOrder, JobState, Submitted
-from pipeline.notices import Notice
 from pipeline.records import AnswerWarning, Description, GenerationRequest, ImageRecord
 from pipeline.settings import Profile
 from pipeline.store import new_id
@@ -106,7 +106,7 @@ class GenerationService:
 
     async def stream(
         self, specs: Sequence[GenerationJobSpec], *, previews: bool = True, describe: bool = False
-    ) -> AsyncGenerator[Notice | list[GeneratedImage], None]:
+    ) -> AsyncGenerator[EventRecord | list[GeneratedImage], None]:
         """Make images as `run` does; yield their events, and the images last.
 
         Args:
@@ -123,7 +123,7 @@ class GenerationService:
 
     async def stream_job(
         self, job_id: str, owner: str, after: int = 0
-    ) -> AsyncGenerator[Notice | GeneratedImage, None]:
+    ) -> AsyncGenerator[EventRecord | GeneratedImage, None]:
         """Yield a job's events from a sequence number on, and the described image last.
 
         A stream that is cut off by the end of this process just ends.
@@ -134,10 +134,10 @@ class GenerationService:
             PipelineError: what it failed with.
         """
         has_ended = (await self._jobs.get(job_id, owner)).state.is_final
-        async with aclosing(self._job_notices(job_id, owner, after)) as notices:
-            async for notice in notices:
-                yield notice
-                has_ended = has_ended or notice.type in ENDED
+        async with aclosing(self._job_records(job_id, owner, after)) as records:
+            async for record in records:
+                yield record
+                has_ended = has_ended or record.type in ENDED
         if has_ended:
             yield await self._generated(await self._jobs.wait_finished(job_id, owner), describe=True)
 
@@ -156,19 +156,19 @@ class GenerationService:
         async with self._submitted(spec, new_id(), previews=False) as job:
             return await self._jobs.wait_finished(job.job_id, spec.owner)
 
-    async def _stream_job(self, spec: GenerationJobSpec, *, previews: bool) -> AsyncGenerator[Notice | Job, None]:
+    async def _stream_job(self, spec: GenerationJobSpec, *, previews: bool) -> AsyncGenerator[EventRecord | Job, None]:
         if finished := await self._finished_before(spec):
             yield finished
             return
         job_id = new_id()
         async with AsyncExitStack() as stack:
             subscription = await stack.enter_async_context(self._feed.stream(spec.owner, job_id=job_id))
-            notices = await stack.enter_async_context(aclosing(subscription.notices()))
+            records = await stack.enter_async_context(aclosing(subscription.records()))
             job = await stack.enter_async_context(self._submitted(spec, job_id, previews=previews))
             if job.job_id == job_id:  # else it was done for the same key meanwhile
-                async for notice in notices:
-                    yield notice
-                    if notice.type in ENDED:
+                async for record in records:
+                    yield record
+                    if record.type in ENDED:
                         break
             yield await self._jobs.wait_finished(job.job_id, spec.owner)
 
@@ -191,23 +191,23 @@ class GenerationService:
                     await asyncio.shield(self._jobs.cancel(job.job_id, spec.owner))
                 raise
 
-    async def _job_notices(self, job_id: str, owner: str, after: int = 0) -> AsyncGenerator[Notice, None]:
+    async def _job_records(self, job_id: str, owner: str, after: int = 0) -> AsyncGenerator[EventRecord, None]:
         """Yield a job's events from a sequence number on, until it has ended."""
         if (await self._jobs.get(job_id, owner)).state.is_final:
-            for notice in await self._logged_notices(job_id, owner, after):
-                yield notice
+            for record in await self._logged_records(job_id, owner, after):
+                yield record
             return
-        async with aclosing(self._feed.follow(owner, after=after, job_id=job_id)) as notices:
-            async for notice in notices:
-                yield notice
-                if notice.type in ENDED and (await self._jobs.get(job_id, owner)).state.is_final:
-                    for later in await self._logged_notices(
-                        job_id, owner, notice.sequence or 0
+        async with aclosing(self._feed.follow(owner, after=after, job_id=job_id)) as records:
+            async for record in records:
+                yield record
+                if record.type in ENDED and (await self._jobs.get(job_id, owner)).state.is_final:
+                    for later in await self._logged_records(
+                        job_id, owner, record.sequence or 0
                     ):  # of another try since
                         yield later
                     return
 
-    async def _logged_notices(self, job_id: str, owner: str, after: int) -> Sequence[Notice]:
+    async def _logged_records(self, job_id: str, owner: str, after: int) -> Sequence[EventRecord]:
         read = partial(self._log.read, owner=owner, after=after, limit=MAX_JOB_NOTICES, job_id=job_id)
         return await asyncio.to_thread(read)
 

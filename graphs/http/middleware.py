@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from graphs.http.context import CLIENT_ID, QUIET_ROUTES, RequestContext, path_of
 from graphs.http.errors import EDITS, error_response
 from pipeline.errors import BodyTooLarge, DeadlineExceeded, PipelineError
-from pipeline.events import Event, RequestFinished
+from pipeline.events import DomainEvent, RequestFinished
 from pipeline.jobs import SERVER_ERROR
 from pipeline.settings import AdmissionSettings
 from pipeline.traces import Traces, traceparent_of, within
@@ -45,7 +45,7 @@ class RequestMiddleware:
         *,
         admission: AdmissionSettings,
         admit: Callable[[Scope], AbstractAsyncContextManager[None]],
-        emit: Callable[[Event], None],
+        emit: Callable[[DomainEvent], None],
         traces: Traces,
     ) -> None:
         self._app = app

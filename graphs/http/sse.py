@@ -16,7 +16,7 @@ from starlette.types import Scope
 from graphs.http.context import RequestContext
 from graphs.http.errors import error_response
 from pipeline.errors import DeadlineExceeded, PipelineError
-from pipeline.notices import Notice
+from pipeline.event_records import EventRecord
 
 T = TypeVar("T")
 
@@ -43,9 +43,9 @@ async def sse_response(scope: Scope, items: AsyncGenerator[T, None], encode: Cal
 
 
 def live_sse_response(
-    scope: Scope, items: AsyncGenerator[Notice | Response, None], after: int, *, says_end: bool = False
+    scope: Scope, items: AsyncGenerator[EventRecord | Response, None], after: int, *, says_end: bool = False
 ) -> Response:
-    """Send notices as server-sent events, without a deadline, and with a heartbeat when it is quiet.
+    """Send event records as server-sent events, without a deadline, and with a heartbeat when it is quiet.
 
     Args:
         after: the sequence number they follow, for a reader who is cut off before the first.
@@ -73,10 +73,10 @@ async def _with_first(
 
 
 async def _with_heartbeat(
-    scope: Scope, items: AsyncGenerator[Notice | Response, None], after: int, says_end: bool
+    scope: Scope, items: AsyncGenerator[EventRecord | Response, None], after: int, says_end: bool
 ) -> AsyncIterator[bytes]:
     yield format_sse_event(comment="ready", id=str(after))
-    following: asyncio.Future[Notice | Response] | None = None
+    following: asyncio.Future[EventRecord | Response] | None = None
     beat_at = time.monotonic() + HEARTBEAT_S
     try:
         while True:
@@ -104,8 +104,8 @@ async def _with_heartbeat(
         await items.aclose()
 
 
-def as_event(item: Notice | Response) -> bytes:
-    """A notice as an event; an answer as the last one, `generation.finished`."""
+def as_event(item: EventRecord | Response) -> bytes:
+    """A record as an event; an answer as the last one, `generation.finished`."""
     if isinstance(item, Response):
         return format_sse_event(event=FINISHED, data_str=bytes(item.body).decode())
     sequence = None if item.sequence is None else str(item.sequence)
@@ -117,12 +117,12 @@ def _encode_error(scope: Scope, error: Exception) -> bytes:
     return format_sse_event(event=FAILED, data_str=bytes(error_response(scope, known).body).decode())
 
 
-def facts(notice: Notice) -> dict[str, Any]:
-    """A notice as clients get it."""
+def facts(record: EventRecord) -> dict[str, Any]:
+    """An event as clients get it."""
     about = {
-        "sequence": notice.sequence,
-        "job_id": notice.job_id,
-        "image_id": notice.image_id,
-        "time": notice.created_at,
+        "sequence": record.sequence,
+        "job_id": record.job_id,
+        "image_id": record.image_id,
+        "time": record.created_at,
     }
-    return {name: value for name, value in about.items() if value is not None} | dict(notice.payload)
+    return {name: value for name, value in about.items() if value is not None} | dict(record.payload)

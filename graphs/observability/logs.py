@@ -13,7 +13,7 @@ import orjson
 
 from pipeline.events import (
     CacheBypassed,
-    Event,
+    DomainEvent,
     GenerationStarted,
     GenerationStepped,
     ImageCreated,
@@ -55,7 +55,7 @@ def configure_logging(data_path: Path, log_format: Literal["text", "json"]) -> N
     logger.propagate = False
 
 
-def log_event(event: Event) -> None:
+def log_event(event: DomainEvent) -> None:
     """Write an event's line, if it has one: steps and health checks have none."""
     if isinstance(event, GenerationStepped) or (isinstance(event, RequestFinished) and event.is_routine):
         return
@@ -63,14 +63,14 @@ def log_event(event: Event) -> None:
     logger.log(_level(event), "%s", sentence(event), extra={"facts": facts})
 
 
-def sentence(event: Event) -> str:
+def sentence(event: DomainEvent) -> str:
     """Say what happened, in one line that holds the request's id."""
     line = f"{_what(event)} for request {event.request_id}"
     # A path or a value the client sent may hold anything, also what ends a line or drives a terminal.
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def _level(event: Event) -> int:
+def _level(event: DomainEvent) -> int:
     match event:
         case RequestFinished(status=status) if status >= 500:
             return logging.ERROR
@@ -82,7 +82,7 @@ def _level(event: Event) -> int:
             return logging.INFO
 
 
-def _what(event: Event) -> str:
+def _what(event: DomainEvent) -> str:
     match event:
         case GenerationStarted():
             return "Generating image"

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from pipeline.events import (
     CacheBypassed,
-    Event,
+    DomainEvent,
     GenerationStarted,
     ImageCreated,
     ImageProbed,
@@ -85,7 +85,7 @@ class Metrics:
             "pipeline_in_hand", description="Pieces of work running or queued at this ingress.", tag_keys=("gate",)
         )
 
-    def count(self, event: Event) -> None:
+    def count(self, event: DomainEvent) -> None:
         """Take note of an event."""
         match event:
             case RequestFinished():

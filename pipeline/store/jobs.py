@@ -17,8 +17,8 @@ from pipeline.errors import (
     WorkerLost,
     to_problem,
 )
+from pipeline.event_records import CANCEL_REQUESTED
 from pipeline.jobs import AGAIN, MAX_ATTEMPTS, IdempotencyKey, Job, JobOrder, JobState, Lease, Submitted
-from pipeline.notices import CANCEL_REQUESTED
 from pipeline.store.common import made_with, remember_key
 from pipeline.store.database import database_time
 from pipeline.store.log import EventLog, as_utc, log

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, insert, select
 
-from pipeline.notices import Notice
+from pipeline.event_records import EventRecord
 from pipeline.store.database import writing
 from pipeline.store.tables import events
 
@@ -50,7 +50,7 @@ class EventLog:
         owner: str | None = None,
         types: Collection[str] = (),
         job_id: str | None = None,
-    ) -> Sequence[Notice]:
+    ) -> Sequence[EventRecord]:
         """Read the events after a sequence number, oldest first.
 
         Args:
@@ -68,7 +68,7 @@ class EventLog:
         if job_id is not None:
             query = query.where(events.c.job_id == job_id)
         with self.engine.connect() as connection:
-            return [as_notice(row) for row in connection.execute(query)]
+            return [as_event_record(row) for row in connection.execute(query)]
 
 
 def log(
@@ -97,9 +97,9 @@ def log(
     return int(written.scalar_one())
 
 
-def as_notice(row: Row[Any]) -> Notice:
+def as_event_record(row: Row[Any]) -> EventRecord:
     """Convert a row of the log."""
-    return Notice(
+    return EventRecord(
         sequence=row.sequence,
         type=row.type,
         owner=row.owner,

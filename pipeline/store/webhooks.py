@@ -14,11 +14,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from pipeline.errors import DeliveryNotFound, TooManyWebhooks, WebhookNotFound
+from pipeline.event_records import WEBHOOK_TESTED, WEBHOOK_TYPES
 from pipeline.jobs import IdempotencyKey
-from pipeline.notices import WEBHOOK_TESTED, WEBHOOK_TYPES
 from pipeline.store.common import made_with, new_id, remember_key
 from pipeline.store.database import database_time
-from pipeline.store.log import EventLog, as_notice, as_utc, log
+from pipeline.store.log import EventLog, as_event_record, as_utc, log
 from pipeline.store.tables import deliveries, events, webhooks
 from pipeline.webhooks import Claim, Delivery, DeliveryState, Webhook
 
@@ -381,4 +381,4 @@ def _claim(connection: Connection, delivery_id: str) -> Claim:
     delivery = connection.execute(select(deliveries).where(deliveries.c.delivery_id == delivery_id)).one()
     webhook = connection.execute(select(webhooks).where(webhooks.c.webhook_id == delivery.webhook_id)).one()
     event = connection.execute(select(events).where(events.c.sequence == delivery.sequence)).one()
-    return Claim(delivery=_as_delivery(delivery), url=webhook.url, secret=webhook.secret, notice=as_notice(event))
+    return Claim(delivery=_as_delivery(delivery), url=webhook.url, secret=webhook.secret, record=as_event_record(event))

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from httpx_sse import connect_sse
 
-from pipeline.notices import STEPPED
+from pipeline.event_records import STEPPED
 from testing.service_process import RunningService, wait_until
 
 SMALL = {"width": 128, "height": 128}

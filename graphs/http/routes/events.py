@@ -11,7 +11,7 @@ from graphs.http.context import CallerDep, ServicesDep
 from graphs.http.errors import error_responses
 from graphs.http.sse import EVENT_STREAM, live_sse_response
 from pipeline.errors import InvalidRequest
-from pipeline.notices import STEPPED, TYPES
+from pipeline.event_records import STEPPED, TYPES
 
 MAX_SEQUENCE = 2**63 - 1
 

@@ -43,7 +43,7 @@ from graphs.http.sse import EVENT_STREAM, as_event, sse_response
 from graphs.services import Services
 from pipeline.answer_warnings import image_warnings
 from pipeline.errors import InvalidRequest, InvalidUpload
-from pipeline.notices import Notice
+from pipeline.event_records import EventRecord
 from pipeline.records import Encoding, ImageFormat, ImageRecord
 from pipeline.store import ImageFilter
 
@@ -254,10 +254,10 @@ async def _generate(
 
 async def _stream(
     services: Services, specs: Sequence[GenerationJobSpec], caller: Caller
-) -> AsyncGenerator[Notice | Response, None]:
+) -> AsyncGenerator[EventRecord | Response, None]:
     async with aclosing(services.generation.stream(specs)) as items:
         async for item in items:
-            yield item if isinstance(item, Notice) else _created(services, item, caller)
+            yield item if isinstance(item, EventRecord) else _created(services, item, caller)
 
 
 def _created(services: Services, generated: Sequence[GeneratedImage], caller: Caller) -> Response:

@@ -25,7 +25,7 @@ from graphs.http.sse import EVENT_STREAM, as_event, sse_response
 from graphs.services import Services
 from pipeline.answer_warnings import image_warnings
 from pipeline.cache import SizedLru
-from pipeline.notices import Notice
+from pipeline.event_records import EventRecord
 from pipeline.records import Descriptions, Drawings, ImageRecord, Segmentation
 
 MAX_VISUALIZATION_BYTES = 64 << 20
@@ -107,12 +107,12 @@ async def generated_response(services: Services, generated: GeneratedImage) -> R
 
 
 async def with_generated(
-    services: Services, items: AsyncGenerator[Notice | GeneratedImage | list[GeneratedImage], None]
-) -> AsyncGenerator[Notice | Response, None]:
-    """Pass notices on, and write the image that comes last."""
+    services: Services, items: AsyncGenerator[EventRecord | GeneratedImage | list[GeneratedImage], None]
+) -> AsyncGenerator[EventRecord | Response, None]:
+    """Pass events on, and write the image that comes last."""
     async with aclosing(items):
         async for item in items:
-            if isinstance(item, Notice):
+            if isinstance(item, EventRecord):
                 yield item
             else:
                 (generated,) = item if isinstance(item, list) else [item]

@@ -42,10 +42,10 @@ from graphs.http.schemas.openai import (
 from graphs.http.sse import EVENT_STREAM, sse_response
 from graphs.services import Services
 from pipeline.errors import InvalidRequest, InvalidUpload, UnknownModel
+from pipeline.event_records import STEPPED, EventRecord
 from pipeline.imaging.codecs import decode_png
 from pipeline.imaging.masks import Mask
 from pipeline.jobs import IdempotencyKey
-from pipeline.notices import STEPPED, Notice
 from pipeline.records import Encoding, GenerationRequest, ImageFormat, ImageRecord
 
 Kind = Literal["image_generation", "image_edit"]  # what the events of a stream are called
@@ -298,7 +298,7 @@ class _ResponseWriter:
         )
 
     async def events(
-        self, kind: Kind, items: AsyncGenerator[Notice | list[GeneratedImage], None]
+        self, kind: Kind, items: AsyncGenerator[EventRecord | list[GeneratedImage], None]
     ) -> AsyncGenerator[bytes, None]:
         """The events of one image; the first bytes are a comment that says that it was accepted."""
         is_accepted = False
@@ -316,7 +316,7 @@ class _ResponseWriter:
                     index, self._previews_sent = self._previews_sent, self._previews_sent + 1
                     yield self._event(f"{kind}.partial_image", await self._preview(item), partial_image_index=index)
 
-    def _is_due(self, stepped: Notice) -> bool:
+    def _is_due(self, stepped: EventRecord) -> bool:
         """Whether a step is one of those, evenly spread, whose previews are wanted; after the last comes the image."""
         step, num_steps = stepped.payload["step"], stepped.payload["num_steps"]
         wanted = self.body.partial_images or 0
@@ -324,7 +324,7 @@ class _ResponseWriter:
             return False
         return bool(step * (wanted + 1) >= (self._previews_sent + 1) * num_steps)
 
-    async def _preview(self, stepped: Notice) -> bytes:
+    async def _preview(self, stepped: EventRecord) -> bytes:
         """A preview at the image's size."""
         pixels = decode_png(b64decode(stepped.payload["preview"]))
         size = self.wanted.width, self.wanted.height

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from graphs.events.ssrf_guard import MAX_URL_CHARS
-from pipeline.notices import TYPES
+from pipeline.event_records import TYPES
 from pipeline.webhooks import (
     MAX_SECRET_BYTES,
     MIN_SECRET_BYTES,

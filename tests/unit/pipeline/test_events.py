@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from pipeline import events
-from pipeline.events import Event, GenerationStepped, StageFinished, event_type
+from pipeline.events import DomainEvent, GenerationStepped, StageFinished, event_type
 
 KINDS = [kind for _, kind in inspect.getmembers(events, inspect.isclass) if hasattr(kind, "request_id")]
 PUBLIC = [kind for kind in KINDS if not kind.__name__.startswith("_")]
@@ -15,7 +15,7 @@ PUBLIC = [kind for kind in KINDS if not kind.__name__.startswith("_")]
 
 def test_the_union_contains_every_event():
     assert PUBLIC
-    assert [kind for kind in PUBLIC if not issubclass(kind, get_args(Event))] == []
+    assert [kind for kind in PUBLIC if not issubclass(kind, get_args(DomainEvent))] == []
 
 
 @pytest.mark.parametrize("kind", PUBLIC)

@@ -10,8 +10,8 @@ from threading import Barrier
 import pytest
 
 from pipeline.errors import DeliveryNotFound, IdempotencyMismatch, TooManyWebhooks, WebhookNotFound
+from pipeline.event_records import TYPES
 from pipeline.jobs import IdempotencyKey, JobState
-from pipeline.notices import TYPES
 from pipeline.settings import WebhookSettings
 from pipeline.store import EventLog, WebhookStore, open_database
 from pipeline.store.log import log
@@ -60,7 +60,7 @@ def test_events_after_the_registration_are_delivered(store):
     expand(store)
 
     (claimed,) = claim(store)
-    assert (claimed.url, claimed.secret, claimed.notice.payload) == (webhook.url, SECRET, {"of": "a"})
+    assert (claimed.url, claimed.secret, claimed.record.payload) == (webhook.url, SECRET, {"of": "a"})
     delivery = claimed.delivery
     assert (delivery.type, delivery.subject, delivery.attempts) == ("image.created", "a", 1)
     assert claim(store) == []

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from graphs.events import feed as feeds
 from graphs.events.feed import EventFeed
-from pipeline.notices import Notice
+from pipeline.event_records import EventRecord
 from pipeline.store import EventLog, open_database
 from pipeline.store.log import log
 from testing.waiting import PATIENCE_S, until
@@ -46,16 +46,16 @@ class FakeConnection:
     def __init__(self, hub: FakeHub) -> None:
         self.hub = hub
         self.has_peers = True
-        self.received: asyncio.Queue[Sequence[Notice]] = asyncio.Queue()
+        self.received: asyncio.Queue[Sequence[EventRecord]] = asyncio.Queue()
 
-    async def publish(self, transient: Sequence[Notice]) -> None:
+    async def publish(self, transient: Sequence[EventRecord]) -> None:
         if self.hub.silent:
             raise ConnectionError
         for connection in self.hub.connections:
             if connection is not self:
                 connection.received.put_nowait(transient)
 
-    async def listen(self) -> Sequence[Notice]:
+    async def listen(self) -> Sequence[EventRecord]:
         return await self.received.get()
 
 
@@ -65,8 +65,8 @@ def write(log_: EventLog, *names: str, owner: str = "public", job_id: str | None
             log(connection, name, owner, job_id=job_id, payload={})
 
 
-def step(number: int, owner: str = "public", job_id: str = "j") -> Notice:
-    return Notice(
+def step(number: int, owner: str = "public", job_id: str = "j") -> EventRecord:
+    return EventRecord(
         sequence=None,
         type="generation.stepped",
         owner=owner,
@@ -77,11 +77,11 @@ def step(number: int, owner: str = "public", job_id: str = "j") -> Notice:
     )
 
 
-async def taken(feed: EventFeed, number: int, **filters) -> list[Notice]:
-    found: list[Notice] = []
-    async with asyncio.timeout(PATIENCE_S), aclosing(feed.follow("public", **filters)) as notices:
-        async for notice in notices:
-            found.append(notice)
+async def taken(feed: EventFeed, number: int, **filters) -> list[EventRecord]:
+    found: list[EventRecord] = []
+    async with asyncio.timeout(PATIENCE_S), aclosing(feed.follow("public", **filters)) as records:
+        async for record in records:
+            found.append(record)
             if len(found) == number:
                 break
     return found
@@ -94,7 +94,7 @@ async def test_logged_events_are_delivered_before_new_ones(open_log):
     following = asyncio.create_task(taken(feed, 4, after=1))
     await until(lambda: feed.num_streams == 1)
     await asyncio.to_thread(write, log_, "d", "e")
-    assert [(notice.sequence, notice.type) for notice in await following] == [(2, "b"), (3, "c"), (4, "d"), (5, "e")]
+    assert [(record.sequence, record.type) for record in await following] == [(2, "b"), (3, "c"), (4, "d"), (5, "e")]
     feed.stop()
 
 
@@ -105,8 +105,8 @@ async def test_a_stream_is_filtered_by_owner_type_and_job(open_log):
     write(log_, "a", job_id="j")
     write(log_, "b", job_id="j")
     write(log_, "a", job_id="k")
-    assert [notice.job_id for notice in await taken(feed, 2, after=0, types={"a"})] == ["j", "k"]
-    assert [notice.type for notice in await taken(feed, 2, after=0, job_id="j")] == ["a", "b"]
+    assert [record.job_id for record in await taken(feed, 2, after=0, types={"a"})] == ["j", "k"]
+    assert [record.type for record in await taken(feed, 2, after=0, job_id="j")] == ["a", "b"]
     feed.stop()
 
 
@@ -119,12 +119,12 @@ async def test_a_step_is_delivered_after_the_facts_logged_before_it(open_log):
         await asyncio.to_thread(write, log_, "fact")
         feed.publish(step(number))
     received = await following
-    facts = [notice.sequence for notice in received if notice.sequence]
+    facts = [record.sequence for record in received if record.sequence]
     assert facts == list(range(1, 21))
-    assert [notice.payload["step"] for notice in received if notice.sequence is None] == list(range(20))
-    for i, notice in enumerate(received):
-        if notice.sequence is None:
-            assert notice.payload["step"] + 1 in [earlier.sequence for earlier in received[:i]]
+    assert [record.payload["step"] for record in received if record.sequence is None] == list(range(20))
+    for i, record in enumerate(received):
+        if record.sequence is None:
+            assert record.payload["step"] + 1 in [earlier.sequence for earlier in received[:i]]
     feed.stop()
 
 
@@ -136,7 +136,7 @@ class SlowLog(EventLog):
         self.may_read = threading.Event()
         self.may_read.set()
 
-    def read(self, **filters) -> Sequence[Notice]:
+    def read(self, **filters) -> Sequence[EventRecord]:
         assert self.may_read.wait(PATIENCE_S)
         return super().read(**filters)
 
@@ -154,7 +154,7 @@ async def test_steps_are_delivered_before_the_end_of_their_job_even_if_the_log_i
     await asyncio.to_thread(write, log_, "image.created", "job.succeeded", job_id="j")
     log_.may_read.set()
 
-    seen = [notice.payload.get("step", notice.type) for notice in await following]
+    seen = [record.payload.get("step", record.type) for record in await following]
     assert seen == ["job.started", 0, 1, 2, "image.created", "job.succeeded", 9]
     feed.stop()
 
@@ -167,8 +167,8 @@ async def test_a_step_after_the_end_of_its_job_is_dropped_unless_the_job_is_retr
     seen: list[str | int] = []
 
     async def follow() -> None:
-        async for notice in feed.follow("public"):
-            seen.append(notice.payload.get("step", notice.type))  # noqa: PERF401  # the test reads it meanwhile
+        async for record in feed.follow("public"):
+            seen.append(record.payload.get("step", record.type))  # noqa: PERF401  # the test reads it meanwhile
 
     following = asyncio.create_task(follow())
     await until(lambda: feed.num_streams == 1)
@@ -201,20 +201,20 @@ async def test_a_slow_subscriber_loses_its_stream_but_no_fact(open_log, monkeypa
     log_ = open_log()
     feed = EventFeed(log_, None)
     slow = feed.follow("public")
-    first_notice = asyncio.ensure_future(anext(slow))
+    first_record = asyncio.ensure_future(anext(slow))
     quick = asyncio.create_task(taken(feed, 100, after=0))
     await until(lambda: feed.num_streams == 2)
     await asyncio.to_thread(write, log_, "fact")
-    first = await first_notice
+    first = await first_record
     for _ in range(33):
         await asyncio.to_thread(write, log_, "fact", "fact", "fact")
-    assert [notice.sequence for notice in await quick] == list(range(1, 101))
+    assert [record.sequence for record in await quick] == list(range(1, 101))
 
-    read = [first.sequence] + [notice.sequence async for notice in slow]
+    read = [first.sequence] + [record.sequence async for record in slow]
     assert read == list(range(1, len(read) + 1))
     assert len(read) < 100
     rest = await taken(feed, 100 - len(read), after=read[-1])
-    assert [notice.sequence for notice in rest] == list(range(len(read) + 1, 101))
+    assert [record.sequence for record in rest] == list(range(len(read) + 1, 101))
     feed.stop()
 
 
@@ -226,10 +226,10 @@ async def test_closing_subscriptions_ends_followers_but_not_callers_that_wait(op
     async with feed.stream("public") as waited_for:
         await until(lambda: feed.num_streams == 2)
         feed.close_subscriptions()
-        assert [notice.type for notice in await following] == ["a"]
+        assert [record.type for record in await following] == ["a"]
         assert waited_for.waiting.empty()
     write(log_, "b")
-    assert [notice.type for notice in await taken(feed, 1, after=1)] == ["b"]
+    assert [record.type for record in await taken(feed, 1, after=1)] == ["b"]
     feed.stop()
 
 
@@ -247,7 +247,7 @@ async def test_events_of_one_process_are_received_in_another(open_log, monkeypat
     here.publish(step(7))
     fact, *steps = await following
     assert fact.type == "fact"
-    assert [notice.payload for notice in steps] == ([] if silent else [{"step": 7}])
+    assert [record.payload for record in steps] == ([] if silent else [{"step": 7}])
     here.stop()
     there.stop()
 
@@ -267,10 +267,10 @@ async def test_fifty_reconnecting_subscribers_receive_every_fact_once_and_in_ord
         while len(seen) < total:
             remaining = rng.randint(1, 60)
             feed = rng.choice(processes)
-            async with aclosing(feed.follow("public", after=seen[-1] if seen else 0)) as notices:
-                async for notice in notices:
-                    if notice.sequence is not None:
-                        seen.append(notice.sequence)
+            async with aclosing(feed.follow("public", after=seen[-1] if seen else 0)) as records:
+                async for record in records:
+                    if record.sequence is not None:
+                        seen.append(record.sequence)
                     remaining -= 1
                     if len(seen) == total or remaining == 0:
                         break

@@ -16,7 +16,7 @@ from graphs.events import webhooks as webhook_dispatcher
 from graphs.events.webhooks import MAX_BODY_BYTES, cloudevent_body
 from pipeline import webhooks
 from pipeline.errors import StageFailed, to_problem
-from pipeline.notices import TYPES, Notice
+from pipeline.event_records import TYPES, EventRecord
 from pipeline.settings import WebhookSettings
 from testing.harness import Bench, make_bench, working
 from testing.waiting import PATIENCE_S, until
@@ -342,7 +342,7 @@ def test_the_body_stays_below_the_limit_for_every_event(type_):
     image = {"request_id": "r" * 128, "image_id": UNKNOWN_ID, "owner": "o" * 128, "digest": "d" * 64, "seconds": 0.1}
     problem = to_problem(StageFailed(stage="generate", reason="\N{SNOWMAN}" * 100_000))
     payload = image | {"kind": "generate", "result": {"image_id": UNKNOWN_ID}, "problem": problem}
-    notice = Notice(
+    record = EventRecord(
         sequence=2**63 - 1,
         type=type_,
         owner="o" * 128,
@@ -351,7 +351,7 @@ def test_the_body_stays_below_the_limit_for_every_event(type_):
         payload=payload,
         created_at=datetime.now(UTC),
     )
-    body = cloudevent_body(notice, UNKNOWN_ID, f"https://{'x' * 200}.example/")
+    body = cloudevent_body(record, UNKNOWN_ID, f"https://{'x' * 200}.example/")
     assert len(body) < MAX_BODY_BYTES
     data = json.loads(body)["data"]
     assert data["job_url"] == f"https://{'x' * 200}.example/v1/jobs/{UNKNOWN_ID}"

@@ -14,8 +14,8 @@ from sqlalchemy import select
 from graphs.generation import job_worker as job_runner
 from graphs.generation.job_worker import JobWorker
 from pipeline.errors import StageFailed, StorageUnavailable
+from pipeline.event_records import CANCEL_REQUESTED
 from pipeline.jobs import JobOrder, JobState
-from pipeline.notices import CANCEL_REQUESTED
 from pipeline.store import EventLog, new_id, open_database
 from pipeline.store.jobs import JobStore
 from pipeline.store.tables import jobs
@@ -137,12 +137,12 @@ async def test_a_cancellation_received_twice_ends_the_job_once(store):
             job = (await runner.submit(order(1))).job
             await until(lambda: worker.started)
             store.cancel(job.job_id, "public")
-            [notice] = store.log.read(after=0, limit=1, types=[CANCEL_REQUESTED])
+            [record] = store.log.read(after=0, limit=1, types=[CANCEL_REQUESTED])
             asyncio.get_running_loop().set_default_executor(pool)
             pool.submit(busy.wait)  # delays the final state
-            runner.on_event(notice)
+            runner.on_event(record)
             await until(lambda: worker.stopped)
-            runner.on_event(notice)
+            runner.on_event(record)
             finishing = asyncio.create_task(runner.wait_finished(job.job_id, "public"))
             await asyncio.sleep(0)
             busy.set()

@@ -189,8 +189,8 @@ async def test_two_owners_never_see_data_of_each_other(tmp_path: Path, seed: int
 
     assert load.calls.total() == num_calls
     theirs = {
-        name: {id_ for notice in notices for id_ in (notice.image_id, notice.job_id) if id_}
-        for name, notices in logged.items()
+        name: {id_ for record in records for id_ in (record.image_id, record.job_id) if id_}
+        for name, records in logged.items()
     }
     assert theirs["ann"].isdisjoint(theirs["bob"])
     for owner, other in ((ann, bob), (bob, ann)):
@@ -213,9 +213,9 @@ async def test_a_subscriber_receives_only_events_of_its_owner(bench: Bench):
         for owner in (ann, bob):
             seen = []
             follower = bench.services.feed.follow(owner.name, after=0)
-            async for notice in follower:
-                seen += [notice.image_id] if notice.type == "image.created" else []
-                assert notice.owner == owner.name
+            async for record in follower:
+                seen += [record.image_id] if record.type == "image.created" else []
+                assert record.owner == owner.name
                 if len(seen) == 2:
                     break
             await follower.aclose()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 from typing import Any, get_args, get_type_hints
 
-from pipeline.events import Event, StageFinished
+from pipeline.events import DomainEvent, StageFinished
 
 
-def example(kind: type[Event], **changes: Any) -> Event:
+def example(kind: type[DomainEvent], **changes: Any) -> DomainEvent:
     """Return an event whose strings name their field, such as `the-image_id`."""
     hints = get_type_hints(kind)
     values = {field.name: _value(field.name, hints[field.name]) for field in fields(kind) if field.default is MISSING}
@@ -23,5 +23,5 @@ def _value(name: str, hint: Any) -> Any:
     return get_args(hint)[0]  # of a Literal
 
 
-KINDS = [kind for kind in get_args(Event) if kind is not StageFinished] + StageFinished.__subclasses__()
+KINDS = [kind for kind in get_args(DomainEvent) if kind is not StageFinished] + StageFinished.__subclasses__()
 EVENTS = [example(kind) for kind in KINDS]

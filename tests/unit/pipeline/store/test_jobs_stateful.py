@@ -143,9 +143,9 @@ class Jobs(RuleBasedStateMachine):
     def read(self, limit: int = 1000):
         """A reader resumes after the last sequence number it has seen."""
         page = self.store.log.read(after=self.known[-1] if self.known else 0, limit=limit)
-        for notice in page:
-            self.types[notice.job_id, notice.type] += 1
-        self.known += [notice.sequence for notice in page if notice.sequence]
+        for record in page:
+            self.types[record.job_id, record.type] += 1
+        self.known += [record.sequence for record in page if record.sequence]
         assert self.known == list(range(1, len(self.known) + 1))
 
     @invariant()

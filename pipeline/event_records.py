@@ -30,7 +30,7 @@ TYPES = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Notice:
+class EventRecord:
     """An event of one owner's images, jobs or webhooks."""
 
     sequence: int | None  # in the log, ascending in commit order; None if ephemeral
