@@ -27,6 +27,7 @@ LEASE_S = 15.0  # after which another worker takes over the job of a dead one
 RENEW_S = 4.0
 POLL_S = 2.0  # for queued jobs, where no event announces them
 PAUSE_S = 5.0  # after a model was not ready
+MAX_PAUSE_S = 60.0  # while the storage keeps failing: every attempt makes the image again
 STOP_WITHIN_S = 5.0
 
 WAITING = frozenset({"job.submitted", "job.requeued", "job.retried"})  # types of events after which a job may be queued
@@ -80,6 +81,7 @@ class JobWorker:
         self._wake_up = asyncio.Event()  # look for queued jobs
         self._may_wait = True  # whether jobs may be queued
         self._pause_until = 0.0  # no jobs are leased before, on the loop's clock
+        self._num_failures = 0  # of the storage, since it last took an image
         self._accepting: set[asyncio.Task[Submitted]] = set()
         self._waiters: dict[str, asyncio.Event] = {}  # by id of a job that runs elsewhere
 
@@ -303,6 +305,7 @@ class JobWorker:
     async def _execute(self, job: Job, lease: Lease) -> None:
         try:
             await self._handlers[job.order.kind].run(job, lease)
+            self._num_failures = 0
         except asyncio.CancelledError:
             await self._settle(self._store.stop, lease)
         except LeaseLost:
@@ -313,13 +316,20 @@ class JobWorker:
             if job.order.is_waited_for:
                 await self._settle(self._store.fail, lease, to_problem(error))
             else:  # no caller is waiting for a Retry-After: the job is kept until it can run
-                self._pause_until = asyncio.get_running_loop().time() + PAUSE_S
+                self._pause(error)
                 await self._settle(self._store.stop, lease)
         except PipelineError as error:
             await self._settle(self._store.fail, lease, to_problem(error))
         except Exception:
             logger.exception("Job %s failed unexpectedly", job.job_id)
             await self._settle(self._store.fail, lease, to_problem(PipelineError()))
+
+    def _pause(self, error: PipelineError) -> None:
+        pause_s = PAUSE_S
+        if isinstance(error, StorageUnavailable):
+            pause_s = min(MAX_PAUSE_S, PAUSE_S * 2**self._num_failures)
+            self._num_failures += 1
+        self._pause_until = asyncio.get_running_loop().time() + pause_s
 
     async def _settle(self, settle: Callable[..., None], *facts: object) -> None:
         with suppress(

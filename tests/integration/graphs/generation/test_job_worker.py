@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -168,6 +169,27 @@ async def test_a_storage_that_fails_at_the_end_does_not_keep_the_worker(store, m
         with pytest.raises(asyncio.CancelledError):
             await task
     assert "could not be released" in caplog.text
+
+
+async def test_attempts_are_further_and_further_apart_while_the_storage_fails(store, monkeypatch):
+    loop, passed_s = asyncio.get_running_loop(), 0.0
+    now = loop.time
+    monkeypatch.setattr(loop, "time", lambda: now() + passed_s)
+    attempts: list[float] = []
+
+    class Failing:
+        async def run(self, job, lease) -> None:
+            attempts.append(loop.time())
+            raise StorageUnavailable
+
+    async with running(store, Failing()) as runner:
+        await runner.submit(order(1))
+        async with asyncio.timeout(100 * PATIENCE_S):
+            while len(attempts) < 7:
+                await asyncio.sleep(0)
+                passed_s += 0.01
+    pauses = [later - earlier for earlier, later in itertools.pairwise(attempts)]
+    assert all(pause >= least for pause, least in zip(pauses, (5, 10, 20, 40, 60, 60), strict=True)), pauses
 
 
 async def test_a_job_of_another_worker_is_cancelled_at_its_lease_renewal(store):
