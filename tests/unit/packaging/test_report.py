@@ -20,7 +20,7 @@ def test_a_summary_lists_groups_and_the_slowest_skipped_and_failed_tests():
         "",
         "group         tests  seconds",
         "cluster           0      0.0",
-        "graph             1      2.0",
+        "integration       1      2.0",
         "unit              1      1.5",
         "all               2      3.5",
         "",
