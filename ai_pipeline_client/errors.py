@@ -28,7 +28,7 @@ JOB_RUNNING = "job_running"  # the code of a response while the first request wi
 
 SHOWN_CHARS = 500  # of a response's body that isn't the service's
 SERVER_ERRORS = 500
-_OWN_LIMITS = frozenset({"too_many_requests", "too_many_at_once", "too_many_unfinished"})
+_OWN_LIMITS = frozenset({"rate_limited", "concurrency_limited", "job_limit_reached"})
 
 
 class PipelineError(Exception):

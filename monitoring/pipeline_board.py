@@ -5,7 +5,7 @@ from __future__ import annotations
 from monitoring.panels import Board, Panel, Query, Row, Unit, growth, or_zero, quantiles, rate
 
 ROUTE = 'route=~"$route"'
-REFUSALS = 'code=~"overloaded|too_many_.+|model_not_ready|deadline_exceeded"'
+REFUSALS = 'code=~"overloaded|queue_full|.+_limited|job_limit_reached|model_not_ready|deadline_exceeded"'
 
 REQUESTS = Row(
     title="Requests",

@@ -1,45 +1,46 @@
 """Every error the service raises on purpose. The docstring is the message, a template for the keyword arguments.
 
 PipelineError
-├── InvalidRequest              422  the request is invalid
-│   ├── MalformedBody           400
-│   ├── InvalidUpload           422
-│   ├── AddressRefused          422
-│   ├── InvalidOwner            422
-│   ├── ConceptNotFound         422
-│   └── ImageRefused            422
-├── IdempotencyMismatch         422
-├── NoImageYet                  400
-├── Unauthorized                401  no valid API key
-├── NotFound                    404
-│   ├── ImageNotFound           404
-│   ├── RegionNotFound          404
-│   ├── UnknownModel            404
-│   ├── JobNotFound             404
-│   ├── KeyNotFound             404
-│   ├── WebhookNotFound         404
-│   ├── DeliveryNotFound        404
-│   └── RouteNotFound           404
-├── MethodNotAllowed            405
-├── Conflict                    409
-│   ├── JobNotRetriable         409
-│   ├── JobEnded                409
-│   ├── JobRunning              409
-│   ├── TooManyWebhooks         409
-│   └── LeaseLost               409  never reaches a client
-├── BodyTooLarge                413
-├── RateLimited                 429  the service is busy, or an owner is at a limit
-│   ├── Overloaded              429
-│   ├── TooManyJobs             429
-│   ├── TooManyRequests         429
-│   ├── TooManyAtOnce           429
-│   └── TooManyUnfinished       429
-├── Unavailable                 503
-│   ├── ModelNotReady           503
-│   ├── WorkerLost              503
-│   └── StorageUnavailable      503
-├── DeadlineExceeded            504
-└── StageFailed                 500
+├── InvalidRequest          422  the request is invalid
+│   ├── MalformedBody       400
+│   ├── InvalidUpload       422
+│   ├── AddressRefused      422
+│   ├── InvalidOwner        422
+│   ├── ConceptNotFound     422
+│   └── ImageRefused        422
+├── IdempotencyMismatch     422
+├── NoImageYet              400
+├── Unauthorized            401  no valid API key
+├── NotFound                404
+│   ├── ImageNotFound       404
+│   ├── RegionNotFound      404
+│   ├── ModelNotFound       404
+│   ├── JobNotFound         404
+│   ├── KeyNotFound         404
+│   ├── WebhookNotFound     404
+│   ├── DeliveryNotFound    404
+│   └── RouteNotFound       404
+├── MethodNotAllowed        405
+├── Conflict                409
+│   ├── JobNotRetriable     409
+│   ├── JobEnded            409
+│   ├── JobRunning          409
+│   ├── WebhookLimitReached 409
+│   └── LeaseLost           409  never reaches a client
+├── BodyTooLarge            413
+├── TooManyRequests         429  the service is busy, or an owner is at a limit
+│   ├── Overloaded          429
+│   ├── QueueFull           429
+│   ├── RateLimited         429
+│   ├── ConcurrencyLimited  429
+│   └── JobLimitReached     429
+├── Unavailable             503
+│   ├── ModelNotReady       503
+│   ├── WorkerLost          503
+│   └── StorageUnavailable  503
+├── DeadlineExceeded        504
+├── StageFailed             500
+└── InternalError           500  a defect of the service
 """
 
 from __future__ import annotations
@@ -85,12 +86,12 @@ def to_problem(error: PipelineError) -> dict[str, Any]:
 
 
 def from_problem(problem: Mapping[str, Any]) -> PipelineError:
-    """Recreate the error that `to_problem` converted; a `PipelineError` if its class no longer exists."""
+    """Recreate the error that `to_problem` converted; an `InternalError` if its class no longer exists."""
     classes = [PipelineError]
     for cls in classes:
         classes += cls.__subclasses__()
     facts = problem["facts"]
-    return next((cls(**facts) for cls in classes if _code(cls) == problem["code"]), PipelineError(**facts))
+    return next((cls(**facts) for cls in classes if _code(cls) == problem["code"]), InternalError(**facts))
 
 
 def _code(cls: type[PipelineError]) -> str:
@@ -161,7 +162,7 @@ class RegionNotFound(NotFound):
     """There is no region {region}: this image has {regions}, numbered from 0."""
 
 
-class UnknownModel(NotFound):
+class ModelNotFound(NotFound):
     """There is no model {model!r} here. Send {known}, or leave it out."""
 
 
@@ -212,7 +213,7 @@ class DeliveryNotFound(NotFound):
     """This webhook has no delivery {delivery_id}. It may be too old."""
 
 
-class TooManyWebhooks(Conflict):
+class WebhookLimitReached(Conflict):
     """There are {registered} webhooks already, the limit for one owner. Delete one first."""
 
 
@@ -232,37 +233,37 @@ class BodyTooLarge(PipelineError):
     status = 413
 
 
-class RateLimited(PipelineError):
+class TooManyRequests(PipelineError):
     """There are too many requests. Try again later."""
 
     status = 429
     retry_after_s = 5
 
 
-class Overloaded(RateLimited):
+class Overloaded(TooManyRequests):
     """The service already has {waiting} {what} in progress, which is its limit.
     Try again in {retry_after_s} s."""
 
 
-class TooManyJobs(RateLimited):
+class QueueFull(TooManyRequests):
     """{waiting} jobs are queued already, which is the limit. Try again in a minute."""
 
     retry_after_s = 60
 
 
-class TooManyRequests(RateLimited):
+class RateLimited(TooManyRequests):
     """You have sent {limit} requests within a minute, which is the rate limit for one owner.
     Try again in {retry_after_s} s."""
 
 
-class TooManyAtOnce(RateLimited):
+class ConcurrencyLimited(TooManyRequests):
     """{limit} of your requests are in flight, which is the limit for one owner.
     Try again once one of them has finished."""
 
     retry_after_s = 1
 
 
-class TooManyUnfinished(RateLimited):
+class JobLimitReached(TooManyRequests):
     """{limit} of your jobs are unfinished, which is the limit for one owner. Wait for one of them, or cancel it."""
 
 
@@ -295,3 +296,7 @@ class DeadlineExceeded(PipelineError):
 
 class StageFailed(PipelineError):
     """The stage {stage!r} failed: {reason}"""
+
+
+class InternalError(PipelineError):
+    """The request failed because of a defect in the service, whose log has the cause."""

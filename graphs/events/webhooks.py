@@ -88,7 +88,7 @@ class WebhookDispatcher:
         Raises:
             InvalidRequest: nothing can be sent to that URL; says what to send instead.
             IdempotencyMismatch: the key was used for another request.
-            TooManyWebhooks: the owner has as many as one may have.
+            WebhookLimitReached: the owner has as many as one may have.
         """
         check_url(url, allow_private=self._settings.allow_private_addresses)
         registered = await asyncio.to_thread(

@@ -11,6 +11,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from pipeline.errors import (
+    InternalError,
     LeaseLost,
     ModelNotReady,
     Overloaded,
@@ -100,8 +101,8 @@ class JobWorker:
 
         Raises:
             IdempotencyMismatch: the key was used for another request.
-            TooManyJobs: no slot is free, and too many jobs are queued.
-            TooManyUnfinished: the owner has too many.
+            QueueFull: no slot is free, and too many jobs are queued.
+            JobLimitReached: the owner has too many.
         """
         accepting = asyncio.get_running_loop().create_task(self._accept(order, key), context=contextvars.Context())
         self._accepting.add(accepting)
@@ -193,7 +194,7 @@ class JobWorker:
         Raises:
             JobNotFound: the owner has no such job.
             JobNotRetriable: it has a result, or hasn't ended.
-            TooManyUnfinished: the owner has too many.
+            JobLimitReached: the owner has too many.
         """
         job = await asyncio.to_thread(self._store.retry, job_id, owner, max_unfinished=self._max_unfinished)
         self.wake()
@@ -322,7 +323,7 @@ class JobWorker:
             await self._settle(self._store.fail, lease, to_problem(error))
         except Exception:
             logger.exception("Job %s failed unexpectedly", job.job_id)
-            await self._settle(self._store.fail, lease, to_problem(PipelineError()))
+            await self._settle(self._store.fail, lease, to_problem(InternalError()))
 
     def _pause(self, error: PipelineError) -> None:
         pause_s = PAUSE_S

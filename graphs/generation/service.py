@@ -72,7 +72,7 @@ class GenerationService:
 
         Raises:
             IdempotencyMismatch: the key was used for another request.
-            TooManyJobs, TooManyUnfinished: too many wait already.
+            QueueFull, JobLimitReached: too many wait already.
         """
         jobs: list[Job] = []
         try:

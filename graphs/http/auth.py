@@ -24,7 +24,7 @@ from starlette.types import Scope
 
 from graphs.http.context import ANONYMOUS_OWNER, RequestContext, path_of
 from pipeline.api_keys import token_digest
-from pipeline.errors import TooManyAtOnce, TooManyRequests, Unauthorized
+from pipeline.errors import ConcurrencyLimited, RateLimited, Unauthorized
 from pipeline.settings import OwnerLimits
 from pipeline.store import KeyStore
 
@@ -56,7 +56,7 @@ class AccessControl:
 
         Raises:
             Unauthorized: it has no key, or none the service knows.
-            TooManyRequests, TooManyAtOnce: its owner has had, or has, too many already.
+            RateLimited, ConcurrencyLimited: its owner has had, or has, too many already.
         """
         path = path_of(scope)
         if path in PUBLIC_PATHS or path.startswith(PUBLIC_ASSETS):
@@ -69,7 +69,7 @@ class AccessControl:
             allowance = self._rate.hit(owner)
             context.headers |= allowance.headers  # of refusals as well
             if not allowance.granted:
-                raise TooManyRequests(limit=allowance.limit, retry_after_s=allowance.reset_s)
+                raise RateLimited(limit=allowance.limit, retry_after_s=allowance.reset_s)
         with self._slot(owner):
             yield
 
@@ -87,7 +87,7 @@ class AccessControl:
     @contextmanager
     def _slot(self, owner: str) -> Iterator[None]:
         if self._max_concurrent is not None and self._in_flight[owner] >= self._max_concurrent:
-            raise TooManyAtOnce(limit=self._max_concurrent)
+            raise ConcurrencyLimited(limit=self._max_concurrent)
         self._in_flight[owner] += 1
         try:
             yield

@@ -19,8 +19,8 @@ from pipeline.errors import (
     MalformedBody,
     MethodNotAllowed,
     PipelineError,
-    RateLimited,
     RouteNotFound,
+    TooManyRequests,
     Unauthorized,
 )
 from pipeline.jobs import SERVER_ERROR
@@ -106,7 +106,7 @@ def openai_error(error: PipelineError, errors: list[dict[str, Any]] | None = Non
         errors: the fields that could not be read, each with its `field`.
     """
     kind = "invalid_request_error"
-    if isinstance(error, RateLimited):
+    if isinstance(error, TooManyRequests):
         kind = "rate_limit_error"
     elif error.status >= SERVER_ERROR:
         kind = "server_error"

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graphs.http.context import CLIENT_ID, QUIET_ROUTES, RequestContext, path_of
 from graphs.http.errors import EDITS, error_response
-from pipeline.errors import BodyTooLarge, DeadlineExceeded, PipelineError
+from pipeline.errors import BodyTooLarge, DeadlineExceeded, InternalError, PipelineError
 from pipeline.events import DomainEvent, RequestFinished
 from pipeline.jobs import SERVER_ERROR
 from pipeline.settings import AdmissionSettings
@@ -98,7 +98,7 @@ class RequestMiddleware:
             await self._fail(error, scope, receive, send)
         except Exception:
             logger.exception("Request %s failed unexpectedly", request_id)
-            await self._fail(PipelineError(), scope, receive, send)
+            await self._fail(InternalError(), scope, receive, send)
         finally:
             self._emit(_finished(context, scope))
 

@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 from graphs.http.context import RequestContext
 from graphs.http.errors import error_response
-from pipeline.errors import DeadlineExceeded, PipelineError
+from pipeline.errors import DeadlineExceeded, InternalError, PipelineError
 from pipeline.event_records import EventRecord
 
 T = TypeVar("T")
@@ -113,7 +113,7 @@ def as_event(item: EventRecord | Response) -> bytes:
 
 
 def _encode_error(scope: Scope, error: Exception) -> bytes:
-    known = error if isinstance(error, PipelineError) else PipelineError()
+    known = error if isinstance(error, PipelineError) else InternalError()
     return format_sse_event(event=FAILED, data_str=bytes(error_response(scope, known).body).decode())
 
 

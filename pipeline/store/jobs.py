@@ -9,11 +9,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, or_, select, update
 
 from pipeline.errors import (
+    JobLimitReached,
     JobNotFound,
     JobNotRetriable,
     LeaseLost,
-    TooManyJobs,
-    TooManyUnfinished,
+    QueueFull,
     WorkerLost,
     to_problem,
 )
@@ -62,8 +62,8 @@ class JobStore:
 
         Raises:
             IdempotencyMismatch: the key was used for another request.
-            TooManyJobs: it would have to be queued, and the limit is reached.
-            TooManyUnfinished: the owner's limit is reached.
+            QueueFull: it would have to be queued, and the limit is reached.
+            JobLimitReached: the owner's limit is reached.
         """
         with self.log.writing() as connection:
             known = None if key is None else _known(connection, order.owner, key)
@@ -75,7 +75,7 @@ class JobStore:
             if holder is None and max_waiting is not None:
                 waiting = select(func.count()).select_from(jobs).where(jobs.c.state == JobState.QUEUED)
                 if connection.execute(waiting).scalar_one() >= max_waiting:
-                    raise TooManyJobs(waiting=max_waiting)
+                    raise QueueFull(waiting=max_waiting)
             if known is not None:
                 job = begin_again(connection, known)
             else:
@@ -222,7 +222,7 @@ class JobStore:
         Raises:
             JobNotFound: the owner has no such job.
             JobNotRetriable: it is in another state.
-            TooManyUnfinished: the owner's limit of queued and running jobs is reached.
+            JobLimitReached: the owner's limit of queued and running jobs is reached.
         """
         with self.log.writing() as connection:
             job = read_job(connection, job_id, owner)
@@ -289,7 +289,7 @@ def _check_unfinished(connection: Connection, owner: str, limit: int | None) -> 
     unfinished = jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING))
     query = select(func.count()).select_from(jobs).where(jobs.c.owner == owner, unfinished)
     if connection.execute(query).scalar_one() >= limit:
-        raise TooManyUnfinished(limit=limit)
+        raise JobLimitReached(limit=limit)
 
 
 Problem = Mapping[str, Any]

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
-from pipeline.errors import DeliveryNotFound, TooManyWebhooks, WebhookNotFound
+from pipeline.errors import DeliveryNotFound, WebhookLimitReached, WebhookNotFound
 from pipeline.event_records import WEBHOOK_TESTED, WEBHOOK_TYPES
 from pipeline.jobs import IdempotencyKey
 from pipeline.store.common import made_with, new_id, remember_key
@@ -56,7 +56,7 @@ class WebhookStore:
 
         Raises:
             IdempotencyMismatch: the key was used for another request.
-            TooManyWebhooks: the owner's limit is reached.
+            WebhookLimitReached: the owner's limit is reached.
             WebhookNotFound: the key was used for a webhook that has been deleted.
         """
         with self.log.writing() as connection:
@@ -64,7 +64,7 @@ class WebhookStore:
                 return _read(connection, made, owner)
             owned = select(func.count()).select_from(webhooks).where(webhooks.c.owner == owner)
             if max_per_owner is not None and connection.execute(owned).scalar_one() >= max_per_owner:
-                raise TooManyWebhooks(registered=max_per_owner)
+                raise WebhookLimitReached(registered=max_per_owner)
             webhook_id = new_id()
             row = {"webhook_id": webhook_id, "owner": owner, "url": url, "secret": secret}
             facts = {"types": [*types], "cursor": _newest(connection), "created_at": datetime.now(UTC)}

@@ -41,7 +41,7 @@ from graphs.http.schemas.openai import (
 )
 from graphs.http.sse import EVENT_STREAM, sse_response
 from graphs.services import Services
-from pipeline.errors import InvalidRequest, InvalidUpload, UnknownModel
+from pipeline.errors import InvalidRequest, InvalidUpload, ModelNotFound
 from pipeline.event_records import STEPPED, EventRecord
 from pipeline.imaging.codecs import decode_png
 from pipeline.imaging.masks import Mask
@@ -111,7 +111,7 @@ async def embed(body: EmbeddingsBody, services: ServicesDep, caller: CallerDep) 
     """CLIP's vectors of texts, and of one's images: the input may hold `{"image_id": …}` as well."""
     embedding_model = _embedding_model(services)
     if body.model not in (None, embedding_model):
-        raise UnknownModel(model=body.model, known=embedding_model, param="model")
+        raise ModelNotFound(model=body.model, known=embedding_model, param="model")
     ids = {str(item.image_id) for item in body.inputs if isinstance(item, ImageReference)}
     records = {id_: await services.images.find(id_, owner=caller.owner, session="") for id_ in ids}
     inputs = [records[str(item.image_id)] if isinstance(item, ImageReference) else item for item in body.inputs]
@@ -132,7 +132,7 @@ async def model(model: str, services: ServicesDep, _: CallerDep) -> Response:
     """Return one model."""
     known = _models(services)
     if model not in known:
-        raise UnknownModel(model=model, known=" or ".join(known), param="model")
+        raise ModelNotFound(model=model, known=" or ".join(known), param="model")
     return json_response(known[model])
 
 
@@ -154,12 +154,12 @@ async def _check(services: Services, body: ImagesBody, caller: Caller) -> int:
     """Check that a request can be done; count its texts' tokens before anything is stored or made.
 
     Raises:
-        UnknownModel: the model isn't here.
+        ModelNotFound: the model isn't here.
         InvalidRequest: the size is outside of what the profile allows.
     """
     models = _image_models(services)
     if body.model is not None and body.model not in models:
-        raise UnknownModel(model=body.model, known=" or ".join(models), param="model")
+        raise ModelNotFound(model=body.model, known=" or ".join(models), param="model")
     check_size(body.wanted_size, services.profile.diffusion)
     texts = [text for text in (body.prompt, body.negative_prompt) if text]
     return await services.queries.count_tokens("Diffusion", texts, caller.request_id)

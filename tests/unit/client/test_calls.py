@@ -116,7 +116,7 @@ def test_retry_after_sets_the_delay():
 
 
 def test_a_retry_after_beyond_the_maximum_delay_raises():
-    acts, end = sent(get_job, answer(429, {"code": "too_many_jobs"}, **{"Retry-After": "61"}))
+    acts, end = sent(get_job, answer(429, {"code": "queue_full"}, **{"Retry-After": "61"}))
     assert len(acts) == 1
     assert (type(end), end.retry_after_s) == (Overloaded, 61)
 
@@ -203,7 +203,7 @@ def test_the_blocking_client_is_generated_from_the_other_one():
         ),
         (answer(401, {"detail": "Key!", "code": "unauthorized"}), Unauthorized, "Unauthorized", "Key!"),
         (answer(409, {"detail": "No.", "code": "job_ended"}), Conflict, "Conflict", "No."),
-        (answer(429, {"detail": "No.", "code": "too_many_requests"}), RateLimited, "Too Many Requests", "No."),
+        (answer(429, {"detail": "No.", "code": "rate_limited"}), RateLimited, "Too Many Requests", "No."),
         (answer(429, "slow down"), Overloaded, "Too Many Requests", "slow down"),
         (answer(500, {"detail": "No.", "code": "stage_failed"}), ServiceFailed, "Internal Server Error", "No."),
         (answer(500, "Internal Server Error"), ServiceUnavailable, "Internal Server Error", "Internal Server Error"),

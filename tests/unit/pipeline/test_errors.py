@@ -8,7 +8,15 @@ import re
 import pytest
 
 from pipeline import errors
-from pipeline.errors import ModelNotReady, Overloaded, PipelineError, StageFailed, from_problem, to_problem
+from pipeline.errors import (
+    InternalError,
+    ModelNotReady,
+    Overloaded,
+    PipelineError,
+    StageFailed,
+    from_problem,
+    to_problem,
+)
 
 FACTS = {
     "problem": "steps is 0: send 1 to 100.",
@@ -84,14 +92,14 @@ def test_retriable_errors_have_a_retry_after():
     waits = {kind.__name__: wait for kind in CLASSES if (wait := made(kind).retry_after_s) is not None}
     assert waits == {
         "JobRunning": 1,
-        "RateLimited": 5,
+        "TooManyRequests": 5,
         "Unavailable": 5,
         "Overloaded": 3,
-        "TooManyJobs": 60,
-        "TooManyRequests": 3,
-        "TooManyAtOnce": 1,
+        "QueueFull": 60,
+        "RateLimited": 3,
+        "ConcurrencyLimited": 1,
         "StorageUnavailable": 5,
-        "TooManyUnfinished": 5,
+        "JobLimitReached": 5,
         "ModelNotReady": 10,
         "WorkerLost": 5,
     }
@@ -121,5 +129,5 @@ def test_errors_are_restored_from_their_record(error):
     assert (type(again), str(again), again.retry_after_s) == (type(error), str(error), error.retry_after_s)
 
 
-def test_an_error_of_an_unknown_class_is_restored_as_the_base_class():
-    assert type(from_problem({"code": "of_another_version", "facts": {"why": 1}})) is PipelineError
+def test_an_error_of_an_unknown_class_is_restored_as_an_internal_error():
+    assert type(from_problem({"code": "of_another_version", "facts": {"why": 1}})) is InternalError

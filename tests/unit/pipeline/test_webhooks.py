@@ -9,7 +9,7 @@ from threading import Barrier
 
 import pytest
 
-from pipeline.errors import DeliveryNotFound, IdempotencyMismatch, TooManyWebhooks, WebhookNotFound
+from pipeline.errors import DeliveryNotFound, IdempotencyMismatch, WebhookLimitReached, WebhookNotFound
 from pipeline.event_records import TYPES
 from pipeline.jobs import IdempotencyKey, JobState
 from pipeline.settings import WebhookSettings
@@ -277,7 +277,7 @@ def test_an_idempotency_key_registers_one_webhook(store):
 def test_webhooks_per_owner_are_limited(store):
     for _ in range(2):
         register(store, max_per_owner=2)
-    with pytest.raises(TooManyWebhooks, match="2 webhooks"):
+    with pytest.raises(WebhookLimitReached, match="2 webhooks"):
         register(store, max_per_owner=2)
     register(store, "other", max_per_owner=2)
 

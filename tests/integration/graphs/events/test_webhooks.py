@@ -300,7 +300,7 @@ async def test_the_number_of_webhooks_per_owner_is_limited(tmp_path):
     async with client_of(bench) as client:
         await registered(client, "https://example.com")
         rejected = await client.post("/v1/webhooks", json={"url": "https://example.com"})
-        assert is_problem(rejected, 409, "too_many_webhooks")
+        assert is_problem(rejected, 409, "webhook_limit_reached")
 
 
 async def test_webhooks_are_isolated_between_owners(client, bench, receiver):

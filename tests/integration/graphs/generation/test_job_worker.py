@@ -107,7 +107,7 @@ async def test_failures_are_reported_as_problems(store):
         "stage_failed",
         "The stage 'generate' failed: it is negative",
     )
-    assert unknown.problem["code"] == "pipeline_error"
+    assert unknown.problem["code"] == "internal_error"
 
 
 async def test_jobs_over_the_capacity_wait_in_the_store(store):

@@ -189,12 +189,12 @@ async def test_the_remaining_requests_are_reported_and_none_is_rejected_too_earl
             assert response.headers["RateLimit"] == f'"default";r={remaining};t={seconds}'
             clock.now_s += 10
         rejected = await client.get("/v1/images")
-        assert is_problem(rejected, 429, "too_many_requests")
+        assert is_problem(rejected, 429, "rate_limited")
         assert (rejected.headers["Retry-After"], rejected.headers["RateLimit"]) == ("30", '"default";r=0;t=30')
 
         clock.now_s += 30.1
         assert (await client.get("/v1/images")).headers["RateLimit"] == '"default";r=0;t=10'
-        assert is_problem(await client.get("/v1/images"), 429, "too_many_requests")
+        assert is_problem(await client.get("/v1/images"), 429, "rate_limited")
 
 
 async def test_rate_limits_are_per_owner(bench):
@@ -223,7 +223,7 @@ async def test_concurrent_requests_per_owner_are_limited(bench):
     async with client_of(bench, limited(concurrent_requests=1)) as client:
         async with in_flight(bench, client):
             rejected = await client.get("/v1/images")
-            assert is_problem(rejected, 429, "too_many_at_once")
+            assert is_problem(rejected, 429, "concurrency_limited")
             assert int(rejected.headers["Retry-After"]) >= 1
             assert (await client.get("/healthz")).status_code == 200
         assert (await client.get("/v1/images")).status_code == 200
@@ -244,7 +244,7 @@ async def test_an_event_stream_holds_a_concurrency_slot_until_it_ends(bench):
     async with client_of(bench, limited(concurrent_requests=1)) as client:
         following = asyncio.create_task(client.get("/v1/events"))
         await until(lambda: bench.services.feed.num_streams == 1)
-        assert is_problem(await client.get("/v1/images"), 429, "too_many_at_once")
+        assert is_problem(await client.get("/v1/images"), 429, "concurrency_limited")
         following.cancel()
         await asyncio.wait({following})
         assert (await client.get("/v1/images")).status_code == 200
@@ -266,14 +266,14 @@ async def test_unfinished_jobs_per_owner_are_limited(tmp_path: Path):
         assert (await client.post("/generate", json=PEAR, headers=keyed)).json()["job_id"] == first.json()["job_id"]
         for headers in (later, {}):
             rejected = await client.post("/generate", json=PEAR, headers=headers)
-            assert is_problem(rejected, 429, "too_many_unfinished")
+            assert is_problem(rejected, 429, "job_limit_reached")
             assert int(rejected.headers["Retry-After"]) >= 1
         assert (await other.post("/generate", json=PEAR, headers=later)).status_code == 202
 
         url = first.json()["url"]
         assert (await cancel(client, url))["state"] == "cancelled"
         second = (await client.post("/generate", json=PEAR, headers=later)).json()["url"]
-        assert is_problem(await client.post(f"{url}/retry"), 429, "too_many_unfinished")
+        assert is_problem(await client.post(f"{url}/retry"), 429, "job_limit_reached")
         bench.workers.gate.set()
         assert "generation.finished" in (await client.get(f"{second}/events")).text
         assert (await client.post(f"{url}/retry")).status_code == 202

@@ -252,7 +252,7 @@ async def test_an_unexpected_error_is_returned_without_its_message(bench: Bench,
 
     response = await client.post("/generate", json={"prompt": "pear"})
 
-    assert is_problem(response, 500, "pipeline_error")
+    assert is_problem(response, 500, "internal_error")
     assert "1234" not in response.text
     assert "1234" in caplog.text
 

@@ -232,7 +232,7 @@ async def test_a_request_over_the_job_limit_leaves_no_jobs_behind(tmp_path):
         rejected = await client.post("/v1/images", json={"prompt": "x", "n": 3}, headers={"Prefer": "respond-async"})
         jobs = (await client.get("/v1/jobs")).json()["jobs"]
 
-    assert is_problem(rejected, 429, "too_many_unfinished")
+    assert is_problem(rejected, 429, "job_limit_reached")
     assert not [job for job in jobs if job["state"] == "running" and not job["cancel_requested"]]
 
 

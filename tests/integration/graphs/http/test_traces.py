@@ -133,7 +133,7 @@ async def test_requests_rejected_by_access_control_are_in_the_trace(tmp_path: Pa
         rejected = await client.get("/v1/images", headers=SENT)
     assert rejected.status_code == 429
     assert TRACEPARENT.fullmatch(rejected.headers["traceparent"])
-    assert traces.spans[-1].attributes["error.type"] == "too_many_requests"
+    assert traces.spans[-1].attributes["error.type"] == "rate_limited"
     assert traces.spans[-1].status.is_unset  # it is the caller's fault
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import IdempotencyMismatch, JobNotFound, JobNotRetriable, LeaseLost, TooManyJobs
+from pipeline.errors import IdempotencyMismatch, JobNotFound, JobNotRetriable, LeaseLost, QueueFull
 from pipeline.jobs import MAX_ATTEMPTS, IdempotencyKey, JobOrder, JobState
 from pipeline.store import EventLog, new_id, open_database
 from pipeline.store.jobs import JobStore
@@ -185,7 +185,7 @@ def test_interactive_jobs_go_first_and_owners_alternate(store):
 def test_the_number_of_queued_jobs_is_limited(store):
     for _ in range(2):
         store.submit(an_order(), max_waiting=2)
-    with pytest.raises(TooManyJobs):
+    with pytest.raises(QueueFull):
         store.submit(an_order(), max_waiting=2)
     assert store.submit(an_order(), max_waiting=2, holder="w1", lease_s=LEASE_S).lease is not None
 
