@@ -28,6 +28,7 @@ PipelineError
 │   ├── WebhookLimitReached 409
 │   └── LeaseLost           409  never reaches a client
 ├── BodyTooLarge            413
+├── UnsupportedMediaType    415
 ├── TooManyRequests         429  the service is busy, or an owner is at a limit
 │   ├── Overloaded          429
 │   ├── QueueFull           429
@@ -155,7 +156,7 @@ class NotFound(PipelineError):
 
 
 class ImageNotFound(NotFound):
-    """There is no image {image_id!r}. Send the image_id that /generate answered."""
+    """There is no image {image_id!r}. It may have been deleted, or belong to another owner."""
 
 
 class RegionNotFound(NotFound):
@@ -231,6 +232,12 @@ class BodyTooLarge(PipelineError):
     """The request's body is larger than {limit_bytes} bytes. Send a smaller one."""
 
     status = 413
+
+
+class UnsupportedMediaType(PipelineError):
+    """The Content-Type of the request's body is {given}. Send {accepted}."""
+
+    status = 415
 
 
 class TooManyRequests(PipelineError):

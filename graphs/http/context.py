@@ -91,8 +91,8 @@ class Caller:
 
     owner: str
     session: str  # whose last image is meant
-    new_session: str | None  # for the cookie of a caller who has no session of its own yet
     request_id: str
+    new_session: str | None = None  # for the cookie of a legacy caller who has no session of its own yet
 
     @property
     def sessions(self) -> tuple[str, ...]:
@@ -129,12 +129,19 @@ async def get_caller(
     return Caller(
         owner=context.owner,
         session=own or SHARED_SESSION,
-        new_session=None if own else secrets.token_urlsafe(18),
         request_id=context.request_id,
     )
 
 
 CallerDep = Annotated[Caller, Depends(get_caller)]
+
+
+async def get_legacy_caller(caller: CallerDep) -> Caller:
+    """Return the caller of a legacy call, which gives those without a session one of their own."""
+    return caller if caller.session != SHARED_SESSION else replace(caller, new_session=secrets.token_urlsafe(18))
+
+
+LegacyCallerDep = Annotated[Caller, Depends(get_legacy_caller)]
 
 
 KeyHeader = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.types import Scope
 
 from graphs.http.context import RequestContext, path_of
 from graphs.http.schemas import common as schemas
+from graphs.http.validation import body_fields, malformed_id, suggestion
 from pipeline.errors import (
     InvalidRequest,
     MalformedBody,
@@ -60,14 +62,18 @@ def add_exception_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(PipelineError)
     async def pipeline_error(request: Request, error: PipelineError) -> Response:
-        return error_response(request.scope, error)
+        errors = error.facts.get("errors")
+        return error_response(request.scope, error, **({} if errors is None else {"errors": errors}))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         if first["type"] == "json_invalid":
             return error_response(request.scope, MalformedBody(problem=first["ctx"]["error"]))
-        errors = [{"field": _field(e), "problem": e["msg"].removeprefix("Value error, ")} for e in error.errors()]
+        if not_found := malformed_id(error.errors()):
+            return error_response(request.scope, not_found)
+        known = body_fields(request.scope.get("route"))
+        errors = [{"field": _field(e), "problem": _sentence(e, known)} for e in error.errors()]
         sentence = "; ".join(f"{e['field']}: {e['problem']}" for e in errors)
         return error_response(request.scope, InvalidRequest(problem=f"{sentence}."), errors=errors)
 
@@ -82,6 +88,13 @@ def add_exception_handlers(app: FastAPI) -> None:
         if error.status_code == RouteNotFound.status:
             return error_response(request.scope, RouteNotFound(what=what))
         return error_response(request.scope, MalformedBody(problem=error.detail))
+
+
+def _sentence(error: dict[str, Any], known: Sequence[str]) -> str:
+    if error["type"] == "extra_forbidden":
+        name = str(error["loc"][-1])
+        return f"there is no such field{suggestion(name, known if len(error['loc']) == 2 else ())}"
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def _field(error: dict[str, Any]) -> str:

@@ -13,6 +13,8 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from werkzeug.http import parse_etags, parse_range_header
 
+from graphs.http.validation import require_json
+
 ONE_YEAR_S = 365 * 24 * 3600
 PAGE, MAX_PAGE = 20, 100
 RESPOND_ASYNC = "respond-async"  # RFC 7240
@@ -50,6 +52,21 @@ class JsonRoute(APIRoute):
             return await handle(_OrjsonRequest(request.scope, request.receive))
 
         return handle_orjson
+
+
+class V1Route(JsonRoute):
+    """A JSON route that refuses bodies of other media types."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def handle_json(request: Request) -> Response:
+            require_json(request)
+            return await handle(request)
+
+        return handle_json
 
 
 def caching_headers(etag: str, *, for_ever: bool) -> dict[str, str]:

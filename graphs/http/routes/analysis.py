@@ -16,7 +16,7 @@ from graphs.analysis.stages import DESCRIBE_REGIONS, RENDER, SEGMENT
 from graphs.concurrency import task_group
 from graphs.http.context import Caller, CallerDep, ServicesDep
 from graphs.http.errors import error_responses
-from graphs.http.responses import JsonRoute, content, json_response
+from graphs.http.responses import V1Route, content, json_response
 from graphs.http.schemas.analysis import (
     ConceptsBody,
     ImageConcepts,
@@ -25,6 +25,7 @@ from graphs.http.schemas.analysis import (
     image_labels,
 )
 from graphs.http.schemas.segments import CocoDocument, Segment, SegmentFormat, Segments, SegmentsBody, segments_of
+from graphs.http.validation import REFUSALS
 from graphs.services import Services
 from pipeline.answer_warnings import image_warnings
 from pipeline.errors import InvalidRequest
@@ -49,7 +50,12 @@ Templates = Annotated[
 ]
 
 
-router = APIRouter(prefix="/v1/images/{image_id}", route_class=JsonRoute, tags=["analysis"])
+router = APIRouter(
+    prefix="/v1/images/{image_id}",
+    route_class=V1Route,
+    tags=["analysis"],
+    dependencies=REFUSALS,
+)
 
 
 async def get_image(image_id: UUID, services: ServicesDep, caller: CallerDep) -> ImageRecord:
@@ -96,7 +102,7 @@ async def segments(
     return await _written(image, *await _regions(services, image, caller.request_id), format_, caller)
 
 
-@router.post("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS | error_responses(400, 413))
+@router.post("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS | error_responses(400, 413, 415))
 async def asked_segments(image: ImageDep, body: SegmentsBody, services: ServicesDep, caller: CallerDep) -> Response:
     """Segment what lies at points or in a box, or find the regions of a text; none, if it isn't there."""
     if body.text is None:
@@ -117,7 +123,7 @@ async def region(image: ImageDep, region: int, services: ServicesDep, caller: Ca
     return json_response(found)
 
 
-@router.post("/probe", response_model=ImageConcepts, responses=_PROBLEMS | error_responses(400, 413))
+@router.post("/probe", response_model=ImageConcepts, responses=_PROBLEMS | error_responses(400, 413, 415))
 async def probe(image: ImageDep, body: ConceptsBody, services: ServicesDep, caller: CallerDep) -> Response:
     """Score concepts against an image and each of its regions, independently and relative to each other."""
     found = await services.queries.match(image, body.concepts, caller.request_id)

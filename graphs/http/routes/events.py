@@ -9,13 +9,15 @@ from starlette.responses import Response
 
 from graphs.http.context import CallerDep, ServicesDep
 from graphs.http.errors import error_responses
+from graphs.http.responses import V1Route
 from graphs.http.sse import EVENT_STREAM, live_sse_response
+from graphs.http.validation import REFUSALS
 from pipeline.errors import InvalidRequest
 from pipeline.event_records import STEPPED, TYPES
 
 MAX_SEQUENCE = 2**63 - 1
 
-router = APIRouter(prefix="/v1", tags=["events"])
+router = APIRouter(prefix="/v1", route_class=V1Route, tags=["events"], dependencies=REFUSALS)
 
 
 async def get_resumption(

@@ -1,7 +1,7 @@
 """Images as resources: create, upload, edit, list, read, delete."""
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -19,8 +19,8 @@ from graphs.http.responses import (
     PAGE,
     RESPOND_ASYNC,
     Before,
-    JsonRoute,
     Limit,
+    V1Route,
     content,
     is_known,
     json_response,
@@ -40,16 +40,17 @@ from graphs.http.schemas.images import (
     VariationsBody,
 )
 from graphs.http.sse import EVENT_STREAM, as_event, sse_response
+from graphs.http.validation import REFUSALS, media_type_of
 from graphs.services import Services
 from pipeline.answer_warnings import image_warnings
-from pipeline.errors import InvalidRequest, InvalidUpload
+from pipeline.errors import ImageNotFound, InvalidRequest, InvalidUpload, UnsupportedMediaType
 from pipeline.event_records import EventRecord
 from pipeline.records import Encoding, ImageFormat, ImageRecord
 from pipeline.store import ImageFilter
 
 PICTURE_TYPES = ("image/png", "image/jpeg", "image/webp")
 
-MAKING_PROBLEMS = error_responses(400, 401, 404, 409, 413, 422, 429, 500, 503, 504)
+MAKING_PROBLEMS = error_responses(400, 401, 404, 409, 413, 415, 422, 429, 500, 503, 504)
 MAKING_ANSWERS: dict[int | str, dict[str, Any]] = MAKING_PROBLEMS | {
     201: {
         "model": CreatedImages,
@@ -78,8 +79,13 @@ _PICTURE_BODY: dict[str, Any] = {
 Prefer = Annotated[str, Header(description=f"`{RESPOND_ASYNC}` answers at once, with the jobs.")]
 
 
-router = APIRouter(prefix="/v1/images", route_class=JsonRoute, tags=["images"])
-edits_router = APIRouter(prefix="/v1/images/{image_id}", route_class=JsonRoute, tags=["images"])
+router = APIRouter(prefix="/v1/images", route_class=V1Route, tags=["images"], dependencies=REFUSALS)
+edits_router = APIRouter(
+    prefix="/v1/images/{image_id}",
+    route_class=V1Route,
+    tags=["images"],
+    dependencies=REFUSALS,
+)
 
 
 @router.post("", status_code=201, responses=MAKING_ANSWERS)
@@ -100,7 +106,7 @@ async def create(
     "/upload",
     response_model=Uploaded,
     status_code=201,
-    responses=error_responses(400, 401, 413, 422, 429, 500, 503, 504),
+    responses=error_responses(400, 401, 413, 415, 422, 429, 500, 503, 504),
     openapi_extra=_PICTURE_BODY,
 )
 async def upload(request: Request, services: ServicesDep, caller: CallerDep, key: KeyHeader = None) -> Response:
@@ -123,7 +129,6 @@ async def upload(request: Request, services: ServicesDep, caller: CallerDep, key
         status_code=201,
     )
     kept.headers["Location"] = f"/v1/images/{uploaded.image_id}"
-    caller.set_session_cookie(kept)
     return kept
 
 
@@ -189,8 +194,9 @@ async def picture(
 
 @router.delete("/{image_id}", status_code=204, responses=error_responses(401, 404, 422, 429, 503))
 async def delete(image_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
-    """Delete an image and everything computed from it."""
-    await services.images.delete(str(image_id), owner=caller.owner, request_id=caller.request_id)
+    """Delete an image and everything computed from it. The response is 204 also if there is no such image any more."""
+    with suppress(ImageNotFound):
+        await services.images.delete(str(image_id), owner=caller.owner, request_id=caller.request_id)
     return Response(status_code=204)
 
 
@@ -248,7 +254,6 @@ async def _generate(
         response = await sse_response(request.scope, _stream(services, specs, caller), as_event)
     else:
         response = _created(services, await services.generation.run(specs), caller)
-    caller.set_session_cookie(response)
     return response
 
 
@@ -289,7 +294,7 @@ def _in_utc(moment: datetime | None) -> datetime | None:
 
 
 async def _picture(request: Request) -> bytes:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type_of(request)
     if kind == "multipart/form-data":
         try:
             async with request.form(max_files=1, max_fields=10) as form:
@@ -302,6 +307,4 @@ async def _picture(request: Request) -> bytes:
         raise InvalidUpload(problem="The form holds no file. Send the picture as a field of type file.")
     if kind in PICTURE_TYPES:
         return await request.body()
-    raise InvalidUpload(
-        problem=f"Content-Type is {kind or 'missing'}. Send {', '.join(PICTURE_TYPES)} or multipart/form-data."
-    )
+    raise UnsupportedMediaType(given=kind or "missing", accepted=f"{', '.join(PICTURE_TYPES)} or multipart/form-data")

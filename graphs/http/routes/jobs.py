@@ -10,15 +10,16 @@ from starlette.responses import Response
 
 from graphs.http.context import CallerDep, ServicesDep
 from graphs.http.errors import error_responses
-from graphs.http.responses import PAGE, Before, Limit, json_response, split_page
+from graphs.http.responses import PAGE, Before, Limit, V1Route, json_response, split_page
 from graphs.http.routes.events import Resume
 from graphs.http.routes.legacy import with_generated
 from graphs.http.schemas import common as schemas
 from graphs.http.sse import EVENT_STREAM, live_sse_response
+from graphs.http.validation import REFUSALS
 from graphs.services import Services
 from pipeline.jobs import Job, JobState
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", route_class=V1Route, tags=["jobs"], dependencies=REFUSALS)
 
 
 def _status(services: Services, job: Job) -> schemas.JobStatus:
@@ -63,10 +64,16 @@ async def events(job_id: UUID, request: Request, services: ServicesDep, caller: 
     return live_sse_response(request.scope, with_generated(services, items), after or 0)
 
 
-@router.post("/{job_id}/cancel", response_model=schemas.JobStatus, responses=error_responses(401, 404, 422, 429, 503))
+@router.post(
+    "/{job_id}/cancel",
+    response_model=schemas.JobStatus,
+    responses=error_responses(401, 404, 422, 429, 503)
+    | {202: {"model": schemas.JobStatus, "description": "Cancellation requested: the job is still running"}},
+)
 async def cancel(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
     """Cancel a job; one that has ended is left as it is."""
-    return json_response(_status(services, await services.jobs.cancel(str(job_id), caller.owner)))
+    job = await services.jobs.cancel(str(job_id), caller.owner)
+    return json_response(_status(services, job), status_code=200 if job.state.is_final else 202)
 
 
 @router.post(

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from graphs.analysis.stages import DESCRIBE_REGIONS, RENDER, SEGMENT
 from graphs.concurrency import SingleFlight, task_group
 from graphs.generation.service import GeneratedImage
-from graphs.http.context import Caller, CallerDep, KeyDep, ServicesDep, job_specs
+from graphs.http.context import Caller, KeyDep, LegacyCallerDep, ServicesDep, job_specs
 from graphs.http.errors import error_responses
 from graphs.http.responses import RESPOND_ASYNC, JsonRoute, json_response
 from graphs.http.schemas import common as schemas
@@ -48,7 +48,7 @@ async def find_image(services: Services, caller: Caller, image_id: UUID | None) 
 
 async def get_chosen_image(
     services: ServicesDep,
-    caller: CallerDep,
+    caller: LegacyCallerDep,
     body: Annotated[schemas.ImageChoice | None, Body()] = None,
     image_id: ImageId = None,
 ) -> ImageRecord:
@@ -73,7 +73,7 @@ async def generate(
     body: GenerateBody,
     request: Request,
     services: ServicesDep,
-    caller: CallerDep,
+    caller: LegacyCallerDep,
     key: KeyDep,
     prefer: Annotated[str, Header(description=f"`{RESPOND_ASYNC}` answers at once, with the job.")] = "",
 ) -> Response:
@@ -120,7 +120,7 @@ async def with_generated(
 
 
 @router.post("/analyze", response_model=schemas.Analysis, responses=_USUAL_PROBLEMS | error_responses(404))
-async def analyze(image: ChosenImage, services: ServicesDep, caller: CallerDep) -> Response:
+async def analyze(image: ChosenImage, services: ServicesDep, caller: LegacyCallerDep) -> Response:
     """Classify and segment an image."""
     async with task_group() as group:
         describing = group.create_task(services.stages.describe(image, caller.request_id))
@@ -141,7 +141,7 @@ async def analyze(image: ChosenImage, services: ServicesDep, caller: CallerDep) 
 
 @router.post("/probe", response_model=schemas.ProbeAnswer, responses=_USUAL_PROBLEMS | error_responses(404))
 async def probe(
-    body: schemas.ProbeBody, services: ServicesDep, caller: CallerDep, image_id: ImageId = None
+    body: schemas.ProbeBody, services: ServicesDep, caller: LegacyCallerDep, image_id: ImageId = None
 ) -> Response:
     """Score a text against an image and each of its regions."""
     image = await find_image(services, caller, body.image_id or image_id)
@@ -162,7 +162,7 @@ async def probe(
 
 
 @router.post("/segment", response_model=schemas.SegmentAnswer, responses=_USUAL_PROBLEMS | error_responses(404))
-async def segment(image: ChosenImage, services: ServicesDep, caller: CallerDep) -> Response:
+async def segment(image: ChosenImage, services: ServicesDep, caller: LegacyCallerDep) -> Response:
     """Segment an image and classify each region."""
     async with task_group() as group:
         segmenting = group.create_task(services.stages.result(SEGMENT, image, caller.request_id))
@@ -179,7 +179,7 @@ async def segment(image: ChosenImage, services: ServicesDep, caller: CallerDep) 
 
 
 @router.post("/visualize", response_model=schemas.Visualization, responses=_USUAL_PROBLEMS | error_responses(404))
-async def visualize(image: ChosenImage, request: Request, services: ServicesDep, caller: CallerDep) -> Response:
+async def visualize(image: ChosenImage, request: Request, services: ServicesDep, caller: LegacyCallerDep) -> Response:
     """Draw an image's regions: all outlines in one picture, and a spotlight on each."""
     async with task_group() as group:
         segmenting = group.create_task(services.stages.result(SEGMENT, image, caller.request_id))

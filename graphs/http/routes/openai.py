@@ -209,7 +209,6 @@ async def _generate(
         response = await sse_response(request.scope, events, bytes)
     else:
         response = json_response(await writer.response(await generation.run(specs)))
-    caller.set_session_cookie(response)
     return response
 
 

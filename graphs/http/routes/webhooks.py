@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -9,17 +10,19 @@ from starlette.responses import Response
 
 from graphs.http.context import CallerDep, KeyDep, ServicesDep
 from graphs.http.errors import error_responses
-from graphs.http.responses import PAGE, Before, JsonRoute, Limit, json_response, split_page
+from graphs.http.responses import PAGE, Before, Limit, V1Route, json_response, split_page
 from graphs.http.schemas.webhooks import Deliveries, DeliveryStatus, WebhookBody, WebhookMade, Webhooks, WebhookStatus
+from graphs.http.validation import REFUSALS
+from pipeline.errors import WebhookNotFound
 
-router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=JsonRoute)
+router = APIRouter(prefix="/v1/webhooks", route_class=V1Route, tags=["webhooks"], dependencies=REFUSALS)
 
 
 @router.post(
     "",
     response_model=WebhookMade,
     status_code=201,
-    responses=error_responses(400, 401, 404, 409, 413, 422, 429, 503),
+    responses=error_responses(400, 401, 404, 409, 413, 415, 422, 429, 503),
 )
 async def register(body: WebhookBody, services: ServicesDep, caller: CallerDep, key: KeyDep) -> Response:
     """Subscribe a URL to the events of your images and jobs from now on.
@@ -49,8 +52,9 @@ async def webhook(webhook_id: UUID, services: ServicesDep, caller: CallerDep) ->
 
 @router.delete("/{webhook_id}", status_code=204, responses=error_responses(401, 404, 422, 429, 503))
 async def delete(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
-    """Remove a webhook and its deliveries."""
-    await services.webhooks.delete(str(webhook_id), caller.owner)
+    """Remove a webhook and its deliveries. The response is 204 also if there is no such webhook any more."""
+    with suppress(WebhookNotFound):
+        await services.webhooks.delete(str(webhook_id), caller.owner)
     return Response(status_code=204)
 
 

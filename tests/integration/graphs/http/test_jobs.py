@@ -186,4 +186,4 @@ async def test_an_unknown_job_is_not_found(client, path):
     method = "POST" if path else "GET"
     missing = await client.request(method, f"/v1/jobs/0198a3c0-0000-7000-8000-000000000000{path}")
     assert is_problem(missing, 404, "job_not_found")
-    assert is_problem(await client.request(method, f"/v1/jobs/nonsense{path}"), 422, "invalid_request")
+    assert is_problem(await client.request(method, f"/v1/jobs/nonsense{path}"), 404, "job_not_found")
