@@ -238,11 +238,10 @@ class JobWorker:
                 self._has_looked.clear()
                 try:
                     leased = await self._lease()
+                    await self._begin_all(leased)
                 except Exception:
                     logger.exception("No jobs could be leased")
                 else:
-                    for job, lease in leased:
-                        self._begin(job, lease)
                     self._may_wait = bool(leased)
                 finally:
                     self._has_looked.set()
@@ -285,6 +284,14 @@ class JobWorker:
     def _free_slots(self) -> int:
         """Jobs that can start now."""
         return self._capacity - len(self._in_flight) - self._reserved
+
+    async def _begin_all(self, leased: Sequence[tuple[Job, Lease]]) -> None:
+        is_paused = asyncio.get_running_loop().time() < self._pause_until  # since a job failed meanwhile
+        for job, lease in leased:
+            if is_paused:
+                await self._settle(self._store.stop, lease)
+            else:
+                self._begin(job, lease)
 
     def _begin(self, job: Job, lease: Lease) -> None:
         earlier, _ = self._in_flight.get(job.job_id, (None, None))
