@@ -54,12 +54,20 @@ class About:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RunLengths:
+    """A mask as COCO's compressed run lengths: `dataclasses.asdict` makes what `pycocotools.mask.decode` takes."""
+
+    size: tuple[int, int]  # height and width
+    counts: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
     """The image that another one was made from."""
 
     image_id: str
     strength: float  # above 0 to 1: how much could change
-    mask: str | None = None  # COCO run lengths of where it could change, at the new image's size; None: everywhere
+    mask: RunLengths | None = None  # where it could change, at the new image's size; None: everywhere
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,14 +190,6 @@ class Analysis:
     labels: tuple[Label, ...]
     regions: tuple[RegionLabels, ...]
     warnings: tuple[AnswerWarning, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunLengths:
-    """A mask as COCO's compressed run lengths: `dataclasses.asdict` makes what `pycocotools.mask.decode` takes."""
-
-    size: tuple[int, int]  # height and width
-    counts: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 from graphs.analysis.cache_client import CacheActor
 from graphs.analysis.prefetch import AnalysisPrefetcher
 from graphs.analysis.queries import ImageQueries
+from graphs.analysis.regions import ImageRegions
 from graphs.analysis.runner import StageRunner
 from graphs.concurrency import AdmissionLimiter, task_group
 from graphs.events.bus import EventBus
@@ -40,6 +41,7 @@ class Services:
     images: ImageRepository
     stages: StageRunner
     queries: ImageQueries
+    regions: ImageRegions
     edits: EditRequests
     generation: GenerationService
     jobs: JobWorker
@@ -99,8 +101,16 @@ def build_services(
         admission=analysis_admission,
         emit=emit,
     )
-    queries = ImageQueries(
-        profile=profile, workers=workers, images=images, stages=stages, admission=analysis_admission, emit=emit
+    queries = ImageQueries(profile=profile, workers=workers, stages=stages, emit=emit)
+    regions = ImageRegions(
+        profile=profile,
+        workers=workers,
+        images=images,
+        stages=stages,
+        queries=queries,
+        store=store.regions,
+        admission=analysis_admission,
+        emit=emit,
     )
     feed = EventFeed(store.log, hub)
     webhooks = WebhookDispatcher(store.webhooks, settings.webhooks, public_url=settings.public_url)
@@ -124,7 +134,8 @@ def build_services(
         images=images,
         stages=stages,
         queries=queries,
-        edits=EditRequests(profile, images, stages, queries),
+        regions=regions,
+        edits=EditRequests(profile, images, stages, regions),
         generation=GenerationService(
             profile=profile,
             jobs=jobs,

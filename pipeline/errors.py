@@ -160,7 +160,7 @@ class ImageNotFound(NotFound):
 
 
 class RegionNotFound(NotFound):
-    """There is no region {region}: this image has {regions}, numbered from 0."""
+    """There is no region {region_id} in this image. GET /v1/images/{image_id}/segments lists its regions."""
 
 
 class ModelNotFound(NotFound):

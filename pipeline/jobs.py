@@ -25,7 +25,6 @@ SERVER_ERROR = 500
 # Keys of a request that don't affect the result.
 PREVIEWS = "previews"  # whether the client wants previews
 TRACEPARENT = "traceparent"  # the parent span of the work, where traces are on
-BESIDE = frozenset({PREVIEWS, TRACEPARENT})
 
 
 class JobState(StrEnum):

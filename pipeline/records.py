@@ -141,6 +141,29 @@ class PointsAndBox:
     box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1
 
 
+FIRST_SELECTED_REGION = 1_000_000
+"""The id of the first region of an image that was asked for; automatic segmentation numbers its regions from 0."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegionSelector:
+    """What a region was asked for by: points and a box, or a text, of which it is one of the matches."""
+
+    prompt: PointsAndBox | None = None
+    text: str | None = None
+    match: int = 0  # the best one first
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Self:
+        """Create a selector from the output of `asdict`, or JSON of it."""
+        prompt = facts["prompt"]
+        if prompt is not None:
+            box = prompt["box"]
+            points = tuple((x, y, inside) for x, y, inside in prompt["points"])
+            prompt = PointsAndBox(points=points, box=None if box is None else tuple(box))
+        return cls(prompt=prompt, text=facts["text"], match=facts["match"])
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Region:
     """One segment of an image."""

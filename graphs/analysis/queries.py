@@ -1,21 +1,19 @@
-"""Queries on an image: CLIP's on stored embeddings (probe, classify, match, search), and regions cut out on demand."""
+"""CLIP's queries on stored embeddings of images and regions: probe, classify, match, rank."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from graphs.analysis.runner import StageRunner
-from graphs.analysis.stages import DESCRIBE_REGIONS, SEGMENT
-from graphs.concurrency import AdmissionLimiter, task_group
-from graphs.images import ImageRepository
-from graphs.workers.handles import SharedImage, TextModelName, Workers, retry_once
-from pipeline.errors import RegionNotFound
+from graphs.analysis.stages import DESCRIBE_REGIONS
+from graphs.concurrency import task_group
+from graphs.workers.handles import TextModelName, Workers, retry_once
 from pipeline.events import DomainEvent, ImageProbed
-from pipeline.records import Computed, Descriptions, ImageRecord, PointsAndBox, Segmentation, Vectors
+from pipeline.records import Descriptions, ImageRecord, Vectors
 from pipeline.settings import Profile
 from pipeline.text_scoring import Found, Scores, contrasts, ensembled, label_shares, matches, rank
 
@@ -49,20 +47,10 @@ class ConceptScores:
     region_labels: tuple[str, ...]  # (n,)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NamedRegions:
-    """The regions that a text names, among those that were looked at."""
-
-    segmentation: Segmentation
-    regions: Descriptions
-    chosen: tuple[tuple[int, float], ...]  # numbers of those named, best first, each with its score from 0 to 1
-
-
 class ImageQueries:
     """Answers queries, mostly from the results of stages.
 
     Args:
-        admission: bounds the requests that have regions cut out.
         emit: takes every event.
     """
 
@@ -71,18 +59,12 @@ class ImageQueries:
         *,
         profile: Profile,
         workers: Workers,
-        images: ImageRepository,
         stages: StageRunner,
-        admission: AdmissionLimiter,
         emit: Callable[[DomainEvent], None],
     ) -> None:
         self._settings = profile.clip
-        self._everything = profile.sam2.everything
-        self._sam3 = profile.sam3
         self._workers = workers
-        self._images = images
         self._stages = stages
-        self._admission = admission
         self._emit = emit
 
     async def probe(self, record: ImageRecord, text: str, request_id: str) -> ProbeResult:
@@ -134,70 +116,11 @@ class ImageQueries:
         shares = label_shares(pictures, everything, self._settings.labelling.logit_scale)
         return LabelProbabilities(labels=tuple(labels), shares=shares[:, : len(labels)])
 
-    async def cut_out(
-        self, record: ImageRecord, prompts: Sequence[PointsAndBox], request_id: str
-    ) -> tuple[Segmentation, Descriptions]:
-        """Cut out what prompts show, one region for each, in their order, and classify it.
-
-        Raises:
-            Overloaded: too many analyses are running already.
-            ModelNotReady, StageFailed, WorkerLost: from the workers.
-        """
-        return await self._cut_out(
-            record,
-            "segment_prompts",
-            lambda image: self._workers.segment_prompts(image, prompts, self._everything),
-            request_id,
-        )
-
-    async def find_regions(self, record: ImageRecord, text: str, request_id: str) -> NamedRegions:
-        """Find what a text names: by SAM3 where the profile has it, else among all regions; maybe nothing.
-
-        Raises:
-            Overloaded: too many analyses are running already.
-            ModelNotReady, StageFailed, WorkerLost: from the workers.
-        """
-        if (sam3 := self._sam3) is not None:
-            segmentation, regions = await self._cut_out(
-                record, "find", lambda image: self._workers.find(image, text, sam3), request_id
-            )
-            chosen = tuple(enumerate(segmentation.predicted_iou.tolist()))
-            return NamedRegions(segmentation=segmentation, regions=regions, chosen=chosen)
-        async with task_group() as group:
-            segmenting = group.create_task(self._stages.result(SEGMENT, record, request_id))
-            describing = group.create_task(self._stages.result(DESCRIBE_REGIONS, record, request_id))
-            ranking = group.create_task(self._rank_regions(record, text, request_id))
-        found = ranking.result()
-        return NamedRegions(
-            segmentation=segmenting.result(),
-            regions=describing.result(),
-            chosen=tuple(zip(found.region_ids, found.scores, strict=True)),
-        )
-
-    async def _rank_regions(self, record: ImageRecord, text: str, request_id: str) -> Found:
+    async def rank_regions(self, record: ImageRecord, text: str, request_id: str) -> Found:
+        """Rank the regions of automatic segmentation that a text names; maybe none."""
         finding = self._settings.finding
         pictures, _, vectors = await self._embed_all(record, [finding.template.replace("{text}", text)], request_id)
         return rank(pictures[1:], pictures[0], vectors[0], finding)
-
-    async def _cut_out(
-        self,
-        record: ImageRecord,
-        stage: str,
-        work: Callable[[SharedImage], Awaitable[Computed[Segmentation]]],
-        request_id: str,
-    ) -> tuple[Segmentation, Descriptions]:
-        """Cut regions out of an image, and classify them."""
-        with self._admission.admit(request_id):
-            image = await self._images.share(record)
-            labelling = self._settings.labelling
-            regions = (await retry_once(stage, request_id, lambda: work(image), self._emit)).value
-            described = await retry_once(
-                f"describe_{stage}",
-                request_id,
-                lambda: self._workers.describe(image, regions, labelling),
-                self._emit,
-            )
-            return regions, described.value
 
     async def count_tokens(self, model: TextModelName, texts: Sequence[str], request_id: str) -> int:
         """Count the tokens a model makes of texts, all together."""
@@ -237,14 +160,3 @@ class ImageQueries:
             describing_regions = group.create_task(self._stages.result(DESCRIBE_REGIONS, record, request_id))
         regions = describing_regions.result()
         return np.vstack([describing.result().vector, regions.vectors]), regions, encoding.result()
-
-
-def check_region(number: int, segmentation: Segmentation) -> int:
-    """Return the number of a region.
-
-    Raises:
-        RegionNotFound: the image has no such region.
-    """
-    if not 0 <= number < len(segmentation):
-        raise RegionNotFound(region=number, regions=len(segmentation))
-    return number

@@ -11,14 +11,22 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from graphs.analysis.queries import ImageQueries, check_region
+from graphs.analysis.regions import ImageRegions, check_region
 from graphs.analysis.runner import StageRunner
 from graphs.analysis.stages import SEGMENT
 from graphs.generation.requests import GenerationOptions, nearest_size, to_request
 from graphs.images import ImageRepository
-from pipeline.errors import ConceptNotFound, InvalidRequest
+from pipeline.errors import ConceptNotFound, InvalidRequest, RegionNotFound
 from pipeline.imaging.masks import Mask, decode_mask, encode_mask
-from pipeline.records import GenerationRequest, ImageRecord, Pixels, Segmentation, Source
+from pipeline.records import (
+    FIRST_SELECTED_REGION,
+    GenerationRequest,
+    ImageRecord,
+    Pixels,
+    PointsAndBox,
+    Segmentation,
+    Source,
+)
 from pipeline.settings import Profile
 
 WHITE = 128  # the least level of a mask that counts as white
@@ -27,21 +35,22 @@ MARGIN = 1 / 64  # of the longer side: the rim of a region, where its colour fad
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EditArea:
-    """Where an image may change, by one of three; everywhere if none is given."""
+    """Where an image may change, by one of four; everywhere if none is given."""
 
     picture: str | None = None  # of the image's size, in base64, white where it may change
     region: int | None = None
     concept: str | None = None
+    prompt: PointsAndBox | None = None
 
 
 class EditRequests:
     """Turns edits and variations into generation requests."""
 
-    def __init__(self, profile: Profile, images: ImageRepository, stages: StageRunner, queries: ImageQueries) -> None:
+    def __init__(self, profile: Profile, images: ImageRepository, stages: StageRunner, regions: ImageRegions) -> None:
         self._profile = profile
         self._images = images
         self._stages = stages
-        self._queries = queries
+        self._regions = regions
 
     async def variation(
         self, record: ImageRecord, options: GenerationOptions, prompt: str | None, strength: float, request_id: str
@@ -74,7 +83,6 @@ class EditRequests:
         Raises:
             InvalidRequest: a parameter is outside of what the profile allows, or the area can't be used.
             ConceptNotFound: the image doesn't show it.
-            RegionNotFound: the image has no such region.
         """
         mask = await self._mask(record, area, request_id)
         return await self.from_image((record.width, record.height), record.image_id, options, prompt, strength, mask)
@@ -115,15 +123,31 @@ class EditRequests:
         if area.picture is not None:
             upload = await self._images.decode_upload(_decode_base64(area.picture), request_id)
             return await asyncio.to_thread(_luminance_mask, upload.pixels)
-        if area.region is None and area.concept is None:
-            return None
         if area.region is not None:
-            segmentation = await self._stages.result(SEGMENT, record, request_id)
-            return await asyncio.to_thread(_union, segmentation, [check_region(area.region, segmentation)])
-        found = await self._queries.find_regions(record, str(area.concept), request_id)
-        if not found.chosen:
-            raise ConceptNotFound(concept=area.concept)
-        return await asyncio.to_thread(_union, found.segmentation, [number for number, _ in found.chosen])
+            return await self._region_mask(record, area.region, request_id)
+        if area.prompt is not None:
+            found = await self._regions.cut_out(record, area.prompt, request_id)
+        elif area.concept is not None:
+            found = await self._regions.find(record, area.concept, request_id)
+            if not found.chosen:
+                raise ConceptNotFound(concept=area.concept)
+        else:
+            return None
+        return await asyncio.to_thread(_union, found.segmentation, [chosen.row for chosen in found.chosen])
+
+    async def _region_mask(self, record: ImageRecord, region_id: int, request_id: str) -> Mask:
+        try:
+            if region_id < FIRST_SELECTED_REGION:  # needs no description
+                segmentation = await self._stages.result(SEGMENT, record, request_id)
+                row = check_region(region_id, segmentation, record)
+            else:
+                found = await self._regions.get(record, region_id, request_id)
+                segmentation, row = found.segmentation, found.chosen[0].row
+        except RegionNotFound as error:
+            raise InvalidRequest(
+                problem=f"region: {error}", errors=[{"field": "region", "problem": str(error)}]
+            ) from None
+        return await asyncio.to_thread(_union, segmentation, [row])
 
 
 def _union(segmentation: Segmentation, numbers: Sequence[int]) -> Mask:

@@ -26,8 +26,9 @@ from pipeline.store.blobs import Blobs
 from pipeline.store.common import made_with, remember_key
 from pipeline.store.jobs import JobStore, settle
 from pipeline.store.log import EventLog, as_utc, log
+from pipeline.store.regions import RegionStore
 from pipeline.store.statistics import StoreStatistics, count_rows
-from pipeline.store.tables import events, image_labels, image_sessions, images, sessions
+from pipeline.store.tables import events, image_labels, image_regions, image_sessions, images, sessions
 from pipeline.store.webhooks import WebhookStore
 
 ORPHAN_AGE = timedelta(hours=1)  # younger blobs without a row may belong to an image being written
@@ -60,6 +61,7 @@ class Store:
         self.jobs = JobStore(self.log)
         self.webhooks = WebhookStore(self.log)
         self.keys = KeyStore(self.log)
+        self.regions = RegionStore(self.log)
 
     def add(
         self,
@@ -321,8 +323,9 @@ def label_picture(connection: Connection, owner: str, digest: str, labels: Mappi
 
 
 def forget_image(connection: Connection, image_id: str) -> None:
-    """Remove an image from the sessions it was made in."""
-    connection.execute(delete(image_sessions).where(image_sessions.c.image_id == image_id))
+    """Remove an image from the sessions it was made in, and the regions that were asked for."""
+    for table in (image_sessions, image_regions):
+        connection.execute(delete(table).where(table.c.image_id == image_id))
 
 
 def forget_picture(connection: Connection, owner: str, digest: str) -> None:

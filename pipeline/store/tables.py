@@ -43,6 +43,17 @@ image_sessions = Table(
     Column("session", String(128), primary_key=True),  # in which it was made
 )
 
+# Regions that were asked for, beside those of automatic segmentation: how to find each again.
+image_regions = Table(
+    "image_regions",
+    metadata,
+    Column("image_id", String(36), primary_key=True),
+    Column("region_id", Integer, primary_key=True, autoincrement=False),
+    Column("selector", JSON, nullable=False),
+    Column("selector_digest", String(64), nullable=False),
+    UniqueConstraint("image_id", "selector_digest", name="image_regions_by_selector"),
+)
+
 image_labels = Table(
     "image_labels",
     metadata,

@@ -11,9 +11,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from graphs.analysis.queries import check_region
-from graphs.analysis.stages import DESCRIBE_REGIONS, RENDER, SEGMENT
-from graphs.concurrency import task_group
+from graphs.analysis.regions import FoundRegions
+from graphs.analysis.stages import RENDER
 from graphs.http.context import Caller, CallerDep, ServicesDep
 from graphs.http.errors import error_responses
 from graphs.http.responses import V1Route, content, json_response
@@ -26,11 +25,10 @@ from graphs.http.schemas.analysis import (
 )
 from graphs.http.schemas.segments import CocoDocument, Segment, SegmentFormat, Segments, SegmentsBody, segments_of
 from graphs.http.validation import REFUSALS
-from graphs.services import Services
 from pipeline.answer_warnings import image_warnings
 from pipeline.errors import InvalidRequest
 from pipeline.imaging.codecs import digest_of_bytes
-from pipeline.records import Descriptions, ImageRecord, PointsAndBox, Segmentation
+from pipeline.records import ImageRecord
 
 MAX_TEXTS = 256  # labels times templates
 MAX_LABEL_CHARS = 100
@@ -66,13 +64,6 @@ async def get_image(image_id: UUID, services: ServicesDep, caller: CallerDep) ->
 ImageDep = Annotated[ImageRecord, Depends(get_image)]
 
 
-async def _regions(services: Services, image: ImageRecord, request_id: str) -> tuple[Segmentation, Descriptions]:
-    async with task_group() as group:
-        segmenting = group.create_task(services.stages.result(SEGMENT, image, request_id))
-        describing = group.create_task(services.stages.result(DESCRIBE_REGIONS, image, request_id))
-    return segmenting.result(), describing.result()
-
-
 @router.get("/analysis", response_model=ImageLabels, responses=_PROBLEMS)
 async def analysis(
     image: ImageDep, services: ServicesDep, caller: CallerDep, labels: Labels = "", templates: Templates = None
@@ -99,28 +90,27 @@ async def segments(
     format_: Annotated[SegmentFormat, Query(alias="format")] = SegmentFormat.POLYGONS,
 ) -> Response:
     """Segment an image: every region with its mask, as polygons, run lengths, PNG, or one COCO document."""
-    return await _written(image, *await _regions(services, image, caller.request_id), format_, caller)
+    return await _written(image, await services.regions.all(image, caller.request_id), format_, caller)
 
 
 @router.post("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS | error_responses(400, 413, 415))
 async def asked_segments(image: ImageDep, body: SegmentsBody, services: ServicesDep, caller: CallerDep) -> Response:
     """Segment what lies at points or in a box, or find the regions of a text; none, if it isn't there."""
-    if body.text is None:
-        prompt = _prompt(body, image)
-        found = await services.queries.cut_out(image, [prompt], caller.request_id)
-        return await _written(image, *found, body.format, caller)
-    named = await services.queries.find_regions(image, body.text, caller.request_id)
-    return await _written(image, named.segmentation, named.regions, body.format, caller, named.chosen)
+    prompt = body.prompt_of(image)
+    if prompt is not None:
+        found = await services.regions.cut_out(image, prompt, caller.request_id)
+    else:
+        found = await services.regions.find(image, str(body.text), caller.request_id)
+    return await _written(image, found, body.format, caller)
 
 
 @router.get("/regions/{region}", response_model=Segment, responses=_PROBLEMS)
 async def region(image: ImageDep, region: int, services: ServicesDep, caller: CallerDep) -> Response:
     """Return one region, with its mask in every form."""
-    segmentation, descriptions = await _regions(services, image, caller.request_id)
-    chosen = [(check_region(region, segmentation), None)]
+    found = await services.regions.get(image, region, caller.request_id)
     forms = (SegmentFormat.POLYGONS, SegmentFormat.RLE, SegmentFormat.PNG)
-    (found,) = segments_of(segmentation, descriptions, *forms, chosen=chosen)
-    return json_response(found)
+    (written,) = await asyncio.to_thread(segments_of, found, *forms)
+    return json_response(written)
 
 
 @router.post("/probe", response_model=ImageConcepts, responses=_PROBLEMS | error_responses(400, 413, 415))
@@ -142,46 +132,26 @@ async def spotlight(
     image: ImageDep, region: int, request: Request, services: ServicesDep, caller: CallerDep
 ) -> Response:
     """Return the image with everything outside of a region dimmed, as PNG."""
-    number = check_region(region, await services.stages.result(SEGMENT, image, caller.request_id))
-    drawings = await services.stages.result(RENDER, image, caller.request_id)
-    return _picture(request, drawings.spotlights[number])
+    return _picture(request, await services.regions.spotlight(image, region, caller.request_id))
 
 
 def _picture(request: Request, png: bytes) -> Response:
     return content(request, png, PNG, digest_of_bytes(png), for_ever=False)  # another model draws another
 
 
-async def _written(
-    record: ImageRecord,
-    segmentation: Segmentation,
-    descriptions: Descriptions,
-    format_: SegmentFormat,
-    caller: Caller,
-    chosen: Sequence[tuple[int, float]] | None = None,
-) -> Response:
+async def _written(record: ImageRecord, found: FoundRegions, format_: SegmentFormat, caller: Caller) -> Response:
     def write() -> BaseModel:
         if format_ is SegmentFormat.COCO:
-            numbers = None if chosen is None else [number for number, _ in chosen]
-            return CocoDocument.of(record, segmentation, descriptions, numbers)
+            return CocoDocument.of(record, found)
         return Segments(
             request_id=caller.request_id,
             image_id=record.image_id,
             width=record.width,
             height=record.height,
-            segments=segments_of(segmentation, descriptions, format_, chosen=chosen),
+            segments=segments_of(found, format_),
         )
 
     return json_response(await asyncio.to_thread(write))
-
-
-def _prompt(body: SegmentsBody, record: ImageRecord) -> PointsAndBox:
-    xs = [point.x for point in body.points] + list((body.box or ())[0::2])
-    ys = [point.y for point in body.points] + list((body.box or ())[1::2])
-    if max(xs) > record.width or max(ys) > record.height:
-        raise InvalidRequest(
-            problem=f"A point or the box is outside of the image: it is {record.width} x {record.height} pixels."
-        )
-    return PointsAndBox(points=tuple((p.x, p.y, p.inside) for p in body.points), box=body.box)
 
 
 def _labels(value: str) -> list[str]:

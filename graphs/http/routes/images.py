@@ -233,7 +233,7 @@ async def edited(
     wanted = await services.generation.find_request(caller.owner, key)
     if wanted is None:
         record = await services.images.find(str(image_id), owner=caller.owner, session="")
-        area = EditArea(picture=body.mask, region=body.region, concept=body.concept)
+        area = EditArea(picture=body.mask, region=body.region, concept=body.concept, prompt=body.prompt_of(record))
         wanted = await services.edits.edit(record, body.options, body.prompt, body.strength, area, caller.request_id)
     specs = job_specs(with_consecutive_seeds(wanted, body.n), caller, key)
     return await _generate(services, specs, request, caller, prefer)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from graphs.analysis.queries import ConceptScores, LabelProbabilities
 from graphs.http.schemas.common import Answer, Warnings
-from graphs.http.schemas.generation import Prompt
+from graphs.http.schemas.generation import Prompt, RequestBody
 from graphs.http.schemas.segments import Label
 from pipeline.records import AnswerWarning, Vectors
 
@@ -48,7 +48,7 @@ def image_labels(
     )
 
 
-class ConceptsBody(BaseModel):
+class ConceptsBody(RequestBody):
     """Concepts to compare with an image and its regions."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"concepts": ["red", "metal"]}]})

@@ -12,12 +12,13 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from graphs.generation.service import GeneratedImage
-from graphs.http.schemas.generation import Prompt
-from pipeline.jobs import BESIDE, Job, JobState
+from graphs.http.schemas.generation import GenerationParameters, Prompt, RequestBody
+from pipeline.jobs import Job, JobState
 from pipeline.records import (
     AnswerWarning,
     Description,
     Descriptions,
+    GenerationRequest,
     LabelScore,
     Polygon,
     Scheduler,
@@ -30,7 +31,7 @@ Warnings = Annotated[
 ]
 
 
-class ImageChoice(BaseModel):
+class ImageChoice(RequestBody):
     """Which image to work on; the session's last one if left out."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{}]})
@@ -54,7 +55,7 @@ class JobStatus(BaseModel):
     state: JobState
     attempts: int = Field(description="Times it was begun; it is begun again when a worker dies under it.")
     cancel_requested: bool
-    request: dict[str, Any]
+    request: GenerationParameters
     result: dict[str, Any] | None = Field(description="Of a job that succeeded.", examples=[{"image_id": "0198…"}])
     problem: dict[str, Any] | None = Field(description="Of a job that failed: what went wrong.")
     created_at: datetime
@@ -70,7 +71,7 @@ class JobStatus(BaseModel):
             state=job.state,
             attempts=job.attempts,
             cancel_requested=job.cancel_requested,
-            request={name: value for name, value in job.order.request.items() if name not in BESIDE},
+            request=GenerationParameters.of(GenerationRequest.from_dict(job.order.request)),
             result=None if job.result is None else dict(job.result),
             problem=None if job.problem is None else {k: v for k, v in job.problem.items() if k != "facts"},
             created_at=job.created_at,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from dataclasses import fields
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from graphs.generation.requests import SEEDS, GenerationOptions, to_request
 from pipeline.records import GenerationRequest, Scheduler
@@ -37,7 +38,60 @@ Prompt = Annotated[Text, AfterValidator(_not_empty)]
 RED_APPLE = "red apple in white plate"
 
 
-class Parameters(BaseModel):
+class RequestBody(BaseModel):
+    """A JSON body: a field that is null counts as left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, body: Any) -> Any:
+        return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
+
+
+class RunLengths(BaseModel):
+    """A mask as COCO's compressed run lengths: `pycocotools.mask.decode` takes it as it is."""
+
+    size: tuple[int, int] = Field(description="Height and width in pixels.")
+    counts: str = Field(description="Compressed run lengths, column by column.")
+
+    @classmethod
+    def of(cls, rle: bytes, size: tuple[int, int]) -> Self:
+        return cls(size=size, counts=rle.decode("ascii"))
+
+
+class SourceImage(BaseModel):
+    """The image that another one was made from, and how much of it could change."""
+
+    image_id: str = Field(description="Its id; it may have been deleted.")
+    strength: float = Field(description="Share of the steps that were run, above 0 to 1; 1 ignores the source.")
+    mask: RunLengths | None = Field(description="Where it could change, at the new image's size; null: everywhere.")
+
+
+class GenerationParameters(BaseModel):
+    """Everything that decides an image: the same parameters make the same image again."""
+
+    prompt: str = Field(description="Text of what the image shows.")
+    negative_prompt: str = Field(description="Text of what to avoid; empty if there is none.")
+    width: int = Field(description="In pixels.")
+    height: int = Field(description="In pixels.")
+    steps: int = Field(description="Denoising steps.")
+    guidance: float = Field(description="Classifier-free guidance scale; 1 switches guidance off.")
+    seed: int = Field(description="Seed of the initial noise.")
+    scheduler: Scheduler = Field(description="Noise schedule and solver.")
+    deterministic: bool = Field(description="Whether it was denoised in a batch of its own.")
+    source: SourceImage | None = Field(description="The image it was made from; null if from noise alone.")
+
+    @classmethod
+    def of(cls, request: GenerationRequest) -> Self:
+        """Write a request down."""
+        own = {field.name: getattr(request, field.name) for field in fields(request) if field.name != "source"}
+        if (source := request.source) is None:
+            return cls(**own, source=None)
+        mask = None if source.mask is None else RunLengths(size=(request.height, request.width), counts=source.mask)
+        written = SourceImage(image_id=source.image_id, strength=source.strength, mask=mask)
+        return cls(**own, source=written)
+
+
+class Parameters(RequestBody):
     """What decides an image beside its prompt and its size; the profile has defaults for all of it."""
 
     negative_prompt: Text = ""

@@ -9,8 +9,9 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from graphs.http.schemas.common import Answer, JobStatus, Warnings
-from graphs.http.schemas.generation import GenerateBody, NumImages, Parameters, Prompt, Strength
-from pipeline.records import AnswerWarning, GenerationRequest, ImageRecord
+from graphs.http.schemas.generation import GenerateBody, GenerationParameters, NumImages, Parameters, Prompt, Strength
+from graphs.http.schemas.segments import PointsAndBoxFields
+from pipeline.records import AnswerWarning, ImageRecord
 
 MAX_MASK_CHARS = 1_000_000
 
@@ -33,8 +34,10 @@ class VariationsBody(Parameters):
     n: NumImages = 1
 
 
-class EditsBody(Parameters):
-    """What an image is to show instead, and where: in a mask, a region, or what a concept finds. Everywhere without."""
+class EditsBody(PointsAndBoxFields, Parameters):
+    """What an image is to show instead, and where: in a mask, a region, what lies at points or in a box, or what a
+    concept finds. Everywhere without.
+    """
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"prompt": "a green apple", "concept": "apple"}]}
@@ -45,15 +48,16 @@ class EditsBody(Parameters):
         str | None,
         Field(max_length=MAX_MASK_CHARS, description="Base64 picture of the image's size, white where it may change."),
     ] = None
-    region: Annotated[int | None, Field(ge=0, description="A region's number, as in `/segments`.")] = None
+    region: Annotated[int | None, Field(ge=0, description="The `region_id` of a region, whatever found it.")] = None
     concept: Annotated[Prompt | None, Field(description="What to find and change, such as `apple`.")] = None
     strength: Strength = 1.0
     n: NumImages = 1
 
     @model_validator(mode="after")
     def _one_area(self) -> Self:
-        if sum(area is not None for area in (self.mask, self.region, self.concept)) > 1:
-            raise ValueError("send one of mask, region and concept, or none of them")
+        prompt = self.points or self.box
+        if sum(bool(area) or area == 0 for area in (self.mask, self.region, self.concept, prompt)) > 1:
+            raise ValueError("send one of mask, region, concept and points with a box, or none of them")
         return self
 
 
@@ -66,7 +70,7 @@ class StoredImage(BaseModel):
     height: int
     digest: str = Field(description="SHA-256 over shape and pixels.")
     content: str = Field(description="Where the picture itself is.", examples=["/v1/images/0198…/content"])
-    request: GenerationRequest | None = Field(description="What it was made of; of an upload, what its PNG says.")
+    request: GenerationParameters | None = Field(description="What it was made of; of an upload, what its PNG says.")
     warnings: Warnings
 
     @classmethod
@@ -78,7 +82,7 @@ class StoredImage(BaseModel):
             height=record.height,
             digest=record.digest,
             content=f"/v1/images/{record.image_id}/content",
-            request=record.request,
+            request=None if record.request is None else GenerationParameters.of(record.request),
             warnings=list(warnings),
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Self
 
@@ -11,11 +10,13 @@ import numpy.typing as npt
 from pycocotools import mask as coco
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from graphs.analysis.regions import ChosenRegion, FoundRegions
 from graphs.http.schemas.common import Answer, base64_text
-from graphs.http.schemas.generation import Prompt
+from graphs.http.schemas.generation import Prompt, RequestBody, RunLengths
+from pipeline.errors import InvalidRequest
 from pipeline.imaging import codecs as images
 from pipeline.imaging.masks import decode_mask
-from pipeline.records import Description, Descriptions, ImageRecord, Polygon, Region, Segmentation
+from pipeline.records import Description, ImageRecord, PointsAndBox, Polygon, Region
 
 MAX_POINTS = 64
 COCO_IMAGE = 1  # the id of the one image in a document
@@ -42,17 +43,6 @@ def labels_of(description: Description) -> list[Label]:
     return [Label(label=score.label, confidence=score.confidence) for score in description.top]
 
 
-class RunLengths(BaseModel):
-    """A mask as COCO's compressed run lengths: `pycocotools.mask.decode` takes it as it is."""
-
-    size: tuple[int, int] = Field(description="Height and width, in pixels.")
-    counts: str
-
-    @classmethod
-    def of(cls, rle: bytes, size: tuple[int, int]) -> Self:
-        return cls(size=size, counts=rle.decode("ascii"))
-
-
 class Segment(BaseModel):
     """One region of an image, its mask in one of the forms."""
 
@@ -69,16 +59,21 @@ class Segment(BaseModel):
 
     @classmethod
     def of(
-        cls, region: Region, description: Description, size: tuple[int, int], *forms: SegmentFormat, score: float | None
+        cls,
+        region: Region,
+        description: Description,
+        size: tuple[int, int],
+        *forms: SegmentFormat,
+        chosen: ChosenRegion,
     ) -> Self:
         return cls(
-            region_id=region.region_id,
+            region_id=chosen.region_id,
             box=_corners(region.box),
             area=_area(region.rle, size),
             predicted_iou=region.predicted_iou,
             stability=region.stability,
             labels=labels_of(description),
-            score=score,
+            score=chosen.score,
             polygon=region.polygon if SegmentFormat.POLYGONS in forms else None,
             rle=RunLengths.of(region.rle, size) if SegmentFormat.RLE in forms else None,
             mask=_mask_png(region.rle, size) if SegmentFormat.PNG in forms else None,
@@ -127,15 +122,10 @@ class CocoDocument(BaseModel):
     categories: list[CocoCategory]
 
     @classmethod
-    def of(
-        cls,
-        record: ImageRecord,
-        segmentation: Segmentation,
-        descriptions: Descriptions,
-        chosen: Sequence[int] | None = None,
-    ) -> Self:
-        """Write regions down, all or those of these numbers."""
-        best = [labels[0] for labels in descriptions.labels]
+    def of(cls, record: ImageRecord, found: FoundRegions) -> Self:
+        """Write regions down; the categories are those of all regions of the segmentation."""
+        best = [labels[0] for labels in found.descriptions.labels]
+        size, regions = found.segmentation.size, list(found.segmentation)
         categories = {label: number for number, label in enumerate(sorted(set(best)), start=1)}
         return cls(
             info={"description": f"ai-pipeline, image {record.image_id}", "version": "1.0"},
@@ -145,17 +135,16 @@ class CocoDocument(BaseModel):
             ],
             annotations=[
                 CocoAnnotation(
-                    id=region.region_id + 1,  # pycocotools takes 0 for nothing
+                    id=chosen.region_id + 1,  # pycocotools takes 0 for nothing
                     image_id=COCO_IMAGE,
-                    category_id=categories[label],
-                    segmentation=RunLengths.of(region.rle, segmentation.size),
-                    bbox=_bbox(region.box),
-                    area=_area(region.rle, segmentation.size),
+                    category_id=categories[best[chosen.row]],
+                    segmentation=RunLengths.of(regions[chosen.row].rle, size),
+                    bbox=_bbox(regions[chosen.row].box),
+                    area=_area(regions[chosen.row].rle, size),
                     iscrowd=0,
-                    score=region.predicted_iou,
+                    score=regions[chosen.row].predicted_iou,
                 )
-                for region, label in zip(segmentation, best, strict=True)
-                if chosen is None or region.region_id in chosen
+                for chosen in sorted(found.chosen, key=lambda each: each.row)
             ],
             categories=[
                 CocoCategory(id=number, name=label, supercategory="object") for label, number in categories.items()
@@ -176,7 +165,39 @@ class Point(BaseModel):
 Coordinate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class SegmentsBody(BaseModel):
+Box = Annotated[tuple[Coordinate, Coordinate, Coordinate, Coordinate], Field(description="x0, y0, x1, y1 in pixels.")]
+
+
+class PointsAndBoxFields(RequestBody):
+    """A region by points, a box, or both."""
+
+    points: list[Point] = Field([], max_length=MAX_POINTS, description="Points inside the region, or outside of it.")
+    box: Box | None = Field(None, description="A box around the region: x0, y0, x1, y1 in pixels.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
+            raise ValueError("box is x0, y0, x1, y1: x1 must be more than x0, and y1 more than y0")
+        return self
+
+    def prompt_of(self, record: ImageRecord) -> PointsAndBox | None:
+        """Return the prompt for an image; None if there are neither points nor a box.
+
+        Raises:
+            InvalidRequest: a point or the box is outside of the image.
+        """
+        if not self.points and self.box is None:
+            return None
+        xs = [point.x for point in self.points] + list((self.box or ())[0::2])
+        ys = [point.y for point in self.points] + list((self.box or ())[1::2])
+        if max(xs) > record.width or max(ys) > record.height:
+            raise InvalidRequest(
+                problem=f"A point or the box is outside of the image: it is {record.width} x {record.height} pixels."
+            )
+        return PointsAndBox(points=tuple((p.x, p.y, p.inside) for p in self.points), box=self.box)
+
+
+class SegmentsBody(PointsAndBoxFields):
     """What is to be cut out: what lies at points or in a box, or what a text names."""
 
     model_config = ConfigDict(
@@ -186,10 +207,6 @@ class SegmentsBody(BaseModel):
         },
     )
 
-    points: list[Point] = Field([], max_length=MAX_POINTS)
-    box: Annotated[
-        tuple[Coordinate, Coordinate, Coordinate, Coordinate] | None, Field(description="x0, y0, x1, y1 in pixels.")
-    ] = None
     text: Annotated[
         Prompt | None, Field(description="Finds what it names among the image's regions, if it is there.")
     ] = None
@@ -199,25 +216,17 @@ class SegmentsBody(BaseModel):
     def _one_way(self) -> Self:
         if (self.text is None) == (not self.points and self.box is None):
             raise ValueError("send points and a box, or one of them, or a text alone")
-        if self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
-            raise ValueError("box is x0, y0, x1, y1: x1 must be more than x0, and y1 more than y0")
         return self
 
 
-def segments_of(
-    segmentation: Segmentation,
-    descriptions: Descriptions,
-    *forms: SegmentFormat,
-    chosen: Sequence[tuple[int, float | None]] | None = None,
-) -> list[Segment]:
-    """Write regions down.
-
-    Args:
-        chosen: numbers of those that are wanted, in their order, with a score for each; all if None.
-    """
-    everything = list(zip(segmentation, descriptions, strict=True))
-    wanted = [(number, None) for number in range(len(everything))] if chosen is None else chosen
-    return [Segment.of(*everything[number], segmentation.size, *forms, score=score) for number, score in wanted]
+def segments_of(found: FoundRegions, *forms: SegmentFormat) -> list[Segment]:
+    """Write the chosen regions down, in their order."""
+    regions, descriptions = list(found.segmentation), list(found.descriptions)
+    size = found.segmentation.size
+    return [
+        Segment.of(regions[chosen.row], descriptions[chosen.row], size, *forms, chosen=chosen)
+        for chosen in found.chosen
+    ]
 
 
 def _corners(box: npt.NDArray[np.float32]) -> tuple[int, int, int, int]:

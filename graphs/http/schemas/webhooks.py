@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from graphs.events.ssrf_guard import MAX_URL_CHARS
+from graphs.http.schemas.generation import RequestBody
 from pipeline.event_records import TYPES
 from pipeline.webhooks import (
     MAX_SECRET_BYTES,
@@ -36,7 +37,7 @@ def _usable(secret: str) -> str:
     return secret
 
 
-class WebhookBody(BaseModel):
+class WebhookBody(RequestBody):
     """A receiver of the events of one's images and jobs."""
 
     model_config = ConfigDict(

@@ -26,7 +26,7 @@ from pipeline.events import (
 )
 from pipeline.imaging.masks import decode_mask
 from pipeline.jobs import MAX_ATTEMPTS
-from pipeline.records import PointsAndBox
+from pipeline.records import FIRST_SELECTED_REGION, PointsAndBox
 from pipeline.settings import AdmissionSettings
 from testing.fakes import FakeCache, FakeWorkers
 from testing.harness import Bench, a_request, make_bench
@@ -278,13 +278,16 @@ async def test_probe_maps_the_profile_s_bounds_to_percentages(bench: Bench):
     assert probe.region_labels == ("apple", "plate")
 
 
-async def test_segmentation_prompts_are_processed_in_order(bench):
+async def test_a_region_that_is_cut_out_has_an_id_by_which_it_is_found_again(bench):
     image = await bench.image(seed=3)
     inside, outside = (PointsAndBox(points=((x, y, True),)) for x, y in ((19, 19), (1, 1)))
 
-    found, descriptions = await bench.services.queries.cut_out(image, [outside, inside, inside], "r")
+    found = [await bench.services.regions.cut_out(image, prompt, "r") for prompt in (outside, inside, inside)]
+    again = await bench.services.regions.get(image, found[1].chosen[0].region_id, "r")
 
-    first, second, third = (decode_mask(rle, found.size) for rle in found.rles)
-    assert (first[1, 1], second[1, 1], third[1, 1]) == (True, False, False)
-    assert bench.workers.calls["segment_prompts"] == 1
-    assert len(descriptions) == len(found)
+    ids = [each.chosen[0].region_id for each in found]
+    assert ids == [FIRST_SELECTED_REGION, FIRST_SELECTED_REGION + 1, FIRST_SELECTED_REGION + 1]
+    masks = [decode_mask(each.segmentation.rles[0], each.segmentation.size) for each in (*found, again)]
+    assert [bool(mask[1, 1]) for mask in masks] == [True, False, False, False]
+    assert all(len(each.descriptions) == len(each.segmentation) == 1 for each in found)
+    assert again.chosen == found[1].chosen

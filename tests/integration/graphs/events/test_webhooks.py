@@ -311,13 +311,14 @@ async def test_webhooks_are_isolated_between_owners(client, bench, receiver):
     url = f"/v1/webhooks/{other.webhook_id}"
     for request in (
         client.get(url),
-        client.delete(url),
         client.post(f"{url}/enable"),
         client.post(f"{url}/test"),
         client.get(f"{url}/deliveries"),
         client.post(f"{url}/deliveries/{sent.delivery_id}/redeliver"),
     ):
         assert is_problem(await request, 404, "webhook_not_found")
+    assert (await client.delete(url)).status_code == 204  # as if it had been deleted before
+    assert await bench.services.webhooks.get(other.webhook_id, "other") == other
     assert (await client.get("/v1/webhooks")).json() == {"webhooks": []}
     own = await registered(client, receiver.url)
     missing = await client.post(f"/v1/webhooks/{own['webhook_id']}/deliveries/{UNKNOWN_ID}/redeliver")

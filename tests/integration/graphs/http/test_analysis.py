@@ -15,6 +15,7 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
 from pipeline.imaging.masks import decode_mask
+from pipeline.records import FIRST_SELECTED_REGION
 from pipeline.settings import ModelSource, Sam3Settings, ServiceSettings
 from testing.harness import Bench, make_bench, working
 from tests.integration.clients import client_of, is_problem
@@ -85,6 +86,32 @@ async def test_points_and_boxes_segment_the_region_they_mark(client: httpx.Async
     assert rest["area"] + apple["area"] == 64 * 64
 
 
+async def test_regions_by_points_have_ids_that_name_no_other_region(client: httpx.AsyncClient, url: str):
+    segmented = (await client.get(f"{url}/segments", params={"format": "rle"})).json()["segments"]
+    at = {"points": [{"x": 60, "y": 60}], "format": "rle"}  # in the region with the id 1
+    first, second = [(await client.post(f"{url}/segments", json=at)).json()["segments"][0] for _ in range(2)]
+    boxed = (await client.post(f"{url}/segments", json=at | {"box": [0, 0, 64, 64]})).json()["segments"][0]
+    alone = (await client.get(f"{url}/regions/{first['region_id']}")).json()
+    coco_document = (await client.post(f"{url}/segments", json=at | {"format": "coco"})).json()
+
+    assert first["region_id"] == second["region_id"] == FIRST_SELECTED_REGION
+    assert boxed["region_id"] == FIRST_SELECTED_REGION + 1
+    assert first["rle"] == alone["rle"] == segmented[1]["rle"]
+    assert [annotation["id"] for annotation in coco_document["annotations"]] == [FIRST_SELECTED_REGION + 1]
+    for path in (f"{url}/regions/{FIRST_SELECTED_REGION + 2}", f"{url}/spotlights/{FIRST_SELECTED_REGION + 2}.png"):
+        assert is_problem(await client.get(path), 404, "region_not_found")
+
+
+async def test_a_region_by_points_has_a_spotlight(client: httpx.AsyncClient, url: str):
+    await client.get(f"{url}/segments")
+    at = {"points": [{"x": 60, "y": 60}]}
+    region_id = (await client.post(f"{url}/segments", json=at)).json()["segments"][0]["region_id"]
+    own = await client.get(f"{url}/spotlights/{region_id}.png")
+    same = await client.get(f"{url}/spotlights/1.png")
+    assert (own.status_code, own.headers["content-type"]) == (200, "image/png")
+    assert own.content == same.content
+
+
 async def test_a_text_finds_matching_regions_or_none(bench: Bench, client: httpx.AsyncClient, url: str):
     async def matching(texts):
         return np.eye(1, 8, dtype=np.float32).repeat(len(texts), 0)  # the first region's own vector
@@ -109,11 +136,16 @@ async def test_a_profile_with_sam3_finds_concepts_with_it(tmp_path):
         url = f"/v1/images/{(await bench.image(seed=3)).image_id}"
         found = (await client.post(f"{url}/segments", json={"text": "apple"})).json()["segments"]
         nothing = (await client.post(f"{url}/segments", json={"text": "castle"})).json()["segments"]
+        again = (await client.get(f"{url}/regions/{found[0]['region_id']}")).json()
         edited = await client.post(f"{url}/edits", json={"prompt": "pear", "concept": "apple"})
+        region = {"prompt": "pear", "region": found[0]["region_id"]}
+        by_region = (await client.post(f"{url}/edits", json=region)).json()
         missing = await client.post(f"{url}/edits", json={"prompt": "pear", "concept": "castle"})
 
-    assert [(s["region_id"], s["labels"][0]["label"]) for s in found] == [(0, "apple")]
+    assert [(s["region_id"], s["labels"][0]["label"]) for s in found] == [(FIRST_SELECTED_REGION, "apple")]
     assert found[0]["score"] == pytest.approx(0.99)
+    assert again == found[0] | {"score": again["score"], "rle": again["rle"], "mask": again["mask"]}
+    assert by_region["images"][0]["request"]["source"] == edited.json()["images"][0]["request"]["source"]
     assert nothing == []
     assert edited.status_code == 201
     assert is_problem(missing, 422, "concept_not_found")

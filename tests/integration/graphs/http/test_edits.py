@@ -75,6 +75,29 @@ async def test_only_a_region_and_its_border_change(client: httpx.AsyncClient, ur
     assert image["request"]["prompt"] == "pear"
 
 
+async def test_a_region_by_points_is_edited_where_it_is(client: httpx.AsyncClient, url: str):
+    points = [{"x": 1, "y": 1}]  # outside of the disc, which is region 0
+    region = (await client.post(f"{url}/segments", json={"points": points})).json()["segments"][0]
+    by_id, _ = await edited(client, url, region=region["region_id"])
+    by_points, _ = await edited(client, url, points=points)
+    disc, _ = await edited(client, url, region=0)
+
+    assert by_id["request"]["source"]["mask"] == by_points["request"]["source"]["mask"]
+    assert by_id["request"]["source"]["mask"] != disc["request"]["source"]["mask"]
+
+
+async def test_an_unknown_region_is_named_as_the_field_that_is_wrong(client: httpx.AsyncClient, url: str):
+    for region in (7, 1_000_007):
+        response = await client.post(f"{url}/edits", json={"prompt": "pear", "region": region})
+        assert is_problem(response, 422, "invalid_request")
+        assert response.json()["errors"][0]["field"] == "region"
+
+
+@pytest.mark.parametrize("area", [{"region": 0, "concept": "apple"}, {"region": 0, "points": [{"x": 1, "y": 1}]}])
+async def test_two_areas_are_refused(client: httpx.AsyncClient, url: str, area: dict):
+    assert is_problem(await client.post(f"{url}/edits", json={"prompt": "pear", **area}), 422, "invalid_request")
+
+
 async def test_a_concept_is_edited_in_its_region(bench: Bench, client: httpx.AsyncClient, url: str):
     async def apple(texts):
         return np.eye(1, 8, dtype=np.float32).repeat(len(texts), 0)
@@ -147,7 +170,7 @@ async def test_an_edit_of_a_deleted_image_is_not_found(bench: Bench, client: htt
         ({"mask": a_mask(32)[1]}, 422, "64 x 64"),
         ({"mask": a_mask(level=0)[1]}, 422, "nothing"),
         ({"mask": a_mask()[1], "region": 0}, 422, "one of"),
-        ({"region": 9}, 404, "9"),
+        ({"region": 9}, 422, "9"),
         ({"strength": 0}, 422, "strength"),
         ({"strength": 0.01, "steps": 5}, 422, "strength"),
         ({"prompt": ""}, 422, "prompt"),

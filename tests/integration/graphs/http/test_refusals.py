@@ -125,3 +125,13 @@ async def test_only_legacy_calls_set_a_cookie(bench: Bench):
         legacy = await client.post("/generate", json={"prompt": "pear", "seed": 1, "width": 64, "height": 64})
     assert "set-cookie" not in v1.headers
     assert "session_id=" in legacy.headers["set-cookie"]
+
+
+async def test_null_counts_as_left_out(bench: Bench):
+    nulls = dict.fromkeys(("negative_prompt", "seed", "steps", "guidance", "scheduler", "deterministic", "width", "n"))
+    async with client_of(bench) as client:
+        response = await client.post("/v1/images", json={"prompt": "pear", **nulls})
+        missing = await client.post("/v1/images", json={"prompt": None})
+    assert response.status_code == 201
+    assert response.json()["images"][0]["request"]["negative_prompt"] == ""
+    assert is_problem(missing, 422, "invalid_request")

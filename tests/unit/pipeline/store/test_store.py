@@ -13,10 +13,10 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.event import listens_for
 
 from pipeline.cache import CacheKey
-from pipeline.errors import ImageNotFound, LeaseLost
+from pipeline.errors import ImageNotFound, LeaseLost, RegionNotFound
 from pipeline.events import ImageCreated
 from pipeline.jobs import JobOrder, JobState, Lease
-from pipeline.records import GenerationRequest, ImageRecord, Scheduler
+from pipeline.records import GenerationRequest, ImageRecord, RegionSelector, Scheduler
 from pipeline.settings import RetentionSettings
 from pipeline.store import Blobs, ImageFilter, Store, new_id, open_database
 from pipeline.store.database import writing
@@ -230,6 +230,14 @@ def test_deleting_an_image_deletes_its_content_and_results(store: Store):
         store.png(record.image_id)
     assert store.artifact(a_key(record)) is None
     assert store.last_image_id("public", "s") is None
+
+
+def test_deleting_an_image_deletes_the_regions_that_were_asked_for(store: Store):
+    record = add(store, a_record())
+    (region_id,) = store.regions.add(record.image_id, [RegionSelector(text="apple")])
+    store.delete(record.image_id, "public")
+    with pytest.raises(RegionNotFound):
+        store.regions.get(record.image_id, region_id)
 
 
 def test_results_are_kept_while_an_image_has_their_pixels(store: Store):
