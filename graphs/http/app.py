@@ -8,20 +8,11 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from graphs.http.auth import AccessControl
-from graphs.http.errors import add_exception_handlers, document_proxy_errors
+from graphs.http.errors import add_exception_handlers
 from graphs.http.middleware import RequestMiddleware
+from graphs.http.openapi import DESCRIPTION, LICENSE, TAGS, TITLE, complete_openapi, operation_id
 from graphs.http.routes import analysis, events, images, jobs, legacy, openai, system, webhooks
 from graphs.services import Services
-
-DESCRIPTION = """
-Generate an image from a text, classify it and segment it; every result is stored and reused.
-
-Calls without an `image_id` mean the last image of the caller's session: that of the `X-Session-ID` header, else of the
-`session_id` cookie that `/generate` sets, else the one all callers without either share.
-
-A service that requires API keys takes them as `Authorization: Bearer …`; owners can't access each other's images.
-Where an owner has a rate limit, `RateLimit` headers have the remaining requests, and a 429 has `Retry-After`.
-"""
 
 
 def build_http_app(services: Services, access_control: AccessControl | None = None) -> FastAPI:
@@ -32,8 +23,11 @@ def build_http_app(services: Services, access_control: AccessControl | None = No
         access_control: authenticates requests; none is required if left out.
     """
     app: FastAPI = FastAPIOffline(
-        title="ai-pipeline",
+        title=TITLE,
         description=DESCRIPTION,
+        openapi_tags=TAGS,
+        license_info=LICENSE,
+        generate_unique_id_function=operation_id,
         version=version("ai-pipeline"),
         redoc_url=None,
         swagger_ui_parameters={"defaultModelsExpandDepth": -1},
@@ -41,19 +35,19 @@ def build_http_app(services: Services, access_control: AccessControl | None = No
     app.state.services = services
     app.state.visualizations = legacy.VisualizationWriter()
     for router in (
-        legacy.router,
-        openai.router,
+        openai.router,  # before the images: `/v1/images/generations` is no image's id
         images.router,
         images.edits_router,
         analysis.router,
         jobs.router,
         events.router,
         webhooks.router,
+        legacy.router,
         system.router,
     ):
         app.include_router(router)
     add_exception_handlers(app)
-    document_proxy_errors(app)
+    complete_openapi(app)
     app.add_middleware(
         RequestMiddleware,
         admission=services.settings.admission,

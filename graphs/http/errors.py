@@ -129,26 +129,10 @@ def openai_error(error: PipelineError, errors: list[dict[str, Any]] | None = Non
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Document error responses of a route."""
-    content = {PROBLEM_JSON: {"schema": schemas.Problem.model_json_schema()}}
+    content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}  # see `graphs.http.openapi`
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 def openai_error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Document error responses of a route of OpenAI's API."""
     return {status: {"description": HTTPStatus(status).phrase, "model": schemas.OpenAIError} for status in statuses}
-
-
-def document_proxy_errors(app: FastAPI) -> None:
-    """Document what the proxy before the application answers of its own: 400 in plain text, for what is no HTTP."""
-    describe = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        is_new = app.openapi_schema is None
-        document = describe()
-        if is_new:
-            for operation in (operation for path in document["paths"].values() for operation in path.values()):
-                bad = operation["responses"].setdefault("400", {"description": HTTPStatus.BAD_REQUEST.phrase})
-                bad.setdefault("content", {})["text/plain"] = {"schema": {"type": "string"}}
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]

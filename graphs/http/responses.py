@@ -18,6 +18,7 @@ from graphs.http.validation import require_json
 ONE_YEAR_S = 365 * 24 * 3600
 PAGE, MAX_PAGE = 20, 100
 RESPOND_ASYNC = "respond-async"  # RFC 7240
+BYTES = "application/octet-stream"
 
 T = TypeVar("T")
 
@@ -69,6 +70,11 @@ class V1Route(JsonRoute):
         return handle_json
 
 
+def binary_content(*media_types: str) -> dict[str, Any]:
+    """Document binary content of any of these media types."""
+    return {kind: {"schema": {"type": "string", "format": "binary"}} for kind in media_types}
+
+
 def caching_headers(etag: str, *, for_ever: bool) -> dict[str, str]:
     """Caching headers: immutable, or to be revalidated by ETag."""
     keep = f"private, max-age={ONE_YEAR_S}, immutable" if for_ever else "private, no-cache"
@@ -89,10 +95,12 @@ def content(request: Request, body: bytes, media_type: str, etag: str, *, for_ev
     """Send bytes, or the one requested range of them; several ranges get the whole.
 
     Args:
+        media_type: of the bytes; a client that accepts `application/octet-stream` alone gets that.
         etag: names these bytes.
         for_ever: whether the same URL will always give them.
     """
     headers = caching_headers(etag, for_ever=for_ever)
+    media_type = BYTES if request.headers.get("accept") == BYTES else media_type
     if is_known(request, etag):
         return not_modified(etag, for_ever=for_ever)
     wanted = parse_range_header(request.headers.get("range"))

@@ -15,7 +15,7 @@ from graphs.analysis.regions import FoundRegions
 from graphs.analysis.stages import RENDER
 from graphs.http.context import Caller, CallerDep, ServicesDep
 from graphs.http.errors import error_responses
-from graphs.http.responses import V1Route, content, json_response
+from graphs.http.responses import BYTES, V1Route, binary_content, content, json_response
 from graphs.http.schemas.analysis import (
     ConceptsBody,
     ImageConcepts,
@@ -34,10 +34,11 @@ MAX_TEXTS = 256  # labels times templates
 MAX_LABEL_CHARS = 100
 PNG = "image/png"
 
+_PNG_CONTENT = binary_content(PNG, BYTES)
 _PROBLEMS = error_responses(401, 404, 422, 429, 500, 503, 504)
 _PICTURE = _PROBLEMS | {
-    200: {"content": {PNG: {}}},
-    206: {"description": "Partial Content"},
+    200: {"content": _PNG_CONTENT},
+    206: {"description": "Partial Content", "content": _PNG_CONTENT},
     304: {"description": "Not Modified"},
     416: {"description": "Range Not Satisfiable"},
 }
@@ -65,7 +66,7 @@ ImageDep = Annotated[ImageRecord, Depends(get_image)]
 
 
 @router.get("/analysis", response_model=ImageLabels, responses=_PROBLEMS)
-async def analysis(
+async def classify_image(
     image: ImageDep, services: ServicesDep, caller: CallerDep, labels: Labels = "", templates: Templates = None
 ) -> Response:
     """Classify an image and each of its regions, by the profile's labels or your own."""
@@ -83,7 +84,7 @@ async def analysis(
 
 
 @router.get("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS)
-async def segments(
+async def list_regions(
     image: ImageDep,
     services: ServicesDep,
     caller: CallerDep,
@@ -94,7 +95,7 @@ async def segments(
 
 
 @router.post("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS | error_responses(400, 413, 415))
-async def asked_segments(image: ImageDep, body: SegmentsBody, services: ServicesDep, caller: CallerDep) -> Response:
+async def find_regions(image: ImageDep, body: SegmentsBody, services: ServicesDep, caller: CallerDep) -> Response:
     """Segment what lies at points or in a box, or find the regions of a text; none, if it isn't there."""
     prompt = body.prompt_of(image)
     if prompt is not None:
@@ -105,7 +106,7 @@ async def asked_segments(image: ImageDep, body: SegmentsBody, services: Services
 
 
 @router.get("/regions/{region}", response_model=Segment, responses=_PROBLEMS)
-async def region(image: ImageDep, region: int, services: ServicesDep, caller: CallerDep) -> Response:
+async def get_region(image: ImageDep, region: int, services: ServicesDep, caller: CallerDep) -> Response:
     """Return one region, with its mask in every form."""
     found = await services.regions.get(image, region, caller.request_id)
     forms = (SegmentFormat.POLYGONS, SegmentFormat.RLE, SegmentFormat.PNG)
@@ -114,21 +115,21 @@ async def region(image: ImageDep, region: int, services: ServicesDep, caller: Ca
 
 
 @router.post("/probe", response_model=ImageConcepts, responses=_PROBLEMS | error_responses(400, 413, 415))
-async def probe(image: ImageDep, body: ConceptsBody, services: ServicesDep, caller: CallerDep) -> Response:
+async def probe_image(image: ImageDep, body: ConceptsBody, services: ServicesDep, caller: CallerDep) -> Response:
     """Score concepts against an image and each of its regions, independently and relative to each other."""
     found = await services.queries.match(image, body.concepts, caller.request_id)
     return json_response(image_concepts(found, request_id=caller.request_id, image_id=image.image_id))
 
 
 @router.get("/overlay.png", response_class=Response, responses=_PICTURE)
-async def overlay(image: ImageDep, request: Request, services: ServicesDep, caller: CallerDep) -> Response:
+async def get_overlay(image: ImageDep, request: Request, services: ServicesDep, caller: CallerDep) -> Response:
     """Return the image with the outlines of all regions, as PNG."""
     drawings = await services.stages.result(RENDER, image, caller.request_id)
     return _picture(request, drawings.overlay)
 
 
 @router.get("/spotlights/{region}.png", response_class=Response, responses=_PICTURE)
-async def spotlight(
+async def get_spotlight(
     image: ImageDep, region: int, request: Request, services: ServicesDep, caller: CallerDep
 ) -> Response:
     """Return the image with everything outside of a region dimmed, as PNG."""

@@ -39,7 +39,7 @@ Resume = Annotated[int | None, Depends(get_resumption)]
     response_class=Response,
     responses=error_responses(401, 422, 429, 503) | {200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
 )
-async def events(
+async def stream_events(
     request: Request,
     services: ServicesDep,
     caller: CallerDep,

@@ -16,11 +16,13 @@ from graphs.generation.service import GeneratedImage
 from graphs.http.context import Caller, CallerDep, KeyDep, KeyHeader, ServicesDep, idempotency_key, job_specs
 from graphs.http.errors import error_responses
 from graphs.http.responses import (
+    BYTES,
     PAGE,
     RESPOND_ASYNC,
     Before,
     Limit,
     V1Route,
+    binary_content,
     content,
     is_known,
     json_response,
@@ -49,6 +51,8 @@ from pipeline.records import Encoding, ImageFormat, ImageRecord
 from pipeline.store import ImageFilter
 
 PICTURE_TYPES = ("image/png", "image/jpeg", "image/webp")
+PICTURE_CONTENT = binary_content(*PICTURE_TYPES, BYTES)
+BYTES_CONTENT = binary_content(BYTES)
 
 MAKING_PROBLEMS = error_responses(400, 401, 404, 409, 413, 415, 422, 429, 500, 503, 504)
 MAKING_ANSWERS: dict[int | str, dict[str, Any]] = MAKING_PROBLEMS | {
@@ -63,7 +67,8 @@ MAKING_ANSWERS: dict[int | str, dict[str, Any]] = MAKING_PROBLEMS | {
 _PICTURE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in PICTURE_TYPES}
+        "description": "A form with one file, or the file itself, also as `image/png`, `image/jpeg` or `image/webp`.",
+        "content": BYTES_CONTENT
         | {
             "multipart/form-data": {
                 "schema": {
@@ -89,7 +94,7 @@ edits_router = APIRouter(
 
 
 @router.post("", status_code=201, responses=MAKING_ANSWERS)
-async def create(
+async def create_images(
     body: CreateBody, request: Request, services: ServicesDep, caller: CallerDep, key: KeyDep, prefer: Prefer = ""
 ) -> Response:
     """Generate images from a text, with consecutive seeds, concurrently.
@@ -109,7 +114,7 @@ async def create(
     responses=error_responses(400, 401, 413, 415, 422, 429, 500, 503, 504),
     openapi_extra=_PICTURE_BODY,
 )
-async def upload(request: Request, services: ServicesDep, caller: CallerDep, key: KeyHeader = None) -> Response:
+async def upload_image(request: Request, services: ServicesDep, caller: CallerDep, key: KeyHeader = None) -> Response:
     """Upload an image: PNG, JPEG or WebP, as the body or as a form's file."""
     picture = await _picture(request)
     uploaded = await services.images.upload(
@@ -133,7 +138,7 @@ async def upload(request: Request, services: ServicesDep, caller: CallerDep, key
 
 
 @router.get("", response_model=History, responses=error_responses(401, 422, 429, 503))
-async def history(
+async def list_images(
     services: ServicesDep,
     caller: CallerDep,
     limit: Limit = PAGE,
@@ -155,7 +160,7 @@ async def history(
 
 
 @router.get("/{image_id}", response_model=StoredImage, responses=error_responses(401, 404, 422, 429, 503))
-async def image(image_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def get_image(image_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
     """Return an image's metadata: how it was made, and its warnings."""
     record = await services.images.find(str(image_id), owner=caller.owner, session="")
     description = await services.stages.describe_known(record)
@@ -167,13 +172,13 @@ async def image(image_id: UUID, services: ServicesDep, caller: CallerDep) -> Res
     response_class=Response,
     responses=error_responses(401, 404, 422, 429, 503)
     | {
-        200: {"content": {kind: {} for kind in PICTURE_TYPES}},
-        206: {"description": "Partial Content"},
+        200: {"content": PICTURE_CONTENT},
+        206: {"description": "Partial Content", "content": PICTURE_CONTENT},
         304: {"description": "Not Modified"},
         416: {"description": "Range Not Satisfiable"},
     },
 )
-async def picture(
+async def download_image(
     image_id: UUID,
     request: Request,
     services: ServicesDep,
@@ -193,7 +198,7 @@ async def picture(
 
 
 @router.delete("/{image_id}", status_code=204, responses=error_responses(401, 404, 422, 429, 503))
-async def delete(image_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def delete_image(image_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
     """Delete an image and everything computed from it. The response is 204 also if there is no such image any more."""
     with suppress(ImageNotFound):
         await services.images.delete(str(image_id), owner=caller.owner, request_id=caller.request_id)
@@ -201,7 +206,7 @@ async def delete(image_id: UUID, services: ServicesDep, caller: CallerDep) -> Re
 
 
 @edits_router.post("/variations", status_code=201, responses=MAKING_ANSWERS)
-async def variations(
+async def create_variations(
     image_id: UUID,
     body: VariationsBody,
     request: Request,
@@ -220,7 +225,7 @@ async def variations(
 
 
 @edits_router.post("/edits", status_code=201, responses=MAKING_ANSWERS)
-async def edited(
+async def create_edits(
     image_id: UUID,
     body: EditsBody,
     request: Request,
@@ -305,6 +310,6 @@ async def _picture(request: Request) -> bytes:
             reason = error.detail if isinstance(error, HTTPException) else error
             raise InvalidUpload(problem=f"The form can't be read ({reason}). Send the picture as its body.") from None
         raise InvalidUpload(problem="The form holds no file. Send the picture as a field of type file.")
-    if kind in PICTURE_TYPES:
+    if kind in (*PICTURE_TYPES, BYTES):
         return await request.body()
     raise UnsupportedMediaType(given=kind or "missing", accepted=f"{', '.join(PICTURE_TYPES)} or multipart/form-data")

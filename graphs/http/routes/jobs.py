@@ -27,7 +27,7 @@ def _status(services: Services, job: Job) -> schemas.JobStatus:
 
 
 @router.get("", response_model=schemas.Jobs, responses=error_responses(401, 422, 429, 503))
-async def jobs(
+async def list_jobs(
     services: ServicesDep,
     caller: CallerDep,
     limit: Limit = PAGE,
@@ -43,7 +43,7 @@ async def jobs(
 
 
 @router.get("/{job_id}", response_model=schemas.JobStatus, responses=error_responses(401, 404, 422, 429, 503))
-async def job(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def get_job(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
     """Return a job's state, and its result or problem."""
     return json_response(_status(services, await services.jobs.get(str(job_id), caller.owner)))
 
@@ -54,7 +54,9 @@ async def job(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Respons
     responses=error_responses(401, 404, 422, 429, 503)
     | {200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
 )
-async def events(job_id: UUID, request: Request, services: ServicesDep, caller: CallerDep, after: Resume) -> Response:
+async def stream_job_events(
+    job_id: UUID, request: Request, services: ServicesDep, caller: CallerDep, after: Resume
+) -> Response:
     """Stream a job's events, past and future, and its result as the last one, `generation.finished`.
 
     `Last-Event-ID` resumes a stream. Steps with previews are sent only while they happen.
@@ -70,7 +72,7 @@ async def events(job_id: UUID, request: Request, services: ServicesDep, caller: 
     responses=error_responses(401, 404, 422, 429, 503)
     | {202: {"model": schemas.JobStatus, "description": "Cancellation requested: the job is still running"}},
 )
-async def cancel(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def cancel_job(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
     """Cancel a job; one that has ended is left as it is."""
     job = await services.jobs.cancel(str(job_id), caller.owner)
     return json_response(_status(services, job), status_code=200 if job.state.is_final else 202)
@@ -82,6 +84,6 @@ async def cancel(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Resp
     status_code=202,
     responses=error_responses(401, 404, 409, 422, 429, 503),
 )
-async def retry(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def retry_job(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
     """Retry a job that failed, was cancelled or is dead."""
     return json_response(_status(services, await services.jobs.retry(str(job_id), caller.owner)), status_code=202)

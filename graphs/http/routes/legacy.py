@@ -69,7 +69,7 @@ ChosenImage = Annotated[ImageRecord, Depends(get_chosen_image)]
         202: {"model": schemas.JobStatus, "description": "Accepted, with `Prefer: respond-async`"},
     },
 )
-async def generate(
+async def legacy_generate(
     body: GenerateBody,
     request: Request,
     services: ServicesDep,
@@ -120,7 +120,7 @@ async def with_generated(
 
 
 @router.post("/analyze", response_model=schemas.Analysis, responses=_USUAL_PROBLEMS | error_responses(404))
-async def analyze(image: ChosenImage, services: ServicesDep, caller: LegacyCallerDep) -> Response:
+async def legacy_analyze(image: ChosenImage, services: ServicesDep, caller: LegacyCallerDep) -> Response:
     """Classify and segment an image."""
     async with task_group() as group:
         describing = group.create_task(services.stages.describe(image, caller.request_id))
@@ -140,7 +140,7 @@ async def analyze(image: ChosenImage, services: ServicesDep, caller: LegacyCalle
 
 
 @router.post("/probe", response_model=schemas.ProbeAnswer, responses=_USUAL_PROBLEMS | error_responses(404))
-async def probe(
+async def legacy_probe(
     body: schemas.ProbeBody, services: ServicesDep, caller: LegacyCallerDep, image_id: ImageId = None
 ) -> Response:
     """Score a text against an image and each of its regions."""
@@ -162,7 +162,7 @@ async def probe(
 
 
 @router.post("/segment", response_model=schemas.SegmentAnswer, responses=_USUAL_PROBLEMS | error_responses(404))
-async def segment(image: ChosenImage, services: ServicesDep, caller: LegacyCallerDep) -> Response:
+async def legacy_segment(image: ChosenImage, services: ServicesDep, caller: LegacyCallerDep) -> Response:
     """Segment an image and classify each region."""
     async with task_group() as group:
         segmenting = group.create_task(services.stages.result(SEGMENT, image, caller.request_id))
@@ -179,7 +179,9 @@ async def segment(image: ChosenImage, services: ServicesDep, caller: LegacyCalle
 
 
 @router.post("/visualize", response_model=schemas.Visualization, responses=_USUAL_PROBLEMS | error_responses(404))
-async def visualize(image: ChosenImage, request: Request, services: ServicesDep, caller: LegacyCallerDep) -> Response:
+async def legacy_visualize(
+    image: ChosenImage, request: Request, services: ServicesDep, caller: LegacyCallerDep
+) -> Response:
     """Draw an image's regions: all outlines in one picture, and a spotlight on each."""
     async with task_group() as group:
         segmenting = group.create_task(services.stages.result(SEGMENT, image, caller.request_id))

@@ -78,7 +78,7 @@ router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
 
 
 @router.post(GENERATIONS, responses=_ANSWERS)
-async def generations(
+async def openai_generate_images(
     body: GenerationsBody, request: Request, services: ServicesDep, caller: CallerDep, key: KeyDep
 ) -> Response:
     """Make images of a text; with `stream`, `partial_images` previews come while they are denoised."""
@@ -93,7 +93,9 @@ async def generations(
 
 
 @router.post(EDITS, responses=_ANSWERS, openapi_extra=_form_body())
-async def edits(request: Request, services: ServicesDep, caller: CallerDep, key: KeyHeader = None) -> Response:
+async def openai_edit_images(
+    request: Request, services: ServicesDep, caller: CallerDep, key: KeyHeader = None
+) -> Response:
     """Change an image: where `mask` is transparent, or the image itself is, else everywhere."""
     form = await _read_form(request)
     bound_key = idempotency_key(request, key, form.fingerprint)
@@ -107,7 +109,7 @@ async def edits(request: Request, services: ServicesDep, caller: CallerDep, key:
 
 
 @router.post(EMBEDDINGS, response_model=Embeddings, responses=_PROBLEMS)
-async def embed(body: EmbeddingsBody, services: ServicesDep, caller: CallerDep) -> Response:
+async def openai_create_embeddings(body: EmbeddingsBody, services: ServicesDep, caller: CallerDep) -> Response:
     """CLIP's vectors of texts, and of one's images: the input may hold `{"image_id": …}` as well."""
     embedding_model = _embedding_model(services)
     if body.model not in (None, embedding_model):
@@ -122,13 +124,13 @@ async def embed(body: EmbeddingsBody, services: ServicesDep, caller: CallerDep) 
 
 
 @router.get(MODELS, response_model=Models, responses=openai_error_responses(401, 429, 503))
-async def list_models(services: ServicesDep, _: CallerDep) -> Response:
+async def openai_list_models(services: ServicesDep, _: CallerDep) -> Response:
     """List the models: those that make images, and the one that makes vectors."""
     return json_response(Models(data=[*_models(services).values()]))
 
 
 @router.get(f"{MODELS}/{{model}}", response_model=Model, responses=openai_error_responses(401, 404, 429, 503))
-async def model(model: str, services: ServicesDep, _: CallerDep) -> Response:
+async def openai_get_model(model: str, services: ServicesDep, _: CallerDep) -> Response:
     """Return one model."""
     known = _models(services)
     if model not in known:

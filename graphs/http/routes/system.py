@@ -17,7 +17,7 @@ router = APIRouter(tags=["service"])
 
 
 @router.get("/", response_model=schemas.Online)
-async def online(services: ServicesDep) -> Response:
+async def get_service(services: ServicesDep) -> Response:
     """Return the device, the profile, and its defaults and limits."""
     statuses = await services.models.statuses()
     wanted = "cpu" if services.settings.accelerator == "cpu" else "cuda"
@@ -33,20 +33,20 @@ async def online(services: ServicesDep) -> Response:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(services: ServicesDep) -> Response:
+async def get_metrics(services: ServicesDep) -> Response:
     """Metrics of what is stored, for Prometheus. Ray's exporter, on a port of its own, has all others."""
     body = await asyncio.to_thread(render_metrics, services.images.statistics, services.settings.data_path)
     return Response(body, media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/healthz", response_model=schemas.Health)
-async def healthz() -> Response:
+async def get_liveness() -> Response:
     """Liveness: this process responds."""
     return json_response(schemas.Health(status="alive"))
 
 
 @router.get("/readyz", response_model=schemas.Readiness, responses={503: {"model": schemas.Readiness}})
-async def readyz(services: ServicesDep) -> Response:
+async def get_readiness(services: ServicesDep) -> Response:
     """Readiness: whether every model is loaded; which is not, and why."""
     statuses = await services.models.statuses()
     models: dict[str, schemas.ModelReadiness] = {

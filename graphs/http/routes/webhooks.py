@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1/webhooks", route_class=V1Route, tags=["webhooks"]
     status_code=201,
     responses=error_responses(400, 401, 404, 409, 413, 415, 422, 429, 503),
 )
-async def register(body: WebhookBody, services: ServicesDep, caller: CallerDep, key: KeyDep) -> Response:
+async def create_webhook(body: WebhookBody, services: ServicesDep, caller: CallerDep, key: KeyDep) -> Response:
     """Subscribe a URL to the events of your images and jobs from now on.
 
     Each event is sent as a CloudEvent (structured JSON) in a POST signed as Standard Webhooks specifies. Respond 2xx
@@ -38,20 +38,20 @@ async def register(body: WebhookBody, services: ServicesDep, caller: CallerDep, 
 
 
 @router.get("", response_model=Webhooks, responses=error_responses(401, 429, 503))
-async def webhooks(services: ServicesDep, caller: CallerDep) -> Response:
+async def list_webhooks(services: ServicesDep, caller: CallerDep) -> Response:
     """List your webhooks, newest first."""
     found = await services.webhooks.list(caller.owner)
     return json_response(Webhooks(webhooks=[WebhookStatus.of(webhook) for webhook in found]))
 
 
 @router.get("/{webhook_id}", response_model=WebhookStatus, responses=error_responses(401, 404, 422, 429, 503))
-async def webhook(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def get_webhook(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
     """Return a webhook: its URL, its types, and whether it is enabled."""
     return json_response(WebhookStatus.of(await services.webhooks.get(str(webhook_id), caller.owner)))
 
 
 @router.delete("/{webhook_id}", status_code=204, responses=error_responses(401, 404, 422, 429, 503))
-async def delete(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def delete_webhook(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
     """Remove a webhook and its deliveries. The response is 204 also if there is no such webhook any more."""
     with suppress(WebhookNotFound):
         await services.webhooks.delete(str(webhook_id), caller.owner)
@@ -59,7 +59,7 @@ async def delete(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> 
 
 
 @router.post("/{webhook_id}/enable", response_model=WebhookStatus, responses=error_responses(401, 404, 422, 429, 503))
-async def enable(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def enable_webhook(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
     """Enable a webhook that a 410 has disabled, for events from now on.
 
     Failed deliveries can be redelivered one by one.
@@ -73,14 +73,14 @@ async def enable(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> 
     status_code=202,
     responses=error_responses(401, 404, 422, 429, 503),
 )
-async def test(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def test_webhook(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
     """Send `webhook.tested` to this webhook alone, whatever its types."""
     sent = await services.webhooks.test(str(webhook_id), caller.owner)
     return json_response(DeliveryStatus.of(sent), status_code=202)
 
 
 @router.get("/{webhook_id}/deliveries", response_model=Deliveries, responses=error_responses(401, 404, 422, 429, 503))
-async def deliveries(
+async def list_deliveries(
     webhook_id: UUID,
     services: ServicesDep,
     caller: CallerDep,
@@ -101,7 +101,7 @@ async def deliveries(
     status_code=202,
     responses=error_responses(401, 404, 422, 429, 503),
 )
-async def redeliver(webhook_id: UUID, delivery_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def retry_delivery(webhook_id: UUID, delivery_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
     """Send a delivery again now, whatever its state."""
     again = await services.webhooks.redeliver(str(webhook_id), str(delivery_id), caller.owner)
     return json_response(DeliveryStatus.of(again), status_code=202)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from typing import Any
+
 from docs.write_api import PAGE, document, page
 
 
@@ -12,3 +16,37 @@ def test_the_page_is_up_to_date():
 def test_every_operation_has_a_description():
     openapi = document()
     assert all(operation["description"] for methods in openapi["paths"].values() for operation in methods.values())
+
+
+def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document()["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def test_operation_ids_are_unique_and_in_camel_case():
+    ids = [operation["operationId"] for _, _, operation in operations()]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[a-z]+([A-Z][a-z]*)+|openai[A-Za-z]+", each) for each in ids), ids
+
+
+def test_errors_are_one_component():
+    for path, method, operation in operations():
+        for status, response in operation["responses"].items():
+            for kind, content in response.get("content", {}).items():
+                if kind == "application/problem+json":
+                    assert content["schema"] == {"$ref": "#/components/schemas/Problem"}, (path, method, status)
+    assert "HTTPValidationError" not in document()["components"]["schemas"]
+
+
+def test_pictures_are_binary():
+    for path, method, operation in operations():
+        for response in operation["responses"].values():
+            for kind, content in response.get("content", {}).items():
+                if kind.startswith("image/"):
+                    assert content["schema"] == {"type": "string", "format": "binary"}, (path, method)
+
+
+def test_every_tag_is_described():
+    described = {tag["name"] for tag in document()["tags"]}
+    assert {tag for _, _, operation in operations() for tag in operation["tags"]} == described

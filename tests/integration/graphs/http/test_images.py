@@ -367,3 +367,13 @@ async def test_embed_parameters_off_leaves_the_png_without_its_request(tmp_path)
 
 def decoded(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
+
+
+async def test_generated_clients_may_ask_for_bytes_and_send_them(bench: Bench):
+    kind = {"Accept": "application/octet-stream", "Content-Type": "application/octet-stream"}
+    async with client_of(bench) as client:
+        sent = await client.post("/v1/images/upload", content=a_png(), headers=kind)
+        received = await client.get(f"{sent.headers['location']}/content", headers=kind)
+    assert (sent.status_code, received.status_code) == (201, 200)
+    assert received.headers["content-type"] == "application/octet-stream"
+    assert decoded(received.content).size == (64, 64)
