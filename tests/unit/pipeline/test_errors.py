@@ -34,6 +34,9 @@ FACTS = {
     "waiting": 8,
     "retry_after_s": 3,
     "model": "Clip",
+    "region_id": 7,
+    "given": "text/plain",
+    "accepted": "application/json",
     "reason": "no weights in {folder}",
     "stage": "segment",
     "deadline_s": 2.5,
@@ -41,8 +44,6 @@ FACTS = {
     "key_id": "0200",
     "owner": "a/b",
     "concept": "castle",
-    "region": 7,
-    "regions": 2,
     "known": "mini",
 }
 
