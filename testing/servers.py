@@ -16,6 +16,7 @@ import httpx
 
 from testing.debian import ensure
 from testing.ports import quiet_port
+from testing.waiting import PATIENCE_S
 
 POSTGRES_BINARIES = "/usr/lib/postgresql/*/bin"
 
@@ -84,8 +85,12 @@ class S3:
     def new_bucket(self) -> str:
         """Create an empty bucket; return the URL of a folder in it."""
         bucket = f"b{uuid.uuid4().hex}"
-        httpx.put(f"{self.endpoint}/{bucket}").raise_for_status()
+        self.make_bucket(bucket)
         return f"s3://{bucket}/truth"
+
+    def make_bucket(self, name: str) -> None:
+        """Create a bucket."""
+        httpx.put(f"{self.endpoint}/{name}", timeout=PATIENCE_S).raise_for_status()
 
 
 @contextmanager

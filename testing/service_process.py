@@ -97,7 +97,7 @@ class RunningService:
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples with these labels."""
         total = 0.0
-        for line in httpx.get(self.metrics_url).text.splitlines():
+        for line in httpx.get(self.metrics_url, timeout=SETTLE_WITHIN_S).text.splitlines():
             matched = re.fullmatch(rf"{name}\{{(.*)\}} (\S+)", line)
             if matched and all(f'{key}="{value}"' in matched[1] for key, value in labels.items()):
                 total += float(matched[2])

@@ -20,6 +20,7 @@ from httpx_sse import connect_sse
 
 from pipeline.event_records import STEPPED
 from testing.service_process import RunningService, wait_until
+from testing.waiting import PATIENCE_S
 
 SMALL = {"width": 128, "height": 128}
 
@@ -235,11 +236,11 @@ def test_the_metrics_have_stages_but_no_prompts_or_ids(service: RunningService):
     seen: set[str] = set()  # over several scrapes: gauges are set less often than exported
 
     def missing() -> set[str]:
-        seen.update(line.split("{")[0] for line in httpx.get(service.metrics_url).text.splitlines())
+        seen.update(line.split("{")[0] for line in httpx.get(service.metrics_url, timeout=PATIENCE_S).text.splitlines())
         return expected - seen
 
     wait_until(lambda: not missing(), problem=missing)
-    text = httpx.get(service.metrics_url).text
+    text = httpx.get(service.metrics_url, timeout=PATIENCE_S).text
     assert "unmistakable" not in text
     assert image_id not in text
 

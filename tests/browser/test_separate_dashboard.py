@@ -22,6 +22,7 @@ from pipeline.api_keys import ApiKey
 from testing.harness import Bench, make_bench, working
 from testing.ports import quiet_port
 from testing.service_process import GONE_WITHIN_S, ROOT, wait_until
+from testing.waiting import PATIENCE_S
 from tests.browser.conftest import PATIENCE_MS, VIEW
 from tests.integration.clients import served
 
@@ -113,7 +114,7 @@ def dashboard(service: Service, token: str, log: Path) -> Iterator[str]:
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(url).is_success
+        return httpx.get(url, timeout=PATIENCE_S).is_success
     except httpx.TransportError:
         return False
 

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psycopg
 import pytest
 import yaml
@@ -121,7 +120,7 @@ def test_the_service_keeps_everything_in_postgresql_and_s3(
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute("CREATE ROLE pipeline LOGIN PASSWORD 'pipeline'")
         connection.execute("CREATE DATABASE pipeline OWNER pipeline")
-    httpx.put(f"{s3_server.endpoint}/{variables['PIPELINE_BLOBS'].removeprefix('s3://')}").raise_for_status()
+    s3_server.make_bucket(variables["PIPELINE_BLOBS"].removeprefix("s3://"))
     here = postgres_server.partition("@")[2].removesuffix("/postgres")
     moved = {
         "PIPELINE_DATABASE": variables["PIPELINE_DATABASE"].replace("postgres/", f"{here}/"),
