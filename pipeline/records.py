@@ -269,9 +269,14 @@ class WarningCode(StrEnum):
 class AnswerWarning:
     """What a caller should know of an answer that is given nevertheless."""
 
+    __pydantic_config__ = {"use_attribute_docstrings": True}  # noqa: RUF012  # descriptions in the OpenAPI document
+
     code: WarningCode
-    detail: str  # a sentence
-    words: tuple[str, ...] = ()  # the unknown words, in order
+    """Stable name of the warning, for programs."""
+    detail: str
+    """What to know, as a sentence."""
+    words: tuple[str, ...] = ()
+    """The unknown words, in their order."""
 
 
 Artifact = Segmentation | Descriptions | Drawings

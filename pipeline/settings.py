@@ -37,7 +37,7 @@ RENDERER_THREADS = 8
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class ModelSource(_Settings):
@@ -62,21 +62,31 @@ class ModelSource(_Settings):
 class GenerationDefaults(_Settings):
     """What a request gets where it says nothing."""
 
-    width: int  # pixels
-    height: int  # pixels
+    width: int
+    """In pixels."""
+    height: int
+    """In pixels."""
     steps: int
+    """Denoising steps."""
     guidance: float
+    """Classifier-free guidance scale; 1 switches guidance off."""
     scheduler: Scheduler
+    """Noise schedule and solver."""
 
 
 class GenerationLimits(_Settings):
     """What a request may ask for."""
 
-    min_side: int  # pixels
-    max_side: int  # pixels
-    side_multiple: int  # pixels
+    min_side: int
+    """Least width and height in pixels."""
+    max_side: int
+    """Greatest width and height in pixels."""
+    side_multiple: int
+    """Width and height are multiples of it, in pixels."""
     max_steps: int = 100
+    """Denoising steps at most."""
     max_guidance: float = 30.0
+    """Guidance scale at most."""
 
 
 class DiffusionSettings(_Settings):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import orjson
-from fastapi import Query, Request
+from fastapi import Path, Query, Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -28,7 +28,12 @@ def json_response(model: BaseModel, status_code: int = 200) -> Response:
     return Response(model.model_dump_json(by_alias=True), status_code=status_code, media_type="application/json")
 
 
-Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Number of items on a page.")]
+ImageIdPath = Annotated[UUID, Path(description="Id of the image.")]
+RegionIdPath = Annotated[int, Path(description="Id of the region, unique within its image.")]
+JobIdPath = Annotated[UUID, Path(description="Id of the job.")]
+WebhookIdPath = Annotated[UUID, Path(description="Id of the webhook.")]
+DeliveryIdPath = Annotated[UUID, Path(description="Id of the delivery.")]
 Before = Annotated[UUID | None, Query(description="The `next` of the page before.")]
 
 

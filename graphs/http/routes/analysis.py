@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
@@ -15,7 +14,7 @@ from graphs.analysis.regions import FoundRegions
 from graphs.analysis.stages import RENDER
 from graphs.http.context import Caller, CallerDep, ServicesDep
 from graphs.http.errors import error_responses
-from graphs.http.responses import BYTES, V1Route, binary_content, content, json_response
+from graphs.http.responses import BYTES, ImageIdPath, RegionIdPath, V1Route, binary_content, content, json_response
 from graphs.http.schemas.analysis import (
     ConceptsBody,
     ImageConcepts,
@@ -57,7 +56,7 @@ router = APIRouter(
 )
 
 
-async def get_image(image_id: UUID, services: ServicesDep, caller: CallerDep) -> ImageRecord:
+async def get_image(image_id: ImageIdPath, services: ServicesDep, caller: CallerDep) -> ImageRecord:
     """Return the image that the path names."""
     return await services.images.find(str(image_id), owner=caller.owner, session="")
 
@@ -88,7 +87,7 @@ async def list_regions(
     image: ImageDep,
     services: ServicesDep,
     caller: CallerDep,
-    format_: Annotated[SegmentFormat, Query(alias="format")] = SegmentFormat.POLYGONS,
+    format_: Annotated[SegmentFormat, Query(alias="format", description="Form of the masks.")] = SegmentFormat.POLYGONS,
 ) -> Response:
     """Segment an image: every region with its mask, as polygons, run lengths, PNG, or one COCO document."""
     return await _written(image, await services.regions.all(image, caller.request_id), format_, caller)
@@ -106,7 +105,7 @@ async def find_regions(image: ImageDep, body: SegmentsBody, services: ServicesDe
 
 
 @router.get("/regions/{region}", response_model=Segment, responses=_PROBLEMS)
-async def get_region(image: ImageDep, region: int, services: ServicesDep, caller: CallerDep) -> Response:
+async def get_region(image: ImageDep, region: RegionIdPath, services: ServicesDep, caller: CallerDep) -> Response:
     """Return one region, with its mask in every form."""
     found = await services.regions.get(image, region, caller.request_id)
     forms = (SegmentFormat.POLYGONS, SegmentFormat.RLE, SegmentFormat.PNG)
@@ -130,7 +129,7 @@ async def get_overlay(image: ImageDep, request: Request, services: ServicesDep, 
 
 @router.get("/spotlights/{region}.png", response_class=Response, responses=_PICTURE)
 async def get_spotlight(
-    image: ImageDep, region: int, request: Request, services: ServicesDep, caller: CallerDep
+    image: ImageDep, region: RegionIdPath, request: Request, services: ServicesDep, caller: CallerDep
 ) -> Response:
     """Return the image with everything outside of a region dimmed, as PNG."""
     return _picture(request, await services.regions.spotlight(image, region, caller.request_id))

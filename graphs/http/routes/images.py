@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.exceptions import HTTPException
@@ -20,6 +19,7 @@ from graphs.http.responses import (
     PAGE,
     RESPOND_ASYNC,
     Before,
+    ImageIdPath,
     Limit,
     V1Route,
     binary_content,
@@ -160,7 +160,7 @@ async def list_images(
 
 
 @router.get("/{image_id}", response_model=StoredImage, responses=error_responses(401, 404, 422, 429, 503))
-async def get_image(image_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def get_image(image_id: ImageIdPath, services: ServicesDep, caller: CallerDep) -> Response:
     """Return an image's metadata: how it was made, and its warnings."""
     record = await services.images.find(str(image_id), owner=caller.owner, session="")
     description = await services.stages.describe_known(record)
@@ -179,11 +179,11 @@ async def get_image(image_id: UUID, services: ServicesDep, caller: CallerDep) ->
     },
 )
 async def download_image(
-    image_id: UUID,
+    image_id: ImageIdPath,
     request: Request,
     services: ServicesDep,
     caller: CallerDep,
-    format_: Annotated[ImageFormat, Query(alias="format")] = ImageFormat.PNG,
+    format_: Annotated[ImageFormat, Query(alias="format", description="Format of the file.")] = ImageFormat.PNG,
     size: Annotated[int | None, Query(ge=1, le=4096, description="Of the longer side, in pixels.")] = None,
     quality: Annotated[int, Query(ge=1, le=100, description="Of JPEG and WebP.")] = 90,
 ) -> Response:
@@ -198,7 +198,7 @@ async def download_image(
 
 
 @router.delete("/{image_id}", status_code=204, responses=error_responses(401, 404, 422, 429, 503))
-async def delete_image(image_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def delete_image(image_id: ImageIdPath, services: ServicesDep, caller: CallerDep) -> Response:
     """Delete an image and everything computed from it. The response is 204 also if there is no such image any more."""
     with suppress(ImageNotFound):
         await services.images.delete(str(image_id), owner=caller.owner, request_id=caller.request_id)
@@ -207,7 +207,7 @@ async def delete_image(image_id: UUID, services: ServicesDep, caller: CallerDep)
 
 @edits_router.post("/variations", status_code=201, responses=MAKING_ANSWERS)
 async def create_variations(
-    image_id: UUID,
+    image_id: ImageIdPath,
     body: VariationsBody,
     request: Request,
     services: ServicesDep,
@@ -226,7 +226,7 @@ async def create_variations(
 
 @edits_router.post("/edits", status_code=201, responses=MAKING_ANSWERS)
 async def create_edits(
-    image_id: UUID,
+    image_id: ImageIdPath,
     body: EditsBody,
     request: Request,
     services: ServicesDep,

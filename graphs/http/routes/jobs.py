@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from graphs.http.context import CallerDep, ServicesDep
 from graphs.http.errors import error_responses
-from graphs.http.responses import PAGE, Before, Limit, V1Route, json_response, split_page
+from graphs.http.responses import PAGE, Before, JobIdPath, Limit, V1Route, json_response, split_page
 from graphs.http.routes.events import Resume
 from graphs.http.routes.legacy import with_generated
 from graphs.http.schemas import common as schemas
@@ -43,7 +42,7 @@ async def list_jobs(
 
 
 @router.get("/{job_id}", response_model=schemas.JobStatus, responses=error_responses(401, 404, 422, 429, 503))
-async def get_job(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def get_job(job_id: JobIdPath, services: ServicesDep, caller: CallerDep) -> Response:
     """Return a job's state, and its result or problem."""
     return json_response(_status(services, await services.jobs.get(str(job_id), caller.owner)))
 
@@ -55,7 +54,7 @@ async def get_job(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Res
     | {200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
 )
 async def stream_job_events(
-    job_id: UUID, request: Request, services: ServicesDep, caller: CallerDep, after: Resume
+    job_id: JobIdPath, request: Request, services: ServicesDep, caller: CallerDep, after: Resume
 ) -> Response:
     """Stream a job's events, past and future, and its result as the last one, `generation.finished`.
 
@@ -72,7 +71,7 @@ async def stream_job_events(
     responses=error_responses(401, 404, 422, 429, 503)
     | {202: {"model": schemas.JobStatus, "description": "Cancellation requested: the job is still running"}},
 )
-async def cancel_job(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def cancel_job(job_id: JobIdPath, services: ServicesDep, caller: CallerDep) -> Response:
     """Cancel a job; one that has ended is left as it is."""
     job = await services.jobs.cancel(str(job_id), caller.owner)
     return json_response(_status(services, job), status_code=200 if job.state.is_final else 202)
@@ -84,6 +83,6 @@ async def cancel_job(job_id: UUID, services: ServicesDep, caller: CallerDep) -> 
     status_code=202,
     responses=error_responses(401, 404, 409, 422, 429, 503),
 )
-async def retry_job(job_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def retry_job(job_id: JobIdPath, services: ServicesDep, caller: CallerDep) -> Response:
     """Retry a job that failed, was cancelled or is dead."""
     return json_response(_status(services, await services.jobs.retry(str(job_id), caller.owner)), status_code=202)

@@ -8,10 +8,10 @@ from base64 import b64decode
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.sse import format_sse_event
 from pydantic import ValidationError
@@ -130,7 +130,9 @@ async def openai_list_models(services: ServicesDep, _: CallerDep) -> Response:
 
 
 @router.get(f"{MODELS}/{{model}}", response_model=Model, responses=openai_error_responses(401, 404, 429, 503))
-async def openai_get_model(model: str, services: ServicesDep, _: CallerDep) -> Response:
+async def openai_get_model(
+    model: Annotated[str, Path(description="Name of the model.")], services: ServicesDep, _: CallerDep
+) -> Response:
     """Return one model."""
     known = _models(services)
     if model not in known:

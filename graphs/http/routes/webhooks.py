@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from uuid import UUID
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
 from graphs.http.context import CallerDep, KeyDep, ServicesDep
 from graphs.http.errors import error_responses
-from graphs.http.responses import PAGE, Before, Limit, V1Route, json_response, split_page
+from graphs.http.responses import PAGE, Before, DeliveryIdPath, Limit, V1Route, WebhookIdPath, json_response, split_page
 from graphs.http.schemas.webhooks import Deliveries, DeliveryStatus, WebhookBody, WebhookMade, Webhooks, WebhookStatus
 from graphs.http.validation import REFUSALS
 from pipeline.errors import WebhookNotFound
@@ -45,13 +44,13 @@ async def list_webhooks(services: ServicesDep, caller: CallerDep) -> Response:
 
 
 @router.get("/{webhook_id}", response_model=WebhookStatus, responses=error_responses(401, 404, 422, 429, 503))
-async def get_webhook(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def get_webhook(webhook_id: WebhookIdPath, services: ServicesDep, caller: CallerDep) -> Response:
     """Return a webhook: its URL, its types, and whether it is enabled."""
     return json_response(WebhookStatus.of(await services.webhooks.get(str(webhook_id), caller.owner)))
 
 
 @router.delete("/{webhook_id}", status_code=204, responses=error_responses(401, 404, 422, 429, 503))
-async def delete_webhook(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def delete_webhook(webhook_id: WebhookIdPath, services: ServicesDep, caller: CallerDep) -> Response:
     """Remove a webhook and its deliveries. The response is 204 also if there is no such webhook any more."""
     with suppress(WebhookNotFound):
         await services.webhooks.delete(str(webhook_id), caller.owner)
@@ -59,7 +58,7 @@ async def delete_webhook(webhook_id: UUID, services: ServicesDep, caller: Caller
 
 
 @router.post("/{webhook_id}/enable", response_model=WebhookStatus, responses=error_responses(401, 404, 422, 429, 503))
-async def enable_webhook(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def enable_webhook(webhook_id: WebhookIdPath, services: ServicesDep, caller: CallerDep) -> Response:
     """Enable a webhook that a 410 has disabled, for events from now on.
 
     Failed deliveries can be redelivered one by one.
@@ -73,7 +72,7 @@ async def enable_webhook(webhook_id: UUID, services: ServicesDep, caller: Caller
     status_code=202,
     responses=error_responses(401, 404, 422, 429, 503),
 )
-async def test_webhook(webhook_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def test_webhook(webhook_id: WebhookIdPath, services: ServicesDep, caller: CallerDep) -> Response:
     """Send `webhook.tested` to this webhook alone, whatever its types."""
     sent = await services.webhooks.test(str(webhook_id), caller.owner)
     return json_response(DeliveryStatus.of(sent), status_code=202)
@@ -81,7 +80,7 @@ async def test_webhook(webhook_id: UUID, services: ServicesDep, caller: CallerDe
 
 @router.get("/{webhook_id}/deliveries", response_model=Deliveries, responses=error_responses(401, 404, 422, 429, 503))
 async def list_deliveries(
-    webhook_id: UUID,
+    webhook_id: WebhookIdPath,
     services: ServicesDep,
     caller: CallerDep,
     limit: Limit = PAGE,
@@ -101,7 +100,9 @@ async def list_deliveries(
     status_code=202,
     responses=error_responses(401, 404, 422, 429, 503),
 )
-async def retry_delivery(webhook_id: UUID, delivery_id: UUID, services: ServicesDep, caller: CallerDep) -> Response:
+async def retry_delivery(
+    webhook_id: WebhookIdPath, delivery_id: DeliveryIdPath, services: ServicesDep, caller: CallerDep
+) -> Response:
     """Send a delivery again now, whatever its state."""
     again = await services.webhooks.redeliver(str(webhook_id), str(delivery_id), caller.owner)
     return json_response(DeliveryStatus.of(again), status_code=202)

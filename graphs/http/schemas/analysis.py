@@ -22,15 +22,15 @@ MAX_INPUTS = 256
 
 
 class RegionLabels(BaseModel):
-    region_id: int
-    labels: list[Label]
+    region_id: int = Field(description="Id of the region.")
+    labels: list[Label] = Field(description="What the region shows, best first.")
 
 
 class ImageLabels(Answer):
     """What an image and each of its regions show, best first."""
 
-    labels: list[Label]
-    regions: list[RegionLabels]
+    labels: list[Label] = Field(description="What the image shows, best first.")
+    regions: list[RegionLabels] = Field(description="What each region shows.")
     warnings: Warnings
 
 
@@ -53,31 +53,31 @@ class ConceptsBody(RequestBody):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"concepts": ["red", "metal"]}]})
 
-    concepts: list[Prompt] = Field(min_length=1, max_length=MAX_CONCEPTS)
+    concepts: list[Prompt] = Field(min_length=1, max_length=MAX_CONCEPTS, description="Texts to score.")
 
 
 class ConceptMatch(BaseModel):
     """How a concept matches a picture."""
 
-    concept: str
+    concept: str = Field(description="The text.")
     cosine: float = Field(description="Of CLIP's vectors, -1 to 1.")
     match: float = Field(description="The cosine between the profile's bounds, 0 to 1.")
     share: float = Field(description="Among all concepts and none of these, which together make 1.")
 
 
 class RegionConcepts(BaseModel):
-    region_id: int
-    label: str
-    matches: list[ConceptMatch]
-    none_of_these: float
+    region_id: int = Field(description="Id of the region.")
+    label: str = Field(description="What the region shows.")
+    matches: list[ConceptMatch] = Field(description="Scores of each text.")
+    none_of_these: float = Field(description='Softmax share of "none of these texts", 0 to 1.')
 
 
 class ImageConcepts(Answer):
     """How concepts match an image and each of its regions, in the order in which they were sent."""
 
-    matches: list[ConceptMatch]
-    none_of_these: float
-    regions: list[RegionConcepts]
+    matches: list[ConceptMatch] = Field(description="Scores of each text for the whole image.")
+    none_of_these: float = Field(description='Softmax share of "none of these texts", 0 to 1.')
+    regions: list[RegionConcepts] = Field(description="Scores for each region.")
 
 
 def image_concepts(found: ConceptScores, *, request_id: str, image_id: str) -> ImageConcepts:
@@ -114,7 +114,7 @@ class ImageReference(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    image_id: UUID
+    image_id: UUID = Field(description="Id of one of your images.")
 
 
 Input = Prompt | ImageReference
@@ -125,9 +125,13 @@ class EmbeddingsBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"input": ["a red apple", "metal"]}]})
 
-    input: Input | Annotated[list[Input], Field(min_length=1, max_length=MAX_INPUTS)]
-    model: str | None = None
-    encoding_format: VectorFormat = VectorFormat.FLOAT
+    input: Input | Annotated[list[Input], Field(min_length=1, max_length=MAX_INPUTS)] = Field(
+        description="One text or image, or a list of them."
+    )
+    model: str | None = Field(None, description="Name of the model; the service's own if left out.")
+    encoding_format: VectorFormat = Field(
+        VectorFormat.FLOAT, description="Numbers, or Base64 of float32 (little endian)."
+    )
     user: str | None = Field(None, description="Accepted for compatibility; ignored.")
 
     @property
@@ -137,23 +141,23 @@ class EmbeddingsBody(BaseModel):
 
 
 class Embedding(BaseModel):
-    object: Literal["embedding"] = "embedding"
-    index: int
-    embedding: list[float] | str
+    object: Literal["embedding"] = Field(default="embedding", description="Always `embedding`.")
+    index: int = Field(description="Position in the input.")
+    embedding: list[float] | str = Field(description="The vector, of unit norm.")
 
 
 class EmbeddingUsage(BaseModel):
-    prompt_tokens: int
-    total_tokens: int
+    prompt_tokens: int = Field(description="Tokens of all texts.")
+    total_tokens: int = Field(description="The same.")
 
 
 class Embeddings(BaseModel):
     """Vectors of unit norm that texts and images share, in the order of the input."""
 
-    object: Literal["list"] = "list"
-    data: list[Embedding]
-    model: str
-    usage: EmbeddingUsage
+    object: Literal["list"] = Field(default="list", description="Always `list`.")
+    data: list[Embedding] = Field(description="A vector for each input.")
+    model: str = Field(description="Name of the model.")
+    usage: EmbeddingUsage = Field(description="Tokens of the input.")
 
 
 def embeddings(vectors: Vectors, format_: VectorFormat, *, model: str, tokens: int) -> Embeddings:

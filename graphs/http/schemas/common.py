@@ -36,7 +36,7 @@ class ImageChoice(RequestBody):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{}]})
 
-    image_id: UUID | None = None
+    image_id: UUID | None = Field(None, description="Id of the image; the session's last one if left out.")
 
 
 class ProbeBody(ImageChoice):
@@ -44,23 +44,25 @@ class ProbeBody(ImageChoice):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "metal"}]})
 
-    prompt: Prompt
+    prompt: Prompt = Field(description="Text to compare with the image and its regions.")
 
 
 class JobStatus(BaseModel):
     """A piece of work that was accepted, and what has become of it."""
 
-    job_id: str
-    kind: str = Field(examples=["generate"])
-    state: JobState
+    job_id: str = Field(description="Id of the job.")
+    kind: str = Field(examples=["generate"], description="What the job does.")
+    state: JobState = Field(
+        description="`dead` is a job whose workers were lost too often; `failed` one with a `problem`."
+    )
     attempts: int = Field(description="Times it was begun; it is begun again when a worker dies under it.")
-    cancel_requested: bool
-    request: GenerationParameters
+    cancel_requested: bool = Field(description="Whether a cancellation was requested; a running job stops soon after.")
+    request: GenerationParameters = Field(description="What the job makes.")
     result: dict[str, Any] | None = Field(description="Of a job that succeeded.", examples=[{"image_id": "0198…"}])
     problem: dict[str, Any] | None = Field(description="Of a job that failed: what went wrong.")
-    created_at: datetime
-    finished_at: datetime | None
-    url: str = Field(examples=["/v1/jobs/0198…"])
+    created_at: datetime = Field(description="When it was accepted.")
+    finished_at: datetime | None = Field(description="When it ended; null while it is queued or running.")
+    url: str = Field(examples=["/v1/jobs/0198…"], description="Path of the job.")
     warnings: Warnings
 
     @classmethod
@@ -84,15 +86,15 @@ class JobStatus(BaseModel):
 class Jobs(BaseModel):
     """A page of jobs, newest first."""
 
-    jobs: list[JobStatus]
+    jobs: list[JobStatus] = Field(description="Jobs of this page.")
     next: str | None = Field(description="Send it as `before` to get the next page; null on the last.")
 
 
 class ClassScore(BaseModel):
     """One class of a zero-shot classification."""
 
-    name: str = Field(alias="class", examples=["plate"])
-    confidence: str = Field(examples=["60.64%"])
+    name: str = Field(alias="class", examples=["plate"], description="Name of the class.")
+    confidence: str = Field(examples=["60.64%"], description="Its share of the confidence, in percent.")
 
     @classmethod
     def of(cls, score: LabelScore) -> Self:
@@ -105,25 +107,25 @@ def class_scores(description: Description) -> list[ClassScore]:
 
 
 class Answer(BaseModel):
-    request_id: str
-    image_id: str
+    request_id: str = Field(description="Id of the request, as in `X-Request-ID`.")
+    image_id: str = Field(description="Id of the image.")
 
 
 class Generated(Answer):
     """A new image."""
 
-    request_id: str
+    request_id: str = Field(description="Id of the request, as in `X-Request-ID`.")
     generated_image: str = Field(description="Base64 PNG.")
-    clip_analysis: list[ClassScore]
-    image_id: str
-    prompt: str
-    negative_prompt: str
-    seed: int
-    steps: int
-    guidance: float
-    width: int
-    height: int
-    scheduler: Scheduler
+    clip_analysis: list[ClassScore] = Field(description="What the image shows, best first.")
+    image_id: str = Field(description="Id of the image.")
+    prompt: str = Field(description="Text of what the image shows.")
+    negative_prompt: str = Field(description="Text of what to avoid.")
+    seed: int = Field(description="Seed of the initial noise.")
+    steps: int = Field(description="Denoising steps.")
+    guidance: float = Field(description="Classifier-free guidance scale.")
+    width: int = Field(description="In pixels.")
+    height: int = Field(description="In pixels.")
+    scheduler: Scheduler = Field(description="Noise schedule and solver.")
     warnings: Warnings
 
     @classmethod
@@ -139,37 +141,39 @@ class Generated(Answer):
 
 
 class SegmentationSummary(BaseModel):
-    masks: list[str] = Field(examples=[["region_0", "region_1"]])
-    polygons: list[Polygon]
+    masks: list[str] = Field(examples=[["region_0", "region_1"]], description="Names of the regions.")
+    polygons: list[Polygon] = Field(description="Outlines of each region, in the order of the names.")
 
 
 class Analysis(Answer):
     """What an image shows, and where."""
 
-    clip_scores: list[ClassScore]
-    segmentation: SegmentationSummary
+    clip_scores: list[ClassScore] = Field(description="What the image shows, best first.")
+    segmentation: SegmentationSummary = Field(description="The regions of the image.")
     warnings: Warnings
 
 
 class RegionMatch(BaseModel):
-    region_id: int
-    class_label: str
-    similarity_to_prompt: str = Field(examples=["15.65%"])
+    region_id: int = Field(description="Number of the region.")
+    class_label: str = Field(description="What the region shows.")
+    similarity_to_prompt: str = Field(examples=["15.65%"], description="Match with the text, in percent.")
 
 
 class ProbeAnswer(Answer):
     """How well a text matches an image and its regions."""
 
-    probe_text: str
-    global_match_score: str = Field(examples=["0.00%"])
-    regional_matches: list[RegionMatch]
+    probe_text: str = Field(description="The text.")
+    global_match_score: str = Field(
+        examples=["0.00%"], description="Match of the whole image with the text, in percent."
+    )
+    regional_matches: list[RegionMatch] = Field(description="Match of each region with the text.")
 
 
 class SegmentedRegion(BaseModel):
-    region_id: int
-    sam_confidence: str = Field(examples=["0.99"])
-    clip_analysis: list[ClassScore]
-    polygon: Polygon
+    region_id: int = Field(description="Number of the region.")
+    sam_confidence: str = Field(examples=["0.99"], description="SAM2's predicted IoU of the region, 0 to 1.")
+    clip_analysis: list[ClassScore] = Field(description="What the region shows, best first.")
+    polygon: Polygon = Field(description="Outlines of the region, as lists of points [x, y] in pixels.")
 
 
 def segmented_regions(segmentation: Segmentation, descriptions: Descriptions) -> list[SegmentedRegion]:
@@ -188,76 +192,76 @@ def segmented_regions(segmentation: Segmentation, descriptions: Descriptions) ->
 class SegmentAnswer(Answer):
     """The regions of an image, each classified on its own."""
 
-    segmented_regions: list[SegmentedRegion]
+    segmented_regions: list[SegmentedRegion] = Field(description="The regions, most confident first.")
     warnings: Warnings
 
 
 class Spotlight(BaseModel):
-    region_id: int
-    top_class: str
-    polygon: Polygon
+    region_id: int = Field(description="Number of the region.")
+    top_class: str = Field(description="What the region shows.")
+    polygon: Polygon = Field(description="Outlines of the region, as lists of points [x, y] in pixels.")
     spotlight_image: str = Field(description="Base64 PNG: the image with everything outside the region dimmed.")
 
 
 class Visualization(Answer):
     """The pictures of an image's regions."""
 
-    status: str = Field(examples=["success"])
-    total_regions: int
+    status: str = Field(examples=["success"], description="Always `success`.")
+    total_regions: int = Field(description="Number of regions.")
     master_overlay: str = Field(description="Base64 PNG: all outlines with their ids.")
-    individual_spotlights: list[Spotlight]
+    individual_spotlights: list[Spotlight] = Field(description="A picture for each region.")
 
 
 class Online(BaseModel):
     """The service is there; what it computes on, and what a generation may ask of it."""
 
-    status: str = Field(examples=["online"])
-    device: str = Field(examples=["cpu"])
-    profile: str = Field(examples=["mini"])
-    defaults: GenerationDefaults
-    limits: GenerationLimits
+    status: str = Field(examples=["online"], description="Always `online`.")
+    device: str = Field(examples=["cpu"], description="What images are computed on.")
+    profile: str = Field(examples=["mini"], description="Name of the profile: the models and their settings.")
+    defaults: GenerationDefaults = Field(description="Parameters of a request that leaves them out.")
+    limits: GenerationLimits = Field(description="Bounds of the parameters of a request.")
 
 
 class ModelReadiness(BaseModel):
-    ready: bool
-    device: str
-    reason: str
+    ready: bool = Field(description="Whether the model is loaded.")
+    device: str = Field(description="What it computes on.")
+    reason: str = Field(description="Why it is not ready; empty if it is.")
 
 
 class Readiness(BaseModel):
     """Whether every model is loaded; which is not, and why."""
 
-    ready: bool
-    models: dict[str, ModelReadiness]
+    ready: bool = Field(description="Whether every model is loaded.")
+    models: dict[str, ModelReadiness] = Field(description="Readiness by the name of the deployment.")
 
 
 class Health(BaseModel):
-    status: str = Field(examples=["alive"])
+    status: str = Field(examples=["alive"], description="Always `alive`.")
 
 
 class Problem(BaseModel):
     """An error, as in RFC 9457."""
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    request_id: str
-    errors: list[dict[str, Any]] | None = None
+    type: str = Field(description="URI of the kind of problem.")
+    title: str = Field(description="Name of the kind of problem.")
+    status: int = Field(description="HTTP status.")
+    detail: str = Field(description="What is wrong, and what to send instead.")
+    code: str = Field(description="Stable name of the kind of problem, for programs.")
+    request_id: str = Field(description="Id of the request, as in `X-Request-ID`.")
+    errors: list[dict[str, Any]] | None = Field(None, description="Each wrong field or parameter, with its problem.")
 
 
 class OpenAIErrorObject(BaseModel):
-    message: str
-    type: str
-    param: str | None
-    code: str
+    message: str = Field(description="What is wrong, and what to send instead.")
+    type: str = Field(description="Kind of error: `invalid_request_error`, `rate_limit_error` or `server_error`.")
+    param: str | None = Field(description="The wrong parameter, if it is one.")
+    code: str = Field(description="Stable name of the error, for programs.")
 
 
 class OpenAIError(BaseModel):
     """An error, as OpenAI's clients read it."""
 
-    error: OpenAIErrorObject
+    error: OpenAIErrorObject = Field(description="The error.")
 
 
 def base64_text(png: bytes) -> str:

@@ -94,13 +94,15 @@ class GenerationParameters(BaseModel):
 class Parameters(RequestBody):
     """What decides an image beside its prompt and its size; the profile has defaults for all of it."""
 
-    negative_prompt: Text = ""
+    negative_prompt: Text = Field("", description="Text of what to avoid.")
     seed: int | None = Field(
         None, ge=0, lt=SEEDS, description="Same request, same seed, same image. Random if left out."
     )
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, description="Denoising steps; the profile's default if left out.")
     guidance: float | None = Field(None, ge=0, allow_inf_nan=False, description="Classifier-free guidance scale.")
-    scheduler: Scheduler | None = None
+    scheduler: Scheduler | None = Field(
+        None, description="Noise schedule and solver; the profile's default if left out."
+    )
     deterministic: Annotated[bool, Field(description="Same bits under any load, at the price of sharing no step.")] = (
         False
     )
@@ -123,7 +125,7 @@ class GenerateBody(Parameters):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": RED_APPLE}, {"prompt": RED_APPLE, "seed": 7}]})
 
-    prompt: Prompt
+    prompt: Prompt = Field(description="Text of what the image shows.")
     width: int | None = Field(None, ge=1, description="In pixels.")
     height: int | None = Field(None, ge=1, description="In pixels.")
 

@@ -43,7 +43,7 @@ class EditsBody(PointsAndBoxFields, Parameters):
         extra="forbid", json_schema_extra={"examples": [{"prompt": "a green apple", "concept": "apple"}]}
     )
 
-    prompt: Prompt
+    prompt: Prompt = Field(description="Text of what the area shows instead.")
     mask: Annotated[
         str | None,
         Field(max_length=MAX_MASK_CHARS, description="Base64 picture of the image's size, white where it may change."),
@@ -64,10 +64,10 @@ class EditsBody(PointsAndBoxFields, Parameters):
 class StoredImage(BaseModel):
     """One image and how it was made."""
 
-    image_id: str
-    created_at: datetime
-    width: int
-    height: int
+    image_id: str = Field(description="Id of the image.")
+    created_at: datetime = Field(description="When it was stored.")
+    width: int = Field(description="In pixels.")
+    height: int = Field(description="In pixels.")
     digest: str = Field(description="SHA-256 over shape and pixels.")
     content: str = Field(description="Where the picture itself is.", examples=["/v1/images/0198…/content"])
     request: GenerationParameters | None = Field(description="What it was made of; of an upload, what its PNG says.")
@@ -90,26 +90,26 @@ class StoredImage(BaseModel):
 class History(BaseModel):
     """A page of images, newest first."""
 
-    images: list[StoredImage]
+    images: list[StoredImage] = Field(description="Images of this page.")
     next: str | None = Field(description="Send it as `before` to get the next page; null on the last.")
 
 
 class CreatedImages(BaseModel):
     """New images, in the order of their seeds."""
 
-    request_id: str
-    images: list[StoredImage]
+    request_id: str = Field(description="Id of the request, as in `X-Request-ID`.")
+    images: list[StoredImage] = Field(description="The new images.")
 
 
 class AcceptedJobs(BaseModel):
     """The jobs that make the images, in the order of their seeds."""
 
-    request_id: str
-    jobs: list[JobStatus]
+    request_id: str = Field(description="Id of the request, as in `X-Request-ID`.")
+    jobs: list[JobStatus] = Field(description="One job for each image.")
 
 
 class Uploaded(Answer):
     """An image of one's own, now the last of its session."""
 
-    width: int
-    height: int
+    width: int = Field(description="In pixels.")
+    height: int = Field(description="In pixels.")

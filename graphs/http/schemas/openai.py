@@ -37,19 +37,23 @@ class ImagesBody(Parameters):
 
     model_config = ConfigDict(extra="forbid")
 
-    prompt: Prompt
+    prompt: Prompt = Field(description="Text of what the image shows.")
     model: str | None = Field(None, description="One of `/v1/models`; the service's own if left out.")
     n: Annotated[NumImages | None, Field(description="1 with `stream`.")] = None
-    size: Annotated[str, AfterValidator(_is_size)] | None = Field(None, examples=["auto", "512x512"])
+    size: Annotated[str, AfterValidator(_is_size)] | None = Field(
+        None, examples=["auto", "512x512"], description="Width and height in pixels, or `auto`."
+    )
     quality: Literal["auto", "low", "medium", "high"] | None = Field(
         None, description="Half, once or twice the profile's steps; not together with `steps`."
     )
-    response_format: Literal["b64_json", "url"] | None = None
-    output_format: ImageFormat | None = None
+    response_format: Literal["b64_json", "url"] | None = Field(None, description="Base64 in the response, or a URL.")
+    output_format: ImageFormat | None = Field(None, description="Format of the images; PNG if left out.")
     output_compression: int | None = Field(None, ge=0, le=100, description="Of JPEG and WebP; 100 is the best quality.")
-    background: Literal["auto", "opaque"] | None = None
-    moderation: Literal["auto"] | None = None
-    stream: bool | None = None
+    background: Literal["auto", "opaque"] | None = Field(None, description="Images are opaque.")
+    moderation: Literal["auto"] | None = Field(
+        None, description="Accepted for compatibility; the safety checker is a setting of the service."
+    )
+    stream: bool | None = Field(None, description="Whether to stream events with previews.")
     partial_images: int | None = Field(None, ge=0, le=MAX_PARTIAL_IMAGES, description="Previews of a `stream`.")
     user: str | None = Field(None, max_length=1000, description="Accepted for compatibility; ignored.")
     safety_identifier: str | None = Field(None, max_length=1000, description="Accepted for compatibility; ignored.")
@@ -118,25 +122,25 @@ class EditsForm(ImagesBody):
 class ImageData(BaseModel):
     """One image, and what it is called here."""
 
-    b64_json: str | None = None
-    url: str | None = None
-    image_id: str
-    seed: int
+    b64_json: str | None = Field(default=None, description="The image in Base64.")
+    url: str | None = Field(default=None, description="URL of the image, with `response_format=url`.")
+    image_id: str = Field(description="Id of the image in `/v1/images`.")
+    seed: int = Field(description="Seed of the initial noise.")
 
 
 class TokensDetails(BaseModel):
-    text_tokens: int
-    image_tokens: int
+    text_tokens: int = Field(description="Tokens of texts.")
+    image_tokens: int = Field(description="Tokens of images.")
 
 
 class Usage(BaseModel):
     """What it took: a text counts CLIP's tokens, a picture one for each 16 x 16 pixels."""
 
-    input_tokens: int
-    input_tokens_details: TokensDetails
-    output_tokens: int
-    output_tokens_details: TokensDetails
-    total_tokens: int
+    input_tokens: int = Field(description="Tokens of prompt and source image.")
+    input_tokens_details: TokensDetails = Field(description="The same by kind.")
+    output_tokens: int = Field(description="Tokens of the new images.")
+    output_tokens_details: TokensDetails = Field(description="The same by kind.")
+    total_tokens: int = Field(description="Sum of all tokens.")
 
     @classmethod
     def of(cls, *, text: int, image: int, output: int) -> Self:
@@ -153,26 +157,26 @@ class Usage(BaseModel):
 class ImagesResponse(BaseModel):
     """New images, in the order of their seeds."""
 
-    created: int
-    background: Literal["opaque"] = "opaque"
-    data: list[ImageData]
-    output_format: ImageFormat
-    quality: Literal["low", "medium", "high"]
-    size: str
-    usage: Usage
+    created: int = Field(description="Unix time in seconds.")
+    background: Literal["opaque"] = Field(default="opaque", description="Always `opaque`.")
+    data: list[ImageData] = Field(description="The images.")
+    output_format: ImageFormat = Field(description="Format of the images.")
+    quality: Literal["low", "medium", "high"] = Field(description="Quality of the images.")
+    size: str = Field(description="Width and height in pixels.")
+    usage: Usage = Field(description="What it took.")
     warnings: Warnings
 
 
 class Model(BaseModel):
-    id: str
-    object: Literal["model"] = "model"
+    id: str = Field(description="Name of the model.")
+    object: Literal["model"] = Field(default="model", description="Always `model`.")
     created: int = Field(description="When this replica started, in Unix seconds.")
-    owned_by: str
+    owned_by: str = Field(description="Who trained the model.")
 
 
 class Models(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[Model]
+    object: Literal["list"] = Field(default="list", description="Always `list`.")
+    data: list[Model] = Field(description="The models.")
 
 
 def picture_tokens(width: int, height: int) -> int:

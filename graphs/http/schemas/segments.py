@@ -34,8 +34,8 @@ class SegmentFormat(StrEnum):
 class Label(BaseModel):
     """A label and its share of the confidence: all labels of a picture, and none of them, share 1."""
 
-    label: str = Field(examples=["apple"])
-    confidence: float = Field(examples=[0.97])
+    label: str = Field(examples=["apple"], description="Name of what is shown.")
+    confidence: float = Field(examples=[0.97], description="Its share of the confidence, 0 to 1.")
 
 
 def labels_of(description: Description) -> list[Label]:
@@ -46,15 +46,20 @@ def labels_of(description: Description) -> list[Label]:
 class Segment(BaseModel):
     """One region of an image, its mask in one of the forms."""
 
-    region_id: int
+    region_id: int = Field(
+        description="Unique within its image. Automatic segmentation counts from 0; regions that were asked for by "
+        "points, a box or a text count from 1,000,000."
+    )
     box: tuple[int, int, int, int] = Field(description="x0, y0, x1, y1 in pixels, x1 and y1 exclusive.")
     area: int = Field(description="In pixels.")
-    predicted_iou: float
-    stability: float
-    labels: list[Label]
+    predicted_iou: float = Field(description="SAM2's estimate of the mask's IoU with the true one, 0 to 1.")
+    stability: float = Field(description="IoU of the masks at a lower and a higher threshold, 0 to 1.")
+    labels: list[Label] = Field(description="What the region shows, best first.")
     score: float | None = Field(None, description="How well it matches the text of the request, 0 to 1.")
-    polygon: Polygon | None = None
-    rle: RunLengths | None = None
+    polygon: Polygon | None = Field(
+        None, description="Outlines as lists of points [x, y] in pixels, with `format=polygons`."
+    )
+    rle: RunLengths | None = Field(None, description="The mask as run lengths, with `format=rle`.")
     mask: str | None = Field(None, description="Base64 PNG of one bit a pixel, white where the region is.")
 
     @classmethod
@@ -83,43 +88,43 @@ class Segment(BaseModel):
 class Segments(Answer):
     """The regions of an image, most confident first, or best match first for a text."""
 
-    width: int
-    height: int
-    segments: list[Segment]
+    width: int = Field(description="Of the image, in pixels.")
+    height: int = Field(description="Of the image, in pixels.")
+    segments: list[Segment] = Field(description="The regions.")
 
 
 class CocoImage(BaseModel):
-    id: int
-    width: int
-    height: int
-    file_name: str
+    id: int = Field(description="Id of the image in this document.")
+    width: int = Field(description="In pixels.")
+    height: int = Field(description="In pixels.")
+    file_name: str = Field(description="Name of the file, after the id of the image.")
 
 
 class CocoAnnotation(BaseModel):
-    id: int
-    image_id: int
-    category_id: int
-    segmentation: RunLengths
+    id: int = Field(description="`region_id` + 1.")
+    image_id: int = Field(description="Id of the image in this document.")
+    category_id: int = Field(description="Id of what the region shows.")
+    segmentation: RunLengths = Field(description="The mask.")
     bbox: tuple[float, float, float, float] = Field(description="x, y, width and height in pixels.")
-    area: float
-    iscrowd: int
+    area: float = Field(description="In pixels.")
+    iscrowd: int = Field(description="Always 0.")
     score: float = Field(description="The region's predicted IoU.")
 
 
 class CocoCategory(BaseModel):
-    id: int
-    name: str
-    supercategory: str
+    id: int = Field(description="Id of the category in this document.")
+    name: str = Field(description="Label of what a region shows.")
+    supercategory: str = Field(description="Always `object`.")
 
 
 class CocoDocument(BaseModel):
     """One image's regions as COCO's object detection format; `pycocotools.coco.COCO` loads it."""
 
-    info: dict[str, str]
-    licenses: list[dict[str, str]]
-    images: list[CocoImage]
-    annotations: list[CocoAnnotation]
-    categories: list[CocoCategory]
+    info: dict[str, str] = Field(description="Source of the document.")
+    licenses: list[dict[str, str]] = Field(description="Always empty.")
+    images: list[CocoImage] = Field(description="The one image.")
+    annotations: list[CocoAnnotation] = Field(description="The regions.")
+    categories: list[CocoCategory] = Field(description="What the regions show.")
 
     @classmethod
     def of(cls, record: ImageRecord, found: FoundRegions) -> Self:
@@ -157,8 +162,8 @@ class Point(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    x: float = Field(ge=0, allow_inf_nan=False)
-    y: float = Field(ge=0, allow_inf_nan=False)
+    x: float = Field(ge=0, allow_inf_nan=False, description="Pixels from the left.")
+    y: float = Field(ge=0, allow_inf_nan=False, description="Pixels from the top.")
     inside: bool = Field(True, description="Whether it lies in the region, or beside it.")
 
 
@@ -210,7 +215,7 @@ class SegmentsBody(PointsAndBoxFields):
     text: Annotated[
         Prompt | None, Field(description="Finds what it names among the image's regions, if it is there.")
     ] = None
-    format: SegmentFormat = SegmentFormat.POLYGONS
+    format: SegmentFormat = Field(SegmentFormat.POLYGONS, description="Form of the masks.")
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

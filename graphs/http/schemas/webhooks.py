@@ -54,13 +54,13 @@ class WebhookBody(RequestBody):
 class WebhookStatus(BaseModel):
     """A webhook."""
 
-    webhook_id: str
-    url: str
+    webhook_id: str = Field(description="Id of the webhook.")
+    url: str = Field(description="URL that receives the events.")
     types: list[str] = Field(description="Only these events; all if empty.")
-    enabled: bool
-    disabled_at: datetime | None
-    disabled_reason: str | None
-    created_at: datetime
+    enabled: bool = Field(description="Whether events are sent.")
+    disabled_at: datetime | None = Field(description="When a 410 response disabled it; null if it is enabled.")
+    disabled_reason: str | None = Field(description="Why it was disabled.")
+    created_at: datetime = Field(description="When it was created.")
 
     @classmethod
     def of(cls, webhook: Webhook) -> Self:
@@ -70,7 +70,7 @@ class WebhookStatus(BaseModel):
 class WebhookMade(WebhookStatus):
     """A new webhook. Its secret is shown here, and later only to the same request with the same Idempotency-Key."""
 
-    secret: str = Field(examples=["whsec_…"])
+    secret: str = Field(examples=["whsec_…"], description="Signing secret (Standard Webhooks).")
 
     @classmethod
     def of(cls, webhook: Webhook) -> Self:
@@ -80,7 +80,7 @@ class WebhookMade(WebhookStatus):
 class Webhooks(BaseModel):
     """All webhooks one has, newest first."""
 
-    webhooks: list[WebhookStatus]
+    webhooks: list[WebhookStatus] = Field(description="The webhooks.")
 
 
 class DeliveryStatus(BaseModel):
@@ -88,15 +88,15 @@ class DeliveryStatus(BaseModel):
 
     delivery_id: str = Field(description="The receiver gets it as `webhook-id`, the same each time it is sent.")
     event_id: str = Field(description="The event's number in the log.")
-    type: str = Field(examples=["image.created"])
+    type: str = Field(examples=["image.created"], description="Type of the event.")
     subject: str | None = Field(description="The image or job it happened to; these are delivered in order.")
-    state: DeliveryState
-    attempts: int
+    state: DeliveryState = Field(description="`pending`, `delivered` or `failed`.")
+    attempts: int = Field(description="Number of attempts so far.")
     next_attempt_at: datetime | None = Field(description="Of one that is pending.")
     last_status: int | None = Field(description="What the receiver answered last.")
-    last_error: str | None
-    created_at: datetime
-    settled_at: datetime | None
+    last_error: str | None = Field(description="Why the last attempt failed; null if it did not.")
+    created_at: datetime = Field(description="When the delivery was created.")
+    settled_at: datetime | None = Field(description="When it succeeded or was given up; null while it is pending.")
 
     @classmethod
     def of(cls, delivery: Delivery) -> Self:
@@ -119,7 +119,7 @@ class DeliveryStatus(BaseModel):
 class Deliveries(BaseModel):
     """A page of deliveries, newest first."""
 
-    deliveries: list[DeliveryStatus]
+    deliveries: list[DeliveryStatus] = Field(description="Deliveries of this page.")
     next: str | None = Field(description="Send it as `before` to get the next page; null on the last.")
 
 

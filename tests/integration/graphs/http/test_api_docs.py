@@ -50,3 +50,32 @@ def test_pictures_are_binary():
 def test_every_tag_is_described():
     described = {tag["name"] for tag in document()["tags"]}
     assert {tag for _, _, operation in operations() for tag in operation["tags"]} == described
+
+
+def test_every_field_and_parameter_has_a_description():
+    schemas = document()["components"]["schemas"]
+    missing = [
+        f"{name}.{field}"
+        for name, schema in schemas.items()
+        for field, facts in schema.get("properties", {}).items()
+        if not facts.get("description")
+    ]
+    missing += [
+        f"{method} {path} {parameter['name']}"
+        for path, method, operation in operations()
+        for parameter in operation.get("parameters", [])
+        if not parameter.get("description")
+    ]
+    assert missing == []
+
+
+def test_every_json_body_has_an_example():
+    schemas = document()["components"]["schemas"]
+    bodies = 0
+    for path, method, operation in operations():
+        schema = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+        for option in schema.get("anyOf", [schema]):
+            if "$ref" in option:
+                assert schemas[option["$ref"].rpartition("/")[2]].get("examples"), (path, method)
+                bodies += 1
+    assert bodies > 10
