@@ -169,6 +169,8 @@ class AsyncClient:
         mask: bytes | None = None,
         region: int | None = None,
         concept: str | None = None,
+        points: Sequence[Point] = (),
+        box: tuple[float, float, float, float] | None = None,
         strength: float = 1.0,
         n: int = 1,
         on_progress: OnProgress | None = None,
@@ -176,7 +178,7 @@ class AsyncClient:
     ) -> tuple[Image, ...]:
         """Edit a part of an image, as `generate` does; the arguments are those of `create_edits`."""
         body = {"prompt": prompt, "strength": strength, "n": n, **parameters}
-        call = creation_of_edits(image_id, mask=mask, region=region, concept=concept, **body)
+        call = creation_of_edits(image_id, mask=mask, region=region, concept=concept, points=points, box=box, **body)
         return await self._generate(call, on_progress)
 
     async def create_edits(
@@ -187,6 +189,8 @@ class AsyncClient:
         mask: bytes | None = None,
         region: int | None = None,
         concept: str | None = None,
+        points: Sequence[Point] = (),
+        box: tuple[float, float, float, float] | None = None,
         strength: float = 1.0,
         n: int = 1,
         **parameters: Unpack[Parameters],
@@ -195,14 +199,18 @@ class AsyncClient:
 
         Args:
             mask: a PNG of the image's size, white where it may change.
-            region: or a region's number, from `segments`.
+            region: or the `region_id` of a region, whatever found it.
             concept: or what to find and change, such as "apple".
+            points: or points of a region, each x, y, and False for one that lies outside of it.
+            box: or a box around it, x0, y0, x1, y1; also together with points.
             strength: how much may change there, above 0 to 1.
             n: number of images, 1 to 10.
             parameters: see `Parameters`.
         """
         body = {"prompt": prompt, "strength": strength, "n": n, **parameters}
-        return await self.send(creation_of_edits(image_id, mask=mask, region=region, concept=concept, **body))
+        return await self.send(
+            creation_of_edits(image_id, mask=mask, region=region, concept=concept, points=points, box=box, **body)
+        )
 
     async def wait(self, job_ids: Sequence[str], *, on_progress: OnProgress | None = None) -> tuple[Image, ...]:
         """Wait for the images of jobs, which continue even if the caller stops waiting.
@@ -275,7 +283,7 @@ class AsyncClient:
     async def delete(self, image_id: str) -> None:
         """Delete an image and everything computed from it."""
         path = f"/v1/images/{image_id}"
-        await self.send(Call(method="DELETE", path=path, read=lambda _: None, is_repeatable=False))
+        await self.send(Call(method="DELETE", path=path, read=lambda _: None))
 
     # Analysis
 
@@ -323,8 +331,7 @@ class AsyncClient:
             points: each x, y, and False for one that lies outside of the object.
             box: x0, y0, x1, y1.
         """
-        prompts = [{"x": x, "y": y, "inside": inside[0] if inside else True} for x, y, *inside in points]
-        body = calls.without_none({"points": prompts, "box": box, "format": format})
+        body = calls.without_none({**calls.prompt_fields(points, box), "format": format})
         path = f"/v1/images/{image_id}/segments"
         return await self.send(Call(method="POST", path=path, read=calls.read_segments, json=body))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import struct
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, TypedDict, TypeVar
@@ -87,11 +87,24 @@ def creation(path: str, body: Mapping[str, Any]) -> Call[Accepted]:
 
 
 def creation_of_edits(
-    image_id: str, *, mask: bytes | None, region: int | None, concept: str | None, **body: Any
+    image_id: str,
+    *,
+    mask: bytes | None,
+    region: int | None,
+    concept: str | None,
+    points: Sequence[Point],
+    box: tuple[float, float, float, float] | None,
+    **body: Any,
 ) -> Call[Accepted]:
     """Return the call that submits edits of a part of an image."""
     area = {"mask": None if mask is None else b64encode(mask).decode(), "region": region, "concept": concept}
-    return creation(f"/v1/images/{image_id}/edits", {**body, **area})
+    return creation(f"/v1/images/{image_id}/edits", {**body, **area, **prompt_fields(points, box)})
+
+
+def prompt_fields(points: Sequence[Point], box: tuple[float, float, float, float] | None) -> dict[str, Any]:
+    """Return the fields of a body with points and a box; those that are left out are None."""
+    marked = [{"x": x, "y": y, "inside": inside[0] if inside else True} for x, y, *inside in points]
+    return {"points": marked or None, "box": box}
 
 
 def idempotency_header() -> dict[str, str]:

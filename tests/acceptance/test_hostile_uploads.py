@@ -23,7 +23,7 @@ from tests.integration.clients import is_problem
 SEED = 20_261_122
 UPLOADS = 1000
 CLIENTS = 4
-CODES = {400: "malformed_body", 413: "body_too_large", 422: "invalid_upload"}
+CODES = {400: "malformed_body", 413: "body_too_large", 415: "unsupported_media_type", 422: "invalid_upload"}
 RETRIES = 30  # after a 429
 
 # Twice the measured growth: heaps of the ingress and renderer replicas and the proxy grow to their peak of 0.35 GB for

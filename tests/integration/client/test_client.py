@@ -171,7 +171,7 @@ async def test_variations_and_edits(client):
 
     whole = io.BytesIO()
     Picture.new("L", (image.width, image.height), 255).save(whole, "PNG")
-    for area in ({"mask": whole.getvalue()}, {"region": 0}, {"concept": "apple"}, {}):
+    for area in ({"mask": whole.getvalue()}, {"region": 0}, {"concept": "apple"}, {"points": [(1, 1)]}, {}):
         (edited,) = await client.edits(image.image_id, "a green apple", steps=2, **area)
         assert edited.request.prompt == "a green apple"
         assert (edited.request.source.mask is None) == (not area)
