@@ -128,7 +128,7 @@ class Diffusion:
                     raise outcome
                 yield Computed(value=outcome, model=self._replica.fingerprint)
             finally:
-                if stream.denoising.is_recording():  # fewer steps than asked for
+                if stream.denoising.is_recording():  # fewer steps than requested
                     stream.denoising.end()
                 del self._streams[job.key]
                 self._leaving.append(job.key)

@@ -142,12 +142,12 @@ class PointsAndBox:
 
 
 FIRST_SELECTED_REGION = 1_000_000
-"""The id of the first region of an image that was asked for; automatic segmentation numbers its regions from 0."""
+"""The id of the first region of an image that was requested; automatic segmentation numbers its regions from 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegionSelector:
-    """What a region was asked for by: points and a box, or a text, of which it is one of the matches."""
+    """What a region was requested by: points and a box, or a text, of which it is one of the matches."""
 
     prompt: PointsAndBox | None = None
     text: str | None = None

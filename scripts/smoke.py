@@ -123,8 +123,8 @@ def try_node() -> None:
         stdout=subprocess.DEVNULL,
     )
     try:
-        said = first_answer(f"http://127.0.0.1:{ports['agent']}/api/healthz", node).decode().split("\n")
-        print(f"ray start: {', '.join(said)} after {time.monotonic() - started:.0f} s")
+        answers = first_answer(f"http://127.0.0.1:{ports['agent']}/api/healthz", node).decode().split("\n")
+        print(f"ray start: {', '.join(answers)} after {time.monotonic() - started:.0f} s")
     finally:
         for path in own_processes():
             with suppress(ProcessLookupError):

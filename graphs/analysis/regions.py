@@ -36,7 +36,7 @@ class ChosenRegion:
 
     row: int  # of the segmentation and its descriptions
     region_id: int  # unique within the image
-    score: float | None = None  # match with the text that was asked for, 0 to 1
+    score: float | None = None  # match with the text that was requested, 0 to 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +84,7 @@ class ImageRegions:
         return FoundRegions(segmentation=segmentation, descriptions=descriptions, chosen=chosen)
 
     async def get(self, record: ImageRecord, region_id: int, request_id: str) -> FoundRegions:
-        """Return one region, found again if it was asked for.
+        """Return one region, found again if it was requested.
 
         Raises:
             RegionNotFound: the image has no region with this id.

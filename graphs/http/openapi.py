@@ -41,7 +41,7 @@ def operation_id(route: APIRoute) -> str:
 
 
 def complete_openapi(app: FastAPI) -> None:
-    """Make the application's document complete when it is asked for."""
+    """Make the application's document complete when it is requested."""
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:

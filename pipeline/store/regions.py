@@ -1,4 +1,4 @@
-"""Ids of regions that were asked for by points, a box or a text; automatic segmentation numbers its own from 0."""
+"""Ids of regions requested by points, a box or a text; automatic segmentation numbers its own from 0."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pipeline.store.tables import image_regions
 
 
 class RegionStore:
-    """What the regions of images were asked for by; methods block."""
+    """What the regions of images were requested by; methods block."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
 
     def add(self, image_id: str, selectors: Sequence[RegionSelector]) -> list[int]:
-        """Return the ids of regions, in their order; one that was asked for before has its id already."""
+        """Return the ids of regions, in their order; one that was requested before has its id already."""
         rows = [_as_row(image_id, selector) for selector in selectors]
         with self._log.engine.connect() as connection:
             known = _known(connection, image_id)
@@ -38,7 +38,7 @@ class RegionStore:
         return [known[row["selector_digest"]] for row in rows]
 
     def get(self, image_id: str, region_id: int) -> RegionSelector:
-        """Return what a region was asked for by.
+        """Return what a region was requested by.
 
         Raises:
             RegionNotFound: the image has no region with this id.

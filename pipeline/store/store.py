@@ -323,7 +323,7 @@ def label_picture(connection: Connection, owner: str, digest: str, labels: Mappi
 
 
 def forget_image(connection: Connection, image_id: str) -> None:
-    """Remove an image from the sessions it was made in, and the regions that were asked for."""
+    """Remove an image from the sessions it was made in, and the requested regions."""
     for table in (image_sessions, image_regions):
         connection.execute(delete(table).where(table.c.image_id == image_id))
 

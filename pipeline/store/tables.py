@@ -43,7 +43,7 @@ image_sessions = Table(
     Column("session", String(128), primary_key=True),  # in which it was made
 )
 
-# Regions that were asked for, beside those of automatic segmentation: how to find each again.
+# Requested regions, beside those of automatic segmentation: how to find each again.
 image_regions = Table(
     "image_regions",
     metadata,

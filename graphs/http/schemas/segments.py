@@ -47,7 +47,7 @@ class Segment(BaseModel):
     """One region of an image, its mask in one of the forms."""
 
     region_id: int = Field(
-        description="Unique within its image. Automatic segmentation counts from 0; regions that were asked for by "
+        description="Unique within its image. Automatic segmentation counts from 0; regions requested by "
         "points, a box or a text count from 1,000,000."
     )
     box: tuple[int, int, int, int] = Field(description="x0, y0, x1, y1 in pixels, x1 and y1 exclusive.")

@@ -1,4 +1,4 @@
-"""Ids of regions that were asked for by points, a box or a text."""
+"""Ids of regions requested by points, a box or a text."""
 
 import sqlalchemy as sa
 from alembic import op

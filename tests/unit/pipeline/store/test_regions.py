@@ -1,4 +1,4 @@
-"""Ids of regions that were asked for."""
+"""Ids of requested regions."""
 
 from __future__ import annotations
 
