@@ -55,12 +55,10 @@ class Segment(BaseModel):
     predicted_iou: float = Field(description="SAM2's estimate of the mask's IoU with the true one, 0 to 1.")
     stability: float = Field(description="IoU of the masks at a lower and a higher threshold, 0 to 1.")
     labels: list[Label] = Field(description="What the region shows, best first.")
-    score: float | None = Field(None, description="How well it matches the text of the request, 0 to 1.")
-    polygon: Polygon | None = Field(
-        None, description="Outlines as lists of points [x, y] in pixels, with `format=polygons`."
-    )
-    rle: RunLengths | None = Field(None, description="The mask as run lengths, with `format=rle`.")
-    mask: str | None = Field(None, description="Base64 PNG of one bit a pixel, white where the region is.")
+    score: float | None = Field(description="How well it matches the text of the request, 0 to 1.")
+    polygon: Polygon | None = Field(description="Outlines as lists of points [x, y] in pixels, with `format=polygons`.")
+    rle: RunLengths | None = Field(description="The mask as run lengths, with `format=rle`.")
+    mask: str | None = Field(description="Base64 PNG of one bit a pixel, white where the region is.")
 
     @classmethod
     def of(
