@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from cli.config import SERVE_CONFIG, LaunchConfig, LaunchOptions, load_config
-from cli.console import console, report_errors
+from cli.console import console, error_console, report_errors
 from cli.options import DataDir, ServeConfig
 from pipeline.store import KeyStore, open_store
 
@@ -32,8 +32,8 @@ def create(
     """Create a key and print it, only once."""
     with report_errors(), _opened(_config(data_dir, serve_config)) as keys:
         key, token = keys.create(owner, name)
-        console.print(f"Key {key.key_id} of {key.owner}. It is shown this once and kept nowhere:", soft_wrap=True)
-        console.print(token, soft_wrap=True, highlight=False)
+        error_console.print(f"Key {key.key_id} of {key.owner}. It is shown this once and kept nowhere:")
+        print(token)
 
 
 @keys_app.command("list")

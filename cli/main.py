@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,12 @@ from cli.proxies import ProxyKind
 from graphs.http.schemas.generation import GenerateBody
 from pipeline.records import Scheduler
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 1 failed, 2 wrong arguments, 3 not found, 4 refused, 5 unreachable, 130 interrupted.",
+    pretty_exceptions_show_locals=False,
+)
 app.add_typer(remote.jobs, name="jobs")
 app.command()(remote.events)
 app.add_typer(keys_app, name="keys")
@@ -99,6 +105,22 @@ OpenToAnyone = Annotated[
 ]
 
 
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"ai-pipeline {version('ai-pipeline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Text to image to understanding to parts, on Ray Serve."""
+
+
 @app.command()
 def serve(
     host: Host = None,
@@ -135,7 +157,7 @@ def serve(
         traces=traces and destination(traces),
         traces_ratio=traces_ratio,
     )
-    with report_errors():
+    with report_errors(interrupted=0):
         config = load_config(options)
         if address is not None:
             with _status() as progress:
@@ -169,7 +191,9 @@ def generate(
     scheduler: Annotated[Scheduler | None, typer.Option(help="Noise schedule.")] = None,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Bit-identical under any load.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
-    server: Annotated[str | None, typer.Option(help="URL of a running service to use.")] = None,
+    server: Annotated[
+        str | None, typer.Option(envvar="PIPELINE_SERVER", help="URL of a running service; starts one if left out.")
+    ] = None,
     api_key: remote.ApiKey = "",
     n: Annotated[int, typer.Option(help="Number of images, with consecutive seeds; with --server.")] = 1,
     preview: Annotated[Path | None, typer.Option(help="File for the preview of each step; with --server.")] = None,

@@ -49,8 +49,8 @@ def test_a_port_and_a_data_folder_in_use_are_reported(service: RunningService, t
     taken_folder = command("serve", "--port", "0", "--data-dir", str(service.data_dir))
 
     assert taken_port.returncode == taken_folder.returncode == 1
-    assert "--port" in taken_port.stdout
-    assert "--data-dir" in taken_folder.stdout
+    assert "--port" in taken_port.stderr
+    assert "--data-dir" in taken_folder.stderr
 
 
 def test_a_service_terminated_during_its_start_leaves_no_process(tmp_path: Path):

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -36,7 +37,7 @@ async def url(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[st
 async def command(*arguments: str) -> tuple[int, str]:
     unset = {"PIPELINE_API_KEY": "", "PIPELINE_SERVER": ""}
     result = await asyncio.to_thread(CliRunner().invoke, main.app, arguments, env=unset)
-    return result.exit_code, result.stdout
+    return result.exit_code, result.output
 
 
 class PreviewSteps:
@@ -121,14 +122,15 @@ async def test_the_preview_of_a_single_image_is_in_its_folder(url, bench, tmp_pa
 
 async def test_errors_of_the_service_are_printed_in_a_sentence(url, bench, tmp_path):
     options = ("--out", str(tmp_path / "out"))
-    for arguments, sentence in (
-        (("generate", " ", "--server", url, *options), "send a few words"),
-        (("generate", "pear", "--n", "2", *options), "--server"),
-        (("generate", "pear", "--server", url, "--steps", "999", *options), "send 1 to 100"),
-        (("jobs", "show", UNKNOWN_ID, "--server", url), "There is no job"),
+    for arguments, sentence, expected in (
+        (("generate", " ", "--server", url, *options), "send a few words", 4),
+        (("generate", "pear", "--n", "2", *options), "--server", 1),
+        (("generate", "pear", "--server", url, "--steps", "999", *options), "send 1 to 100", 4),
+        (("jobs", "show", UNKNOWN_ID, "--server", url), "There is no job", 3),
+        (("jobs", "list", "--server", "http://127.0.0.1:1"), "Is the service running?", 5),
     ):
         code, output = await command(*arguments)
-        assert (code, sentence in " ".join(output.split())) == (1, True), output
+        assert (code, sentence in " ".join(output.split())) == (expected, True), output
     assert not (tmp_path / "out").exists()
 
 
@@ -137,7 +139,7 @@ async def test_the_api_key_option_authenticates(bench, tmp_path):
     async with served(build_http_app(bench.services, AccessControl(bench.store.keys))) as url:
         options = ("--server", url, "--out", str(tmp_path / "out"))
         code, output = await command("generate", "pear", *options)
-        assert code == 1
+        assert code == 4
         assert "API key" in output
         code, output = await command("generate", "pear", *options, "--api-key", token)
         assert code == 0, output
@@ -156,7 +158,7 @@ async def test_jobs_and_events_are_printed(url, bench):
     code, output = await command("jobs", "follow", job.job_id, "--server", url)
     assert (code, f"Image {job.result['image_id']}" in output) == (0, True)
     code, output = await command("jobs", "retry", job.job_id, "--server", url)
-    assert (code, "only one that failed" in output) == (1, True)
+    assert (code, "only one that failed" in output) == (4, True)
     code, output = await command("events", "--type", "image.created,job.succeeded", "--server", url)
     events = [json.loads(line) for line in output.splitlines()]
     assert [event["type"] for event in events] == ["image.created", "job.succeeded"]
@@ -193,6 +195,18 @@ async def test_the_example_in_the_guide_runs_as_documented(url, tmp_path):
     assert "0 15" in output
     assert len(re.findall(r"^\d+ [0-9a-f-]{36}$", output, re.MULTILINE)) == 3
     assert size_of(tmp_path / "apple.webp") == (96, 96)
+
+
+def test_the_version_is_printed():
+    result = CliRunner().invoke(main.app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"ai-pipeline {version('ai-pipeline')}\n")
+
+
+async def test_errors_go_to_stderr_and_results_to_stdout(url):
+    failed = await asyncio.to_thread(CliRunner().invoke, main.app, ["jobs", "show", UNKNOWN_ID, "--server", url])
+    listed = await asyncio.to_thread(CliRunner().invoke, main.app, ["jobs", "list", "--server", url])
+    assert (failed.stdout, failed.stderr.startswith("There is no job")) == ("", True)
+    assert ("attempts" in listed.stdout, listed.stderr) == (True, "")
 
 
 def test_an_invalid_parameter_is_rejected_in_a_sentence_before_the_launch():

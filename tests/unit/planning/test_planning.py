@@ -245,7 +245,7 @@ def test_a_file_without_costs_raises(tmp_path: Path):
 
 def command(*arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(main.app, ["plan", *arguments], terminal_width=200)
-    return result.exit_code, " ".join(result.stdout.split())
+    return result.exit_code, " ".join(result.output.split())
 
 
 def test_the_command_reads_costs_and_reports_assumptions(tmp_path: Path):
