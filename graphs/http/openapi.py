@@ -26,7 +26,12 @@ TAGS = [
     {"name": "events", "description": "Stream what happens to your images and jobs, resumable."},
     {"name": "webhooks", "description": "Receive events by signed HTTP requests."},
     {"name": "OpenAI", "description": "OpenAI's Images, Embeddings and Models API, for its clients."},
-    {"name": "legacy", "description": "The calls of the first version, kept unchanged; new programs use /v1."},
+    {
+        "name": "legacy",
+        "description": "The calls of the first version, kept unchanged; new programs use /v1. Without an `image_id` "
+        "they mean the last image of the caller's session: that of the `X-Session-ID` header, else of the "
+        "`session_id` cookie that `/generate` sets, else the one that all callers without either share.",
+    },
     {"name": "service", "description": "Liveness, readiness, metrics, defaults and limits."},
 ]
 LICENSE = {"name": "AGPL-3.0-or-later", "identifier": "AGPL-3.0-or-later"}
