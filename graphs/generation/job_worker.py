@@ -82,7 +82,7 @@ class JobWorker:
         self._wake_up = asyncio.Event()  # look for queued jobs
         self._may_wait = True  # whether jobs may be queued
         self._pause_until = 0.0  # no jobs are leased before, on the loop's clock
-        self._num_failures = 0  # of the storage, since it last took an image
+        self._storage_pause_s = PAUSE_S  # the next pause for want of storage
         self._accepting: set[asyncio.Task[Submitted]] = set()
         self._waiters: dict[str, asyncio.Event] = {}  # by id of a job that runs elsewhere
 
@@ -313,7 +313,7 @@ class JobWorker:
     async def _execute(self, job: Job, lease: Lease) -> None:
         try:
             await self._handlers[job.order.kind].run(job, lease)
-            self._num_failures = 0
+            self._storage_pause_s = PAUSE_S
         except asyncio.CancelledError:
             await self._settle(self._store.stop, lease)
         except LeaseLost:
@@ -333,11 +333,13 @@ class JobWorker:
             await self._settle(self._store.fail, lease, to_problem(InternalError()))
 
     def _pause(self, error: PipelineError) -> None:
-        pause_s = PAUSE_S
+        now, pause_s = asyncio.get_running_loop().time(), PAUSE_S
         if isinstance(error, StorageUnavailable):
-            pause_s = min(MAX_PAUSE_S, PAUSE_S * 2**self._num_failures)
-            self._num_failures += 1
-        self._pause_until = asyncio.get_running_loop().time() + pause_s
+            if now < self._pause_until:
+                return  # jobs that fail together count as one failure
+            pause_s = self._storage_pause_s
+            self._storage_pause_s = min(MAX_PAUSE_S, 2 * pause_s)
+        self._pause_until = max(self._pause_until, now + pause_s)
 
     async def _settle(self, settle: Callable[..., None], *facts: object) -> None:
         with suppress(
