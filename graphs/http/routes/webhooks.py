@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from graphs.http.context import CallerDep, KeyDep, ServicesDep
+from graphs.http.deprecation import deprecated_by
 from graphs.http.errors import error_responses
 from graphs.http.responses import PAGE, Before, DeliveryIdPath, Limit, V1Route, WebhookIdPath, json_response, split_page
 from graphs.http.schemas.webhooks import Deliveries, DeliveryStatus, WebhookBody, WebhookMade, Webhooks, WebhookStatus
@@ -57,7 +58,12 @@ async def delete_webhook(webhook_id: WebhookIdPath, services: ServicesDep, calle
     return Response(status_code=204)
 
 
-@router.post("/{webhook_id}/enable", response_model=WebhookStatus, responses=error_responses(401, 404, 422, 429, 503))
+@router.post(
+    "/{webhook_id}/enable",
+    response_model=WebhookStatus,
+    responses=error_responses(401, 404, 422, 429, 503),
+    **deprecated_by("/v1/webhooks/{webhook_id}"),
+)
 async def enable_webhook(webhook_id: WebhookIdPath, services: ServicesDep, caller: CallerDep) -> Response:
     """Enable a webhook that a 410 has disabled, for events from now on.
 
