@@ -65,14 +65,22 @@ REFUSALS = (Depends(reject_unknown_parameters),)
 
 
 def require_json(request: Request) -> None:
-    """Refuse a body of another media type.
+    """Refuse a body of another media type; a body that may be left out may be.
 
     Raises:
         UnsupportedMediaType: the Content-Type isn't JSON, or missing.
     """
     kind = media_type_of(request)
+    if not kind and _may_be_left_out(request):
+        return
     if not kind.endswith(JSON_TYPES):
         raise UnsupportedMediaType(given=kind or "missing", accepted="application/json")
+
+
+def _may_be_left_out(request: Request) -> bool:
+    body = request.scope["route"].body_field
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    return not has_body and body is not None and not body.field_info.is_required()
 
 
 def media_type_of(request: Request) -> str:

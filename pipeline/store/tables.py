@@ -136,6 +136,8 @@ webhooks = Table(
     Column("url", Text, nullable=False),
     Column("types", JSON, nullable=False),  # empty: all
     Column("secret", String(128), nullable=False),
+    Column("previous_secret", String(128)),  # signs as well, after a rotation
+    Column("previous_secret_until", Double),  # seconds on the database's clock
     Column("cursor", BigInteger, nullable=False),  # sequence of the last event turned into deliveries
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("disabled_at", DateTime(timezone=True)),
@@ -156,6 +158,7 @@ deliveries = Table(
     Column("next_at", Double, nullable=False),  # seconds on the database's clock
     Column("last_status", Integer),
     Column("last_error", Text),
+    Column("last_exchange", JSON(none_as_null=True)),  # request and response of the last attempt
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("settled_at", DateTime(timezone=True)),
     UniqueConstraint("webhook_id", "sequence", name="one_delivery_of_each_event"),

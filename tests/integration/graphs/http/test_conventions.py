@@ -11,7 +11,7 @@ import pytest
 
 from docs.write_api import document
 
-VERBS = {"cancel", "retry", "enable", "test", "redeliver", "probe", "upload", "delete"}
+VERBS = {"cancel", "retry", "enable", "test", "redeliver", "rotate-secret", "probe", "upload", "delete"}
 SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 OWN_FORMS = ("legacy", "OpenAI")  # tags
 
@@ -110,7 +110,7 @@ def test_lists_have_a_limit_a_cursor_and_the_next_page():
             properties = api()["components"]["schemas"][schema.rpartition("/")[2]]["properties"]
             assert {"data", "has_more", "next"} <= set(properties), path
             lists += 1
-    assert lists == 3
+    assert lists == 4
 
 
 def test_responses_always_have_every_field():
