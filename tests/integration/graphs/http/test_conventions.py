@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from docs.write_api import document
+from docs.openapi import document
 
 VERBS = {"cancel", "retry", "enable", "test", "redeliver", "rotate-secret", "probe", "upload", "delete"}
 SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
