@@ -16,7 +16,7 @@ from pipeline.settings import ServiceSettings
 from pipeline.store import open_store
 
 PAGE = Path(__file__).with_name("api.md")
-TAGS = ("images", "analysis", "OpenAI", "jobs", "events", "webhooks", "legacy", "service")
+TAGS = ("images", "analysis", "OpenAI", "jobs", "events", "webhooks", "keys", "legacy", "service")
 TITLES = {
     "images": "Images",
     "analysis": "What images show",
@@ -24,6 +24,7 @@ TITLES = {
     "jobs": "Jobs",
     "events": "Events",
     "webhooks": "Webhooks",
+    "keys": "Keys, limits and usage",
     "legacy": "The legacy API",
     "service": "The service itself",
 }

@@ -120,10 +120,6 @@ class WebhookDispatcher:
         """List an owner's webhooks."""
         return await asyncio.to_thread(self._store.list, owner, page)
 
-    async def count(self, owner: str) -> int:
-        """Return the number of an owner's webhooks."""
-        return await asyncio.to_thread(self._store.count, owner)
-
     async def get(self, webhook_id: str, owner: str) -> Webhook:
         """Read a webhook.
 

@@ -26,6 +26,7 @@ TAGS = [
     {"name": "jobs", "description": "Follow, cancel and retry the durable jobs that make images."},
     {"name": "events", "description": "Stream what happens to your images and jobs, resumable."},
     {"name": "webhooks", "description": "Receive events by signed HTTP requests."},
+    {"name": "keys", "description": "API keys, limits and usage."},
     {"name": "OpenAI", "description": "OpenAI's Images, Embeddings and Models API, for its clients."},
     {
         "name": "legacy",

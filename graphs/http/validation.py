@@ -19,6 +19,7 @@ from pipeline.errors import (
     ImageNotFound,
     InvalidRequest,
     JobNotFound,
+    KeyNotFound,
     NotFound,
     UnsupportedMediaType,
     WebhookNotFound,
@@ -31,6 +32,7 @@ _NOT_FOUND: Mapping[str, type[NotFound]] = {
     "job_id": JobNotFound,
     "webhook_id": WebhookNotFound,
     "delivery_id": DeliveryNotFound,
+    "key_id": KeyNotFound,
 }
 
 

@@ -9,6 +9,7 @@ from pipeline.store.jobs import JobStore
 from pipeline.store.log import EventLog
 from pipeline.store.statistics import StoreStatistics
 from pipeline.store.store import ImageFilter, Store
+from pipeline.store.usage import OwnerUsage, UsageStore
 from pipeline.store.webhooks import WebhookStore
 
 __all__ = [
@@ -17,8 +18,10 @@ __all__ = [
     "ImageFilter",
     "JobStore",
     "KeyStore",
+    "OwnerUsage",
     "Store",
     "StoreStatistics",
+    "UsageStore",
     "WebhookStore",
     "new_id",
     "open_database",
