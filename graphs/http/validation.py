@@ -5,6 +5,7 @@ Unknown fields of bodies are refused by their models. The legacy calls and OpenA
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -27,6 +28,8 @@ from pipeline.errors import (
 
 JSON_TYPES = ("application/json", "+json")
 
+KEYED_PARAMETER = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)  # such as `metadata[order]`, documented as `metadata[key]`
+
 _NOT_FOUND: Mapping[str, type[NotFound]] = {
     "image_id": ImageNotFound,
     "job_id": JobNotFound,
@@ -46,12 +49,17 @@ async def reject_unknown_parameters(request: Request) -> None:
     problems = [
         {"field": f"query.{name}", "problem": f"there is no such parameter{suggestion(name, known)}"}
         for name in dict.fromkeys(request.query_params)
-        if name not in known
+        if name not in known and not _is_keyed(name, known)
     ]
     if problems:
         takes = f"This call takes {', '.join(known)}." if known else "This call takes no query parameters."
         sentence = "; ".join(f"{each['field']}: {each['problem']}" for each in problems)
         raise InvalidRequest(problem=f"{sentence}. {takes}", errors=problems)
+
+
+def _is_keyed(name: str, known: Sequence[str]) -> bool:
+    keyed = KEYED_PARAMETER.fullmatch(name)
+    return keyed is not None and f"{keyed[1]}[key]" in known
 
 
 REFUSALS = (Depends(reject_unknown_parameters),)

@@ -7,8 +7,10 @@ from pipeline.store.common import new_id
 from pipeline.store.database import open_database
 from pipeline.store.jobs import JobStore
 from pipeline.store.log import EventLog
+from pipeline.store.pages import PageQuery
+from pipeline.store.search import ImageFilter
 from pipeline.store.statistics import StoreStatistics
-from pipeline.store.store import ImageFilter, Store
+from pipeline.store.store import Store
 from pipeline.store.usage import OwnerUsage, UsageStore
 from pipeline.store.webhooks import WebhookStore
 
@@ -19,6 +21,7 @@ __all__ = [
     "JobStore",
     "KeyStore",
     "OwnerUsage",
+    "PageQuery",
     "Store",
     "StoreStatistics",
     "UsageStore",
