@@ -395,10 +395,11 @@ def cloudevent_body(record: EventRecord, subject: str | None, public_url: str | 
         public_url: where clients reach the service; URLs are relative if None.
     """
     base = (public_url or "").rstrip("/")
-    about = {"job_id": record.job_id, "image_id": record.image_id}
+    image_id = record.image_id or _made(record)
+    about = {"job_id": record.job_id, "image_id": image_id}
     if record.job_id:
         about["job_url"] = f"{base}/v1/jobs/{record.job_id}"
-    if image_id := record.image_id or _made(record):
+    if image_id:
         about["image_url"] = f"{base}/v1/images/{image_id}/content"
     references = {name: value for name, value in about.items() if value is not None}
     event = {
