@@ -34,8 +34,9 @@ Written by `python -m docs.write_api` from the service's own OpenAPI document, w
 at `/docs` to try.
 
 Errors are `application/problem+json` (RFC 9457) with `type, title, status, detail, code, request_id`; the routes of
-OpenAI's API answer its error object instead. errors.md has every code, events.md every event. `X-Request-ID` is taken over and echoed, `X-Session-ID` says whose last
-image is meant, and `Idempotency-Key` makes it safe to send a POST again.
+OpenAI's API answer its error object instead. [errors.md](errors.md) has every code, [events.md](events.md) every event.
+`X-Request-ID` is taken over and echoed, `X-Session-ID` says whose last image is meant, and `Idempotency-Key` makes it
+safe to send a POST again.
 """
 
 Document = dict[str, Any]
