@@ -276,7 +276,7 @@ async def test_a_secret_of_the_client_signs(client, receiver):
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ({"url": "https://example.com", "types": ["image.made"]}, "image.created, image.deleted"),
+        ({"url": "https://example.com", "types": ["image.made"]}, "job.dead, image.created"),
         ({"url": "https://example.com", "secret": "whsec_c2hvcnQ="}, "24 to 64 bytes"),
         ({"url": "https://example.com", "secret": "geheim"}, "whsec_"),
         ({"url": "ftp://example.com"}, "https://"),
