@@ -207,6 +207,10 @@ class EventFeed:
                     return
                 yield record
 
+    async def page(self, owner: str, *, after: int, types: Collection[str], limit: int) -> Sequence[EventRecord]:
+        """Return up to `limit` logged events after a sequence number, oldest first."""
+        return await asyncio.to_thread(self._log.read, owner=owner, after=after, limit=limit, types=types)
+
     def _wake_up(self) -> None:
         self._grown.set()
         self._has_outgoing.set()

@@ -270,6 +270,9 @@ class Problem(BaseModel):
     code: str = Field(description="Stable name of the kind of problem, for programs.")
     request_id: str = Field(description="Id of the request, as in `X-Request-ID`.")
     errors: list[dict[str, Any]] | None = Field(None, description="Each wrong field or parameter, with its problem.")
+    image_ids: list[str] | None = Field(
+        None, description="Of a request for several images: those that were made, and are kept."
+    )
 
 
 class OpenAIErrorObject(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from docs.write_api import document
+from docs.openapi import document
 from docs.write_events import PAGE, examples, page
 from graphs.http.event_catalogue import OCCASIONS
 from graphs.http.schemas.webhooks import CloudEvent

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.write_api import document
+from docs.openapi import document
 from graphs.http.app import build_http_app
 from pipeline.settings import PROJECT_ROOT
 from testing.debian import ensure
