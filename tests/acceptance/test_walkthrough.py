@@ -87,6 +87,25 @@ def test_the_walk_through_of_images_runs_as_documented(service: RunningService, 
         assert mask.size == whole.size == (256, 256)
 
 
+def test_the_walk_through_of_webhooks_and_keys_runs_as_documented(service: RunningService, tmp_path: Path):
+    for program in ("curl", "jq"):
+        ensure(program, lambda program=program: shutil.which(program))
+    script = script_of("## Webhooks, keys and limits")
+    script = script.replace("curl -s", "curl -sf").replace("localhost:8000", service.url.removeprefix("http://"))
+    run = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+    answers = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    assert (answers["paused"]["enabled"], answers["enabled"]["enabled"]) == (False, True)
+    assert answers["enabled"]["types"] == ["image.created", "job.failed"]
+    assert answers["rotated"]["secret"] != answers["hook"]["secret"]
+    assert answers["again"]["type"] == "webhook.tested"
+    assert [each["delivery_id"] for each in answers["undelivered"]["data"]] == [answers["again"]["delivery_id"]]
+    assert (answers["me"]["owner"], answers["me"]["usage"]["webhooks"]) == ("public", 0)
+    assert answers["keys"]["data"] == []
+    assert '"generation"' in run.stdout
+
+
 def test_the_openai_client_example_runs(service: RunningService, tmp_path: Path):
     subprocess.run(
         [sys.executable, ROOT / "examples" / "openai_images.py", "--server", service.url, "--out", tmp_path],
