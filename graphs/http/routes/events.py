@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import AfterValidator
 from starlette.responses import Response
 
-from graphs.http.context import Caller, CallerDep, ServicesDep
+from graphs.http.context import CallerDep, ServicesDep
 from graphs.http.errors import error_responses
 from graphs.http.pagination import MAX_PAGE, SplitCommas
 from graphs.http.responses import V1Route, json_response
 from graphs.http.schemas.events import Event, EventList
+from graphs.http.schemas.generation import PlainText
 from graphs.http.sse import EVENT_STREAM, facts, live_sse_response
 from graphs.http.validation import REFUSALS
-from graphs.services import Services
-from pipeline.event_records import STEPPED, TYPES
+from pipeline.event_records import STEPPED, TYPES, EventRecord
 
 MAX_SEQUENCE = 2**63 - 1
 ALL_TYPES = (*TYPES, STEPPED)
@@ -65,6 +65,9 @@ async def stream_events(
     caller: CallerDep,
     after: Resume,
     types: Types = (),
+    request_id: Annotated[
+        PlainText | None, Query(max_length=128, description="Only those of this request, by its `X-Request-ID`.")
+    ] = None,
     follow: Annotated[
         bool, Query(description="`false`: only what has happened so far, and `stream.finished` as the last event.")
     ] = True,
@@ -78,16 +81,19 @@ async def stream_events(
     """
     wanted = frozenset(types)
     if "application/json" in request.headers.get("accept", ""):
-        return json_response(await _listed(services, caller, after or 0, wanted, limit))
+        page = await services.feed.page(
+            caller.owner, after=after or 0, types=wanted, request_id=request_id, limit=limit + 1
+        )
+        return json_response(_listed(page, limit))
     if not follow:
-        past = services.feed.past(caller.owner, after=after or 0, types=wanted)
+        past = services.feed.past(caller.owner, after=after or 0, types=wanted, request_id=request_id)
         return live_sse_response(request.scope, past, after or 0, says_end=True)
     begin = await services.feed.latest_sequence() if after is None else after
-    return live_sse_response(request.scope, services.feed.follow(caller.owner, after=begin, types=wanted), begin)
+    items = services.feed.follow(caller.owner, after=begin, types=wanted, request_id=request_id)
+    return live_sse_response(request.scope, items, begin)
 
 
-async def _listed(services: Services, caller: Caller, after: int, types: Collection[str], limit: int) -> EventList:
-    found = await services.feed.page(caller.owner, after=after, types=types, limit=limit + 1)
+def _listed(found: Sequence[EventRecord], limit: int) -> EventList:
     shown = [Event(**facts(record)) for record in found[:limit]]
     has_more = len(found) > limit
     return EventList(data=shown, has_more=has_more, next=shown[-1].event_id if has_more else None)
