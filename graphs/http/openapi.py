@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from graphs.http import deprecation
 from graphs.http.errors import error_responses
 from graphs.http.event_catalogue import cloud_event_schema, webhook_operations
+from graphs.http.openapi_examples import add_examples
 from graphs.http.schemas import common as schemas
 
 TITLE = "ai-pipeline API"
@@ -82,6 +83,7 @@ def _complete(document: dict[str, Any]) -> None:
     document["webhooks"] = webhook_operations()
     for name in _VALIDATION:
         components.pop(name, None)
+    add_examples(components)
 
 
 def _add_headers(responses: dict[str, Any], headers: dict[str, Any]) -> None:

@@ -163,7 +163,10 @@ class Generated(Answer):
 
 class SegmentationSummary(BaseModel):
     masks: list[str] = Field(examples=[["region_0", "region_1"]], description="Names of the regions.")
-    polygons: list[Polygon] = Field(description="Outlines of each region, in the order of the names.")
+    polygons: list[Polygon] = Field(
+        examples=[[[[[40, 60], [120, 44], [200, 60]]]]],
+        description="Outlines of each region, in the order of the names.",
+    )
 
 
 class Analysis(Answer):

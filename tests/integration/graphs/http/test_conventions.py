@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+import jsonschema
 import pytest
 
 from docs.openapi import document
@@ -141,3 +142,11 @@ def test_every_call_documents_its_refusals(status: str):
 def test_bodies_document_other_media_types():
     for path, method, operation in operations():
         assert ("requestBody" in operation) == ("415" in operation["responses"]), (method, path)
+
+
+def test_every_schema_has_an_example_that_is_valid():
+    schemas = api()["components"]["schemas"]
+    for name, schema in schemas.items():
+        assert schema["examples"], name
+        for example in schema["examples"]:
+            jsonschema.validate(example, schema | {"components": api()["components"]}, jsonschema.Draft202012Validator)
