@@ -1,4 +1,4 @@
-"""Write `ai_pipeline_client/client.py`: `AsyncClient` without its awaits, by unasync.
+"""Write `client/ai_pipeline_client/client.py`: `AsyncClient` without its awaits, by unasync.
 
 `python -m scripts.write_client` from the project's root.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import unasync
 
-PACKAGE = Path(__file__).parents[1] / "ai_pipeline_client"
+PACKAGE = Path(__file__).parents[1] / "client" / "ai_pipeline_client"
 HEADER = "# Generated from async_client.py by scripts/write_client.py: do not edit.\n"
 NAMES = {
     "AsyncClient": "Client",
