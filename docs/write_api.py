@@ -74,7 +74,7 @@ def page(openapi: Document) -> str:
 
 def _operation(method: str, path: str, operation: Document) -> Iterator[str]:
     yield f"### `{method.upper()} {path}`\n"
-    yield _text(operation["description"]) + "\n"
+    yield ("Deprecated. " if operation.get("deprecated") else "") + _text(operation["description"]) + "\n"
     parameters = operation.get("parameters", [])
     if parameters:
         yield "| parameter | in | type | |"
@@ -135,7 +135,7 @@ def _type(shape: Document) -> str:
 
 
 def _about(shape: Document) -> str:
-    text = _text(shape.get("description", ""))
+    text = ("Deprecated. " if shape.get("deprecated") else "") + _text(shape.get("description", ""))
     default = shape.get("default", shape.get("schema", {}).get("default"))
     return f"{text} Default `{default}`.".strip() if default not in (None, "", []) else text
 

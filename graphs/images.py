@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from graphs.concurrency import AdmissionLimiter, SingleFlight
 from graphs.workers.handles import SharedImage, Workers, retry_once
 from pipeline.cache import SizedLru
-from pipeline.errors import NoImageYet
+from pipeline.errors import InvalidRequest, NoImageYet
 from pipeline.events import DomainEvent, ImageCreated, ImageDeleted
 from pipeline.imaging import codecs as images
 from pipeline.imaging.png_metadata import PARAMETERS, read_parameters, with_text, write_parameters
 from pipeline.jobs import IdempotencyKey, Lease
-from pipeline.records import Encoding, GenerationRequest, ImageRecord, Pixels, Upload
-from pipeline.store import ImageFilter, Store, StoreStatistics, new_id
+from pipeline.records import NO_ANNOTATIONS, Annotations, Encoding, GenerationRequest, ImageRecord, Pixels, Upload
+from pipeline.store import ImageFilter, PageQuery, Store, StoreStatistics, new_id
 from pipeline.traces import span
 
 MAX_ENCODED_BYTES = 32 << 20  # of images in other formats and sizes
+MAX_METADATA = 50  # keys of an image
 MAX_PNG_BYTES = 32 << 20  # of images that were just stored: their makers read them next
 MAX_BYTES = 256 << 20  # of pixels that workers share
 
@@ -32,6 +33,7 @@ class ImageRepository:
         put: makes a reference of pixels that workers can be given.
         admission: bounds the requests that have pictures decoded or encoded.
         embeds_parameters: whether a PNG says how its image was made.
+        model_name: of the model that makes images.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class ImageRepository:
         *,
         admission: AdmissionLimiter,
         embeds_parameters: bool,
+        model_name: str,
     ) -> None:
         self._store = store
         self._workers = workers
         self._admission = admission
         self._embeds_parameters = embeds_parameters
+        self._model_name = model_name
         self._pngs: SizedLru[str, bytes] = SizedLru(MAX_PNG_BYTES)  # of new images, by id
         self._encoded: SizedLru[tuple[str, Encoding], bytes] = SizedLru(MAX_ENCODED_BYTES)
         self._encoding: SingleFlight[tuple[str, Encoding], bytes] = SingleFlight()
@@ -66,6 +70,7 @@ class ImageRepository:
         model: str = "",
         lease: Lease | None = None,
         key: IdempotencyKey | None = None,
+        annotations: Annotations = NO_ANNOTATIONS,
     ) -> ImageRecord:
         """Encode and store a new image, and make it the last one of these sessions.
 
@@ -97,6 +102,9 @@ class ImageRepository:
             request=request,
             model=model,
             created_at=datetime.now(UTC),
+            model_name=self._model_name if model else "",
+            job_id=lease.job_id if lease else None,
+            annotations=annotations,
         )
         created = ImageCreated(
             request_id=request_id,
@@ -120,6 +128,7 @@ class ImageRepository:
         sessions: Sequence[str],
         request_id: str,
         key: IdempotencyKey | None = None,
+        annotations: Annotations = NO_ANNOTATIONS,
     ) -> ImageRecord:
         """Store a client's picture as the last image of its sessions.
 
@@ -130,7 +139,9 @@ class ImageRepository:
         """
         with self._admission.admit(request_id):
             upload = await self.decode_upload(data, request_id)
-            return await self.add_upload(upload, owner=owner, sessions=sessions, request_id=request_id, key=key)
+            return await self.add_upload(
+                upload, owner=owner, sessions=sessions, request_id=request_id, key=key, annotations=annotations
+            )
 
     async def decode_upload(self, data: bytes, request_id: str) -> Upload:
         """Decode a client's picture.
@@ -150,6 +161,7 @@ class ImageRepository:
         sessions: Sequence[str],
         request_id: str,
         key: IdempotencyKey | None = None,
+        annotations: Annotations = NO_ANNOTATIONS,
     ) -> ImageRecord:
         """Store a client's picture that was decoded.
 
@@ -164,11 +176,34 @@ class ImageRepository:
             started=time.monotonic(),
             request=read_parameters(upload.parameters),
             key=key,
+            annotations=annotations,
         )
 
-    async def history(self, owner: str, *, limit: int, before: str | None, wanted: ImageFilter) -> list[ImageRecord]:
-        """List an owner's images, newest first."""
-        return await asyncio.to_thread(lambda: self._store.history(owner, limit=limit, before=before, wanted=wanted))
+    async def history(self, owner: str, page: PageQuery, wanted: ImageFilter) -> list[ImageRecord]:
+        """List an owner's images."""
+        return await asyncio.to_thread(self._store.history, owner, page, wanted)
+
+    async def annotate(
+        self, image_id: str, *, owner: str, metadata: Mapping[str, str | None], tags: Sequence[str] | None
+    ) -> ImageRecord:
+        """Change an image's annotations.
+
+        Args:
+            metadata: values to set by key; None removes a key.
+            tags: the new tags; unchanged if None.
+
+        Raises:
+            ImageNotFound: the owner has none with this id.
+            InvalidRequest: it would have too many keys.
+        """
+
+        def change(annotations: Annotations) -> Annotations:
+            changed = annotations.changed(metadata, tags)
+            if (number := len(changed.metadata)) > MAX_METADATA:
+                raise InvalidRequest(problem=f"metadata would have {number} keys: {MAX_METADATA} at most.")
+            return changed
+
+        return await asyncio.to_thread(self._store.annotate, image_id, owner, change)
 
     async def png(self, record: ImageRecord) -> bytes:
         """Return an image's PNG: from memory if this process has just stored it, else from the store."""

@@ -88,7 +88,13 @@ def build_services(
     generation_admission = AdmissionLimiter("images", settings.admission.max_generations)
     analysis_admission = AdmissionLimiter("analyses", settings.admission.max_stages)
     images = ImageRepository(
-        store, workers, put, emit, admission=analysis_admission, embeds_parameters=settings.embed_parameters
+        store,
+        workers,
+        put,
+        emit,
+        admission=analysis_admission,
+        embeds_parameters=settings.embed_parameters,
+        model_name=profile.name,
     )
     stages = StageRunner(
         profile=profile,
@@ -114,9 +120,10 @@ def build_services(
     )
     feed = EventFeed(store.log, hub)
     webhooks = WebhookDispatcher(store.webhooks, settings.webhooks, public_url=settings.public_url)
+    edits = EditRequests(profile, images, stages, regions)
     jobs = JobWorker(
         store.jobs,
-        {GENERATE: GenerateImageJob(workers, images, feed, emit, traces)},
+        {GENERATE: GenerateImageJob(workers, images, edits, feed, emit, traces)},
         capacity=settings.admission.max_generations,
         max_waiting=settings.admission.max_waiting_jobs,
         max_unfinished=settings.limits.unfinished_jobs,
@@ -135,7 +142,7 @@ def build_services(
         stages=stages,
         queries=queries,
         regions=regions,
-        edits=EditRequests(profile, images, stages, regions),
+        edits=edits,
         generation=GenerationService(
             profile=profile,
             jobs=jobs,

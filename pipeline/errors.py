@@ -16,6 +16,7 @@ PipelineError
 │   ├── RegionNotFound      404
 │   ├── ModelNotFound       404
 │   ├── JobNotFound         404
+│   ├── PreviewNotFound     404
 │   ├── KeyNotFound         404
 │   ├── WebhookNotFound     404
 │   ├── DeliveryNotFound    404
@@ -169,6 +170,10 @@ class ModelNotFound(NotFound):
 
 class JobNotFound(NotFound):
     """There is no job {job_id}. It may belong to another owner, or be too old."""
+
+
+class PreviewNotFound(NotFound):
+    """Job {job_id} has no preview now. There is one while it is running, from its first step on."""
 
 
 class KeyNotFound(NotFound):

@@ -9,6 +9,7 @@ from typing import Any
 
 STEPPED = "generation.stepped"  # ephemeral: not logged
 CANCEL_REQUESTED = "job.cancel_requested"  # of a running job
+IMAGE_UPDATED = "image.updated"  # its metadata or tags have changed
 WEBHOOK_TYPES = "webhook."  # prefix of types that are sent to one webhook alone
 WEBHOOK_TESTED = f"{WEBHOOK_TYPES}tested"
 
@@ -23,6 +24,7 @@ TYPES = (
     "job.cancelled",
     "job.dead",
     "image.created",
+    IMAGE_UPDATED,
     "image.deleted",
     WEBHOOK_TESTED,
 )

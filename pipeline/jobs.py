@@ -19,11 +19,15 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from pipeline.records import NO_ANNOTATIONS, Annotations, EditArea
+
 MAX_ATTEMPTS = 3
 SERVER_ERROR = 500
 
-# Keys of a request that don't affect the result.
+# Keys of a request beside those of a `GenerationRequest`.
 PREVIEWS = "previews"  # whether the client wants previews
+AREA = "area"  # of an edit; its mask is found when the job runs
+ANNOTATIONS = "annotations"  # of the image that the job makes
 TRACEPARENT = "traceparent"  # the parent span of the work, where traces are on
 
 
@@ -72,11 +76,24 @@ class Job:
     problem: Mapping[str, Any] | None  # of a failed job
     created_at: datetime
     finished_at: datetime | None
+    started_at: datetime | None = None  # of the last attempt
 
     @property
     def job_id(self) -> str:
         """The id of the order."""
         return self.order.job_id
+
+    @property
+    def annotations(self) -> Annotations:
+        """Those of the image that it makes."""
+        facts = self.order.request.get(ANNOTATIONS)
+        return NO_ANNOTATIONS if facts is None else Annotations.from_dict(facts)
+
+    @property
+    def area(self) -> EditArea | None:
+        """Where the image that is edited may change, if that is still to be found."""
+        facts = self.order.request.get(AREA)
+        return None if facts is None else EditArea.from_dict(facts)
 
     @property
     def age_s(self) -> float:

@@ -6,7 +6,7 @@ HTTP edge) and nothing here imports torch or ray, so importing this module is ch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -110,6 +110,27 @@ class StepProgress:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Annotations:
+    """What a client attaches to its image, to find it again."""
+
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+
+    def changed(self, metadata: Mapping[str, str | None], tags: Sequence[str] | None) -> Self:
+        """Return these with other values by key, None for none, and other tags if given."""
+        merged = {key: value for key, value in {**self.metadata, **metadata}.items() if value is not None}
+        return replace(self, metadata=merged, tags=self.tags if tags is None else tuple(tags))
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Self:
+        """Create annotations from the output of `asdict`, or JSON of it."""
+        return cls(metadata=dict(facts["metadata"]), tags=tuple(facts["tags"]))
+
+
+NO_ANNOTATIONS = Annotations()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImageRecord:
     """One stored image and how to generate it again."""
 
@@ -121,6 +142,14 @@ class ImageRecord:
     request: GenerationRequest | None  # for an upload, what its PNG text says, if anything
     model: str  # fingerprint of the diffusion model; empty for an upload
     created_at: datetime  # UTC
+    model_name: str = ""  # name of the profile it was made with; empty for an upload, or if it isn't known
+    job_id: str | None = None  # of the job that made it; None for an upload, or if it isn't known
+    annotations: Annotations = NO_ANNOTATIONS
+
+    @property
+    def made_from(self) -> str | None:
+        """The id of the image it was made from; None if it was uploaded, or generated from noise alone."""
+        return self.request.source.image_id if self.model and self.request and self.request.source else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,6 +169,32 @@ class PointsAndBox:
     points: tuple[tuple[float, float, bool], ...] = ()  # x, y and whether it lies inside the region
     box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1
 
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Self:
+        """Create a prompt from the output of `asdict`, or JSON of it."""
+        box = facts["box"]
+        points = tuple((x, y, inside) for x, y, inside in facts["points"])
+        return cls(points=points, box=None if box is None else tuple(box))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EditArea:
+    """Where an image may change, by one of three: found when the job runs, since that takes a model."""
+
+    region_ids: tuple[int, ...] = ()  # all of these
+    text: str | None = None  # what matches it
+    prompt: PointsAndBox | None = None
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Self:
+        """Create an area from the output of `asdict`, or JSON of it."""
+        prompt = facts["prompt"]
+        return cls(
+            region_ids=tuple(facts["region_ids"]),
+            text=facts["text"],
+            prompt=None if prompt is None else PointsAndBox.from_dict(prompt),
+        )
+
 
 FIRST_SELECTED_REGION = 1_000_000
 """The id of the first region of an image that was requested; automatic segmentation numbers its regions from 0."""
@@ -157,11 +212,11 @@ class RegionSelector:
     def from_dict(cls, facts: Mapping[str, Any]) -> Self:
         """Create a selector from the output of `asdict`, or JSON of it."""
         prompt = facts["prompt"]
-        if prompt is not None:
-            box = prompt["box"]
-            points = tuple((x, y, inside) for x, y, inside in prompt["points"])
-            prompt = PointsAndBox(points=points, box=None if box is None else tuple(box))
-        return cls(prompt=prompt, text=facts["text"], match=facts["match"])
+        return cls(
+            prompt=None if prompt is None else PointsAndBox.from_dict(prompt),
+            text=facts["text"],
+            match=facts["match"],
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,7 @@
             ┌─ retried, dispatcher lost ─┐
 event ──▶ pending ──── sent ─────────────┴──▶ delivered
              │                                   │
-             └── last attempt, gone ──▶ failed ──┴── redelivered ──▶ pending
+             └── last attempt, gone ──▶ failed ──┴──── retried ─────▶ pending
 ```
 Delivery is at least once: a receiver recognises duplicates by the delivery's id. Events of one image, or of one job,
 are delivered in order; events of others don't wait for them.
@@ -15,15 +15,17 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any, Self
 
 from pipeline.event_records import EventRecord
 
 SECRET_PREFIX = "whsec_"
 MIN_SECRET_BYTES, NEW_SECRET_BYTES, MAX_SECRET_BYTES = 24, 32, 64  # before base64; bounds by Standard Webhooks
+ROTATION_S = 24 * 3600.0  # for which the previous secret signs as well
 JITTER = 0.2  # of the wait, either way: deliveries that failed together are not retried together
 
 
@@ -44,6 +46,7 @@ class Webhook:
     url: str
     types: tuple[str, ...]  # event types; empty for all
     secret: str = field(repr=False)  # signs the requests: `whsec_` and base64
+    previous_secret_expires_at: datetime | None  # until then the previous secret signs as well; None if there was none
     created_at: datetime
     disabled_at: datetime | None  # nothing is sent from then on
     disabled_reason: str | None
@@ -68,12 +71,51 @@ class Delivery:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SentRequest:
+    """What was sent to a receiver."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReceivedResponse:
+    """What a receiver responded; headers and body may be cut off."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exchange:
+    """One attempt of a delivery."""
+
+    request: SentRequest
+    response: ReceivedResponse | None  # None: the receiver didn't respond
+
+    @classmethod
+    def from_dict(cls, exchange: Mapping[str, Any]) -> Self:
+        """Convert what `to_dict` returned."""
+        response = exchange["response"]
+        return cls(
+            request=SentRequest(**exchange["request"]),
+            response=None if response is None else ReceivedResponse(**response),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
     """A delivery claimed by a dispatcher, with everything needed to send it."""
 
     delivery: Delivery
     url: str
-    secret: str = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)  # each signs; the newest first
     record: EventRecord
 
 

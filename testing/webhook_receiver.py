@@ -43,9 +43,14 @@ class Message:
 
 @dataclass
 class Receiver:
-    """Records every request, and answers with the status that `answer` returns."""
+    """Records every request, and answers with the status that `answer` returns and a body.
+
+    A `declared_bytes` beyond the body's length leaves the response unfinished until the sender hangs up.
+    """
 
     answer: Callable[[Message], int] = lambda _: 204
+    body: bytes = b""
+    declared_bytes: int | None = None
     messages: list[Message] = field(default_factory=list)
     port: int = 0  # any if 0; kept over restarts
     _server: ThreadingHTTPServer | None = None
@@ -79,8 +84,12 @@ class Receiver:
                     self.send_response(status)
                     self.send_header("location", "/elsewhere")
                     self.send_header("set-cookie", "tracked=yes")
-                    self.send_header("content-length", "0")
+                    length = len(receiver.body) if receiver.declared_bytes is None else receiver.declared_bytes
+                    self.send_header("content-length", str(length))
                     self.end_headers()
+                    self.wfile.write(receiver.body)
+                    if length > len(receiver.body):
+                        self.rfile.read(1)
 
             def log_message(self, *args: object) -> None:
                 """Log nothing."""

@@ -17,6 +17,8 @@ from graphs.images import ImageRepository
 from graphs.workers.handles import SharedImage, Workers, retry_once
 from pipeline.errors import RegionNotFound
 from pipeline.events import DomainEvent
+from pipeline.imaging.codecs import decode_png, encode_cutout, encode_mask_png
+from pipeline.imaging.masks import Mask, decode_mask
 from pipeline.records import (
     FIRST_SELECTED_REGION,
     Computed,
@@ -164,6 +166,43 @@ class ImageRegions:
                 self._emit,
             )
         return drawn.value.spotlights[found.chosen[0].row]
+
+    async def mask(self, record: ImageRecord, region_id: int, request_id: str) -> Mask:
+        """Return a region's mask, (h, w) bool.
+
+        Raises:
+            RegionNotFound: the image has no region with this id.
+        """
+        if region_id < FIRST_SELECTED_REGION:  # needs no description
+            segmentation = await self._stages.result(SEGMENT, record, request_id)
+            row = check_region(region_id, segmentation, record)
+        else:
+            found = await self.get(record, region_id, request_id)
+            segmentation, row = found.segmentation, found.chosen[0].row
+        return await asyncio.to_thread(decode_mask, segmentation.rles[row], segmentation.size)
+
+    async def mask_png(self, record: ImageRecord, region_id: int, request_id: str) -> bytes:
+        """Return a region's mask as a PNG of one bit a pixel, of the image's size, white where the region is.
+
+        Raises:
+            RegionNotFound: the image has no region with this id.
+        """
+        return await asyncio.to_thread(encode_mask_png, await self.mask(record, region_id, request_id))
+
+    async def cutout(self, record: ImageRecord, region_id: int, padding: int, request_id: str) -> bytes:
+        """Return a region as an RGBA PNG, transparent around it, cropped to its box.
+
+        Args:
+            padding: pixels around the box, as far as the image reaches.
+
+        Raises:
+            RegionNotFound: the image has no region with this id.
+            Overloaded: too many analyses are running already.
+        """
+        mask = await self.mask(record, region_id, request_id)
+        with self._admission.admit(request_id):
+            png = await self._images.png(record)
+            return await asyncio.to_thread(lambda: encode_cutout(decode_png(png), mask, padding))
 
     async def _rank(self, record: ImageRecord, text: str, request_id: str) -> FoundRegions:
         async with task_group() as group:

@@ -125,6 +125,10 @@ class EventFeed:
         """Whether ephemeral events may have a subscriber, here or in another process."""
         return bool(self._streams) or (self._hub is not None and self._hub.has_peers)
 
+    def newest_step(self, job_id: str) -> EventRecord | None:
+        """Return a job's newest ephemeral event; None before its first, and after its end."""
+        return self._newest.get(job_id)
+
     async def latest_sequence(self) -> int:
         """Return the sequence number up to which everything was delivered."""
         await self.start()

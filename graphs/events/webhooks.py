@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import orjson
@@ -27,7 +27,18 @@ from pipeline.event_records import EventRecord
 from pipeline.jobs import IdempotencyKey
 from pipeline.settings import WebhookSettings
 from pipeline.store import WebhookStore
-from pipeline.webhooks import Claim, Delivery, Webhook, backoff_s, new_secret
+from pipeline.store.pages import PageQuery
+from pipeline.webhooks import (
+    Claim,
+    Delivery,
+    DeliveryState,
+    Exchange,
+    ReceivedResponse,
+    SentRequest,
+    Webhook,
+    backoff_s,
+    new_secret,
+)
 
 POLL_S = 2.0  # for what other replicas have stored or left undone
 STOP_WITHIN_S = 2.0
@@ -37,6 +48,8 @@ EVENTS = 500  # turned into deliveries at a time
 CAPACITY = 16  # requests at a time
 PER_WEBHOOK = 4  # of them to one receiver
 MAX_ERROR_CHARS = 500
+MAX_RECORDED_BYTES = 4096  # of a response's body, and of its headers
+BODY_WITHIN_S = 2.0  # after the headers of a response, for as much of its body as is recorded
 
 logger = logging.getLogger("ai_pipeline")
 
@@ -103,9 +116,13 @@ class WebhookDispatcher:
         self._look()
         return registered
 
-    async def list(self, owner: str) -> Sequence[Webhook]:
-        """List an owner's webhooks, newest first."""
-        return await asyncio.to_thread(self._store.list, owner)
+    async def list(self, owner: str, page: PageQuery) -> Sequence[Webhook]:
+        """List an owner's webhooks."""
+        return await asyncio.to_thread(self._store.list, owner, page)
+
+    async def count(self, owner: str) -> int:
+        """Return the number of an owner's webhooks."""
+        return await asyncio.to_thread(self._store.count, owner)
 
     async def get(self, webhook_id: str, owner: str) -> Webhook:
         """Read a webhook.
@@ -123,32 +140,87 @@ class WebhookDispatcher:
         """
         await asyncio.to_thread(self._store.delete, webhook_id, owner)
 
-    async def enable(self, webhook_id: str, owner: str) -> Webhook:
-        """Enable a disabled webhook, for events from now on.
+    async def update(
+        self,
+        webhook_id: str,
+        owner: str,
+        *,
+        url: str | None = None,
+        types: Sequence[str] | None = None,
+        enabled: bool | None = None,
+    ) -> Webhook:
+        """Change a webhook; what is None stays as it is.
+
+        Args:
+            webhook_id: of the webhook.
+            owner: of the webhook.
+            url: of the receiver, for all that is sent from now on.
+            types: of events; all if empty.
+            enabled: True enables a disabled webhook for events from now on; False disables an enabled one, and its
+                pending deliveries fail.
 
         Raises:
+            InvalidRequest: nothing can be sent to that URL; says what to send instead.
             WebhookNotFound: the owner has no such webhook.
         """
-        enabled = await asyncio.to_thread(self._store.enable, webhook_id, owner)
+        if url is not None:
+            check_url(url, allow_private=self._settings.allow_private_addresses)
+        updated = await asyncio.to_thread(self._store.update, webhook_id, owner, url=url, types=types, enabled=enabled)
         self._look()
-        return enabled
+        return updated
 
-    async def deliveries(self, webhook_id: str, owner: str, *, limit: int, before: str | None) -> Sequence[Delivery]:
-        """List a webhook's deliveries, newest first.
+    async def rotate_secret(
+        self, webhook_id: str, owner: str, *, secret: str | None = None, key: IdempotencyKey | None = None
+    ) -> Webhook:
+        """Replace a webhook's secret; for 24 h deliveries are signed with the previous one as well.
+
+        Args:
+            webhook_id: of the webhook.
+            owner: of the webhook.
+            secret: signs deliveries; a new one if None.
+            key: the client's name for the request.
+
+        Raises:
+            IdempotencyMismatch: the key was used for another request.
+            WebhookNotFound: the owner has no such webhook.
+        """
+        return await asyncio.to_thread(
+            self._store.rotate_secret, webhook_id, owner, secret=secret or new_secret(), key=key
+        )
+
+    async def deliveries(
+        self,
+        webhook_id: str,
+        owner: str,
+        page: PageQuery,
+        *,
+        states: Sequence[DeliveryState] = (),
+        types: Sequence[str] = (),
+    ) -> Sequence[Delivery]:
+        """List a webhook's deliveries: those in one of these states and of these event types, if any are given.
 
         Raises:
             WebhookNotFound: the owner has no such webhook.
         """
-        return await asyncio.to_thread(self._store.deliveries, webhook_id, owner, limit=limit, before=before)
+        return await asyncio.to_thread(self._store.deliveries, webhook_id, owner, page, states=states, types=types)
 
-    async def redeliver(self, webhook_id: str, delivery_id: str, owner: str) -> Delivery:
+    async def delivery(self, webhook_id: str, delivery_id: str, owner: str) -> tuple[Delivery, Exchange | None]:
+        """Read a delivery, and its last attempt that has ended, if there is one.
+
+        Raises:
+            WebhookNotFound: the owner has no such webhook.
+            DeliveryNotFound: the webhook has no such delivery.
+        """
+        return await asyncio.to_thread(self._store.delivery, webhook_id, delivery_id, owner)
+
+    async def retry(self, webhook_id: str, delivery_id: str, owner: str) -> Delivery:
         """Send a delivery again now, whatever its state.
 
         Raises:
             WebhookNotFound: the owner has no such webhook.
             DeliveryNotFound: the webhook has no such delivery.
         """
-        delivery = await asyncio.to_thread(self._store.redeliver, webhook_id, delivery_id, owner)
+        delivery = await asyncio.to_thread(self._store.retry, webhook_id, delivery_id, owner)
         self._wake_up.set()
         return delivery
 
@@ -225,37 +297,78 @@ class WebhookDispatcher:
 
     async def _deliver(self, client: httpx.AsyncClient, claim: Claim) -> None:
         try:
-            status, error = await self._send(client, claim)
-            await asyncio.to_thread(self._settle, claim.delivery, status, error)
+            outcome = await self._send(client, claim)
+            await asyncio.to_thread(self._settle, claim.delivery, outcome)
         except Exception:  # the database's: the delivery becomes due again when its lease expires
             logger.exception("The outcome of delivery %s could not be stored", claim.delivery.delivery_id)
 
-    async def _send(self, client: httpx.AsyncClient, claim: Claim) -> tuple[int | None, str]:
-        """Send a delivery; return the status of the response, if there was one, and the error."""
+    async def _send(self, client: httpx.AsyncClient, claim: Claim) -> _Outcome:
+        """Send a delivery; return what was sent and answered, and the error if it was not accepted."""
         body = cloudevent_body(claim.record, claim.delivery.subject, self._public_url)
         headers = signature_headers(claim, body, datetime.now(UTC))
+        error = ""
+        response: httpx.Response | None = None
+        answer = bytearray()
         try:
             async with (
-                asyncio.timeout(self._settings.timeout_s),
+                asyncio.timeout(self._settings.timeout_s) as limit,
                 client.stream("POST", claim.url, content=body, headers=headers) as response,
-            ):  # the body of the response is not read
-                return response.status_code, f"The receiver answered {response.status_code}."
+            ):
+                limit.reschedule(asyncio.get_running_loop().time() + BODY_WITHIN_S)
+                await _read_into(answer, response)
         except AddressRefused as refused:
-            return None, str(refused)
+            error = str(refused)
         except TimeoutError:
-            return None, f"The receiver didn't answer within {self._settings.timeout_s:g} s."
-        except Exception as error:  # of the network, of TLS, of the receiver's HTTP
-            return None, f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARS]
+            error = f"The receiver didn't answer within {self._settings.timeout_s:g} s."
+        except Exception as failure:  # of the network, of TLS, of the receiver's HTTP
+            error = f"{type(failure).__name__}: {failure}"[:MAX_ERROR_CHARS]
+        received = None
+        if response is not None:  # whatever happened to its body
+            error = f"The receiver answered {response.status_code}."
+            received = ReceivedResponse(
+                status=response.status_code,
+                headers=_recorded_headers(response.headers),
+                body=answer.decode(errors="replace"),
+            )
+        sent = SentRequest(url=claim.url, headers=headers, body=body.decode())
+        return _Outcome(Exchange(request=sent, response=received), error)
 
-    def _settle(self, delivery: Delivery, status: int | None, error: str) -> None:
+    def _settle(self, delivery: Delivery, outcome: _Outcome) -> None:
+        exchange, error = outcome
+        status = None if exchange.response is None else exchange.response.status
         if status is not None and HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            self._store.delivered(delivery.delivery_id, status)
+            self._store.delivered(delivery.delivery_id, status, exchange)
         elif status == HTTPStatus.GONE:
-            self._store.put_off(delivery, None, status=status, error=error)
+            self._store.put_off(delivery, None, status=status, error=error, exchange=exchange)
             self._store.disable(delivery.webhook_id, "The receiver answered 410: it wants no more.")
         else:
             after_s = backoff_s(self._settings.retry_after_s, delivery.attempts, self._random.random())
-            self._store.put_off(delivery, after_s, status=status, error=error)
+            self._store.put_off(delivery, after_s, status=status, error=error, exchange=exchange)
+
+
+class _Outcome(NamedTuple):
+    exchange: Exchange
+    error: str  # if the receiver didn't accept it
+
+
+async def _read_into(answer: bytearray, response: httpx.Response) -> None:
+    """Append the first `MAX_RECORDED_BYTES` of a response's body, as they come."""
+    async for chunk in response.aiter_raw():  # as it was sent: what is compressed may be endless
+        answer += chunk[: MAX_RECORDED_BYTES - len(answer)]
+        if len(answer) == MAX_RECORDED_BYTES:
+            break
+
+
+def _recorded_headers(headers: httpx.Headers) -> dict[str, str]:
+    """Return the first headers, at most `MAX_RECORDED_BYTES` of them."""
+    recorded: dict[str, str] = {}
+    left = MAX_RECORDED_BYTES
+    for name, value in headers.items():
+        left -= len(name) + len(value)
+        if left < 0:
+            break
+        recorded[name] = value
+    return recorded
 
 
 def _client(settings: WebhookSettings) -> httpx.AsyncClient:
@@ -321,9 +434,12 @@ def signature_headers(claim: Claim, body: bytes, now: datetime) -> dict[str, str
     return {
         "content-type": CONTENT_TYPE,
         "user-agent": USER_AGENT,
+        "accept-encoding": "identity",
         "webhook-id": delivery_id,
         "webhook-timestamp": str(int(moment.timestamp())),
-        "webhook-signature": Signer(claim.secret).sign(delivery_id, moment, body.decode()),
+        "webhook-signature": " ".join(
+            Signer(secret).sign(delivery_id, moment, body.decode()) for secret in claim.secrets
+        ),
     }
 
 

@@ -6,24 +6,22 @@ import asyncio
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
-from graphs.analysis.regions import ImageRegions, check_region
+from graphs.analysis.regions import ImageRegions
 from graphs.analysis.runner import StageRunner
-from graphs.analysis.stages import SEGMENT
 from graphs.generation.requests import GenerationOptions, nearest_size, to_request
 from graphs.images import ImageRepository
 from pipeline.errors import ConceptNotFound, InvalidRequest, RegionNotFound
 from pipeline.imaging.masks import Mask, decode_mask, encode_mask
 from pipeline.records import (
-    FIRST_SELECTED_REGION,
+    EditArea,
     GenerationRequest,
     ImageRecord,
     Pixels,
-    PointsAndBox,
     Segmentation,
     Source,
 )
@@ -31,16 +29,6 @@ from pipeline.settings import Profile
 
 WHITE = 128  # the least level of a mask that counts as white
 MARGIN = 1 / 64  # of the longer side: the rim of a region, where its colour fades into what is around, may change too
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EditArea:
-    """Where an image may change, by one of four; everywhere if none is given."""
-
-    picture: str | None = None  # of the image's size, in base64, white where it may change
-    region: int | None = None
-    concept: str | None = None
-    prompt: PointsAndBox | None = None
 
 
 class EditRequests:
@@ -75,17 +63,39 @@ class EditRequests:
         options: GenerationOptions,
         prompt: str,
         strength: float,
-        area: EditArea,
+        mask: str | None,
         request_id: str,
     ) -> GenerationRequest:
-        """Return a request for this image with other content in an area.
+        """Return a request for this image with other content where a mask is white, or everywhere.
+
+        Args:
+            mask: a picture of the image's size, in base64.
 
         Raises:
-            InvalidRequest: a parameter is outside of what the profile allows, or the area can't be used.
-            ConceptNotFound: the image doesn't show it.
+            InvalidRequest: a parameter is outside of what the profile allows, or the mask can't be used.
+        """
+        size = record.width, record.height
+        decoded = None if mask is None else await self._decode_mask(mask, request_id)
+        return await self.from_image(size, record.image_id, options, prompt, strength, decoded)
+
+    async def within(
+        self, request: GenerationRequest, area: EditArea, record: ImageRecord, request_id: str
+    ) -> GenerationRequest:
+        """Return the request of an edit with the mask of its area.
+
+        Args:
+            record: the image that is edited.
+
+        Raises:
+            InvalidRequest: the image has no such region.
+            ConceptNotFound: the image doesn't show the text.
+            Overloaded: too many analyses are running already.
+            ModelNotReady, StageFailed, WorkerLost: from the workers.
         """
         mask = await self._mask(record, area, request_id)
-        return await self.from_image((record.width, record.height), record.image_id, options, prompt, strength, mask)
+        size = record.width, record.height
+        rle = await asyncio.to_thread(_encode_mask, mask, size, (request.width, request.height))
+        return replace(request, source=request.source and replace(request.source, mask=rle))
 
     async def from_image(
         self,
@@ -119,43 +129,42 @@ class EditRequests:
         label = description.top[0].label.replace("_", " ")
         return self._profile.clip.labelling.template.replace("{label}", label)
 
-    async def _mask(self, record: ImageRecord, area: EditArea, request_id: str) -> Mask | None:
-        if area.picture is not None:
-            upload = await self._images.decode_upload(_decode_base64(area.picture), request_id)
-            return await asyncio.to_thread(_luminance_mask, upload.pixels)
-        if area.region is not None:
-            return await self._region_mask(record, area.region, request_id)
+    async def _decode_mask(self, picture: str, request_id: str) -> Mask:
+        upload = await self._images.decode_upload(_decode_base64(picture), request_id)
+        return await asyncio.to_thread(_luminance_mask, upload.pixels)
+
+    async def _mask(self, record: ImageRecord, area: EditArea, request_id: str) -> Mask:
+        """Return the union of an area's regions, (h, w), with their rims."""
+        if area.region_ids:
+            masks = [await self._region_mask(record, region_id, request_id) for region_id in area.region_ids]
+            return await asyncio.to_thread(lambda: _with_rim(np.logical_or.reduce(masks)))
         if area.prompt is not None:
             found = await self._regions.cut_out(record, area.prompt, request_id)
-        elif area.concept is not None:
-            found = await self._regions.find(record, area.concept, request_id)
-            if not found.chosen:
-                raise ConceptNotFound(concept=area.concept)
         else:
-            return None
+            found = await self._regions.find(record, str(area.text), request_id)
+        if not found.chosen:
+            raise ConceptNotFound(concept=area.text)
         return await asyncio.to_thread(_union, found.segmentation, [chosen.row for chosen in found.chosen])
 
     async def _region_mask(self, record: ImageRecord, region_id: int, request_id: str) -> Mask:
         try:
-            if region_id < FIRST_SELECTED_REGION:  # needs no description
-                segmentation = await self._stages.result(SEGMENT, record, request_id)
-                row = check_region(region_id, segmentation, record)
-            else:
-                found = await self._regions.get(record, region_id, request_id)
-                segmentation, row = found.segmentation, found.chosen[0].row
+            return await self._regions.mask(record, region_id, request_id)
         except RegionNotFound as error:
-            raise InvalidRequest(
-                problem=f"region: {error}", errors=[{"field": "region", "problem": str(error)}]
-            ) from None
-        return await asyncio.to_thread(_union, segmentation, [row])
+            problem = {"field": "area.region_ids", "problem": str(error)}
+            raise InvalidRequest(problem=f"area.region_ids: {error}", errors=[problem]) from None
 
 
 def _union(segmentation: Segmentation, numbers: Sequence[int]) -> Mask:
     """The union of regions, with their rims."""
     masks = [decode_mask(segmentation.rles[number], segmentation.size) for number in numbers]
-    margin = max(1, round(MARGIN * max(segmentation.size)))
+    return _with_rim(np.logical_or.reduce(masks))
+
+
+def _with_rim(mask: Mask) -> Mask:
+    """Return a mask, (h, w), with its rim."""
+    margin = max(1, round(MARGIN * max(mask.shape)))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
-    return cv2.dilate(np.logical_or.reduce(masks).astype(np.uint8), disc) > 0
+    return cv2.dilate(mask.astype(np.uint8), disc) > 0
 
 
 def _luminance_mask(pixels: Pixels) -> Mask:

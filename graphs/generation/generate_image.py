@@ -13,14 +13,15 @@ from datetime import UTC, datetime
 from opentelemetry.trace import get_current_span
 
 from graphs.events.feed import EventFeed
+from graphs.generation.edits import EditRequests
 from graphs.images import ImageRepository
-from graphs.workers.handles import SharedImage, WorkerDied, Workers
+from graphs.workers.handles import WorkerDied, Workers
 from pipeline.errors import StageFailed, WorkerLost
 from pipeline.event_records import STEPPED, EventRecord
 from pipeline.events import DomainEvent, GenerationStarted, GenerationStepped, PreviewShown, StageRetried
 from pipeline.imaging.codecs import encode_png
 from pipeline.jobs import MAX_ATTEMPTS, PREVIEWS, TRACEPARENT, Job, Lease
-from pipeline.records import Computed, GenerationRequest, Pixels, StepProgress
+from pipeline.records import Computed, GenerationRequest, ImageRecord, Pixels, StepProgress
 from pipeline.traces import Traces, within
 
 GENERATE = "generate"  # the kind of job that makes an image
@@ -38,12 +39,14 @@ class GenerateImageJob:
         self,
         workers: Workers,
         images: ImageRepository,
+        edits: EditRequests,
         feed: EventFeed,
         emit: Callable[[DomainEvent], None],
         traces: Traces,
     ) -> None:
         self._workers = workers
         self._images = images
+        self._edits = edits
         self._feed = feed
         self._emit = emit
         self._traces = traces
@@ -69,6 +72,11 @@ class GenerateImageJob:
     async def _generate(self, job: Job, lease: Lease) -> None:
         request, request_id = GenerationRequest.from_dict(job.order.request), job.order.request_id
         started = time.monotonic()
+        record = None
+        if request.source is not None:
+            record = await self._images.find(request.source.image_id, owner=job.order.owner, session="")
+            if job.area is not None:
+                request = await self._edits.within(request, job.area, record, request_id)
         self._emit(
             GenerationStarted(
                 request_id=request_id,
@@ -79,7 +87,7 @@ class GenerateImageJob:
             )
         )
         try:
-            image = await self._denoise(request, job)
+            image = await self._denoise(request, record, job)
         except WorkerDied:
             if lease.attempt < MAX_ATTEMPTS:
                 get_current_span().add_event("worker lost", {"stage": GENERATE})
@@ -94,15 +102,14 @@ class GenerateImageJob:
             request=request,
             model=image.model,
             lease=lease,
+            annotations=job.annotations,
         )
 
-    async def _denoise(self, request: GenerationRequest, job: Job) -> Computed[Pixels]:
+    async def _denoise(self, request: GenerationRequest, record: ImageRecord | None, job: Job) -> Computed[Pixels]:
+        """Make the image of a request, from the image of a record if there is one."""
         image: Computed[Pixels] | None = None
-        source: SharedImage | None = None
+        source = None if record is None else await self._images.share(record)
         previews, seen = bool(job.order.request.get(PREVIEWS)), False
-        if request.source is not None:
-            record = await self._images.find(request.source.image_id, owner=job.order.owner, session="")
-            source = await self._images.share(record)
         async with aclosing(self._workers.generate(request, job.order.owner, source, previews)) as items:
             async for item in items:
                 if isinstance(item, StepProgress):
@@ -123,7 +130,7 @@ class GenerateImageJob:
             num_steps=progress.num_steps,
         )
         self._emit(stepped)
-        if not self._feed.has_readers:
+        if job.order.is_waited_for and not self._feed.has_readers:
             return
         preview = None if progress.preview is None else await asyncio.to_thread(_as_base64, progress.preview)
         self._feed.publish(

@@ -23,6 +23,7 @@ from pipeline.errors import (
 from pipeline.event_records import CANCEL_REQUESTED, EventRecord
 from pipeline.jobs import ENDED, IdempotencyKey, Job, JobOrder, JobState, Lease, Submitted
 from pipeline.store.jobs import JobStore
+from pipeline.store.pages import PageQuery
 
 LEASE_S = 15.0  # after which another worker takes over the job of a dead one
 RENEW_S = 4.0
@@ -184,9 +185,11 @@ class JobWorker:
         """
         return await asyncio.to_thread(self._store.get, job_id, owner)
 
-    async def list(self, owner: str, *, limit: int, before: str | None, states: Collection[JobState]) -> Sequence[Job]:
-        """List an owner's jobs, newest first."""
-        return await asyncio.to_thread(lambda: self._store.list(owner, limit=limit, before=before, states=states))
+    async def list(
+        self, owner: str, page: PageQuery, *, states: Collection[JobState] = (), request_id: str | None = None
+    ) -> Sequence[Job]:
+        """List an owner's jobs: those in one of these states, if any, and of this request, if given."""
+        return await asyncio.to_thread(lambda: self._store.list(owner, page, states=states, request_id=request_id))
 
     async def retry(self, job_id: str, owner: str) -> Job:
         """Queue a job that ended without a result again.

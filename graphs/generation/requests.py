@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.errors import InvalidRequest
 from pipeline.jobs import IdempotencyKey
-from pipeline.records import GenerationRequest, Scheduler, Source
+from pipeline.records import NO_ANNOTATIONS, Annotations, EditArea, GenerationRequest, Scheduler, Source
 from pipeline.settings import DiffusionSettings, GenerationLimits
 
 SEEDS = 2**32
@@ -23,6 +23,8 @@ class GenerationJobSpec:
     sessions: Sequence[str]  # whose last image it becomes
     request_id: str
     key: IdempotencyKey | None = None
+    annotations: Annotations = NO_ANNOTATIONS
+    area: EditArea | None = None  # of an edit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

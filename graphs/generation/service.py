@@ -18,7 +18,7 @@ from graphs.images import ImageRepository
 from pipeline.answer_warnings import warnings_of
 from pipeline.errors import JobEnded, JobRunning, from_problem
 from pipeline.event_records import EventRecord
-from pipeline.jobs import ENDED, PREVIEWS, IdempotencyKey, Job, JobOrder, JobState, Submitted
+from pipeline.jobs import ANNOTATIONS, AREA, ENDED, PREVIEWS, IdempotencyKey, Job, JobOrder, JobState, Submitted
 from pipeline.records import AnswerWarning, Description, GenerationRequest, ImageRecord
 from pipeline.settings import Profile
 from pipeline.store import new_id
@@ -103,6 +103,20 @@ class GenerationService:
         async with task_group() as group:
             tasks = [group.create_task(self._run_job(spec)) for spec in specs]
         return [await self._generated(task.result(), describe=describe) for task in tasks]
+
+    async def finished_within(self, jobs: Sequence[Job], seconds: float) -> list[GeneratedImage] | None:
+        """Return what jobs have made, once all have ended; None if they haven't within so many seconds.
+
+        Raises:
+            JobEnded: one was cancelled or is dead.
+            PipelineError: what one failed with; the others go on.
+        """
+        try:
+            async with asyncio.timeout(seconds), task_group() as group:
+                tasks = [group.create_task(self._jobs.wait_finished(job.job_id, job.order.owner)) for job in jobs]
+        except TimeoutError:
+            return None
+        return [await self._generated(task.result(), describe=False) for task in tasks]
 
     async def stream(
         self, specs: Sequence[GenerationJobSpec], *, previews: bool = True, describe: bool = False
@@ -230,7 +244,9 @@ class GenerationService:
             kind=GENERATE,
             owner=spec.owner,
             request_id=spec.request_id,
-            request=asdict(spec.request) | {PREVIEWS: previews} | propagation(),
+            request=asdict(spec.request)
+            | {PREVIEWS: previews, ANNOTATIONS: asdict(spec.annotations), AREA: spec.area and asdict(spec.area)}
+            | propagation(),
             sessions=tuple(spec.sessions),
             is_waited_for=is_waited_for,
         )

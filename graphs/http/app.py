@@ -11,7 +11,7 @@ from graphs.http.auth import AccessControl
 from graphs.http.errors import add_exception_handlers
 from graphs.http.middleware import RequestMiddleware
 from graphs.http.openapi import DESCRIPTION, LICENSE, TAGS, TITLE, complete_openapi, operation_id
-from graphs.http.routes import analysis, events, images, jobs, legacy, openai, system, webhooks
+from graphs.http.routes import analysis, events, generation, images, jobs, legacy, openai, regions, system, webhooks
 from graphs.services import Services
 
 
@@ -36,9 +36,11 @@ def build_http_app(services: Services, access_control: AccessControl | None = No
     app.state.visualizations = legacy.VisualizationWriter()
     for router in (
         openai.router,  # before the images: `/v1/images/generations` is no image's id
+        generation.router,
         images.router,
-        images.edits_router,
         analysis.router,
+        regions.router,
+        regions.coco_router,
         jobs.router,
         events.router,
         webhooks.router,

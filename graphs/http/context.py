@@ -21,7 +21,7 @@ from graphs.generation.requests import GenerationJobSpec
 from graphs.services import Services
 from pipeline.errors import InvalidRequest, PipelineError
 from pipeline.jobs import IdempotencyKey
-from pipeline.records import GenerationRequest
+from pipeline.records import NO_ANNOTATIONS, Annotations, EditArea, GenerationRequest
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # an id of the client's making that is fit for logs
 CLIENT_ID_IS = "must be 1 to 128 letters, digits or any of '.', '_', ':', '-'"
@@ -176,7 +176,11 @@ KeyDep = Annotated[IdempotencyKey | None, Depends(get_key)]
 
 
 def job_specs(
-    requests: Sequence[GenerationRequest], caller: Caller, key: IdempotencyKey | None
+    requests: Sequence[GenerationRequest],
+    caller: Caller,
+    key: IdempotencyKey | None,
+    annotations: Annotations = NO_ANNOTATIONS,
+    area: EditArea | None = None,
 ) -> list[GenerationJobSpec]:
     """The job specs of a call; of several images, each has the call's key with its own number."""
     return [
@@ -186,6 +190,8 @@ def job_specs(
             sessions=caller.sessions,
             request_id=caller.request_id,
             key=key if key is None or number == 0 else replace(key, key=f"{key.key}#{number}"),
+            annotations=annotations,
+            area=area,
         )
         for number, request in enumerate(requests)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -94,6 +95,9 @@ def _sentence(error: dict[str, Any], known: Sequence[str]) -> str:
     if error["type"] == "extra_forbidden":
         name = str(error["loc"][-1])
         return f"there is no such field{suggestion(name, known if len(error['loc']) == 2 else ())}"
+    if error["type"] == "enum":
+        values = re.findall(r"'(\w+)'", error["ctx"]["expected"])
+        return f"{error['input']!r} is none of {error['ctx']['expected']}{suggestion(str(error['input']), values)}"
     return str(error["msg"]).removeprefix("Value error, ")
 
 

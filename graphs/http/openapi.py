@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from graphs.http import deprecation
 from graphs.http.errors import error_responses
 from graphs.http.schemas import common as schemas
 
@@ -73,8 +74,16 @@ def _complete(document: dict[str, Any]) -> None:
         bad = responses.setdefault("400", {"description": HTTPStatus.BAD_REQUEST.phrase})
         bad.setdefault("content", {})["text/plain"] = {"schema": {"type": "string"}}
         operation["responses"] = dict(sorted(responses.items()))
+        if operation.get("deprecated"):
+            _add_headers(operation["responses"], deprecation.HEADERS)
     for name in _VALIDATION:
         components.pop(name, None)
+
+
+def _add_headers(responses: dict[str, Any], headers: dict[str, Any]) -> None:
+    for status, response in responses.items():
+        if status.startswith("2"):
+            response["headers"] = response.get("headers", {}) | headers
 
 
 def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
-from fastapi import Path, Query, Request
+from fastapi import Path, Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -16,11 +16,8 @@ from werkzeug.http import parse_etags, parse_range_header
 from graphs.http.validation import require_json
 
 ONE_YEAR_S = 365 * 24 * 3600
-PAGE, MAX_PAGE = 20, 100
 RESPOND_ASYNC = "respond-async"  # RFC 7240
 BYTES = "application/octet-stream"
-
-T = TypeVar("T")
 
 
 def json_response(model: BaseModel, status_code: int = 200) -> Response:
@@ -28,19 +25,11 @@ def json_response(model: BaseModel, status_code: int = 200) -> Response:
     return Response(model.model_dump_json(by_alias=True), status_code=status_code, media_type="application/json")
 
 
-Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Number of items on a page.")]
 ImageIdPath = Annotated[UUID, Path(description="Id of the image.")]
 RegionIdPath = Annotated[int, Path(description="Id of the region, unique within its image.")]
 JobIdPath = Annotated[UUID, Path(description="Id of the job.")]
 WebhookIdPath = Annotated[UUID, Path(description="Id of the webhook.")]
 DeliveryIdPath = Annotated[UUID, Path(description="Id of the delivery.")]
-Before = Annotated[UUID | None, Query(description="The `next` of the page before.")]
-
-
-def split_page(found: Sequence[T], limit: int, id_of: Callable[[T], str]) -> tuple[Sequence[T], str | None]:
-    """Split a list of up to `limit` + 1 items into a page and the `next` of the following page, if there is one."""
-    page = found[:limit]
-    return page, id_of(page[-1]) if len(found) > limit else None
 
 
 class _OrjsonRequest(Request):

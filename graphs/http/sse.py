@@ -120,9 +120,12 @@ def _encode_error(scope: Scope, error: Exception) -> bytes:
 def facts(record: EventRecord) -> dict[str, Any]:
     """An event as clients get it."""
     about = {
+        "type": record.type,
+        "event_id": None if record.sequence is None else str(record.sequence),
         "sequence": record.sequence,
         "job_id": record.job_id,
-        "image_id": record.image_id,
+        "image_id": record.image_id or (record.payload.get("result") or {}).get("image_id"),
+        "created_at": record.created_at,
         "time": record.created_at,
     }
     return {name: value for name, value in about.items() if value is not None} | dict(record.payload)

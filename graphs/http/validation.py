@@ -5,6 +5,7 @@ Unknown fields of bodies are refused by their models. The legacy calls and OpenA
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -26,6 +27,8 @@ from pipeline.errors import (
 
 JSON_TYPES = ("application/json", "+json")
 
+KEYED_PARAMETER = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)  # such as `metadata[order]`, documented as `metadata[key]`
+
 _NOT_FOUND: Mapping[str, type[NotFound]] = {
     "image_id": ImageNotFound,
     "job_id": JobNotFound,
@@ -44,7 +47,7 @@ async def reject_unknown_parameters(request: Request) -> None:
     problems = [
         {"field": f"query.{name}", "problem": f"there is no such parameter{suggestion(name, known)}"}
         for name in dict.fromkeys(request.query_params)
-        if name not in known
+        if name not in known and not _is_keyed(name, known)
     ]
     if problems:
         takes = f"This call takes {', '.join(known)}." if known else "This call takes no query parameters."
@@ -52,19 +55,32 @@ async def reject_unknown_parameters(request: Request) -> None:
         raise InvalidRequest(problem=f"{sentence}. {takes}", errors=problems)
 
 
+def _is_keyed(name: str, known: Sequence[str]) -> bool:
+    keyed = KEYED_PARAMETER.fullmatch(name)
+    return keyed is not None and f"{keyed[1]}[key]" in known
+
+
 REFUSALS = (Depends(reject_unknown_parameters),)
 """Dependencies of the routers of the v1 API."""
 
 
 def require_json(request: Request) -> None:
-    """Refuse a body of another media type.
+    """Refuse a body of another media type; a body that may be left out may be.
 
     Raises:
         UnsupportedMediaType: the Content-Type isn't JSON, or missing.
     """
     kind = media_type_of(request)
+    if not kind and _may_be_left_out(request):
+        return
     if not kind.endswith(JSON_TYPES):
         raise UnsupportedMediaType(given=kind or "missing", accepted="application/json")
+
+
+def _may_be_left_out(request: Request) -> bool:
+    body = request.scope["route"].body_field
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    return not has_body and body is not None and not body.field_info.is_required()
 
 
 def media_type_of(request: Request) -> str:

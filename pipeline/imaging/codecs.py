@@ -60,6 +60,23 @@ def encode_mask_png(mask: npt.NDArray[np.bool_]) -> bytes:
     return encoded.tobytes()
 
 
+def encode_cutout(pixels: Pixels, mask: npt.NDArray[np.bool_], padding: int) -> bytes:
+    """Encode a part of a picture as an RGBA PNG, transparent outside of a mask, cropped to it.
+
+    Args:
+        pixels: (h, w, 3) uint8.
+        mask: (h, w) bool; true somewhere.
+        padding: pixels around the mask's box, as far as the picture reaches.
+    """
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    rows = slice(max(0, y - padding), y + height + padding)
+    columns = slice(max(0, x - padding), x + width + padding)
+    bgra = cv2.cvtColor(pixels[rows, columns], cv2.COLOR_RGB2BGRA)
+    bgra[..., 3] = mask[rows, columns] * np.uint8(255)
+    _, encoded = cv2.imencode(".png", bgra)
+    return encoded.tobytes()
+
+
 def resized(pixels: Pixels, width: int, height: int) -> Pixels:
     """Scale a picture, (h, w, 3) uint8, to a size in pixels; one of that size is returned unchanged."""
     if pixels.shape[:2] == (height, width):

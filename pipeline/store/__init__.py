@@ -7,8 +7,10 @@ from pipeline.store.common import new_id
 from pipeline.store.database import open_database
 from pipeline.store.jobs import JobStore
 from pipeline.store.log import EventLog
+from pipeline.store.pages import PageQuery
+from pipeline.store.search import ImageFilter
 from pipeline.store.statistics import StoreStatistics
-from pipeline.store.store import ImageFilter, Store
+from pipeline.store.store import Store
 from pipeline.store.webhooks import WebhookStore
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "ImageFilter",
     "JobStore",
     "KeyStore",
+    "PageQuery",
     "Store",
     "StoreStatistics",
     "WebhookStore",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 import time
@@ -33,7 +34,7 @@ def open_database(url: str) -> Engine:
     Operational errors, such as a full disk, a lock that is never released or an unreachable server, are raised as
     `StorageUnavailable`, here and by every use of the engine.
     """
-    engine = create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, pool_pre_ping=True, json_serializer=_as_json)
     event.listen(engine, "handle_error", _translate)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
@@ -73,6 +74,11 @@ def migrate(engine: Engine) -> None:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _as_json(value: object) -> str:
+    """Serialize what a JSON column holds; unescaped, since SQLite finds no key that is escaped."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _translate(context: ExceptionContext) -> None:

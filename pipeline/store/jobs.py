@@ -22,6 +22,7 @@ from pipeline.jobs import AGAIN, MAX_ATTEMPTS, IdempotencyKey, Job, JobOrder, Jo
 from pipeline.store.common import made_with, remember_key
 from pipeline.store.database import database_time
 from pipeline.store.log import EventLog, as_utc, log
+from pipeline.store.pages import PageQuery
 from pipeline.store.tables import idempotency_keys, jobs
 
 LONG_WAIT = timedelta(seconds=30)  # after which a job goes before new ones with a waiting caller
@@ -106,14 +107,20 @@ class JobStore:
             return read_job(connection, job_id, owner)
 
     def list(
-        self, owner: str, *, limit: int, before: str | None = None, states: Collection[JobState] = ()
+        self, owner: str, page: PageQuery, *, states: Collection[JobState] = (), request_id: str | None = None
     ) -> Sequence[Job]:
-        """List an owner's jobs, newest first, starting after the job id `before`."""
-        query = select(jobs).where(jobs.c.owner == owner).order_by(jobs.c.job_id.desc()).limit(limit)
-        if before is not None:
-            query = query.where(jobs.c.job_id < before)
+        """List an owner's jobs.
+
+        Args:
+            page: which of them.
+            states: only in these; in any if empty.
+            request_id: only of this request.
+        """
+        query = page.apply(select(jobs).where(jobs.c.owner == owner), jobs.c.job_id, jobs.c.created_at)
         if states:
             query = query.where(jobs.c.state.in_(states))
+        if request_id is not None:
+            query = query.where(jobs.c.request_id == request_id)
         with self.log.engine.connect() as connection:
             return [as_job(row) for row in connection.execute(query)]
 
@@ -308,7 +315,7 @@ def accept(connection: Connection, order: JobOrder, *, waits: bool) -> Job:
 def begin_again(connection: Connection, job: Job) -> Job:
     """Queue a settled job as if it were new."""
     fresh = {"state": JobState.QUEUED, "attempts": 0, "cancel_requested": False}
-    fresh |= {"problem": None, "finished_at": None, "is_waited_for": False}
+    fresh |= {"problem": None, "started_at": None, "finished_at": None, "is_waited_for": False}
     row = connection.execute(update(jobs).where(jobs.c.job_id == job.job_id).values(fresh).returning(jobs)).one()
     log(connection, "job.retried", job.order.owner, job_id=job.job_id, payload={})
     return as_job(row)
@@ -319,7 +326,13 @@ def begin(connection: Connection, job_id: str, holder: str, until: float) -> tup
     row = connection.execute(
         update(jobs)
         .where(jobs.c.job_id == job_id)
-        .values(state=JobState.RUNNING, attempts=jobs.c.attempts + 1, holder=holder, lease_until=until)
+        .values(
+            state=JobState.RUNNING,
+            attempts=jobs.c.attempts + 1,
+            holder=holder,
+            lease_until=until,
+            started_at=datetime.now(UTC),
+        )
         .returning(jobs)
     ).one()
     log(connection, "job.started", row.owner, job_id=job_id, payload={"attempt": row.attempts})
@@ -411,6 +424,7 @@ def as_job(row: Row[Any]) -> Job:
         result=row.result,
         problem=row.problem,
         created_at=as_utc(row.created_at),
+        started_at=row.started_at and as_utc(row.started_at),
         finished_at=row.finished_at and as_utc(row.finished_at),
     )
 

@@ -6,46 +6,46 @@ blobs, which the sweep deletes, and never a row without its blob.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, delete, exists, func, insert, select
+from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pipeline.cache import CacheKey
 from pipeline.errors import ImageNotFound
+from pipeline.event_records import IMAGE_UPDATED
 from pipeline.events import ImageCreated
 from pipeline.jobs import IdempotencyKey, JobState, Lease
-from pipeline.records import GenerationRequest, ImageRecord
+from pipeline.records import Annotations, GenerationRequest, ImageRecord
 from pipeline.settings import RetentionSettings
 from pipeline.store.api_keys import KeyStore
 from pipeline.store.blobs import Blobs
 from pipeline.store.common import made_with, remember_key
 from pipeline.store.jobs import JobStore, settle
 from pipeline.store.log import EventLog, as_utc, log
+from pipeline.store.pages import PageQuery
 from pipeline.store.regions import RegionStore
+from pipeline.store.search import ALL_IMAGES, ImageFilter, found_by
 from pipeline.store.statistics import StoreStatistics, count_rows
 from pipeline.store.tables import events, image_labels, image_regions, image_sessions, images, sessions
 from pipeline.store.webhooks import WebhookStore
 
+COPIED = (
+    "image_id",
+    "owner",
+    "digest",
+    "width",
+    "height",
+    "model",
+    "created_at",
+    "model_name",
+    "job_id",
+    "made_from",
+)  # columns that are named like what they hold
 ORPHAN_AGE = timedelta(hours=1)  # younger blobs without a row may belong to an image being written
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageFilter:
-    """Criteria for images; None matches all."""
-
-    session: str | None = None  # in which the image was made
-    label: str | None = None  # of the picture, as set by `Store.label`
-    prompt: str | None = None  # a part of its prompt, case-insensitive (ASCII only on SQLite)
-    since: datetime | None = None
-    until: datetime | None = None  # exclusive
-
-
-ALL_IMAGES = ImageFilter()
 
 
 class Store:
@@ -92,10 +92,10 @@ class Store:
         """
         self._blobs.put(_png_name(record.image_id), png)
         row = {
-            **{name: getattr(record, name) for name in ("image_id", "owner", "digest", "width", "height", "model")},
+            **{name: getattr(record, name) for name in COPIED},
             "size_bytes": len(png),
             "request": asdict(record.request) if record.request else None,
-            "created_at": record.created_at,
+            **_annotated(record.annotations),
         }
         with self.log.writing() as connection:
             if key is not None and (made := made_with(connection, record.owner, key)) is not None:
@@ -147,15 +147,29 @@ class Store:
             ).scalar_one_or_none()
         return found
 
-    def history(
-        self, owner: str, *, limit: int, before: str | None = None, wanted: ImageFilter = ALL_IMAGES
-    ) -> list[ImageRecord]:
-        """List an owner's images, newest first, starting after the image id `before`."""
-        query = found_by(wanted, owner).limit(limit)
-        if before is not None:
-            query = query.where(images.c.image_id < before)
+    def history(self, owner: str, page: PageQuery, wanted: ImageFilter = ALL_IMAGES) -> list[ImageRecord]:
+        """List an owner's images."""
+        query = page.apply(found_by(wanted, owner), images.c.image_id, images.c.created_at)
         with self.log.engine.connect() as connection:
             return [_record(row) for row in connection.execute(query)]
+
+    def annotate(self, image_id: str, owner: str, change: Callable[[Annotations], Annotations]) -> ImageRecord:
+        """Change an image's annotations, and log it.
+
+        Args:
+            change: returns the new ones; called within the transaction.
+
+        Raises:
+            ImageNotFound: the owner has no such image.
+        """
+        with self.log.writing() as connection:
+            record = _read(connection, image_id, owner)
+            changed = replace(record, annotations=change(record.annotations))
+            if changed != record:
+                row = _annotated(changed.annotations)
+                connection.execute(update(images).where(images.c.image_id == image_id).values(row))
+                log(connection, IMAGE_UPDATED, owner, image_id=image_id, payload=asdict(changed.annotations))
+        return changed
 
     def label(self, owner: str, digest: str, labels: Mapping[str, float]) -> None:
         """Set the labels of an owner's picture, with confidences from 0 to 1, for searches by label."""
@@ -270,7 +284,15 @@ def _record(row: Row[Any]) -> ImageRecord:
         request=request,
         model=row.model,
         created_at=as_utc(row.created_at),
+        model_name=row.model_name or "",
+        job_id=row.job_id,
+        annotations=Annotations(metadata=row.metadata or {}, tags=tuple(row.tags or ())),
     )
+
+
+def _annotated(annotations: Annotations) -> dict[str, Any]:
+    """The columns of an image's annotations."""
+    return {"metadata": dict(annotations.metadata) or None, "tags": dict.fromkeys(annotations.tags, True) or None}
 
 
 def _png_name(image_id: str) -> str:
@@ -279,29 +301,6 @@ def _png_name(image_id: str) -> str:
 
 def _artifact_name(key: CacheKey) -> str:
     return f"artifacts/{key}"
-
-
-def found_by(wanted: ImageFilter, owner: str) -> Select[Any]:
-    """Return the query for an owner's images that match a filter, newest first."""
-    query = select(images).where(images.c.owner == owner).order_by(images.c.image_id.desc())
-    if wanted.session is not None:
-        is_of_session = image_sessions.c.session == wanted.session
-        query = query.where(exists().where(image_sessions.c.image_id == images.c.image_id, is_of_session))
-    if wanted.label is not None:
-        labelled = select(image_labels.c.digest).where(
-            image_labels.c.owner == owner, image_labels.c.label == wanted.label
-        )
-        query = query.where(images.c.digest.in_(labelled))
-    if wanted.prompt is not None:
-        # Both are lowered in SQL: SQLite lowers ASCII only, and equal texts must match.
-        pattern = re.sub(r"([%_/])", r"/\1", wanted.prompt)
-        prompt = func.lower(images.c.request["prompt"].as_string())
-        query = query.where(prompt.like(func.lower(f"%{pattern}%"), escape="/"))
-    if wanted.since is not None:
-        query = query.where(images.c.created_at >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(images.c.created_at < wanted.until)
-    return query
 
 
 def enter_sessions(connection: Connection, image_id: str, sessions: Sequence[str]) -> None:

@@ -32,7 +32,13 @@ images = Table(
     Column("request", JSON),  # that generated it; of an upload what its PNG says; else NULL
     Column("model", String(64), nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("model_name", String(128)),
+    Column("job_id", String(36)),
+    Column("made_from", String(36)),  # the id of the image it was made from
+    Column("metadata", JSON),  # the client's own: values by key
+    Column("tags", JSON),  # the client's own: true by tag
     Index("images_by_owner", "owner", "image_id"),
+    Index("images_by_source", "owner", "made_from"),
 )
 
 # Indexes for searches of images.
@@ -106,6 +112,7 @@ jobs = Table(
     Column("result", JSON(none_as_null=True)),
     Column("problem", JSON(none_as_null=True)),
     Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("started_at", DateTime(timezone=True)),  # of the last attempt
     Column("finished_at", DateTime(timezone=True)),
     Index("jobs_by_owner", "owner", "job_id"),
     Index("jobs_by_state", "state", "job_id"),
@@ -129,6 +136,8 @@ webhooks = Table(
     Column("url", Text, nullable=False),
     Column("types", JSON, nullable=False),  # empty: all
     Column("secret", String(128), nullable=False),
+    Column("previous_secret", String(128)),  # signs as well, after a rotation
+    Column("previous_secret_until", Double),  # seconds on the database's clock
     Column("cursor", BigInteger, nullable=False),  # sequence of the last event turned into deliveries
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("disabled_at", DateTime(timezone=True)),
@@ -149,6 +158,7 @@ deliveries = Table(
     Column("next_at", Double, nullable=False),  # seconds on the database's clock
     Column("last_status", Integer),
     Column("last_error", Text),
+    Column("last_exchange", JSON(none_as_null=True)),  # request and response of the last attempt
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("settled_at", DateTime(timezone=True)),
     UniqueConstraint("webhook_id", "sequence", name="one_delivery_of_each_event"),

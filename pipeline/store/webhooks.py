@@ -19,8 +19,11 @@ from pipeline.jobs import IdempotencyKey
 from pipeline.store.common import made_with, new_id, remember_key
 from pipeline.store.database import database_time
 from pipeline.store.log import EventLog, as_event_record, as_utc, log
+from pipeline.store.pages import PageQuery
 from pipeline.store.tables import deliveries, events, webhooks
-from pipeline.webhooks import Claim, Delivery, DeliveryState, Webhook
+from pipeline.webhooks import ROTATION_S, Claim, Delivery, DeliveryState, Exchange, Webhook
+
+PAUSED = "Paused by its owner."
 
 
 class WebhookStore:
@@ -62,8 +65,7 @@ class WebhookStore:
         with self.log.writing() as connection:
             if key is not None and (made := made_with(connection, owner, key)) is not None:
                 return _read(connection, made, owner)
-            owned = select(func.count()).select_from(webhooks).where(webhooks.c.owner == owner)
-            if max_per_owner is not None and connection.execute(owned).scalar_one() >= max_per_owner:
+            if max_per_owner is not None and _count(connection, owner) >= max_per_owner:
                 raise WebhookLimitReached(registered=max_per_owner)
             webhook_id = new_id()
             row = {"webhook_id": webhook_id, "owner": owner, "url": url, "secret": secret}
@@ -72,11 +74,17 @@ class WebhookStore:
                 remember_key(connection, owner, key, webhook_id)
             return _webhook(connection.execute(insert(webhooks).values(**row, **facts).returning(webhooks)).one())
 
-    def list(self, owner: str) -> Sequence[Webhook]:
-        """List an owner's webhooks, newest first."""
-        query = select(webhooks).where(webhooks.c.owner == owner).order_by(webhooks.c.webhook_id.desc())
+    def list(self, owner: str, page: PageQuery) -> Sequence[Webhook]:
+        """List an owner's webhooks."""
+        query = select(webhooks).where(webhooks.c.owner == owner)
         with self.log.engine.connect() as connection:
-            return [_webhook(row) for row in connection.execute(query)]
+            rows = connection.execute(page.apply(query, webhooks.c.webhook_id, webhooks.c.created_at))
+            return [_webhook(row) for row in rows]
+
+    def count(self, owner: str) -> int:
+        """Return the number of an owner's webhooks."""
+        with self.log.engine.connect() as connection:
+            return _count(connection, owner)
 
     def get(self, webhook_id: str, owner: str) -> Webhook:
         """Read a webhook.
@@ -98,33 +106,110 @@ class WebhookStore:
             connection.execute(delete(deliveries).where(deliveries.c.webhook_id == webhook_id))
             connection.execute(delete(webhooks).where(webhooks.c.webhook_id == webhook_id))
 
-    def enable(self, webhook_id: str, owner: str) -> Webhook:
-        """Enable a disabled webhook for events from now on; an enabled one is left as it is.
+    def update(
+        self,
+        webhook_id: str,
+        owner: str,
+        *,
+        url: str | None = None,
+        types: Collection[str] | None = None,
+        enabled: bool | None = None,
+    ) -> Webhook:
+        """Change a webhook; what is None stays as it is.
+
+        Args:
+            webhook_id: of the webhook.
+            owner: of the webhook.
+            url: of the receiver, for all that is sent from now on.
+            types: event types; all if empty.
+            enabled: True enables a disabled webhook for events from now on; False disables an enabled one, and its
+                pending deliveries fail.
 
         Raises:
+            WebhookNotFound: the owner has no such webhook.
+        """
+        changed: dict[str, Any] = {} if url is None else {"url": url}
+        if types is not None:
+            changed["types"] = [*types]
+        with self.log.writing() as connection:
+            webhook = _read(connection, webhook_id, owner)
+            if enabled and webhook.disabled_at is not None:
+                changed |= {"cursor": _newest(connection), "disabled_at": None, "disabled_reason": None}
+            if changed:
+                connection.execute(update(webhooks).where(webhooks.c.webhook_id == webhook_id).values(changed))
+            if enabled is False:
+                _disable(connection, webhook_id, PAUSED)
+            return _read(connection, webhook_id, owner)
+
+    def rotate_secret(self, webhook_id: str, owner: str, *, secret: str, key: IdempotencyKey | None = None) -> Webhook:
+        """Replace a webhook's secret; for `ROTATION_S` the previous one signs as well, and any older one no more.
+
+        The same secret again, or a key used before, changes nothing.
+
+        Raises:
+            IdempotencyMismatch: the key was used for another request.
             WebhookNotFound: the owner has no such webhook.
         """
         with self.log.writing() as connection:
-            if _read(connection, webhook_id, owner).disabled_at is not None:
-                enabled = {"cursor": _newest(connection), "disabled_at": None, "disabled_reason": None}
-                connection.execute(update(webhooks).where(webhooks.c.webhook_id == webhook_id).values(enabled))
+            webhook = _read(connection, webhook_id, owner)
+            if key is not None:
+                if made_with(connection, owner, key) is not None:
+                    return webhook
+                remember_key(connection, owner, key, webhook_id)
+            if secret == webhook.secret:
+                return webhook
+            until = self.clock(connection) + ROTATION_S
+            rotated = {"secret": secret, "previous_secret": webhook.secret, "previous_secret_until": until}
+            connection.execute(update(webhooks).where(webhooks.c.webhook_id == webhook_id).values(rotated))
             return _read(connection, webhook_id, owner)
 
-    def deliveries(self, webhook_id: str, owner: str, *, limit: int, before: str | None = None) -> Sequence[Delivery]:
-        """List a webhook's deliveries, newest first, starting after the delivery id `before`.
+    def deliveries(
+        self,
+        webhook_id: str,
+        owner: str,
+        page: PageQuery,
+        *,
+        states: Collection[DeliveryState] = (),
+        types: Collection[str] = (),
+    ) -> Sequence[Delivery]:
+        """List a webhook's deliveries, without what was sent and answered.
+
+        Args:
+            webhook_id: of the webhook.
+            owner: of the webhook.
+            page: which of them.
+            states: only in these; in any if empty.
+            types: only of these event types; of any if empty.
 
         Raises:
             WebhookNotFound: the owner has no such webhook.
         """
-        query = select(deliveries).where(deliveries.c.webhook_id == webhook_id)
-        if before is not None:
-            query = query.where(deliveries.c.delivery_id < before)
+        query = select(*_SHORT).where(deliveries.c.webhook_id == webhook_id)
+        if states:
+            query = query.where(deliveries.c.state.in_(states))
+        if types:
+            query = query.where(deliveries.c.type.in_(types))
         with self.log.engine.connect() as connection:
             _read(connection, webhook_id, owner)
-            rows = connection.execute(query.order_by(deliveries.c.delivery_id.desc()).limit(limit))
+            rows = connection.execute(page.apply(query, deliveries.c.delivery_id, deliveries.c.created_at))
             return [_as_delivery(row) for row in rows]
 
-    def redeliver(self, webhook_id: str, delivery_id: str, owner: str) -> Delivery:
+    def delivery(self, webhook_id: str, delivery_id: str, owner: str) -> tuple[Delivery, Exchange | None]:
+        """Read a delivery, and its last attempt that has ended, if there is one.
+
+        Raises:
+            WebhookNotFound: the owner has no such webhook.
+            DeliveryNotFound: the webhook has no such delivery.
+        """
+        this = (deliveries.c.delivery_id == delivery_id, deliveries.c.webhook_id == webhook_id)
+        with self.log.engine.connect() as connection:
+            _read(connection, webhook_id, owner)
+            row = connection.execute(select(deliveries).where(*this)).one_or_none()
+        if row is None:
+            raise DeliveryNotFound(delivery_id=delivery_id)
+        return _as_delivery(row), row.last_exchange and Exchange.from_dict(row.last_exchange)
+
+    def retry(self, webhook_id: str, delivery_id: str, owner: str) -> Delivery:
         """Make a delivery in any state due now, as if it were new; of a disabled webhook, once that is enabled.
 
         Raises:
@@ -224,7 +309,7 @@ class WebhookStore:
                 .where(deliveries.c.delivery_id.in_(ids))
                 .values(attempts=deliveries.c.attempts + 1, next_at=now + lease_s)
             )
-            return [_claim(connection, delivery_id) for delivery_id in ids]
+            return [_claim(connection, delivery_id, now) for delivery_id in ids]
 
     def next_due_s(self, but: Collection[str] = ()) -> float | None:
         """Return the seconds until a delivery is due; at most 0 if one is due now, None if none is pending.
@@ -237,17 +322,25 @@ class WebhookStore:
             next_at = connection.execute(first).scalar_one()
             return None if next_at is None else next_at - self.clock(connection)
 
-    def delivered(self, delivery_id: str, status: int) -> None:
+    def delivered(self, delivery_id: str, status: int, exchange: Exchange | None = None) -> None:
         """Settle a delivery that the receiver accepted, with its status; a settled one is left as it is."""
         with self.log.writing() as connection:
             settled = {"state": DeliveryState.DELIVERED, "settled_at": datetime.now(UTC)}
             connection.execute(
                 update(deliveries)
                 .where(deliveries.c.delivery_id == delivery_id, deliveries.c.state == DeliveryState.PENDING)
-                .values(settled | {"last_status": status, "last_error": None})
+                .values(settled | {"last_status": status, "last_error": None} | _recorded(exchange))
             )
 
-    def put_off(self, delivery: Delivery, after_s: float | None, *, status: int | None, error: str) -> None:
+    def put_off(
+        self,
+        delivery: Delivery,
+        after_s: float | None,
+        *,
+        status: int | None,
+        error: str,
+        exchange: Exchange | None = None,
+    ) -> None:
         """Schedule a retry of a claimed delivery, unless another dispatcher has claimed it by now.
 
         Args:
@@ -255,8 +348,9 @@ class WebhookStore:
             after_s: seconds until the retry; None settles it as failed.
             status: of the receiver's response, if there was one.
             error: description of the failure.
+            exchange: what was sent and answered.
         """
-        values: dict[str, Any] = {"last_status": status, "last_error": error}
+        values: dict[str, Any] = {"last_status": status, "last_error": error} | _recorded(exchange)
         with self.log.writing() as connection:
             if after_s is None:
                 values |= {"state": DeliveryState.FAILED, "settled_at": datetime.now(UTC)}
@@ -271,13 +365,8 @@ class WebhookStore:
 
     def disable(self, webhook_id: str, reason: str) -> None:
         """Disable a webhook until its owner enables it; its pending deliveries fail."""
-        now = datetime.now(UTC)
         with self.log.writing() as connection:
-            disabled = {"disabled_at": now, "disabled_reason": reason}
-            connection.execute(update(webhooks).where(webhooks.c.webhook_id == webhook_id, _ENABLED).values(disabled))
-            failed = {"state": DeliveryState.FAILED, "settled_at": now, "last_error": reason}
-            pending = (deliveries.c.webhook_id == webhook_id, deliveries.c.state == DeliveryState.PENDING)
-            connection.execute(update(deliveries).where(*pending).values(failed))
+            _disable(connection, webhook_id, reason)
 
 
 def _newest(connection: Connection) -> int:
@@ -299,6 +388,7 @@ def _webhook(row: Row[Any]) -> Webhook:
         url=row.url,
         types=tuple(row.types),
         secret=row.secret,
+        previous_secret_expires_at=row.previous_secret_until and datetime.fromtimestamp(row.previous_secret_until, UTC),
         created_at=as_utc(row.created_at),
         disabled_at=row.disabled_at and as_utc(row.disabled_at),
         disabled_reason=row.disabled_reason,
@@ -306,6 +396,26 @@ def _webhook(row: Row[Any]) -> Webhook:
 
 
 _ENABLED = webhooks.c.disabled_at.is_(None)
+_SHORT = [column for column in deliveries.c if column is not deliveries.c.last_exchange]
+
+
+def _count(connection: Connection, owner: str) -> int:
+    owned = select(func.count()).select_from(webhooks).where(webhooks.c.owner == owner)
+    return int(connection.execute(owned).scalar_one())
+
+
+def _disable(connection: Connection, webhook_id: str, reason: str) -> None:
+    now = datetime.now(UTC)
+    disabled = {"disabled_at": now, "disabled_reason": reason}
+    changed = connection.execute(update(webhooks).where(webhooks.c.webhook_id == webhook_id, _ENABLED).values(disabled))
+    if changed.rowcount:
+        failed = {"state": DeliveryState.FAILED, "settled_at": now, "last_error": reason}
+        pending = (deliveries.c.webhook_id == webhook_id, deliveries.c.state == DeliveryState.PENDING)
+        connection.execute(update(deliveries).where(*pending).values(failed))
+
+
+def _recorded(exchange: Exchange | None) -> dict[str, Any]:
+    return {} if exchange is None else {"last_exchange": exchange.to_dict()}
 
 
 def _insert_deliveries(connection: Connection, wanted: Sequence[tuple[str, Row[Any]]], now: float) -> Sequence[str]:
@@ -377,8 +487,13 @@ def _in_turn(query: Select[Any]) -> Select[Any]:
     )
 
 
-def _claim(connection: Connection, delivery_id: str) -> Claim:
-    delivery = connection.execute(select(deliveries).where(deliveries.c.delivery_id == delivery_id)).one()
+def _claim(connection: Connection, delivery_id: str, now: float) -> Claim:
+    delivery = connection.execute(select(*_SHORT).where(deliveries.c.delivery_id == delivery_id)).one()
     webhook = connection.execute(select(webhooks).where(webhooks.c.webhook_id == delivery.webhook_id)).one()
     event = connection.execute(select(events).where(events.c.sequence == delivery.sequence)).one()
-    return Claim(delivery=_as_delivery(delivery), url=webhook.url, secret=webhook.secret, record=as_event_record(event))
+    secrets = [webhook.secret]
+    if webhook.previous_secret_until is not None and now < webhook.previous_secret_until:
+        secrets.append(webhook.previous_secret)
+    return Claim(
+        delivery=_as_delivery(delivery), url=webhook.url, secrets=tuple(secrets), record=as_event_record(event)
+    )

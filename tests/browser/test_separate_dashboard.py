@@ -19,6 +19,7 @@ from graphs.http import auth
 from graphs.http.app import build_http_app
 from graphs.http.auth import AccessControl
 from pipeline.api_keys import ApiKey
+from pipeline.store import PageQuery
 from testing.harness import Bench, make_bench, working
 from testing.ports import quiet_port
 from testing.service_process import GONE_WITHIN_S, ROOT, wait_until
@@ -129,7 +130,7 @@ def test_all_visitors_act_as_the_owner_of_its_key_until_it_is_revoked(
 ):
     generate(page, "red apple")
     expect(page.locator(".facts b")).to_have_text("red apple")
-    assert len(service.bench.store.history(OWNER, limit=5)) == 1
+    assert len(service.bench.store.history(OWNER, PageQuery(limit=5))) == 1
 
     service.bench.store.keys.revoke(key[0].key_id)
     generate(page, "green pear")

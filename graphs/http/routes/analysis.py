@@ -6,15 +6,18 @@ import asyncio
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from graphs.analysis.regions import FoundRegions
 from graphs.analysis.stages import RENDER
 from graphs.http.context import Caller, CallerDep, ServicesDep
+from graphs.http.deprecation import deprecated_by
+from graphs.http.drawings import ANALYSIS_PROBLEMS, DRAWING_RESPONSES, ImageDep, picture_response
 from graphs.http.errors import error_responses
-from graphs.http.responses import BYTES, ImageIdPath, RegionIdPath, V1Route, binary_content, content, json_response
+from graphs.http.pagination import split_commas
+from graphs.http.responses import RegionIdPath, V1Route, json_response
 from graphs.http.schemas.analysis import (
     ConceptsBody,
     ImageConcepts,
@@ -22,29 +25,26 @@ from graphs.http.schemas.analysis import (
     image_concepts,
     image_labels,
 )
-from graphs.http.schemas.segments import CocoDocument, Segment, SegmentFormat, Segments, SegmentsBody, segments_of
+from graphs.http.schemas.generation import PlainText
+from graphs.http.schemas.segments import CocoDocument, SegmentFormat, Segments, SegmentsBody, segments_of
 from graphs.http.validation import REFUSALS
+from graphs.services import Services
 from pipeline.answer_warnings import image_warnings
 from pipeline.errors import InvalidRequest
-from pipeline.imaging.codecs import digest_of_bytes
 from pipeline.records import ImageRecord
 
 MAX_TEXTS = 256  # labels times templates
 MAX_LABEL_CHARS = 100
-PNG = "image/png"
 
-_PNG_CONTENT = binary_content(PNG, BYTES)
-_PROBLEMS = error_responses(401, 404, 422, 429, 500, 503, 504)
-_PICTURE = _PROBLEMS | {
-    200: {"content": _PNG_CONTENT},
-    206: {"description": "Partial Content", "content": _PNG_CONTENT},
-    304: {"description": "Not Modified"},
-    416: {"description": "Range Not Satisfiable"},
-}
-
-Labels = Annotated[str, Query(max_length=10_000, description="Your own labels, as in `cat,dog`; else the profile's.")]
+Labels = Annotated[
+    Sequence[PlainText],
+    Query(
+        max_length=MAX_TEXTS,
+        description="Your own labels, instead of the model's; repeat it for several. A single one is split at commas.",
+    ),
+]
 Templates = Annotated[
-    list[str] | None, Query(description="Prompts with `{label}` in them, whose vectors are averaged.", max_length=20)
+    Sequence[str], Query(description="Prompts with `{label}` in them, whose vectors are averaged.", max_length=20)
 ]
 
 
@@ -56,20 +56,40 @@ router = APIRouter(
 )
 
 
-async def get_image(image_id: ImageIdPath, services: ServicesDep, caller: CallerDep) -> ImageRecord:
-    """Return the image that the path names."""
-    return await services.images.find(str(image_id), owner=caller.owner, session="")
-
-
-ImageDep = Annotated[ImageRecord, Depends(get_image)]
-
-
-@router.get("/analysis", response_model=ImageLabels, responses=_PROBLEMS)
-async def classify_image(
-    image: ImageDep, services: ServicesDep, caller: CallerDep, labels: Labels = "", templates: Templates = None
+@router.get("/labels", response_model=ImageLabels, responses=ANALYSIS_PROBLEMS)
+async def get_labels(
+    image: ImageDep,
+    services: ServicesDep,
+    caller: CallerDep,
+    label: Labels = (),
+    template: Templates = (),
 ) -> Response:
     """Classify an image and each of its regions, by the profile's labels or your own."""
-    labelling, own = services.profile.clip.labelling, _labels(labels)
+    own = split_commas([label[0]]) if len(label) == 1 else label
+    return await _classified(image, services, caller, own, template)
+
+
+@router.get(
+    "/analysis",
+    response_model=ImageLabels,
+    responses=ANALYSIS_PROBLEMS,
+    **deprecated_by("/v1/images/{image_id}/labels"),
+)
+async def classify_image(
+    image: ImageDep,
+    services: ServicesDep,
+    caller: CallerDep,
+    labels: Annotated[str, Query(max_length=10_000, description="Your own labels, as in `cat,dog`.")] = "",
+    templates: Templates = (),
+) -> Response:
+    """Classify an image and each of its regions, by the profile's labels or your own."""
+    return await _classified(image, services, caller, split_commas([labels]), templates)
+
+
+async def _classified(
+    image: ImageRecord, services: Services, caller: Caller, labels: Sequence[str], templates: Sequence[str]
+) -> Response:
+    labelling, own = services.profile.clip.labelling, list(dict.fromkeys(labels))
     names, unknown = (own, None) if own else (labelling.names, labelling.unknown)
     prompts = templates or [labelling.template]
     _check_prompts(names, prompts)
@@ -82,8 +102,13 @@ async def classify_image(
     return json_response(await asyncio.to_thread(write))
 
 
-@router.get("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS)
-async def list_regions(
+@router.get(
+    "/segments",
+    response_model=Segments | CocoDocument,
+    responses=ANALYSIS_PROBLEMS,
+    **deprecated_by("/v1/images/{image_id}/regions"),
+)
+async def list_segments(
     image: ImageDep,
     services: ServicesDep,
     caller: CallerDep,
@@ -93,8 +118,13 @@ async def list_regions(
     return await _written(image, await services.regions.all(image, caller.request_id), format_, caller)
 
 
-@router.post("/segments", response_model=Segments | CocoDocument, responses=_PROBLEMS | error_responses(400, 413, 415))
-async def find_regions(image: ImageDep, body: SegmentsBody, services: ServicesDep, caller: CallerDep) -> Response:
+@router.post(
+    "/segments",
+    response_model=Segments | CocoDocument,
+    responses=ANALYSIS_PROBLEMS | error_responses(400, 413, 415),
+    **deprecated_by("/v1/images/{image_id}/regions"),
+)
+async def find_segments(image: ImageDep, body: SegmentsBody, services: ServicesDep, caller: CallerDep) -> Response:
     """Segment what lies at points or in a box, or find the regions of a text; none, if it isn't there."""
     prompt = body.prompt_of(image)
     if prompt is not None:
@@ -104,39 +134,31 @@ async def find_regions(image: ImageDep, body: SegmentsBody, services: ServicesDe
     return await _written(image, found, body.format, caller)
 
 
-@router.get("/regions/{region}", response_model=Segment, responses=_PROBLEMS)
-async def get_region(image: ImageDep, region: RegionIdPath, services: ServicesDep, caller: CallerDep) -> Response:
-    """Return one region, with its mask in every form."""
-    found = await services.regions.get(image, region, caller.request_id)
-    forms = (SegmentFormat.POLYGONS, SegmentFormat.RLE, SegmentFormat.PNG)
-    (written,) = await asyncio.to_thread(segments_of, found, *forms)
-    return json_response(written)
-
-
-@router.post("/probe", response_model=ImageConcepts, responses=_PROBLEMS | error_responses(400, 413, 415))
+@router.post("/probe", response_model=ImageConcepts, responses=ANALYSIS_PROBLEMS | error_responses(400, 413, 415))
 async def probe_image(image: ImageDep, body: ConceptsBody, services: ServicesDep, caller: CallerDep) -> Response:
     """Score concepts against an image and each of its regions, independently and relative to each other."""
     found = await services.queries.match(image, body.concepts, caller.request_id)
     return json_response(image_concepts(found, request_id=caller.request_id, image_id=image.image_id))
 
 
-@router.get("/overlay.png", response_class=Response, responses=_PICTURE)
+@router.get("/overlay.png", response_class=Response, responses=DRAWING_RESPONSES)
 async def get_overlay(image: ImageDep, request: Request, services: ServicesDep, caller: CallerDep) -> Response:
     """Return the image with the outlines of all regions, as PNG."""
     drawings = await services.stages.result(RENDER, image, caller.request_id)
-    return _picture(request, drawings.overlay)
+    return picture_response(request, drawings.overlay)
 
 
-@router.get("/spotlights/{region}.png", response_class=Response, responses=_PICTURE)
-async def get_spotlight(
-    image: ImageDep, region: RegionIdPath, request: Request, services: ServicesDep, caller: CallerDep
+@router.get(
+    "/spotlights/{region_id}.png",
+    response_class=Response,
+    responses=DRAWING_RESPONSES,
+    **deprecated_by("/v1/images/{image_id}/regions/{region_id}/spotlight.png"),
+)
+async def draw_spotlight(
+    image: ImageDep, region_id: RegionIdPath, request: Request, services: ServicesDep, caller: CallerDep
 ) -> Response:
     """Return the image with everything outside of a region dimmed, as PNG."""
-    return _picture(request, await services.regions.spotlight(image, region, caller.request_id))
-
-
-def _picture(request: Request, png: bytes) -> Response:
-    return content(request, png, PNG, digest_of_bytes(png), for_ever=False)  # another model draws another
+    return picture_response(request, await services.regions.spotlight(image, region_id, caller.request_id))
 
 
 async def _written(record: ImageRecord, found: FoundRegions, format_: SegmentFormat, caller: Caller) -> Response:
@@ -152,10 +174,6 @@ async def _written(record: ImageRecord, found: FoundRegions, format_: SegmentFor
         )
 
     return json_response(await asyncio.to_thread(write))
-
-
-def _labels(value: str) -> list[str]:
-    return list(dict.fromkeys(label.strip() for label in value.split(",") if label.strip()))
 
 
 def _check_prompts(labels: Sequence[str], templates: Sequence[str]) -> None:

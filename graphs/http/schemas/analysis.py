@@ -5,16 +5,17 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from graphs.analysis.queries import ConceptScores, LabelProbabilities
 from graphs.http.schemas.common import Answer, Warnings
 from graphs.http.schemas.generation import Prompt, RequestBody
-from graphs.http.schemas.segments import Label
+from graphs.http.schemas.segments import DECIMALS, Label
 from pipeline.records import AnswerWarning, Vectors
 
 MAX_CONCEPTS = 50
@@ -39,8 +40,8 @@ def image_labels(
 ) -> ImageLabels:
     """Write shares of labels down."""
     rows = [
-        [Label(label=found.labels[i], confidence=float(row[i])) for i in np.argsort(-row, kind="stable")]
-        for row in found.shares
+        [Label(label=found.labels[i], confidence=rounded[i]) for i in np.argsort(-row, kind="stable")]
+        for row, rounded in zip(found.shares, _rounded(found.shares), strict=True)
     ]
     regions = [RegionLabels(region_id=number, labels=labels) for number, labels in enumerate(rows[1:])]
     return ImageLabels(
@@ -84,22 +85,29 @@ def image_concepts(found: ConceptScores, *, request_id: str, image_id: str) -> I
     """Write matches down."""
 
     def row(i: int) -> list[ConceptMatch]:
-        numbers = zip(found.concepts, found.cosines[i], found.matches[i], found.shares[i], strict=True)
+        numbers = (_rounded(each[i]) for each in (found.cosines, found.matches, found.shares))
         return [
-            ConceptMatch(concept=concept, cosine=float(cosine), match=float(match), share=float(share))
-            for concept, cosine, match, share in numbers
+            ConceptMatch(concept=concept, cosine=cosine, match=match, share=share)
+            for concept, cosine, match, share in zip(found.concepts, *numbers, strict=True)
         ]
 
+    none = _rounded(found.none)
     return ImageConcepts(
         request_id=request_id,
         image_id=image_id,
         matches=row(0),
-        none_of_these=float(found.none[0]),
+        none_of_these=none[0],
         regions=[
-            RegionConcepts(region_id=i - 1, label=label, matches=row(i), none_of_these=float(found.none[i]))
+            RegionConcepts(region_id=i - 1, label=label, matches=row(i), none_of_these=none[i])
             for i, label in enumerate(found.region_labels, start=1)
         ],
     )
+
+
+def _rounded(scores: npt.NDArray[np.float32]) -> list[Any]:
+    """Return an array of scores as a list, rounded as numbers of double precision."""
+    rounded: list[Any] = np.round(scores.astype(np.float64), DECIMALS).tolist()
+    return rounded
 
 
 class VectorFormat(StrEnum):

@@ -12,7 +12,9 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from graphs.generation.service import GeneratedImage
+from graphs.http.pagination import PageFields
 from graphs.http.schemas.generation import GenerationParameters, Prompt, RequestBody
+from pipeline.event_records import EventRecord
 from pipeline.jobs import Job, JobState
 from pipeline.records import (
     AnswerWarning,
@@ -51,43 +53,62 @@ class JobStatus(BaseModel):
     """A piece of work that was accepted, and what has become of it."""
 
     job_id: str = Field(description="Id of the job.")
+    request_id: str = Field(description="Id of the request that submitted it; those of one request have the same.")
     kind: str = Field(examples=["generate"], description="What the job does.")
     state: JobState = Field(
         description="`dead` is a job whose workers were lost too often; `failed` one with a `problem`."
     )
     attempts: int = Field(description="Times it was begun; it is begun again when a worker dies under it.")
     cancel_requested: bool = Field(description="Whether a cancellation was requested; a running job stops soon after.")
-    request: GenerationParameters = Field(description="What the job makes.")
+    parameters: GenerationParameters = Field(description="What the job makes.")
+    metadata: dict[str, str] = Field(description="Your own values by key, for the image.")
+    tags: list[str] = Field(description="Your own tags, for the image.")
+    step: int | None = Field(description="Denoising steps done; null unless it is running.")
+    num_steps: int | None = Field(description="Denoising steps in all; null unless it is running.")
+    preview_url: str | None = Field(description="Path of the newest preview, as PNG; null if there is none.")
     result: dict[str, Any] | None = Field(description="Of a job that succeeded.", examples=[{"image_id": "0198…"}])
     problem: dict[str, Any] | None = Field(description="Of a job that failed: what went wrong.")
     created_at: datetime = Field(description="When it was accepted.")
+    started_at: datetime | None = Field(description="When its last attempt began; null before.")
     finished_at: datetime | None = Field(description="When it ended; null while it is queued or running.")
     url: str = Field(examples=["/v1/jobs/0198…"], description="Path of the job.")
     warnings: Warnings
+    request: GenerationParameters = Field(description="The same as `parameters`.", deprecated=True)
 
     @classmethod
-    def of(cls, job: Job, warnings: Sequence[AnswerWarning]) -> Self:
+    def of(cls, job: Job, warnings: Sequence[AnswerWarning], newest_step: EventRecord | None = None) -> Self:
+        parameters = GenerationParameters.of(GenerationRequest.from_dict(job.order.request))
+        step = {} if newest_step is None or job.state is not JobState.RUNNING else newest_step.payload
+        url = f"/v1/jobs/{job.job_id}"
         return cls(
             job_id=job.job_id,
+            request_id=job.order.request_id,
             kind=job.order.kind,
             state=job.state,
             attempts=job.attempts,
             cancel_requested=job.cancel_requested,
-            request=GenerationParameters.of(GenerationRequest.from_dict(job.order.request)),
+            parameters=parameters,
+            metadata=dict(job.annotations.metadata),
+            tags=list(job.annotations.tags),
+            step=step.get("step"),
+            num_steps=step.get("num_steps"),
+            preview_url=f"{url}/preview.png" if step.get("preview") else None,
             result=None if job.result is None else dict(job.result),
             problem=None if job.problem is None else {k: v for k, v in job.problem.items() if k != "facts"},
             created_at=job.created_at,
+            started_at=job.started_at,
             finished_at=job.finished_at,
-            url=f"/v1/jobs/{job.job_id}",
+            url=url,
             warnings=list(warnings),
+            request=parameters,
         )
 
 
-class Jobs(BaseModel):
-    """A page of jobs, newest first."""
+class JobList(PageFields):
+    """A page of jobs."""
 
-    jobs: list[JobStatus] = Field(description="Jobs of this page.")
-    next: str | None = Field(description="Send it as `before` to get the next page; null on the last.")
+    data: list[JobStatus] = Field(description="Jobs of this page.")
+    jobs: list[JobStatus] = Field(description="The same as `data`.", deprecated=True)
 
 
 class ClassScore(BaseModel):

@@ -19,6 +19,7 @@ from pipeline.imaging.masks import decode_mask
 from pipeline.records import Description, ImageRecord, PointsAndBox, Polygon, Region
 
 MAX_POINTS = 64
+DECIMALS = 4  # of scores
 COCO_IMAGE = 1  # the id of the one image in a document
 
 
@@ -40,7 +41,7 @@ class Label(BaseModel):
 
 def labels_of(description: Description) -> list[Label]:
     """What a picture shows, best first."""
-    return [Label(label=score.label, confidence=score.confidence) for score in description.top]
+    return [Label(label=score.label, confidence=round(score.confidence, DECIMALS)) for score in description.top]
 
 
 class Segment(BaseModel):
@@ -71,15 +72,15 @@ class Segment(BaseModel):
     ) -> Self:
         return cls(
             region_id=chosen.region_id,
-            box=_corners(region.box),
-            area=_area(region.rle, size),
-            predicted_iou=region.predicted_iou,
-            stability=region.stability,
+            box=corners_of(region.box),
+            area=area_of(region.rle, size),
+            predicted_iou=round(region.predicted_iou, DECIMALS),
+            stability=round(region.stability, DECIMALS),
             labels=labels_of(description),
-            score=chosen.score,
+            score=None if chosen.score is None else round(chosen.score, DECIMALS),
             polygon=region.polygon if SegmentFormat.POLYGONS in forms else None,
             rle=RunLengths.of(region.rle, size) if SegmentFormat.RLE in forms else None,
-            mask=_mask_png(region.rle, size) if SegmentFormat.PNG in forms else None,
+            mask=mask_png(region.rle, size) if SegmentFormat.PNG in forms else None,
         )
 
 
@@ -143,9 +144,9 @@ class CocoDocument(BaseModel):
                     category_id=categories[best[chosen.row]],
                     segmentation=RunLengths.of(regions[chosen.row].rle, size),
                     bbox=_bbox(regions[chosen.row].box),
-                    area=_area(regions[chosen.row].rle, size),
+                    area=area_of(regions[chosen.row].rle, size),
                     iscrowd=0,
-                    score=regions[chosen.row].predicted_iou,
+                    score=round(regions[chosen.row].predicted_iou, DECIMALS),
                 )
                 for chosen in sorted(found.chosen, key=lambda each: each.row)
             ],
@@ -183,21 +184,38 @@ class PointsAndBoxFields(RequestBody):
             raise ValueError("box is x0, y0, x1, y1: x1 must be more than x0, and y1 more than y0")
         return self
 
+    @property
+    def has_prompt(self) -> bool:
+        """Whether there are points or a box."""
+        return bool(self.points) or self.box is not None
+
+    def as_prompt(self) -> PointsAndBox:
+        """Return the points and the box as workers take them."""
+        return PointsAndBox(points=tuple((p.x, p.y, p.inside) for p in self.points), box=self.box)
+
     def prompt_of(self, record: ImageRecord) -> PointsAndBox | None:
         """Return the prompt for an image; None if there are neither points nor a box.
 
         Raises:
             InvalidRequest: a point or the box is outside of the image.
         """
-        if not self.points and self.box is None:
-            return None
+        self.check_inside(record)
+        return self.as_prompt() if self.has_prompt else None
+
+    def check_inside(self, record: ImageRecord) -> None:
+        """Check that the points and the box are inside of an image.
+
+        Raises:
+            InvalidRequest: one isn't.
+        """
+        if not self.has_prompt:
+            return
         xs = [point.x for point in self.points] + list((self.box or ())[0::2])
         ys = [point.y for point in self.points] + list((self.box or ())[1::2])
         if max(xs) > record.width or max(ys) > record.height:
             raise InvalidRequest(
                 problem=f"A point or the box is outside of the image: it is {record.width} x {record.height} pixels."
             )
-        return PointsAndBox(points=tuple((p.x, p.y, p.inside) for p in self.points), box=self.box)
 
 
 class SegmentsBody(PointsAndBoxFields):
@@ -232,7 +250,8 @@ def segments_of(found: FoundRegions, *forms: SegmentFormat) -> list[Segment]:
     ]
 
 
-def _corners(box: npt.NDArray[np.float32]) -> tuple[int, int, int, int]:
+def corners_of(box: npt.NDArray[np.float32]) -> tuple[int, int, int, int]:
+    """Return x0, y0, x1, y1 of a box (4,) in whole pixels."""
     x0, y0, x1, y1 = box.astype(int).tolist()
     return x0, y0, x1, y1
 
@@ -242,9 +261,11 @@ def _bbox(box: npt.NDArray[np.float32]) -> tuple[float, float, float, float]:
     return x0, y0, x1 - x0, y1 - y0
 
 
-def _area(rle: bytes, size: tuple[int, int]) -> int:
+def area_of(rle: bytes, size: tuple[int, int]) -> int:
+    """Return the number of pixels of a mask of this height and width."""
     return int(coco.area({"size": list(size), "counts": rle}))
 
 
-def _mask_png(rle: bytes, size: tuple[int, int]) -> str:
+def mask_png(rle: bytes, size: tuple[int, int]) -> str:
+    """Return a mask as a PNG of one bit a pixel, in Base64."""
     return base64_text(images.encode_mask_png(decode_mask(rle, size)))

@@ -18,6 +18,7 @@ from cli import main
 from graphs.generation import job_worker as job_runner
 from graphs.http.app import build_http_app
 from graphs.http.auth import AccessControl
+from pipeline.store import PageQuery
 from testing.harness import Bench
 from tests.integration.clients import InStep, served
 
@@ -64,7 +65,7 @@ async def test_generate_writes_results_and_previews(url, bench, tmp_path):
 
     assert code == 0, output
     assert len(shown) == 4
-    (job,) = bench.store.jobs.list("public", limit=9)
+    (job,) = bench.store.jobs.list("public", PageQuery(limit=9))
     folder = out / job.job_id
     result = json.loads((folder / "result.json").read_text())
     assert (result["prompt"], result["seed"], result["steps"]) == ("pear", 3, 4)
@@ -94,7 +95,7 @@ async def test_each_of_several_images_has_its_own_folder(url, bench, tmp_path):
     out = tmp_path / "out"
     code, output = await command("generate", "pear", "--n", "2", "--seed", "8", "--server", url, "--out", str(out))
     assert code == 0, output
-    jobs = bench.store.jobs.list("public", limit=9)
+    jobs = bench.store.jobs.list("public", PageQuery(limit=9))
     assert {folder.name for folder in out.iterdir()} == {job.job_id for job in jobs}
     seeds = {json.loads((folder / "result.json").read_text())["seed"] for folder in out.iterdir()}
     assert seeds == {8, 9}
@@ -147,7 +148,7 @@ async def test_the_api_key_option_authenticates(bench, tmp_path):
 
 async def test_jobs_and_events_are_printed(url, bench):
     await bench.image()
-    (job,) = bench.store.jobs.list("public", limit=9)
+    (job,) = bench.store.jobs.list("public", PageQuery(limit=9))
 
     code, output = await command("jobs", "list", "--server", url)
     assert (code, job.job_id in output, "succeeded" in output) == (0, True, True)

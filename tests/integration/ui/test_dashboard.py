@@ -16,6 +16,7 @@ from graphs.generation import job_worker as job_runner
 from graphs.http.app import build_http_app
 from graphs.http.auth import AccessControl
 from pipeline.jobs import MAX_ATTEMPTS
+from pipeline.store import PageQuery
 from testing.harness import Bench
 from testing.waiting import until
 from tests.integration.clients import AT_ONCE, InStep, served
@@ -117,7 +118,7 @@ async def test_stop_cancels_the_job(dashboard, bench):
     await dashboard.stop(Page())
     assert "Stopped" in (await last)[1]
     assert [item async for item in shown] == []
-    (job,) = bench.store.jobs.list("public", limit=9)
+    (job,) = bench.store.jobs.list("public", PageQuery(limit=9))
     assert job.state == "cancelled"
 
 

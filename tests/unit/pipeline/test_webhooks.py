@@ -15,9 +15,21 @@ from pipeline.jobs import IdempotencyKey, JobState
 from pipeline.settings import WebhookSettings
 from pipeline.store import EventLog, WebhookStore, open_database
 from pipeline.store.log import log
-from pipeline.webhooks import JITTER, Claim, DeliveryState, Webhook, backoff_s
+from pipeline.store.pages import PageQuery
+from pipeline.webhooks import (
+    JITTER,
+    ROTATION_S,
+    Claim,
+    DeliveryState,
+    Exchange,
+    ReceivedResponse,
+    SentRequest,
+    Webhook,
+    backoff_s,
+)
 
 LEASE_S = 30.0
+SENT = SentRequest(url="https://receiver.example/hook", headers={"webhook-id": "d"}, body="{}")
 SECRET = "whsec_c2VjcmV0"
 
 
@@ -50,7 +62,7 @@ def subjects(claims: Sequence[Claim]) -> list[str | None]:
 
 
 def states(store: WebhookStore, webhook: Webhook) -> list[DeliveryState]:
-    return [each.state for each in store.deliveries(webhook.webhook_id, webhook.owner, limit=100)]
+    return [each.state for each in store.deliveries(webhook.webhook_id, webhook.owner, PageQuery(limit=100))]
 
 
 def test_events_after_the_registration_are_delivered(store):
@@ -60,13 +72,13 @@ def test_events_after_the_registration_are_delivered(store):
     expand(store)
 
     (claimed,) = claim(store)
-    assert (claimed.url, claimed.secret, claimed.record.payload) == (webhook.url, SECRET, {"of": "a"})
+    assert (claimed.url, claimed.secrets, claimed.record.payload) == (webhook.url, (SECRET,), {"of": "a"})
     delivery = claimed.delivery
     assert (delivery.type, delivery.subject, delivery.attempts) == ("image.created", "a", 1)
     assert claim(store) == []
 
     store.delivered(delivery.delivery_id, 204)
-    (settled,) = store.deliveries(webhook.webhook_id, "public", limit=10)
+    (settled,) = store.deliveries(webhook.webhook_id, "public", PageQuery(limit=10))
     assert (settled.state, settled.last_status, settled.last_error) == (DeliveryState.DELIVERED, 204, None)
     assert settled.settled_at is not None
     assert store.next_due_s() is None
@@ -80,7 +92,7 @@ def test_a_webhook_receives_events_of_its_owner_and_types(store):
     publish(store, "b", owner="other")
     expand(store)
     delivered = {
-        each.webhook_id: [d.type for d in store.deliveries(each.webhook_id, each.owner, limit=9)]
+        each.webhook_id: [d.type for d in store.deliveries(each.webhook_id, each.owner, PageQuery(limit=9))]
         for each in (everything, created, foreign)
     }
     assert delivered == {
@@ -100,7 +112,7 @@ def test_no_event_is_skipped_or_delivered_twice_for_any_batch_size(store, limit)
             expand(store, limit)
     expand(store, limit)
     for webhook in webhooks:
-        deliveries = store.deliveries(webhook.webhook_id, "public", limit=100)
+        deliveries = store.deliveries(webhook.webhook_id, "public", PageQuery(limit=100))
         assert sorted(each.subject for each in deliveries) == [f"i{number}" for number in range(5)]
 
 
@@ -152,7 +164,7 @@ def test_a_failed_delivery_does_not_block_the_next_one(store):
     store.put_off(first.delivery, None, status=None, error="nobody answers")
     (second,) = claim(store)
     assert second.delivery.type == "image.deleted"
-    failed = store.deliveries(webhook.webhook_id, "public", limit=10)[-1]
+    failed = store.deliveries(webhook.webhook_id, "public", PageQuery(limit=10))[-1]
     assert (failed.state, failed.last_error) == (DeliveryState.FAILED, "nobody answers")
 
 
@@ -210,7 +222,7 @@ def test_claims_of_a_killed_dispatcher_expire(store, clock):
     assert store.next_due_s() is None
 
 
-def test_a_delivery_can_be_redelivered(store, clock):
+def test_a_delivery_can_be_retried(store, clock):
     webhook = register(store)
     publish(store, "a", "b")
     expand(store)
@@ -218,14 +230,14 @@ def test_a_delivery_can_be_redelivered(store, clock):
     store.delivered(delivered.delivery.delivery_id, 200)
     store.put_off(failed.delivery, None, status=503, error="away")
     for each in (delivered, failed):
-        again = store.redeliver(webhook.webhook_id, each.delivery.delivery_id, "public")
+        again = store.retry(webhook.webhook_id, each.delivery.delivery_id, "public")
         assert (again.state, again.attempts, again.settled_at) == (DeliveryState.PENDING, 0, None)
     assert sorted(subjects(claim(store))) == ["a", "b"]
 
     clock.now += LEASE_S
     (waiting, _) = claim(store)
     store.put_off(waiting.delivery, 8 * 3600, status=500, error="down")
-    store.redeliver(webhook.webhook_id, waiting.delivery.delivery_id, "public")
+    store.retry(webhook.webhook_id, waiting.delivery.delivery_id, "public")
     assert subjects(claim(store)) == [waiting.delivery.subject]
 
 
@@ -234,7 +246,9 @@ def test_a_test_event_goes_to_one_webhook_regardless_of_types(store):
     delivery = store.test(tested.webhook_id, "public")
     expand(store)
     assert [each.delivery for each in claim(store)] != []
-    assert [each.type for each in store.deliveries(tested.webhook_id, "public", limit=9)] == ["webhook.tested"]
+    assert [each.type for each in store.deliveries(tested.webhook_id, "public", PageQuery(limit=9))] == [
+        "webhook.tested"
+    ]
     assert (delivery.type, delivery.subject) == ("webhook.tested", None)
     assert states(store, other) == []
     store.test(tested.webhook_id, "public")
@@ -254,14 +268,110 @@ def test_a_disabled_webhook_receives_nothing_until_enabled(store):
     assert disabled.disabled_at is not None
     assert disabled.disabled_reason == "its receiver is gone"
     assert states(store, webhook) == [DeliveryState.FAILED] * 2
-    store.redeliver(webhook.webhook_id, first.delivery.delivery_id, "public")
+    store.retry(webhook.webhook_id, first.delivery.delivery_id, "public")
     assert (claim(store), store.next_due_s()) == ([], None)
 
-    enabled = store.enable(webhook.webhook_id, "public")
+    enabled = store.update(webhook.webhook_id, "public", enabled=True)
     assert (enabled.disabled_at, enabled.disabled_reason) == (None, None)
     publish(store, "d")
     expand(store)
     assert sorted(subjects(claim(store))) == ["a", "d"]
+
+
+def test_a_paused_webhook_receives_nothing_until_enabled(store):
+    webhook = register(store)
+    publish(store, "a")
+    expand(store)
+    paused = store.update(webhook.webhook_id, "public", enabled=False)
+    assert paused.disabled_at is not None
+    assert paused.disabled_reason == "Paused by its owner."
+    publish(store, "b")
+    expand(store)
+    assert states(store, webhook) == [DeliveryState.FAILED]
+    assert store.update(webhook.webhook_id, "public", enabled=False) == paused
+    store.update(webhook.webhook_id, "public", enabled=True)
+    publish(store, "c")
+    expand(store)
+    assert subjects(claim(store)) == ["c"]
+
+
+def test_pausing_keeps_why_a_webhook_was_disabled_before(store):
+    webhook = register(store)
+    store.disable(webhook.webhook_id, "its receiver is gone")
+    assert store.update(webhook.webhook_id, "public", enabled=False).disabled_reason == "its receiver is gone"
+
+
+def test_changes_apply_to_events_from_then_on(store):
+    webhook = register(store, types=["image.created"])
+    publish(store, "a")
+    expand(store)
+    changed = store.update(webhook.webhook_id, "public", url="https://new.example/", types=["image.deleted"])
+    assert (changed.url, changed.types) == ("https://new.example/", ("image.deleted",))
+    publish(store, "b")
+    publish(store, "c", type_="image.deleted")
+    expand(store)
+    assert [(each.url, each.delivery.subject) for each in claim(store)] == [
+        ("https://new.example/", "a"),
+        ("https://new.example/", "c"),
+    ]
+    assert store.update(webhook.webhook_id, "public") == changed
+    assert store.update(webhook.webhook_id, "public", types=[]).types == ()
+
+
+def test_the_previous_secret_signs_for_a_day(store, clock):
+    webhook = register(store)
+    rotated = store.rotate_secret(webhook.webhook_id, "public", secret="whsec_new")
+    assert rotated.secret == "whsec_new"
+    assert rotated.previous_secret_expires_at == datetime.fromtimestamp(clock.now + ROTATION_S, UTC)
+    publish(store, "a")
+    expand(store)
+    clock.now += ROTATION_S - 1
+    (within,) = claim(store)
+    assert within.secrets == ("whsec_new", SECRET)
+    clock.now += LEASE_S
+    (after,) = claim(store)
+    assert after.secrets == ("whsec_new",)
+
+
+def test_a_second_rotation_ends_the_oldest_secret(store):
+    webhook = register(store)
+    for secret in ("whsec_b", "whsec_c", "whsec_c"):
+        store.rotate_secret(webhook.webhook_id, "public", secret=secret)
+    publish(store, "a")
+    expand(store)
+    (claimed,) = claim(store)
+    assert claimed.secrets == ("whsec_c", "whsec_b")
+
+
+def test_an_idempotency_key_rotates_once(store):
+    webhook, key = register(store), IdempotencyKey(key="k", fingerprint="f")
+    made = [store.rotate_secret(webhook.webhook_id, "public", secret=secret, key=key) for secret in ("b", "c")]
+    assert [each.secret for each in made] == ["b", "b"]
+    with pytest.raises(IdempotencyMismatch):
+        store.rotate_secret(webhook.webhook_id, "public", secret="d", key=IdempotencyKey(key="k", fingerprint="other"))
+
+
+def test_the_last_exchange_of_a_delivery_is_recorded(store, clock):
+    webhook = register(store)
+    publish(store, "a")
+    expand(store)
+    (claimed,) = claim(store)
+    delivery_id = claimed.delivery.delivery_id
+    assert store.delivery(webhook.webhook_id, delivery_id, "public") == (claimed.delivery, None)
+
+    refused = Exchange(request=SENT, response=ReceivedResponse(status=500, headers={"x": "y"}, body="no\0 \ufffd"))
+    store.put_off(claimed.delivery, 1, status=500, error="no", exchange=refused)
+    assert store.delivery(webhook.webhook_id, delivery_id, "public")[1] == refused
+    clock.now += 1
+    (again,) = claim(store)
+    silent = Exchange(request=SENT, response=None)
+    store.put_off(again.delivery, 1, status=None, error="no answer", exchange=silent)
+    assert store.delivery(webhook.webhook_id, delivery_id, "public")[1] == silent
+    clock.now += 1
+    claim(store)
+    accepted = Exchange(request=SENT, response=ReceivedResponse(status=204, headers={}, body=""))
+    store.delivered(delivery_id, 204, accepted)
+    assert store.delivery(webhook.webhook_id, delivery_id, "public")[1] == accepted
 
 
 def test_an_idempotency_key_registers_one_webhook(store):
@@ -286,16 +396,22 @@ def test_webhooks_of_other_owners_are_not_found(store):
     webhook = register(store, "other")
     delivery = store.test(webhook.webhook_id, "other")
     own = register(store)
-    for method in (store.get, store.delete, store.enable, store.test):
+    for method in (store.get, store.delete, store.update, store.test):
         with pytest.raises(WebhookNotFound):
             method(webhook.webhook_id, "public")
     with pytest.raises(WebhookNotFound):
-        store.deliveries(webhook.webhook_id, "public", limit=10)
+        store.deliveries(webhook.webhook_id, "public", PageQuery(limit=10))
     with pytest.raises(WebhookNotFound):
-        store.redeliver(webhook.webhook_id, delivery.delivery_id, "public")
+        store.retry(webhook.webhook_id, delivery.delivery_id, "public")
+    with pytest.raises(WebhookNotFound):
+        store.rotate_secret(webhook.webhook_id, "public", secret=SECRET)
+    with pytest.raises(WebhookNotFound):
+        store.delivery(webhook.webhook_id, delivery.delivery_id, "public")
     with pytest.raises(DeliveryNotFound):
-        store.redeliver(own.webhook_id, delivery.delivery_id, "public")
-    assert [each.webhook_id for each in store.list("public")] == [own.webhook_id]
+        store.delivery(own.webhook_id, delivery.delivery_id, "public")
+    with pytest.raises(DeliveryNotFound):
+        store.retry(own.webhook_id, delivery.delivery_id, "public")
+    assert [each.webhook_id for each in store.list("public", PageQuery(limit=10))] == [own.webhook_id]
 
 
 def test_deleting_a_webhook_deletes_its_deliveries(store):
@@ -303,7 +419,7 @@ def test_deleting_a_webhook_deletes_its_deliveries(store):
     publish(store, "a")
     expand(store)
     store.delete(webhook.webhook_id, "public")
-    assert (store.next_due_s(), claim(store), store.list("public")) == (None, [], [])
+    assert (store.next_due_s(), claim(store), store.list("public", PageQuery(limit=10))) == (None, [], [])
 
 
 def test_deliveries_are_paginated_newest_first(store):
@@ -311,9 +427,43 @@ def test_deliveries_are_paginated_newest_first(store):
     for number in range(5):
         publish(store, f"i{number}")
         expand(store)
-    first = store.deliveries(webhook.webhook_id, "public", limit=2)
-    rest = store.deliveries(webhook.webhook_id, "public", limit=10, before=first[-1].delivery_id)
+    first = store.deliveries(webhook.webhook_id, "public", PageQuery(limit=2))
+    rest = store.deliveries(webhook.webhook_id, "public", PageQuery(limit=10, after=first[-1].delivery_id))
     assert [each.subject for each in [*first, *rest]] == ["i4", "i3", "i2", "i1", "i0"]
+
+
+def test_lists_are_read_in_either_order_and_between_times(store):
+    made = [register(store) for _ in range(3)]
+    ids = [each.webhook_id for each in made]
+
+    def listed(**page: object) -> list[str]:
+        return [each.webhook_id for each in store.list("public", PageQuery(**{"limit": 10} | page))]
+
+    assert listed() == ids[::-1]
+    assert listed(is_ascending=True) == ids
+    assert listed(is_ascending=True, after=ids[0], limit=1) == ids[1:2]
+    assert listed(created_after=made[1].created_at) == ids[:0:-1]
+    assert listed(created_before=made[1].created_at) == ids[:1]
+    assert store.count("public") == 3
+    assert store.count("other") == 0
+
+
+def test_deliveries_are_filtered_by_state_and_type(store):
+    webhook = register(store)
+    publish(store, "a", "b")
+    publish(store, "c", type_="image.deleted")
+    expand(store)
+    first, *_ = claim(store)
+    store.delivered(first.delivery.delivery_id, 200)
+
+    def found(**wanted: object) -> list[str | None]:
+        page = PageQuery(limit=10, is_ascending=True)
+        return [each.subject for each in store.deliveries(webhook.webhook_id, "public", page, **wanted)]
+
+    assert found(states=[DeliveryState.PENDING]) == ["b", "c"]
+    assert found(states=[DeliveryState.PENDING, DeliveryState.DELIVERED]) == ["a", "b", "c"]
+    assert found(states=[DeliveryState.PENDING], types=["image.created"]) == ["b"]
+    assert found(types=["image.deleted", "image.created"]) == ["a", "b", "c"]
 
 
 def test_deliveries_are_pruned_with_their_events(store):

@@ -7,7 +7,7 @@ import json
 import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -63,7 +63,7 @@ async def registered(client: httpx.AsyncClient, url: str, **options: object) -> 
 
 
 async def deliveries(client: httpx.AsyncClient, webhook: dict) -> list[dict]:
-    return (await client.get(f"/v1/webhooks/{webhook['webhook_id']}/deliveries")).json()["deliveries"]
+    return (await client.get(f"/v1/webhooks/{webhook['webhook_id']}/deliveries", params={"limit": 100})).json()["data"]
 
 
 async def settled(client: httpx.AsyncClient, webhook: dict, number: int = 1) -> list[dict]:
@@ -286,6 +286,7 @@ async def test_a_secret_of_the_client_signs(client, receiver):
         ({"url": "https://example.com/" + "x" * 2000}, "2000"),
         ({"url": "https://exa mple.com:99999999"}, "https://example.com/hook"),
         ({"url": 7}, "url"),
+        ({"url": "https://example.com", "type": ["image.created"]}, "did you mean types?"),
         ({}, "url"),
     ],
 )
@@ -311,18 +312,29 @@ async def test_webhooks_are_isolated_between_owners(client, bench, receiver):
     url = f"/v1/webhooks/{other.webhook_id}"
     for request in (
         client.get(url),
+        client.patch(url, json={"enabled": False}),
+        client.post(f"{url}/rotate-secret"),
         client.post(f"{url}/enable"),
         client.post(f"{url}/test"),
         client.get(f"{url}/deliveries"),
+        client.get(f"{url}/deliveries/{sent.delivery_id}"),
         client.post(f"{url}/deliveries/{sent.delivery_id}/redeliver"),
+        client.post(f"{url}/deliveries/{sent.delivery_id}/retry"),
     ):
         assert is_problem(await request, 404, "webhook_not_found")
     assert (await client.delete(url)).status_code == 204  # as if it had been deleted before
     assert await bench.services.webhooks.get(other.webhook_id, "other") == other
-    assert (await client.get("/v1/webhooks")).json() == {"webhooks": []}
+    assert (await client.get("/v1/webhooks")).json()["data"] == []
     own = await registered(client, receiver.url)
-    missing = await client.post(f"/v1/webhooks/{own['webhook_id']}/deliveries/{UNKNOWN_ID}/redeliver")
-    assert is_problem(missing, 404, "delivery_not_found")
+    own_deliveries = f"/v1/webhooks/{own['webhook_id']}/deliveries"
+    for request in (
+        client.get(f"{own_deliveries}/{UNKNOWN_ID}"),
+        client.get(f"{own_deliveries}/nonsense"),
+        client.get(f"{own_deliveries}/{sent.delivery_id}"),
+        client.post(f"{own_deliveries}/{UNKNOWN_ID}/redeliver"),
+        client.post(f"{own_deliveries}/{UNKNOWN_ID}/retry"),
+    ):
+        assert is_problem(await request, 404, "delivery_not_found")
     await client.post(f"/v1/webhooks/{own['webhook_id']}/test")
     await settled(client, own)
     assert len(receiver.messages) == 2  # the image belongs to another owner
@@ -333,9 +345,229 @@ async def test_deliveries_are_paginated(client, receiver):
     url = f"/v1/webhooks/{webhook['webhook_id']}"
     sent = [(await client.post(f"{url}/test")).json()["delivery_id"] for _ in range(3)]
     first = (await client.get(f"{url}/deliveries", params={"limit": 2})).json()
-    rest = (await client.get(f"{url}/deliveries", params={"limit": 2, "before": first["next"]})).json()
-    assert [each["delivery_id"] for each in first["deliveries"] + rest["deliveries"]] == sent[::-1]
-    assert rest["next"] is None
+    assert first["has_more"]
+    assert first["data"] == first["deliveries"]
+    for cursor in ("after", "before"):
+        rest = (await client.get(f"{url}/deliveries", params={"limit": 2, cursor: first["next"]})).json()
+        assert [each["delivery_id"] for each in first["data"] + rest["data"]] == sent[::-1]
+        assert (rest["has_more"], rest["next"]) == (False, None)
+    oldest = (await client.get(f"{url}/deliveries", params={"limit": 1, "order": "asc"})).json()
+    second = (await client.get(f"{url}/deliveries", params={"order": "asc", "after": oldest["next"]})).json()
+    assert [each["delivery_id"] for each in oldest["data"] + second["data"]] == sent
+    moment = oldest["data"][0]["created_at"]
+    for bound, found in (("created_after", sent[::-1]), ("created_before", [])):
+        page = (await client.get(f"{url}/deliveries", params={bound: moment})).json()
+        assert [each["delivery_id"] for each in page["data"]] == found
+
+
+async def test_webhooks_are_paginated(client):
+    made = [(await registered(client, "https://example.com"))["webhook_id"] for _ in range(3)]
+    first = (await client.get("/v1/webhooks", params={"limit": 2})).json()
+    rest = (await client.get("/v1/webhooks", params={"limit": 2, "after": first["next"]})).json()
+    assert [each["webhook_id"] for each in first["data"] + rest["data"]] == made[::-1]
+    assert (first["has_more"], rest["has_more"], rest["next"]) == (True, False, None)
+    assert first["data"] == first["webhooks"]
+
+
+async def test_deliveries_are_filtered(tmp_path, receiver):
+    receiver.answer = lambda message: 500 if message.path == "/hook" and b"webhook.tested" in message.body else 204
+    bench = make_bench(tmp_path, webhooks=LOCAL_WEBHOOKS.model_copy(update={"retry_after_s": ()}))
+    async with client_of(bench) as client, working(bench):
+        webhook = await registered(client, receiver.url)
+        await bench.image()
+        await client.post(f"/v1/webhooks/{webhook['webhook_id']}/test")
+        await settled(client, webhook, len(AN_IMAGE) + 1)
+
+        async def types(query: str) -> list[str]:
+            found = await client.get(f"/v1/webhooks/{webhook['webhook_id']}/deliveries?order=asc&{query}")
+            assert found.status_code == 200, found.text
+            return [each["type"] for each in found.json()["data"]]
+
+        assert await types("state=failed") == ["webhook.tested"]
+        assert await types("state=failed&state=delivered") == [*AN_IMAGE, "webhook.tested"]
+        assert await types("state=failed,delivered&type=image.created") == ["image.created"]
+        assert await types("type=image.created,job.submitted&type=webhook.tested") == [
+            "job.submitted",
+            "image.created",
+            "webhook.tested",
+        ]
+        assert await types("state=pending") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("state=faild", "did you mean failed?"),
+        ("state=failed,pendig", "did you mean pending?"),
+        ("type=image.create", "did you mean image.created?"),
+        ("type=image.created&type=job.fail", "did you mean job.failed?"),
+        ("state=made_up", "'pending', 'delivered' or 'failed'"),
+        ("sate=failed", "did you mean state?"),
+        ("order=up", "'desc' or 'asc'"),
+        ("after=nonsense", "after"),
+    ],
+)
+async def test_an_unknown_filter_is_rejected_with_the_nearest(client, query, expected):
+    webhook = await registered(client, "https://example.com")
+    rejected = await client.get(f"/v1/webhooks/{webhook['webhook_id']}/deliveries?{query}")
+    assert is_problem(rejected, 422, "invalid_request")
+    assert expected in rejected.json()["detail"]
+
+
+async def test_a_webhook_is_changed_paused_and_enabled(client, bench, receiver):
+    webhook = await registered(client, "https://example.com", types=["job.dead"])
+    url = f"/v1/webhooks/{webhook['webhook_id']}"
+    shown = {name: value for name, value in webhook.items() if name != "secret"}
+    for body in ({}, {"url": None, "types": None, "enabled": None}, {"enabled": True}):
+        assert (await client.patch(url, json=body)).json() == shown
+    changed = await client.patch(url, json={"url": receiver.url, "types": []})
+    assert changed.json() == shown | {"url": receiver.url, "types": []} == (await client.get(url)).json()
+
+    paused = (await client.patch(url, json={"enabled": False})).json()
+    assert (paused["enabled"], paused["disabled_reason"]) == (False, "Paused by its owner.")
+    assert datetime.fromisoformat(paused["disabled_at"]).tzinfo is not None
+    await bench.image(1)
+    enabled = (await client.patch(url, json={"enabled": True})).json()
+    assert (enabled["enabled"], enabled["disabled_at"], enabled["disabled_reason"]) == (True, None, None)
+    await bench.image(2)
+    await settled(client, webhook, len(AN_IMAGE))
+    assert len(receiver.ids()) == len(AN_IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"url": "ftp://example.com"}, "https://"),
+        ({"url": "https://example.com", "types": ["image.creatd"]}, "did you mean image.created?"),
+        ({"enabled": "no"}, "enabled"),
+        ({"secret": "whsec_c2hvcnQ="}, "no such field"),
+        ({"enable": True}, "did you mean enabled?"),
+        ([], "body"),
+    ],
+)
+async def test_an_invalid_change_is_rejected_and_changes_nothing(client, body, expected):
+    webhook = await registered(client, "https://example.com/hook")
+    url = f"/v1/webhooks/{webhook['webhook_id']}"
+    before = (await client.get(url)).json()
+    rejected = await client.patch(url, json=body)
+    assert is_problem(rejected, 422, "invalid_request")
+    assert expected in rejected.json()["detail"]
+    assert (await client.get(url)).json() == before
+
+
+async def test_a_private_address_can_not_be_patched_in(tmp_path):
+    bench = make_bench(tmp_path)
+    async with client_of(bench) as client:
+        webhook = await registered(client, "https://example.com/hook")
+        rejected = await client.patch(f"/v1/webhooks/{webhook['webhook_id']}", json={"url": "http://127.0.0.1/"})
+        assert is_problem(rejected, 422, "address_refused")
+
+
+async def test_a_rotated_secret_signs_beside_the_previous_one(client, receiver):
+    webhook = await registered(client, receiver.url)
+    url = f"/v1/webhooks/{webhook['webhook_id']}"
+    rotated = await client.post(f"{url}/rotate-secret")
+    assert (rotated.status_code, rotated.headers["cache-control"]) == (200, "no-store")
+    secret = rotated.json()["secret"]
+    assert webhooks.is_secret(secret)
+    assert secret != webhook["secret"]
+    left = datetime.fromisoformat(rotated.json()["previous_secret_expires_at"]) - datetime.now(UTC)
+    assert timedelta(hours=23) < left < timedelta(hours=25)
+    assert "secret" not in (await client.get(url)).json()
+
+    await client.post(f"{url}/test")
+    await until(lambda: receiver.messages)
+    message = receiver.messages[0]
+    assert message.headers["webhook-signature"].count("v1,") == 2
+    assert message.verified(secret) == message.verified(webhook["secret"])
+
+
+async def test_a_secret_of_the_client_and_a_repeated_rotation(client):
+    webhook = await registered(client, "https://example.com")
+    url, secret = f"/v1/webhooks/{webhook['webhook_id']}/rotate-secret", webhooks.new_secret()
+    own = await client.post(url, json={"secret": secret})
+    assert own.json()["secret"] == secret
+    first = await client.post(url, headers={"Idempotency-Key": "rotation"})
+    again = await client.post(url, headers={"Idempotency-Key": "rotation"})
+    assert first.json() == again.json()
+    assert first.json()["secret"] != secret
+    other = await client.post(url, json={"secret": secret}, headers={"Idempotency-Key": "rotation"})
+    assert is_problem(other, 422, "idempotency_mismatch")
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type", "status"),
+    [
+        (b'{"secret": "geheim"}', "application/json", 422),
+        (b'{"secrt": ""}', "application/json", 422),
+        (b"{}", "text/plain", 415),
+        (b"{}", None, 415),
+        (b"{", "application/json", 400),
+    ],
+)
+async def test_an_invalid_rotation_is_rejected(client, content, media_type, status):
+    webhook = await registered(client, "https://example.com")
+    headers = {} if media_type is None else {"Content-Type": media_type}
+    url = f"/v1/webhooks/{webhook['webhook_id']}/rotate-secret"
+    assert (await client.post(url, content=content, headers=headers)).status_code == status
+    assert (await client.get(url.removesuffix("/rotate-secret"))).json()["previous_secret_expires_at"] is None
+
+
+async def test_a_delivery_shows_what_was_sent_and_answered(client, receiver):
+    receiver.body = b"thanks \xff\0" + b"x" * 10_000
+    webhook = await registered(client, receiver.url)
+    url = f"/v1/webhooks/{webhook['webhook_id']}"
+    sent = (await client.post(f"{url}/test")).json()
+    (delivery,) = await settled(client, webhook)
+    details = (await client.get(f"{url}/deliveries/{sent['delivery_id']}")).json()
+    request, response = details.pop("request"), details.pop("response")
+    assert details == delivery
+    assert (details["response_status"], details["finished_at"]) == (details["last_status"], details["settled_at"])
+
+    (message,) = receiver.messages
+    assert request["url"] == receiver.url
+    assert request["body"].encode() == message.body
+    assert request["headers"].items() <= message.headers.items()
+    assert {"webhook-id", "webhook-timestamp", "webhook-signature"} < request["headers"].keys()
+    assert webhook["secret"].removeprefix("whsec_") not in str(details) + str(request)
+    assert (response["status"], response["headers"]["location"]) == (204, "/elsewhere")
+    assert response["body"] == ""  # a 204 has none
+
+    receiver.answer = lambda message: 200
+    await client.post(f"{url}/deliveries/{sent['delivery_id']}/retry")
+    await settled(client, webhook)
+    response = (await client.get(f"{url}/deliveries/{sent['delivery_id']}")).json()["response"]
+    assert (response["status"], len(response["body"])) == (200, 4096)
+    assert response["body"].startswith("thanks \ufffd\0xxx")
+
+
+async def test_the_last_of_several_attempts_is_shown(tmp_path, receiver):
+    receiver.answer = lambda message: 500 if len(receiver.messages) == 1 else 503
+    bench = make_bench(tmp_path, webhooks=LOCAL_WEBHOOKS.model_copy(update={"retry_after_s": (0.02,)}))
+    async with client_of(bench) as client, working(bench):
+        webhook = await registered(client, receiver.url)
+        url = f"/v1/webhooks/{webhook['webhook_id']}/deliveries"
+        await client.post(f"/v1/webhooks/{webhook['webhook_id']}/test")
+        (delivery,) = await settled(client, webhook)
+        details = (await client.get(f"{url}/{delivery['delivery_id']}")).json()
+        assert (details["response"]["status"], details["attempts"]) == (503, 2)
+        receiver.down()
+        await client.post(f"{url}/{delivery['delivery_id']}/retry")
+        (delivery,) = await settled(client, webhook)
+        details = (await client.get(f"{url}/{delivery['delivery_id']}")).json()
+        assert (details["state"], details["response"], details["response_status"]) == ("failed", None, None)
+        assert details["request"]["url"] == receiver.url
+
+
+async def test_a_response_whose_body_never_ends_is_accepted_and_cut_off(client, receiver, monkeypatch):
+    monkeypatch.setattr(webhook_dispatcher, "BODY_WITHIN_S", 0.1)
+    receiver.answer, receiver.body, receiver.declared_bytes = lambda message: 200, b"wait", 100
+    webhook = await registered(client, receiver.url)
+    await client.post(f"/v1/webhooks/{webhook['webhook_id']}/test")
+    (delivery,) = await settled(client, webhook)
+    assert (delivery["state"], delivery["attempts"], delivery["last_error"]) == ("delivered", 1, None)
+    details = await client.get(f"/v1/webhooks/{webhook['webhook_id']}/deliveries/{delivery['delivery_id']}")
+    assert details.json()["response"]["body"] == "wait"
 
 
 @pytest.mark.parametrize("type_", TYPES)

@@ -11,7 +11,7 @@ import pytest
 
 from docs.write_api import document
 
-VERBS = {"cancel", "retry", "enable", "test", "redeliver", "probe", "upload"}
+VERBS = {"cancel", "retry", "enable", "test", "redeliver", "rotate-secret", "probe", "upload", "delete"}
 SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 OWN_FORMS = ("legacy", "OpenAI")  # tags
 
@@ -73,7 +73,7 @@ def test_paths_are_plural_nouns_ids_and_verbs():
         if path in PATH_EXCEPTIONS:
             continue
         *_, last = path.rstrip("/").split("/")
-        is_noun = last.endswith(("s", ".png", "}"))
+        is_noun = last.endswith(("s", ".png", ".json", "}"))
         assert is_noun or (last in VERBS and method == "post"), (method, path)
 
 
@@ -106,10 +106,11 @@ def test_lists_have_a_limit_a_cursor_and_the_next_page():
         names = {parameter["name"] for parameter in operation.get("parameters", [])}
         if method == "get" and "limit" in names:
             schema = operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
-            assert "before" in names, path
-            assert "next" in api()["components"]["schemas"][schema.rpartition("/")[2]]["properties"], path
+            assert {"after", "order", "created_after", "created_before"} <= names, path
+            properties = api()["components"]["schemas"][schema.rpartition("/")[2]]["properties"]
+            assert {"data", "has_more", "next"} <= set(properties), path
             lists += 1
-    assert lists == 3
+    assert lists == 4
 
 
 def test_responses_always_have_every_field():

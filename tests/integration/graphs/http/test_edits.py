@@ -90,7 +90,7 @@ async def test_an_unknown_region_is_named_as_the_field_that_is_wrong(client: htt
     for region in (7, 1_000_007):
         response = await client.post(f"{url}/edits", json={"prompt": "pear", "region": region})
         assert is_problem(response, 422, "invalid_request")
-        assert response.json()["errors"][0]["field"] == "region"
+        assert response.json()["errors"][0]["field"] == "area.region_ids"
 
 
 @pytest.mark.parametrize("area", [{"region": 0, "concept": "apple"}, {"region": 0, "points": [{"x": 1, "y": 1}]}])

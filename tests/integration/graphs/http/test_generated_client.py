@@ -28,13 +28,13 @@ from ai_pipeline_api_client.models import CreateBody, Problem
 
 client = Client(base_url=sys.argv[1], timeout=300)
 body = CreateBody(prompt="pear", seed=3, width=64, height=96, steps=2)
-(image,) = create_images.sync(client=client, body=body).images
-assert (image.width, image.height, image.request.seed) == (64, 96, 3)
+(image,) = create_images.sync(client=client, body=body).data
+assert (image.width, image.height, image.parameters.seed) == (64, 96, 3)
 content = download_image.sync(client=client, image_id=image.image_id)
 assert content.payload.read().startswith(b"\\x89PNG")
-regions = list_regions.sync(client=client, image_id=image.image_id).segments
+regions = list_regions.sync(client=client, image_id=image.image_id).data
 assert [region.region_id for region in regions] == [0, 1]
-assert [each.image_id for each in list_images.sync(client=client).images] == [image.image_id]
+assert [each.image_id for each in list_images.sync(client=client).data] == [image.image_id]
 assert delete_image.sync_detailed(client=client, image_id=image.image_id).status_code == 204
 problem = get_image.sync(client=client, image_id=image.image_id)
 assert isinstance(problem, Problem) and problem.code == "image_not_found"

@@ -17,6 +17,7 @@ from graphs.http.auth import AccessControl
 from pipeline.cache import CacheKey
 from pipeline.events import StageFinished
 from pipeline.settings import AdmissionSettings
+from pipeline.store import PageQuery
 from testing.harness import Bench, make_bench, with_admission, working
 
 pytestmark = pytest.mark.anyio
@@ -235,9 +236,11 @@ async def test_equal_pixels_are_analyzed_once_per_owner(bench: Bench):
         assert {bench.workers.calls[kind] for kind in ("describe", "segment", "describe_regions", "render")} == {round_}
 
     finished = bench.of(StageFinished)
-    owner_names = {image.image_id: name for name in ("ann", "bob") for image in bench.store.history(name, limit=9)}
+    owner_names = {
+        image.image_id: name for name in ("ann", "bob") for image in bench.store.history(name, PageQuery(limit=9))
+    }
     assert Counter(owner_names[event.image_id] for event in finished) == {"ann": 4, "bob": 4}
-    digests = {image.digest for name in ("ann", "bob") for image in bench.store.history(name, limit=9)}
+    digests = {image.digest for name in ("ann", "bob") for image in bench.store.history(name, PageQuery(limit=9))}
     assert len(digests) == 1
     keys = [
         CacheKey(owner=name, digest=digests.copy().pop(), stage="s", model="-", parameters="p")

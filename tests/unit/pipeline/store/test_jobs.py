@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.errors import IdempotencyMismatch, JobNotFound, JobNotRetriable, LeaseLost, QueueFull
 from pipeline.jobs import MAX_ATTEMPTS, IdempotencyKey, JobOrder, JobState
-from pipeline.store import EventLog, new_id, open_database
+from pipeline.store import EventLog, PageQuery, new_id, open_database
 from pipeline.store.jobs import JobStore
 
 LEASE_S = 30.0
@@ -279,7 +279,7 @@ def test_jobs_of_other_owners_are_not_found(store):
     for method in (store.get, store.cancel, store.retry):
         with pytest.raises(JobNotFound):
             method(job_id, "public")
-    assert store.list("public", limit=10) == []
+    assert store.list("public", PageQuery(limit=10)) == []
     assert store.log.read(owner="public", after=0, limit=10) == []
 
 
@@ -287,10 +287,10 @@ def test_jobs_are_paginated_newest_first_and_filtered_by_state(store):
     ids = [store.submit(an_order(i)).job.job_id for i in range(5)]
     ((_, lease),) = take(store)
     store.fail(lease, {"code": "stage_failed"})
-    first = store.list("public", limit=2)
-    rest = store.list("public", limit=10, before=first[-1].job_id)
+    first = store.list("public", PageQuery(limit=2))
+    rest = store.list("public", PageQuery(limit=10, after=first[-1].job_id))
     assert [job.job_id for job in [*first, *rest]] == ids[::-1]
-    (failed,) = store.list("public", limit=10, states=[JobState.FAILED])
+    (failed,) = store.list("public", PageQuery(limit=10), states=[JobState.FAILED])
     assert (failed.job_id, failed.problem) == (ids[0], {"code": "stage_failed"})
 
 

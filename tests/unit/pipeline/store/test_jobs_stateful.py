@@ -14,7 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from pipeline.errors import IdempotencyMismatch, JobNotRetriable, LeaseLost
 from pipeline.jobs import AGAIN, MAX_ATTEMPTS, IdempotencyKey, JobOrder, JobState, Lease
-from pipeline.store import EventLog, new_id, open_database
+from pipeline.store import EventLog, PageQuery, new_id, open_database
 from pipeline.store.jobs import JobStore
 
 LEASE_S = 30.0
@@ -158,7 +158,7 @@ class Jobs(RuleBasedStateMachine):
                 assert job.state is self.final[job.job_id]
 
     def jobs(self):
-        return self.store.list("public", limit=1000)
+        return self.store.list("public", PageQuery(limit=1000))
 
     def note(self, lease: Lease | None) -> None:
         if lease is not None:

@@ -16,9 +16,9 @@ from pipeline.cache import CacheKey
 from pipeline.errors import ImageNotFound, LeaseLost, RegionNotFound
 from pipeline.events import ImageCreated
 from pipeline.jobs import JobOrder, JobState, Lease
-from pipeline.records import GenerationRequest, ImageRecord, RegionSelector, Scheduler
+from pipeline.records import Annotations, GenerationRequest, ImageRecord, RegionSelector, Scheduler, Source
 from pipeline.settings import RetentionSettings
-from pipeline.store import Blobs, ImageFilter, Store, new_id, open_database
+from pipeline.store import Blobs, ImageFilter, PageQuery, Store, new_id, open_database
 from pipeline.store.database import writing
 from pipeline.store.tables import events
 from pipeline.webhooks import DeliveryState
@@ -164,15 +164,65 @@ def test_history_is_paginated_newest_first_per_owner(store: Store):
     made = [add(store, a_record()).image_id for _ in range(5)]
     add(store, a_record(owner="other"))
 
-    first = store.history("public", limit=2)
-    rest = store.history("public", limit=10, before=first[-1].image_id)
+    first = store.history("public", PageQuery(limit=2))
+    rest = store.history("public", PageQuery(limit=10, after=first[-1].image_id))
 
     assert [record.image_id for record in first + rest] == made[::-1]
 
 
-def test_images_are_filtered_by_session_prompt_and_time(store: Store):
+def ids(records: list[ImageRecord]) -> list[str]:
+    return [record.image_id for record in records]
+
+
+def test_pages_have_an_order_and_bounds_of_time(store: Store):
+    first, second, third = (add(store, a_record()) for _ in range(3))
+
+    oldest = store.history("public", PageQuery(limit=2, is_ascending=True))
+    rest = store.history("public", PageQuery(limit=9, is_ascending=True, after=oldest[-1].image_id))
+    late = store.history("public", PageQuery(limit=9, created_after=second.created_at))
+    early = store.history("public", PageQuery(limit=9, created_before=second.created_at))
+
+    assert ids(oldest + rest) == [first.image_id, second.image_id, third.image_id]
+    assert ids(late) == [third.image_id, second.image_id]
+    assert ids(early) == [first.image_id]
+
+
+def test_images_are_annotated_and_found_by_it(store: Store):
     def found(**wanted: object) -> list[str]:
-        return [record.image_id for record in store.history("public", limit=9, wanted=ImageFilter(**wanted))]
+        return ids(store.history("public", PageQuery(limit=9), ImageFilter(**wanted)))
+
+    fruit = Annotations(metadata={"order": "7", "größe": "a'b\"c"}, tags=("fruit", "rote Äpfel"))
+    apple, plain = add(store, replace(a_record(), annotations=fruit)), add(store, a_record())
+
+    assert store.record(apple.image_id, "public").annotations == fruit
+    assert found(tags=["fruit", "rote Äpfel"]) == found(metadata={"order": "7", "größe": "a'b\"c"}) == [apple.image_id]
+    assert found(tags=["fruit", "metal"]) == found(tags=["frui"]) == found(metadata={"order": "8"}) == []
+    assert found(ids=[plain.image_id, new_id()]) == [plain.image_id]
+
+    changed = store.annotate(plain.image_id, "public", lambda old: old.changed({"order": "7"}, ["metal"]))
+    store.annotate(apple.image_id, "public", lambda old: old.changed({"order": None}, None))
+
+    assert changed.annotations == store.record(plain.image_id, "public").annotations
+    assert found(metadata={"order": "7"}) == found(tags=["metal"]) == [plain.image_id]
+    assert store.record(apple.image_id, "public").annotations == replace(fruit, metadata={"größe": "a'b\"c"})
+    updated = [event for event in store.log.read(after=0, limit=99) if event.type == "image.updated"]
+    assert [event.image_id for event in updated] == [plain.image_id, apple.image_id]
+    with pytest.raises(ImageNotFound):
+        store.annotate(apple.image_id, "other", lambda old: old)
+
+
+def test_images_are_found_by_what_they_were_made_from(store: Store):
+    source = add(store, a_record())
+    request = replace(a_record().request, source=Source(image_id=source.image_id, strength=0.5))
+    copy = add(store, a_record(request=request))
+    add(store, a_record(request=request, model=""))  # an upload of a file that names the source
+
+    assert ids(store.history("public", PageQuery(limit=9), ImageFilter(made_from=source.image_id))) == [copy.image_id]
+
+
+def test_images_are_filtered_by_session_and_prompt(store: Store):
+    def found(**wanted: object) -> list[str]:
+        return ids(store.history("public", PageQuery(limit=9), ImageFilter(**wanted)))
 
     prompts = ("a Red apple im Ärmel", "100% blue_cup")
     apple, cup = (
@@ -189,15 +239,13 @@ def test_images_are_filtered_by_session_prompt_and_time(store: Store):
     assert found(prompt="%") == [cup]
     assert found(prompt="e_c") == [cup]
     assert found(prompt="Ärmel") == [apple]
-    assert found(since=upload.created_at) == [upload.image_id]
-    assert found(until=upload.created_at) == [cup, apple]
     store.delete(apple, "public")
     assert found(session="desk") == []
 
 
 def test_images_are_filtered_by_label(store: Store):
     def found(label: str, owner: str = "public") -> list[str]:
-        return [record.image_id for record in store.history(owner, limit=9, wanted=ImageFilter(label=label))]
+        return [record.image_id for record in store.history(owner, PageQuery(limit=9), wanted=ImageFilter(label=label))]
 
     one, same, other = (add(store, a_record(digest=digest * 64)).image_id for digest in "aab")
     theirs = add(store, a_record(owner="other", digest="a" * 64)).image_id
@@ -289,7 +337,7 @@ def test_retention_by_age(open_store: OpenStore):
 
     store.sweep()
 
-    assert [record.image_id for record in store.history("public", limit=10)] == [young.image_id]
+    assert [record.image_id for record in store.history("public", PageQuery(limit=10))] == [young.image_id]
     with pytest.raises(ImageNotFound):
         store.png(old.image_id)
 
@@ -301,8 +349,8 @@ def test_retention_by_bytes_drops_each_owner_s_oldest(open_store: OpenStore):
 
     store.sweep()
 
-    assert [record.image_id for record in store.history("public", limit=10)] == mine[:0:-1]
-    assert len(store.history("other", limit=10)) == len(theirs)
+    assert [record.image_id for record in store.history("public", PageQuery(limit=10))] == mine[:0:-1]
+    assert len(store.history("other", PageQuery(limit=10))) == len(theirs)
 
 
 def test_a_sweep_keeps_what_is_referenced(store: Store):
@@ -406,7 +454,7 @@ def test_a_new_store_can_be_opened_concurrently(open_store: OpenStore):
 
     for store in stores:
         add(store, a_record())
-    assert len(stores[0].history("public", limit=10)) == 4
+    assert len(stores[0].history("public", PageQuery(limit=10))) == 4
 
 
 def test_partial_files_are_swept_and_never_served(tmp_path: Path):
