@@ -48,6 +48,7 @@ RUN --mount=type=secret,id=apt.conf,target=/etc/apt/apt.conf \
 # and, for a CPU, what only a GPU ever loads; the rest of CUDA is linked to the registry's torch.
 COPY pyproject.toml requirements.lock ./
 COPY scripts/torch-build scripts/
+COPY client client/
 RUN --mount=type=secret,id=build.env --mount=type=secret,id=build.pem --mount=type=cache,target=/tmp/uv-cache \
     if [ -f /run/secrets/build.env ]; then . /run/secrets/build.env; fi \
     && if [ -n "$TORCH_INDEX" ]; then \
@@ -66,7 +67,7 @@ RUN --mount=type=secret,id=build.env --mount=type=secret,id=build.pem --mount=ty
 
 # An environment that can't import what the service runs ends the build here.
 COPY . .
-RUN /opt/uv/bin/uv pip install --offline --no-build-isolation --no-deps --editable . \
+RUN /opt/uv/bin/uv pip install --offline --no-build-isolation --no-deps --editable client --editable . \
     && python -B -c "import cli.main, diffusers, open_clip, ray.serve, torchvision, ultralytics" \
     && { python -m compileall -qq -j 0 --invalidation-mode unchecked-hash /app || true; }  # some ship templates named .py
 

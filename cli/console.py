@@ -54,7 +54,8 @@ def report_errors(interrupted: int = INTERRUPTED) -> Iterator[None]:
         FileNotFoundError,
         ValueError,
     ) as error:
-        error_console.print(f"[red]{escape(str(error))}")
+        message = error.detail if isinstance(error, ai_pipeline_client.PipelineError) else str(error)
+        error_console.print(f"[red]{escape(message)}")
         raise typer.Exit(exit_code(error)) from None
 
 

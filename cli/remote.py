@@ -39,7 +39,7 @@ def list_jobs(
 ) -> None:
     """List the newest jobs."""
     with connected(server, api_key) as client:
-        listed = client.jobs(limit=limit, states=state or [])
+        listed = client.jobs.page(limit=limit, states=state or [])
     job_id = Column("job", no_wrap=True, min_width=ID_CHARS)  # never truncated: it is meant to be copied
     width = None if console.is_terminal else PIPE_CHARS
     table = Table(job_id, "state", "attempts", "submitted", "what", "result or problem", box=None, width=width)
@@ -55,14 +55,14 @@ def list_jobs(
 def show(job_id: JobId, server: Server = HERE, api_key: ApiKey = "") -> None:
     """Print a job as JSON."""
     with connected(server, api_key) as client:
-        console.print_json(orjson.dumps(asdict(client.job(job_id))).decode())
+        console.print_json(orjson.dumps(asdict(client.jobs.get(job_id))).decode())
 
 
 @jobs.command()
 def cancel(job_id: JobId, server: Server = HERE, api_key: ApiKey = "") -> None:
     """Cancel a job."""
     with connected(server, api_key) as client:
-        job = client.cancel(job_id)
+        job = client.jobs.cancel(job_id)
     console.print(f"Job {job_id} is {'being stopped' if job.cancel_requested else job.state}.")
 
 
@@ -70,7 +70,7 @@ def cancel(job_id: JobId, server: Server = HERE, api_key: ApiKey = "") -> None:
 def retry(job_id: JobId, server: Server = HERE, api_key: ApiKey = "") -> None:
     """Retry a job that failed, was cancelled or is dead."""
     with connected(server, api_key) as client:
-        client.retry(job_id)
+        client.jobs.retry(job_id)
     console.print(f"Job {job_id} is queued again.")
 
 
@@ -79,7 +79,7 @@ def follow(job_id: JobId, server: Server = HERE, api_key: ApiKey = "") -> None:
     """Show a job's progress until it has ended."""
     with connected(server, api_key) as client, progress_bars(console) as progress:
         steps = progress.add_task("Waiting", total=None)
-        for event in client.follow(job_id):
+        for event in client.jobs.stream(job_id):
             if event.is_step:
                 step = event.progress()
                 progress.update(steps, description="Denoising", completed=step.step, total=step.num_steps)
@@ -98,7 +98,12 @@ def events(
     wanted = [kind.strip() for kind in types.split(",") if kind.strip()]
     with connected(server, api_key) as client:
         try:
-            for event in client.events(after=after, types=wanted, follow=follow):
+            found = (
+                client.events.stream(after=after, types=wanted)
+                if follow
+                else client.events.list(after=after or 0, types=wanted)
+            )
+            for event in found:
                 print(json.dumps({"type": event.type, **event.facts}), flush=True)
         except KeyboardInterrupt:
             return
@@ -125,8 +130,8 @@ def generate_remotely(
             if progress.preview is not None:
                 _overwrite(preview or folders[progress.number] / "preview.png", progress.preview)
 
-        images = client.generate(prompt, n=n, on_progress=report, **parameters)
-        results = [_analyze(client, image) for image in bars.track(images, description="Understanding")]
+        images = client.images.generate_many(prompt, n=n, on_progress=report, **parameters)
+        results = [_analyze(image) for image in bars.track(images, description="Understanding")]
     for result, folder in zip(results, folders, strict=True):
         present(result, folder, console)
 
@@ -139,32 +144,30 @@ def generate_one(client: Client, prompt: str, out: Path, **parameters: Unpack[Pa
         def show(progress: Progress) -> None:
             bars.update(steps, completed=progress.step, total=progress.num_steps)
 
-        images = client.generate(prompt, on_progress=show, **parameters)
-        (result,) = [_analyze(client, image) for image in bars.track(images, description="Understanding")]
+        image = client.images.generate(prompt, on_progress=show, **parameters)
+        (result,) = [_analyze(image) for image in bars.track([image], description="Understanding")]
     present(result, out / result.image_id, console)
 
 
-def _analyze(client: Client, image: Image) -> Result:
-    pictures = client.visualize(image.image_id)
-    analysis = client.analysis(image.image_id)
-    spotlights = {spotlight.region_id: spotlight.png for spotlight in pictures.spotlights}
+def _analyze(image: Image) -> Result:
+    labels = image.labels()
     return Result(
         image_id=image.image_id,
-        request=asdict(image.request) if image.request else {},
-        image=client.content(image.image_id),
-        overlay=pictures.overlay,
-        labels=_scores(analysis.labels),
-        warnings=[warning.detail for warning in analysis.warnings],
+        request=asdict(image.parameters) if image.parameters else {},
+        image=image.bytes(),
+        overlay=bytes(image.overlay()),
+        labels=_scores(labels.labels),
+        warnings=[warning.detail for warning in labels.warnings],
         parts=[
             Part(
-                region_id=segment.region_id,
-                labels=_scores(segment.labels),
-                predicted_iou=segment.predicted_iou,
-                box=segment.box,
-                polygon=segment.polygon,
-                spotlight=spotlights[segment.region_id],
+                region_id=region.region_id,
+                labels=_scores(region.labels),
+                predicted_iou=region.predicted_iou,
+                box=region.box,
+                polygon=region.polygons,
+                spotlight=bytes(region.spotlight()),
             )
-            for segment in client.segments(image.image_id)
+            for region in image.regions()
         ],
     )
 

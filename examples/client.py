@@ -14,8 +14,8 @@ from ai_pipeline_client import Client, PipelineError, Progress
 def main() -> None:
     """Run the example; print the service's error if it fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--server", default="http://127.0.0.1:8000")
-    parser.add_argument("--api-key", help="if the service requires one")
+    parser.add_argument("--server", help="AI_PIPELINE_URL if left out, else http://127.0.0.1:8000")
+    parser.add_argument("--api-key", help="if the service requires one; AI_PIPELINE_API_KEY if left out")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -34,16 +34,16 @@ def make_and_change(client: Client, out: Path) -> None:
         if progress.preview is not None:
             (out / "preview.png").write_bytes(progress.preview)
 
-    (image,) = client.generate("red apple in white plate", seed=7, on_progress=show)
-    (out / "image.png").write_bytes(client.content(image.image_id))
+    image = client.images.generate("red apple in white plate", seed=7, on_progress=show)
+    image.save(out / "image.png")
 
-    best = client.analysis(image.image_id).labels[0]
+    best = image.labels()[0]
     print(f"It shows: {best.label} ({best.confidence:.0%})")
-    for segment in client.segments(image.image_id):
-        print(f"  {segment.labels[0].label}: {segment.area} pixels in {segment.box}")
+    regions = image.regions()
+    for region in regions:
+        print(f"  {region.label}: {region.area} pixels in {region.box}")
 
-    (edited,) = client.edits(image.image_id, "a green apple", region=0)
-    (out / "edited.png").write_bytes(client.content(edited.image_id))
+    image.edit("a green apple", region=regions[0]).save(out / "edited.png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The project as `pip install` leaves it: a wheel of this checkout in an environment without the checkout."""
+"""The project as `pip install` leaves it: wheels of this checkout in an environment without the checkout."""
 
 from __future__ import annotations
 
@@ -11,24 +11,31 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = (".*", "__pycache__", "*.egg-info", "build", "data", "out", "weights", "tests")
+UV = Path(sys.executable).with_name("uv")
+
+
+def build_wheel(project: Path, folder: Path) -> None:
+    """Build the wheel of a project into a folder, by the tools of this environment."""
+    build = ("build", "--wheel", "--no-build-isolation", "--python", sys.executable, "--out-dir", folder)
+    subprocess.run([UV, *build, project], check=True, capture_output=True)
 
 
 def install_wheel(folder: Path) -> Path:
-    """Build the wheel and install it; the libraries are those of this environment.
+    """Build the wheels of the service and of its client, and install them; the libraries are those of this environment.
 
     Returns:
         The command `ai-pipeline`.
     """
-    uv, source, environment = Path(sys.executable).with_name("uv"), folder / "source", folder / "environment"
+    source, environment = folder / "source", folder / "environment"
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*LEFT_OUT))
-    build = ("build", "--wheel", "--no-build-isolation", "--python", sys.executable, "--out-dir", folder)
-    subprocess.run([uv, *build, source], check=True, capture_output=True)
+    for project in (source, source / "client"):
+        build_wheel(project, folder)
     venv.create(environment, symlinks=True)
     python = environment / "bin" / "python"
     packages = sysconfig.get_path("purelib", vars={"base": environment, "platbase": environment})
-    # Found after the wheel's own modules; an editable install among them, which is a .pth of its own, is not followed.
+    # Found after the wheels' own modules; an editable install among them, which is a .pth of its own, is not followed.
     Path(packages, "libraries.pth").write_text(sysconfig.get_path("purelib"))
-    (wheel,) = folder.glob("*.whl")
-    subprocess.run([uv, "pip", "install", "--offline", "--no-deps", "--python", python, wheel], check=True)
+    wheels = folder.glob("*.whl")
+    subprocess.run([UV, "pip", "install", "--offline", "--no-deps", "--python", python, *wheels], check=True)
     shutil.rmtree(source)
     return environment / "bin" / "ai-pipeline"

@@ -16,8 +16,7 @@ from typing import Any
 import gradio as gr
 from PIL.Image import Image
 
-from ai_pipeline_client import AsyncClient, InvalidRequest, NotFound, PipelineError, Progress
-from ai_pipeline_client import Image as StoredImage
+from ai_pipeline_client import AsyncClient, AsyncImage, InvalidRequest, NotFound, PipelineError, Progress
 from ui import views
 
 HISTORY = 24  # images in the strip
@@ -43,7 +42,7 @@ class Dashboard:
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
-        self._generating: dict[str, asyncio.Task[StoredImage]] = {}  # by the session of the page that waits for it
+        self._generating: dict[str, asyncio.Task[AsyncImage]] = {}  # by the session of the page that waits for it
         self._thumbnails: dict[str, Image] = {}  # by image id, oldest first
 
     async def on_load(self, visit: Visit) -> tuple[Visit, Any, Any, Any, Any, Any, Any]:
@@ -53,7 +52,7 @@ class Dashboard:
             about = await self._client.about()
             try:
                 if visit["image_id"]:
-                    await self._client.image(visit["image_id"])
+                    await self._client.images.get(visit["image_id"])
             except NotFound:  # deleted since, or a service with another data folder
                 visit = visit | {"image_id": None}
         defaults, limits = about.defaults, about.limits
@@ -84,8 +83,8 @@ class Dashboard:
         """Generate an image, and show each preview meanwhile."""
         steps_done: asyncio.Queue[Progress | None] = asyncio.Queue()
 
-        async def make() -> StoredImage:
-            (image,) = await self._client.in_session(str(visit["session"])).generate(
+        async def make() -> AsyncImage:
+            return await self._client.in_session(str(visit["session"])).images.generate(
                 prompt,
                 negative_prompt=negative_prompt,
                 seed=_seed(seed),
@@ -96,7 +95,6 @@ class Dashboard:
                 scheduler=scheduler,
                 on_progress=steps_done.put_nowait,
             )
-            return image
 
         started = time.monotonic()
         yield gr.skip(), views.progress("Waiting for a turn", 0), gr.skip()
@@ -116,8 +114,10 @@ class Dashboard:
                 return
             async with report_errors():
                 image = task.result()
-                made = views.picture(await self._client.content(image.image_id))
-            took = f"{image.request.steps if image.request else steps} steps in {time.monotonic() - started:.1f} s"
+                made = views.picture(await image.bytes())
+            took = (
+                f"{image.parameters.steps if image.parameters else steps} steps in {time.monotonic() - started:.1f} s"
+            )
             yield made, views.progress(took, 1), visit | {"image_id": image.image_id}
         finally:
             task.cancel()
@@ -131,7 +131,7 @@ class Dashboard:
     async def upload(self, visit: Visit, data: bytes) -> Visit:
         """Upload a picture from the browser's machine."""
         async with report_errors():
-            uploaded = await self._client.in_session(str(visit["session"])).upload(data)
+            uploaded = await self._client.in_session(str(visit["session"])).images.upload(data)
         return visit | {"image_id": uploaded.image_id}
 
     async def show(self, visit: Visit) -> tuple[Any, str, str, Any]:
@@ -139,8 +139,8 @@ class Dashboard:
         if not visit["image_id"]:
             return None, "", "", gr.Button(visible=False)
         async with report_errors():
-            image = await self._client.image(visit["image_id"])
-            png = await self._client.content(visit["image_id"])
+            image = await self._client.images.get(visit["image_id"])
+            png = await image.bytes()
         again = gr.Button(visible=image.request is not None)
         return views.picture(png), views.warnings(image.warnings), views.facts(image), again
 
@@ -149,16 +149,17 @@ class Dashboard:
         if not visit["image_id"]:
             return None, None, ""
         async with report_errors():
-            analysis = await self._client.analysis(visit["image_id"])
-        scores = views.classes(analysis)
-        return scores, scores, views.warnings(analysis.warnings)
+            labels = await (await self._client.images.get(visit["image_id"])).labels()
+        scores = views.classes(labels)
+        return scores, scores, views.warnings(labels.warnings)
 
     async def probe(self, visit: Visit, text: str) -> tuple[Any, Any]:
         """Fill the matches of a text."""
         if not visit["image_id"]:
             raise gr.Error("Make or upload one first.", title="No image yet", print_exception=False)
         async with report_errors():
-            matches = views.matches(await self._client.probe(visit["image_id"], [text]))
+            image = await self._client.images.get(visit["image_id"])
+            matches = views.matches(await image.probe([text]))
         return gr.BarPlot(matches, sort=list(matches["what"])), matches
 
     async def segment(self, visit: Visit) -> tuple[Any, Any]:
@@ -166,9 +167,9 @@ class Dashboard:
         if not visit["image_id"]:
             return None, None
         async with report_errors():
-            segments = await self._client.segments(visit["image_id"])
-        return views.segments(segments), [
-            {name: value for name, value in asdict(segment).items() if value is not None} for segment in segments
+            regions = await (await self._client.images.get(visit["image_id"])).regions()
+        return views.regions(regions), [
+            {name: value for name, value in asdict(region).items() if value is not None} for region in regions
         ]
 
     async def visualize(self, visit: Visit) -> tuple[Any, Any, Any]:
@@ -176,17 +177,20 @@ class Dashboard:
         if not visit["image_id"]:
             return None, None, None
         async with report_errors():
-            pictures = await self._client.visualize(visit["image_id"])
-            image = views.picture(await self._client.content(visit["image_id"]))
-        regions = views.masks(pictures.spotlights, image.size)
-        lit = gr.AnnotatedImage((image, regions), color_map=views.colours([label for _, label in regions]))
-        return lit, views.picture(pictures.overlay), views.gallery(pictures.spotlights)
+            image = await self._client.images.get(visit["image_id"])
+            regions = await image.regions()
+            overlay = await image.overlay()
+            spotlights = await asyncio.gather(*(region.spotlight() for region in regions))
+            shown = views.picture(await image.bytes())
+        masks = views.masks(regions)
+        lit = gr.AnnotatedImage((shown, masks), color_map=views.colours([label for _, label in masks]))
+        return lit, views.picture(overlay.data), views.gallery(regions, spotlights)
 
     async def list_images(self) -> tuple[list[Any], list[str]]:
         """Fill the history strip."""
         async with report_errors():
-            images = await self._client.images(limit=HISTORY)
-            strip = [(await self._thumbnail(image.image_id), views.caption(image)) for image in images]
+            images = await self._client.images.page(limit=HISTORY)
+            strip = [(await self._thumbnail(image), views.caption(image)) for image in images]
         return strip, [image.image_id for image in images]
 
     async def on_select(self, visit: Visit, listed: list[str], chosen: gr.SelectData) -> Visit:
@@ -196,19 +200,19 @@ class Dashboard:
     async def reuse_parameters(self, visit: Visit) -> list[Any]:
         """Fill the controls with the image's parameters."""
         async with report_errors():
-            request = (await self._client.image(str(visit["image_id"]))).request
+            request = (await self._client.images.get(str(visit["image_id"]))).parameters
         return [getattr(request, name) for name in PARAMETERS]
 
     async def forget_probe(self) -> tuple[None, None]:
         """Clear the matches of another image."""
         return None, None
 
-    async def _thumbnail(self, image_id: str) -> Image:
-        if image_id not in self._thumbnails:
-            self._thumbnails[image_id] = views.thumbnail(await self._client.content(image_id))
+    async def _thumbnail(self, image: AsyncImage) -> Image:
+        if image.image_id not in self._thumbnails:
+            self._thumbnails[image.image_id] = views.thumbnail(await image.bytes())
             if len(self._thumbnails) > THUMBNAILS:
                 del self._thumbnails[next(iter(self._thumbnails))]  # the oldest
-        return self._thumbnails[image_id]
+        return self._thumbnails[image.image_id]
 
 
 def _seed(text: str) -> int | None:

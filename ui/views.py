@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from ai_pipeline_client import About, Analysis, AnswerWarning, Concepts, Segment, Spotlight
-from ai_pipeline_client import Image as StoredImage
+from ai_pipeline_client import About, AnswerWarning, Concepts, ImageFields, Labels, Picture, RegionFields
 
 MASK_OPACITY = 0.5
 THUMBNAIL_SIDE = 236  # pixels: twice the size in the style sheet, for high-density screens
@@ -55,10 +54,10 @@ def progress(words: str, share: float) -> str:
     )
 
 
-def facts(image: StoredImage) -> str:
+def facts(image: ImageFields) -> str:
     """Render how an image was made."""
     size = f"{image.width} × {image.height}"
-    request = image.request
+    request = image.parameters
     if request is None:
         return f'<div class="facts"><b>Uploaded image</b> <span>{size}</span></div>'
     chips = [
@@ -85,9 +84,9 @@ def status(about: About) -> str:
     return f'<div class="title"><h1>ai-pipeline</h1><span class="status">{escape(words)}</span></div>'
 
 
-def classes(analysis: Analysis) -> pd.DataFrame:
+def classes(labels: Labels) -> pd.DataFrame:
     """List the best classes with their confidence in percent."""
-    best = analysis.labels[:CLASSES]
+    best = labels.labels[:CLASSES]
     return pd.DataFrame(
         {"class": [label.label for label in best], "confidence, %": [_percent(label.confidence) for label in best]}
     )
@@ -100,36 +99,26 @@ def matches(found: Concepts) -> pd.DataFrame:
     return pd.DataFrame({"what": names, "match, %": [_percent(match.match) for (match,) in rows]})
 
 
-def segments(found: Sequence[Segment]) -> pd.DataFrame:
+def regions(found: Sequence[RegionFields]) -> pd.DataFrame:
     """List regions: the class of each, the confidence of CLIP and SAM2, and its box."""
     rows = []
-    for segment in found:
-        best, (x0, y0, x1, y1) = segment.labels[0], segment.box
+    for region in found:
+        x0, y0, x1, y1 = region.box
         rows.append(
             {
-                "region": segment.region_id,
-                "class": best.label,
-                "CLIP": f"{best.confidence:.2%}",
-                "SAM2": f"{segment.predicted_iou:.2f}",
+                "region": region.region_id,
+                "class": region.label,
+                "CLIP": f"{region.confidence:.2%}",
+                "SAM2": f"{region.predicted_iou:.2f}",
                 "box": f"{x1 - x0} × {y1 - y0} at {x0}, {y0}",
             }
         )
     return pd.DataFrame(rows, columns=["region", "class", "CLIP", "SAM2", "box"])
 
 
-def masks(spotlights: Sequence[Spotlight], size: tuple[int, int]) -> list[tuple[Mask | Box, str]]:
-    """Draw each region as a mask.
-
-    Args:
-        size: (width, height) in pixels.
-    """
-    drawn: list[tuple[Mask | Box, str]] = []
-    for region in spotlights:
-        mask = Image.new("L", size)
-        for contour in region.polygon:
-            ImageDraw.Draw(mask).polygon(contour, fill=255)
-        drawn.append((np.asarray(mask) / 255 * MASK_OPACITY, name(region.region_id, region.label)))
-    return drawn
+def masks(found: Sequence[RegionFields]) -> list[tuple[Mask | Box, str]]:
+    """Pair each region's mask with its name."""
+    return [(region.mask * MASK_OPACITY, name(region.region_id, region.label)) for region in found]
 
 
 def colours(labels: list[str]) -> dict[str, str]:
@@ -137,14 +126,17 @@ def colours(labels: list[str]) -> dict[str, str]:
     return {label: _hex(i * GOLDEN_ANGLE % 1) for i, label in enumerate(labels)}
 
 
-def gallery(spotlights: Sequence[Spotlight]) -> list[tuple[Image.Image, str]]:
-    """Pair each spotlight with its caption."""
-    return [(picture(s.png), name(s.region_id, s.label)) for s in spotlights]
+def gallery(found: Sequence[RegionFields], spotlights: Sequence[Picture]) -> list[tuple[Image.Image, str]]:
+    """Pair the spotlight of each region with its caption."""
+    return [
+        (picture(spotlight.data), name(region.region_id, region.label))
+        for region, spotlight in zip(found, spotlights, strict=True)
+    ]
 
 
-def caption(image: StoredImage) -> str:
+def caption(image: ImageFields) -> str:
     """Name an image of the history."""
-    return image.request.prompt if image.request else "Uploaded image"
+    return image.prompt or "Uploaded image"
 
 
 def name(region_id: int, label: str) -> str:

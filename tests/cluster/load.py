@@ -120,12 +120,12 @@ def patient_load(cluster: RunningCluster, clients: int) -> Iterator[Load]:
         with Client(cluster.url, transport=CountingTransport(load), retries=PATIENCE) as client:
             while not load.over.is_set():
                 try:
-                    (image,) = client.generate("red apple", seed=next(load.seeds), steps=2, **SMALL)
+                    image = client.images.generate("red apple", seed=next(load.seeds), steps=2, **SMALL)
                     load.answered["generate"] += 1
-                    client.segments(image.image_id)
-                    load.answered["segments"] += 1
+                    image.regions()
+                    load.answered["regions"] += 1
                     load.accepted += [
-                        job.job_id for job in client.create("pear", seed=next(load.seeds), steps=2, **SMALL).jobs
+                        job.job_id for job in client.images.submit("pear", seed=next(load.seeds), steps=2, **SMALL)
                     ]
                 except PipelineError as error:
                     load.failed.append(repr(error))

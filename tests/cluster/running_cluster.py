@@ -30,7 +30,7 @@ from tests.cluster.balancer import balancing
 
 APPLICATION = "pipeline"
 NODES = 12  # at most over the whole run; the load balancer has a port for each
-PATIENCE = Retries(attempts=20, within_s=240)
+PATIENCE = Retries(attempts=20, within_s=240, connection_attempts=20)
 DEPLOYED_WITHIN_S = 900
 ANSWER_WITHIN_S = 300
 GONE_WITHIN_S = 120
@@ -137,7 +137,7 @@ class RunningCluster:
     def finished(self, job_ids: Sequence[str]) -> None:
         """Wait until all of these jobs have succeeded."""
         with Client(self.url, retries=PATIENCE) as client:
-            assert len(client.wait(job_ids)) == len(job_ids) > 0
+            assert len(client.jobs.wait(*job_ids)) == len(job_ids) > 0
 
     def status(self) -> dict[str, Any]:
         """Return Serve's status of the application."""

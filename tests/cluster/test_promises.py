@@ -55,8 +55,8 @@ def test_a_killed_node_loses_no_accepted_job(
         wait_until(lambda: load.answered["generate"] >= 5)
         cluster.kill(lost)
         wait_until(is_back, BACK_WITHIN_S)
-        answered = load.answered["segments"]
-        wait_until(lambda: load.answered["segments"] >= answered + more, BACK_WITHIN_S)
+        answered = load.answered["regions"]
+        wait_until(lambda: load.answered["regions"] >= answered + more, BACK_WITHIN_S)
     with capsys.disabled():
         print(f"\nlost node: {load}", end="")
 

@@ -5,20 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sized
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
-from ai_pipeline_client import AsyncClient, Client, Progress, Retries
+from ai_pipeline_client import AsyncClient, Client, Image, Page, Progress, Region, Retries
+from ai_pipeline_client.blocking.events import Events
+from ai_pipeline_client.blocking.images import Images
+from ai_pipeline_client.blocking.jobs import Jobs
+from ai_pipeline_client.blocking.models import Models
+from ai_pipeline_client.blocking.webhooks import Webhooks
 from graphs.http.app import build_http_app
 from pipeline.events import RequestFinished
 from pipeline.settings import AdmissionSettings
 from testing.harness import Bench, with_admission
 from testing.waiting import until
 
+PARTS = (Events, Images, Jobs, Models, Webhooks)  # of the blocking client
 AT_ONCE = Retries(first_pause_s=0.0)
 ADMISSION = AdmissionSettings(max_body_bytes=10_000, deadline_s=600)
 
@@ -41,26 +49,63 @@ async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
 
 
 class Awaited:
-    """The blocking client, each call in a thread."""
+    """The blocking client, a part of it, or an object bound to it: each method runs in a thread."""
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
+    def __init__(self, target: Any) -> None:
+        self.target = target
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self.client, name)
-        return lambda *args, **kwargs: asyncio.to_thread(method, *args, **kwargs)
+        value = getattr(self.target, name)
+        if isinstance(value, PARTS):
+            return Awaited(value)
+        return _in_thread(value) if callable(value) else value
 
-    async def first(self, name: str, number: int | None = None, **kwargs: Any) -> list[Any]:
-        """Return the first items of an iterator, or all."""
-        return await asyncio.to_thread(lambda: list(islice(getattr(self.client, name)(**kwargs), number)))
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _in_thread(self.target)(*args, **kwargs)
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.target == _blocking(other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    async def first(self, name: str, number: int | None = None, *args: Any, **kwargs: Any) -> list[Any]:
+        """Return the first items of an iterator, or all; the name may be one such as `images.list`."""
+        items = attrgetter(name)(self.target)
+        taken = await asyncio.to_thread(lambda: list(islice(items(*_blocking(args), **_blocking(kwargs)), number)))
+        return [_awaited(item) for item in taken]
+
+
+def _in_thread(method: Callable[..., Any]) -> Callable[..., Any]:
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return _awaited(await asyncio.to_thread(method, *_blocking(args), **_blocking(kwargs)))
+
+    return call
+
+
+def _awaited(value: Any) -> Any:
+    """Wrap the objects of a result that are bound to a blocking client."""
+    if isinstance(value, (Image, Region)):
+        return Awaited(value)
+    if isinstance(value, Page):
+        return replace(value, items=_awaited(value.items))
+    return type(value)(map(_awaited, value)) if type(value) in (list, tuple) else value
+
+
+def _blocking(value: Any) -> Any:
+    """Unwrap the objects among arguments."""
+    if isinstance(value, Awaited):
+        return value.target
+    if type(value) is dict:
+        return {name: _blocking(item) for name, item in value.items()}
+    return type(value)(map(_blocking, value)) if type(value) in (list, tuple) else value
 
 
 class Awaitable(AsyncClient):
     """The asyncio client, with the same `first`."""
 
-    async def first(self, name: str, number: int | None = None, **kwargs: Any) -> list[Any]:
+    async def first(self, name: str, number: int | None = None, *args: Any, **kwargs: Any) -> list[Any]:
         taken: list[Any] = []
-        items = getattr(self, name)(**kwargs)
+        items = attrgetter(name)(self)(*args, **kwargs)
         while number is None or len(taken) < number:
             try:
                 taken.append(await anext(items))

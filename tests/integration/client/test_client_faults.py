@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -17,11 +16,9 @@ from ai_pipeline_client import (
     UnexpectedAnswer,
     subscription,
 )
-from graphs.generation import job_worker as job_runner
-from graphs.http.app import build_http_app
 from testing.harness import Bench
 from testing.waiting import until
-from tests.integration.clients import Fault, InStep, client_at, served, steps_into
+from tests.integration.clients import Fault, InStep, client_at, steps_into
 
 pytestmark = pytest.mark.anyio
 
@@ -30,19 +27,6 @@ NO_BYTES = 0
 
 class Abandoned(Exception):
     """Raised by a test that abandons the call."""
-
-
-@pytest.fixture(params=["Client", "AsyncClient"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-async def url(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
-    monkeypatch.setattr(job_runner, "POLL_S", 0.05)
-    monkeypatch.setattr(subscription, "RESUME_PAUSE_S", 0.0)
-    async with served(build_http_app(bench.services)) as url:
-        yield url
 
 
 def first_requests(path: str, *faults: Exception | httpx.Response | int) -> Fault:
@@ -60,39 +44,39 @@ async def test_transient_failures_are_retried(url, kind):
         NO_BYTES,
     )
     async with client_at(url, kind, fault) as client:
-        assert len(await client.images()) == 0
+        assert len(await client.images.page()) == 0
 
 
 async def test_a_retried_request_creates_one_image(url, kind, bench):
     async with client_at(url, kind, first_requests("/v1/images", NO_BYTES, NO_BYTES)) as client:
-        (image,) = await client.generate("pear", steps=2)
-        assert [stored.image_id for stored in await client.images()] == [image.image_id]
-        assert len(await client.jobs()) == bench.workers.calls["generate"] == 1
+        image = await client.images.generate("pear", steps=2)
+        assert [stored.image_id for stored in await client.images.page()] == [image.image_id]
+        assert len(await client.jobs.page()) == bench.workers.calls["generate"] == 1
 
 
 async def test_a_retried_upload_is_stored_once(url, kind):
     async with client_at(url, kind, first_requests("/upload", NO_BYTES)) as client:
-        (image,) = await client.generate("pear", steps=2)
-        uploaded = await client.upload(await client.content(image.image_id))
-        assert [stored.image_id for stored in await client.images()] == [uploaded.image_id, image.image_id]
+        image = await client.images.generate("pear", steps=2)
+        uploaded = await client.images.upload(await image.bytes())
+        assert [stored.image_id for stored in await client.images.page()] == [uploaded.image_id, image.image_id]
 
 
 async def test_a_call_that_is_not_idempotent_is_not_retried(url, kind):
     async with client_at(url, kind, first_requests("/retry", NO_BYTES, NO_BYTES)) as client:
-        (job,) = (await client.create("pear", steps=50)).jobs
-        await client.cancel(job.job_id)
+        (job,) = await client.images.submit("pear", steps=50)
+        await client.jobs.cancel(job)
         with pytest.raises(ConnectionFailed, match="broke off") as broken:
-            await client.retry(job.job_id)
+            await client.jobs.retry(job)
         assert isinstance(broken.value.__cause__, httpx.ReadError)
-        assert not (await client.job(job.job_id)).cancel_requested  # the retry was received
+        assert not (await client.jobs.get(job)).cancel_requested  # the retry was received
 
 
 async def test_the_number_of_retries_is_limited(url, kind):
     rejections = [httpx.Response(429, json={"detail": "Too much.", "code": "overloaded"}) for _ in range(5)]
     async with client_at(url, kind, first_requests("/v1/images", *rejections)) as client:
         with pytest.raises(Overloaded, match="Too much"):
-            await client.images()
-        assert len(await client.images()) == 0
+            await client.images.page()
+        assert len(await client.images.page()) == 0
 
 
 async def test_an_interrupted_stream_is_resumed_from_its_last_event(url, kind, bench):
@@ -105,18 +89,18 @@ async def test_an_interrupted_stream_is_resumed_from_its_last_event(url, kind, b
         resumed.append(request.headers["Last-Event-ID"])
         return faults.pop(0) if faults else None
 
-    (generated,) = await _generated(url, kind, bench, fault)
+    generated = await _generated(url, kind, bench, fault)
     sequences = [int(last_id) for last_id in resumed]
     assert sequences[:2] == [0, 0]
     assert sequences == sorted(sequences)
     assert sequences[-1] > 0
-    assert generated.request.prompt == "pear"
+    assert generated.parameters.prompt == "pear"
 
 
 async def _generated(url: str, kind: str, bench: Bench, fault: Fault):
     bench.workers.gate.clear()
     async with client_at(url, kind, fault) as client:
-        generating = asyncio.create_task(client.generate("pear", steps=6, on_progress=lambda _: None))
+        generating = asyncio.create_task(client.images.generate("pear", steps=6, on_progress=lambda _: None))
         await until(lambda: bench.services.feed.num_streams == 1)
         bench.workers.gate.set()
         return await generating
@@ -125,8 +109,8 @@ async def _generated(url: str, kind: str, bench: Bench, fault: Fault):
 async def test_each_event_is_received_once_over_a_connection_that_keeps_breaking(url, kind):
     async with client_at(url, kind, first_requests("/events", *range(100, 900, 200))) as client:
         for seed in range(3):
-            await client.create("pear", steps=2, seed=seed)
-        events = await client.first("events", 3 * 4, after=0)
+            await client.images.submit("pear", steps=2, seed=seed)
+        events = await client.first("events.stream", 3 * 4, after=0)
         sequences = [event.sequence for event in events if event.sequence]
         assert sequences == sorted(set(sequences))
         assert [event.type for event in events].count("job.succeeded") == 3
@@ -144,9 +128,9 @@ async def test_a_stream_that_cannot_be_resumed_raises(url, kind, bench, monkeypa
 
     async with client_at(url, kind, fault) as client:
         with pytest.raises(ConnectionFailed, match="goes on: /v1/jobs/") as broken:
-            await client.generate("pear")
+            await client.images.generate("pear")
         assert broken.value.title == "Broken off"
-        (job,) = await client.jobs()
+        (job,) = await client.jobs.page()
         assert (job.state, job.cancel_requested) == ("running", False)
 
 
@@ -155,20 +139,20 @@ async def test_an_unreachable_service_raises(kind):
         with pytest.raises(ConnectionFailed, match=r"Nothing answers at http://127\.0\.0\.1:9\."):
             await client.about()
         with pytest.raises(ConnectionFailed):
-            await client.first("events", 1)
+            await client.first("events.stream", 1)
 
 
 async def test_a_response_that_is_no_event_stream_raises_at_once(url, kind):
     page = httpx.Response(200, html="<p>Welcome</p>")
     async with client_at(url, kind, first_requests("/events", page)) as client:
         with pytest.raises(UnexpectedAnswer, match="text/html"):
-            await client.first("events", 1)
+            await client.first("events.stream", 1)
 
 
 async def test_following_an_unknown_job_raises(url, kind):
     async with client_at(url, kind) as client:
         with pytest.raises(NotFound):
-            await client.first("follow", job_id="0198a3c0-0000-7000-8000-000000000000")
+            await client.first("jobs.stream", job="0198a3c0-0000-7000-8000-000000000000")
 
 
 async def test_an_exception_in_on_progress_cancels_the_jobs(url, kind, bench):
@@ -181,20 +165,20 @@ async def test_an_exception_in_on_progress_cancels_the_jobs(url, kind, bench):
     bench.workers.gate = InStep(bench, reported, several=True)
     async with client_at(url, kind) as client:
         with pytest.raises(Abandoned):
-            await client.generate("pear", n=2, steps=50, on_progress=on_progress)
-        assert all(job.cancel_requested for job in await client.jobs())
-        assert len(await client.images()) == 0
+            await client.images.generate_many("pear", n=2, steps=50, on_progress=on_progress)
+        assert all(job.cancel_requested for job in await client.jobs.page())
+        assert len(await client.images.page()) == 0
 
 
 async def test_cancelling_the_task_cancels_the_jobs(url, bench):
     bench.workers.gate.clear()
     async with client_at(url, "AsyncClient") as client:
-        generating = asyncio.create_task(client.generate("pear", n=2))
+        generating = asyncio.create_task(client.images.generate_many("pear", n=2))
         await until(lambda: bench.workers.calls["generate"] == 2)
         generating.cancel()
         with pytest.raises(asyncio.CancelledError):
             await generating
-        assert {job.state for job in await client.jobs()} == {"cancelled"}
+        assert {job.state for job in await client.jobs.page()} == {"cancelled"}
 
 
 async def test_a_task_that_is_cancelled_twice_cancels_the_jobs_before_the_client_closes(url, bench):
@@ -206,7 +190,7 @@ async def test_a_task_that_is_cancelled_twice_cancels_the_jobs_before_the_client
             cancellations.append(request.url.path)
 
     async with client_at(url, "AsyncClient", fault) as client:
-        generating = asyncio.create_task(client.generate("pear", n=2))
+        generating = asyncio.create_task(client.images.generate_many("pear", n=2))
         await until(lambda: bench.workers.calls["generate"] == 2)
         generating.cancel()
         await until(lambda: cancellations)
@@ -214,7 +198,7 @@ async def test_a_task_that_is_cancelled_twice_cancels_the_jobs_before_the_client
         with pytest.raises(asyncio.CancelledError):
             await generating
     async with client_at(url, "AsyncClient") as client:
-        assert [job.state for job in await client.jobs()] == ["cancelled"] * 2
+        assert [job.state for job in await client.jobs.page()] == ["cancelled"] * 2
 
 
 async def test_abandoning_the_submission_cancels_the_jobs(url, kind, bench):
@@ -227,12 +211,12 @@ async def test_abandoning_the_submission_cancels_the_jobs(url, kind, bench):
 
     async with client_at(url, kind, fault) as client:
         with pytest.raises(Abandoned):
-            await client.generate("pear", n=2)
-        assert [job.state for job in await client.jobs()] == ["cancelled"] * 2
+            await client.images.generate_many("pear", n=2)
+        assert [job.state for job in await client.jobs.page()] == ["cancelled"] * 2
 
 
 async def test_a_model_that_stays_unavailable_raises(url, kind, bench):
     rejections = [httpx.Response(503, json={"detail": "Not ready.", "code": "model_not_ready"}) for _ in range(9)]
     async with client_at(url, kind, first_requests("/v1/images", *rejections)) as client:
         with pytest.raises(ServiceUnavailable, match="Not ready"):
-            await client.generate("pear")
+            await client.images.generate("pear")

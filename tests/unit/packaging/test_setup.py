@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.settings import PROJECT_ROOT
 
-FILES = ("requirements.lock", "pyproject.toml", "scripts/setup", "scripts/torch-build")
+FILES = ("requirements.lock", "pyproject.toml", "client/pyproject.toml", "scripts/setup", "scripts/torch-build")
 PYTHON = """#!/bin/sh
 if [ "$1 $2" = "-m venv" ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && cp "$(dirname "$0")/uv" "$3/bin/uv"; fi
 """

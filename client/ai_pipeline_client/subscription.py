@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Dict, Optional, Union
 
 import httpx
 from httpx_sse import ServerSentEvent
@@ -28,6 +28,7 @@ class Subscription:
         path: the stream's path.
         after: the last event received; from now on if None.
         types: the event types to subscribe to; all if empty.
+        request_id: only the events of this request.
         quiet_s: seconds without an event or heartbeat after which the stream has ended; never if None.
         follow: whether to continue after the events so far.
         is_service_up: whether the service is known to be up, so that the first connection is retried for a while, too.
@@ -41,17 +42,22 @@ class Subscription:
         self,
         path: str,
         *,
-        after: int | None,
+        after: Union[int, str, None],
         types: Sequence[str] = (),
-        quiet_s: float | None = None,
+        request_id: Optional[str] = None,
+        quiet_s: Optional[float] = None,
         follow: bool = True,
         is_service_up: bool = False,
     ) -> None:
         self.has_ended = False
-        self.problem: PipelineError | None = None
+        self.problem: Optional[PipelineError] = None
         self._path = path
         self._last_id = None if after is None else str(after)
-        self._params = ({"type": ",".join(types)} if types else {}) | ({} if follow else {"follow": "false"})
+        self._params: Dict[str, str] = {
+            **({"type": ",".join(types)} if types else {}),
+            **({"request_id": request_id} if request_id else {}),
+            **({} if follow else {"follow": "false"}),
+        }
         self._quiet_s = quiet_s
         self._received_at = time.monotonic() if is_service_up else None
 
@@ -62,7 +68,7 @@ class Subscription:
             path=self._path,
             read=_check_stream,
             params=self._params,
-            headers=NO_CACHE | ({} if self._last_id is None else {"Last-Event-ID": self._last_id}),
+            headers={**NO_CACHE, **({} if self._last_id is None else {"Last-Event-ID": self._last_id})},
             is_stream=True,
             quiet_s=self._quiet_s,
         )
@@ -71,7 +77,7 @@ class Subscription:
         """Note that a connection is open."""
         self._received_at = self._received_at or time.monotonic()
 
-    def receive(self, received: ServerSentEvent) -> Event | None:
+    def receive(self, received: ServerSentEvent) -> Optional[Event]:
         """Note what was received; return the event unless it is a heartbeat or the stream's end."""
         self._received_at = time.monotonic()
         self._last_id = received.id or self._last_id
@@ -83,7 +89,7 @@ class Subscription:
             return _event(received)
         return None
 
-    def fail(self, error: PipelineError | httpx.TransportError) -> None:
+    def fail(self, error: Union[PipelineError, httpx.TransportError]) -> None:
         """Note that the connection failed; the next one is to be opened after `RESUME_PAUSE_S`.
 
         Raises:
@@ -109,11 +115,5 @@ def _check_stream(response: httpx.Response) -> None:
 
 
 def _event(received: ServerSentEvent) -> Event:
-    facts: dict[str, Any] = received.json()
-    return Event(
-        type=received.event,
-        sequence=facts.get("sequence"),
-        job_id=facts.get("job_id"),
-        image_id=facts.get("image_id"),
-        facts=facts,
-    )
+    facts: Dict[str, Any] = received.json()
+    return Event.of(received.event, facts)

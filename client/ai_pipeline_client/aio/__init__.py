@@ -1,0 +1,1 @@
+"""The parts of `AsyncClient`; `blocking` is generated from them."""

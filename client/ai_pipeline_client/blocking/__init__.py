@@ -1,0 +1,1 @@
+"""The parts of `Client`: all but `io` is generated from `aio`."""
