@@ -31,7 +31,7 @@ from ai_pipeline_client.aio import images as asyncio_images
 from ai_pipeline_client.aio import webhooks as asyncio_webhooks
 from ai_pipeline_client.blocking import images as blocking_images
 from ai_pipeline_client.blocking import webhooks as blocking_webhooks
-from docs.write_api import document
+from docs.openapi import document
 from graphs.events import webhooks as webhook_dispatcher
 from graphs.http.app import build_http_app
 from graphs.http.auth import AccessControl
