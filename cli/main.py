@@ -1,39 +1,54 @@
-"""The command line: `ai-pipeline serve | generate | dashboard | jobs | events | keys | plan | doctor`."""
+"""The command line: `ai-pipeline`."""
 
 from __future__ import annotations
 
-import signal
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ai_pipeline_client import Client, Parameters
-from cli import remote
 from cli.app_log import follow
-from cli.config import SERVE_CONFIG, LaunchConfig, LaunchOptions, load_config
+from cli.config import SERVE_CONFIG, LaunchOptions, load_config
 from cli.console import console, report_errors
 from cli.dashboard import UI_PORT, check_port, end_with, running_dashboard
 from cli.doctor import examine
 from cli.errors import LaunchError
 from cli.exposure import API_KEY, check_exposure, warnings
+from cli.generate import generate
+from cli.images import images, regions
+from cli.jobs import events, jobs, status
 from cli.keys import keys_app
-from cli.launcher import Service, join, launch
-from cli.options import DataDir, ServeConfig, destination
+from cli.launcher import Service, join
+from cli.launching import launched, status_line
+from cli.options import (
+    Address,
+    AllowPrivateWebhooks,
+    DataDir,
+    Host,
+    Ingress,
+    Keys,
+    LogFormat,
+    MetricsPort,
+    NoUi,
+    NumGpus,
+    OpenToAnyone,
+    Port,
+    Profile,
+    ServeConfig,
+    Traces,
+    TracesRatio,
+    UiPort,
+    destination,
+)
 from cli.plan import plan
-from cli.ports import free_port
 from cli.proxies import ProxyKind
-from graphs.http.schemas.generation import GenerateBody
-from pipeline.records import Scheduler
+from cli.service import HERE, Server
+from cli.webhooks import models, webhooks
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,68 +56,20 @@ app = typer.Typer(
     epilog="Exit codes: 1 failed, 2 wrong arguments, 3 not found, 4 refused, 5 unreachable, 130 interrupted.",
     pretty_exceptions_show_locals=False,
 )
-app.add_typer(remote.jobs, name="jobs")
-app.command()(remote.events)
-app.add_typer(keys_app, name="keys")
-app.command()(plan)
+IMAGES, SERVICE, OPERATIONS = "Images", "The service", "Operations"
+
+app.command(rich_help_panel=IMAGES)(generate)
+app.add_typer(images, name="images", rich_help_panel=IMAGES)
+app.command(rich_help_panel=IMAGES)(regions)
+app.add_typer(jobs, name="jobs", rich_help_panel=SERVICE)
+app.command(rich_help_panel=SERVICE)(events)
+app.add_typer(webhooks, name="webhooks", rich_help_panel=SERVICE)
+app.add_typer(models, name="models", rich_help_panel=SERVICE)
+app.command(rich_help_panel=SERVICE)(status)
+app.add_typer(keys_app, name="keys", rich_help_panel=OPERATIONS)
+app.command(rich_help_panel=OPERATIONS)(plan)
 
 WATCH_S = 1.0  # interval of checking that Ray is alive
-
-Host = Annotated[str | None, typer.Option(envvar="PIPELINE_HOST", help="Bind address.")]
-Port = Annotated[int | None, typer.Option(envvar="PIPELINE_PORT", help="Port of the HTTP API.")]
-UiPort = Annotated[int, typer.Option(envvar="PIPELINE_UI_PORT", help="Port of the dashboard.")]
-NoUi = Annotated[bool, typer.Option("--no-ui", envvar="PIPELINE_NO_UI", help="Serve the API alone.")]
-Profile = Annotated[str | None, typer.Option(envvar="PIPELINE_PROFILE", help="A profile in configs/, or a YAML file.")]
-Address = Annotated[
-    str | None, typer.Option(envvar="PIPELINE_ADDRESS", help="Deploy to this Ray cluster instead of a local Ray.")
-]
-LogFormat = Annotated[str | None, typer.Option(envvar="PIPELINE_LOG_FORMAT", help="text or json.")]
-AllowPrivateWebhooks = Annotated[
-    bool | None,
-    typer.Option(
-        "--allow-private-webhooks",
-        envvar="PIPELINE_ALLOW_PRIVATE_WEBHOOKS",
-        help="Let webhooks reach private addresses, including this machine's own.",
-    ),
-]
-MetricsPort = Annotated[
-    int, typer.Option(envvar="PIPELINE_METRICS_PORT", help="Port of Ray's metrics; 0: any free one.")
-]
-NumGpus = Annotated[
-    float | None, typer.Option(envvar="PIPELINE_NUM_GPUS", help="Logical GPUs of the local Ray; detected if left out.")
-]
-
-
-Ingress = Annotated[
-    ProxyKind, typer.Option(envvar="PIPELINE_INGRESS", help="Ingress proxy: plain for development, or haproxy.")
-]
-Keys = Annotated[
-    bool | None,
-    typer.Option(
-        "--keys/--no-keys", envvar="PIPELINE_KEYS", help="Whether requests must authenticate with an API key."
-    ),
-]
-Traces = Annotated[
-    str | None,
-    typer.Option(
-        envvar="PIPELINE_TRACES", help="Where traces go: a collector's http://HOST:4318 (OTLP), file:PATH, or off."
-    ),
-]
-TracesRatio = Annotated[
-    float | None,
-    typer.Option(
-        envvar="PIPELINE_TRACES_RATIO",
-        min=0,
-        max=1,
-        help="Share of the requests without a traceparent that are traced.",
-    ),
-]
-OpenToAnyone = Annotated[
-    bool,
-    typer.Option(
-        "--open-to-anyone", envvar="PIPELINE_OPEN_TO_ANYONE", help="Listen on the network without requiring API keys."
-    ),
-]
 
 
 def _print_version(is_wanted: bool) -> None:
@@ -121,7 +88,7 @@ def root(
     """Text to image to understanding to parts, on Ray Serve."""
 
 
-@app.command()
+@app.command(rich_help_panel=OPERATIONS)
 def serve(
     host: Host = None,
     port: Port = None,
@@ -159,8 +126,9 @@ def serve(
     )
     with report_errors(interrupted=0):
         config = load_config(options)
+        config.settings.load_profile()  # a mistake in it is reported before anything starts
         if address is not None:
-            with _status() as progress:
+            with status_line() as progress:
                 join(address, config, progress)
             console.print(f"Deployed to {address}. `serve status` shows it, `serve shutdown` ends it.")
             return
@@ -179,71 +147,9 @@ def serve(
             raise LaunchError("Ray has died. See its logs, and restart the service.")
 
 
-@app.command()
-def generate(
-    prompt: Annotated[str, typer.Argument(help="What the image shows.")],
-    negative_prompt: Annotated[str, typer.Option(help="What it must not show.")] = "",
-    seed: Annotated[int | None, typer.Option(help="Same request, same seed, same image; random if left out.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale.")] = None,
-    width: Annotated[int | None, typer.Option(help="In pixels.")] = None,
-    height: Annotated[int | None, typer.Option(help="In pixels.")] = None,
-    scheduler: Annotated[Scheduler | None, typer.Option(help="Noise schedule.")] = None,
-    deterministic: Annotated[bool, typer.Option("--deterministic", help="Bit-identical under any load.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
-    server: Annotated[
-        str | None, typer.Option(envvar="PIPELINE_SERVER", help="URL of a running service; starts one if left out.")
-    ] = None,
-    api_key: remote.ApiKey = "",
-    n: Annotated[int, typer.Option(help="Number of images, with consecutive seeds; with --server.")] = 1,
-    preview: Annotated[Path | None, typer.Option(help="File for the preview of each step; with --server.")] = None,
-    host: Host = None,  # noqa: ARG001  # accepted, so that the options of `serve` work here as well
-    port: Annotated[int | None, typer.Option(help="Port of the temporary service; a free one if left out.")] = None,
-    ui_port: UiPort = UI_PORT,  # noqa: ARG001
-    no_ui: NoUi = False,  # noqa: ARG001
-    profile: Profile = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Data folder in which the image is stored as well.")] = None,
-    address: Address = None,
-) -> None:
-    """Generate an image, analyze it, write the results to a folder and exit; with --server, on a running service."""
-    parameters = Parameters(
-        negative_prompt=negative_prompt,
-        seed=seed,
-        steps=steps,
-        guidance=guidance,
-        width=width,
-        height=height,
-        scheduler=scheduler,
-        deterministic=deterministic,
-    )
-    if server is not None:
-        with remote.connected(server, api_key) as client:
-            remote.generate_remotely(client, prompt, n=n, out=out, preview=preview, **parameters)
-        return
-    with report_errors(), tempfile.TemporaryDirectory() as discarded:
-        if n != 1 or preview is not None:
-            raise ValueError("--n and --preview require --server, the URL of a running service.")
-        options = LaunchOptions(
-            host="127.0.0.1",  # not for other clients
-            port=port or free_port(),
-            profile=profile,
-            data_dir=data_dir.absolute() if data_dir else Path(discarded),
-        )
-        config = load_config(options)
-        body = GenerateBody.model_validate({"prompt": prompt, **parameters})
-        body.resolve(config.settings.load_profile().diffusion)  # validate before the launch
-        with (
-            _joined(address, config) if address else launched(config) as service,
-            Client(service.url, api_key=api_key or None) as client,
-        ):
-            if address is None and (unready := service.unready_models()):
-                raise LaunchError("\n".join(f"The {name} model is not ready: {why}" for name, why in unready.items()))
-            remote.generate_one(client, prompt, out, **parameters)
-
-
-@app.command()
+@app.command(rich_help_panel=OPERATIONS)
 def dashboard(
-    server: Annotated[str, typer.Option(envvar="PIPELINE_SERVER", help="The service's URL.")] = "http://127.0.0.1:8000",
+    server: Server = HERE,
     host: Annotated[str, typer.Option(envvar="PIPELINE_HOST", help="Bind address.")] = "127.0.0.1",
     ui_port: UiPort = UI_PORT,
     api_key: Annotated[
@@ -259,7 +165,7 @@ def dashboard(
     serve_dashboard(server, host, ui_port, api_key)
 
 
-@app.command()
+@app.command(rich_help_panel=OPERATIONS)
 def doctor(
     host: Host = None,
     port: Port = None,
@@ -279,39 +185,6 @@ def doctor(
         table.add_row("[green]ok" if finding.ok else "[red]no", finding.what, escape(finding.found), escape(fix))
     console.print(table)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
-
-
-@contextmanager
-def launched(config: LaunchConfig) -> Iterator[Service]:
-    _interrupt_on_signals()
-    with ExitStack() as stack:
-        with _status() as progress:
-            service = stack.enter_context(launch(config, progress))
-        _interrupt_on_signals()  # ray.init has installed its own handlers
-        yield service
-
-
-@contextmanager
-def _joined(address: str, config: LaunchConfig) -> Iterator[Service]:
-    with _status() as progress:
-        service = join(address, config, progress)
-    yield service
-
-
-@contextmanager
-def _status() -> Iterator[Callable[[str], None]]:
-    """Show the current status and the elapsed time while the block runs."""
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as progress:
-        task = progress.add_task("Starting", total=None)
-        yield lambda message: progress.update(task, description=message)
-
-
-def _interrupt_on_signals() -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
 
 
 def _announce(service: Service) -> None:

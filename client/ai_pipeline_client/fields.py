@@ -9,7 +9,7 @@ from datetime import datetime
 from html import escape
 from typing import Any, Dict, Optional, Tuple
 
-from ai_pipeline_client.decoding import wire
+from ai_pipeline_client.decoding import decoded, wire
 from ai_pipeline_client.masks import Mask, decode_mask
 from ai_pipeline_client.results import (
     AnswerWarning,
@@ -77,6 +77,11 @@ class ImageFields:
     def seed(self) -> Optional[int]:
         """The seed of its noise; None for an upload without parameters."""
         return None if self.parameters is None else self.parameters.seed
+
+    @property
+    def labels_known(self) -> Tuple[Label, ...]:
+        """The best labels, best first, if they were requested with `include` and are known; else none."""
+        return tuple(decoded(Label, label) for label in self.raw.get("labels") or ())
 
     @property
     def included_content(self) -> Optional[bytes]:

@@ -36,7 +36,7 @@ async def url(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[st
 
 
 async def command(*arguments: str) -> tuple[int, str]:
-    unset = {"PIPELINE_API_KEY": "", "PIPELINE_SERVER": ""}
+    unset = dict.fromkeys(("AI_PIPELINE_API_KEY", "AI_PIPELINE_URL", "PIPELINE_API_KEY", "PIPELINE_SERVER"), "")
     result = await asyncio.to_thread(CliRunner().invoke, main.app, arguments, env=unset)
     return result.exit_code, result.output
 
@@ -66,14 +66,16 @@ async def test_generate_writes_results_and_previews(url, bench, tmp_path):
     assert code == 0, output
     assert len(shown) == 4
     (job,) = bench.store.jobs.list("public", PageQuery(limit=9))
-    folder = out / job.job_id
+    folder = out / job.result["image_id"]
     result = json.loads((folder / "result.json").read_text())
-    assert (result["prompt"], result["seed"], result["steps"]) == ("pear", 3, 4)
-    assert result["image_id"] == job.result["image_id"]
-    assert len(result["clip_analysis"]) == 5
-    assert [region["clip_analysis"][0]["class"] for region in result["segmented_regions"]] == ["apple", "plate"]
+    parameters = result["parameters"]
+    assert (parameters["prompt"], parameters["seed"], parameters["steps"]) == ("pear", 3, 4)
+    assert (result["image_id"], result["job_id"]) == (job.result["image_id"], job.job_id)
+    assert len(result["labels"]) == 5
+    assert [region["label"] for region in result["regions"]] == ["apple", "plate"]
     for file_name in ("image.png", "overlay.png", "spotlights/0.png", "spotlights/1.png"):
         assert size_of(folder / file_name) == (256, 256)
+    assert size_of(folder / "cutouts" / "0.png") == (23, 23)  # the disc alone
     assert "apple" in output
     assert f"Seed 3. Results in {folder}" in output
 
@@ -84,7 +86,8 @@ async def test_warnings_are_printed_with_the_results(url, bench, tmp_path):
     code, output = await command("generate", "a dog", "--steps", "2", "--server", url, "--out", str(out))
     assert code == 0, output
     (folder,) = out.iterdir()
-    prompt_warning, image_warning = json.loads((folder / "result.json").read_text())["warnings"]
+    warnings = json.loads((folder / "result.json").read_text())["warnings"]
+    prompt_warning, image_warning = [warning["detail"] for warning in warnings]
     assert '"dog"' in prompt_warning
     assert "90% unknown" in image_warning
     assert prompt_warning in output
@@ -96,38 +99,20 @@ async def test_each_of_several_images_has_its_own_folder(url, bench, tmp_path):
     code, output = await command("generate", "pear", "--n", "2", "--seed", "8", "--server", url, "--out", str(out))
     assert code == 0, output
     jobs = bench.store.jobs.list("public", PageQuery(limit=9))
-    assert {folder.name for folder in out.iterdir()} == {job.job_id for job in jobs}
-    seeds = {json.loads((folder / "result.json").read_text())["seed"] for folder in out.iterdir()}
+    assert {folder.name for folder in out.iterdir()} == {job.result["image_id"] for job in jobs}
+    seeds = {json.loads((folder / "result.json").read_text())["parameters"]["seed"] for folder in out.iterdir()}
     assert seeds == {8, 9}
-
-
-async def test_the_preview_of_a_single_image_is_in_its_folder(url, bench, tmp_path):
-    out = tmp_path / "out"
-
-    class InFolder:
-        def __len__(self) -> int:
-            return max((len(PreviewSteps(file)) for file in out.glob("*/preview.png")), default=0)
-
-    bench.workers.gate = InStep(bench, InFolder())
-    code, output = await command("generate", "pear", "--steps", "2", "--server", url, "--out", str(out))
-    assert code == 0, output
-    (folder,) = out.iterdir()
-    assert {file.name for file in folder.iterdir()} == {
-        "preview.png",
-        "image.png",
-        "overlay.png",
-        "spotlights",
-        "result.json",
-    }
 
 
 async def test_errors_of_the_service_are_printed_in_a_sentence(url, bench, tmp_path):
     options = ("--out", str(tmp_path / "out"))
     for arguments, sentence, expected in (
         (("generate", " ", "--server", url, *options), "send a few words", 4),
-        (("generate", "pear", "--n", "2", *options), "--server", 1),
         (("generate", "pear", "--server", url, "--steps", "999", *options), "send 1 to 100", 4),
         (("jobs", "show", UNKNOWN_ID, "--server", url), "There is no job", 3),
+        (("images", "get", UNKNOWN_ID, "--server", url), "There is no image", 3),
+        (("images", "get", "last", "--server", url), "There is no image yet", 1),
+        (("images", "list", "--metadata", "order", "--server", url), "KEY=VALUE", 1),
         (("jobs", "list", "--server", "http://127.0.0.1:1"), "Is the service running?", 5),
     ):
         code, output = await command(*arguments)
