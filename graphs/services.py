@@ -25,7 +25,7 @@ from graphs.workers.handles import Workers
 from graphs.workers.model_status import ModelStatusTracker
 from pipeline.records import Pixels
 from pipeline.settings import Profile, ServiceSettings
-from pipeline.store import Store
+from pipeline.store import KeyStore, Store, UsageStore
 from pipeline.traces import Traces
 
 
@@ -47,6 +47,8 @@ class Services:
     jobs: JobWorker
     feed: EventFeed
     webhooks: WebhookDispatcher
+    keys: KeyStore
+    usage: UsageStore
     prefetcher: AnalysisPrefetcher
     analysis_admission: AdmissionLimiter
     started_at: float = field(default_factory=time.time)  # seconds since the epoch
@@ -155,6 +157,8 @@ def build_services(
         jobs=jobs,
         feed=feed,
         webhooks=webhooks,
+        keys=store.keys,
+        usage=UsageStore(store.log),
         prefetcher=prefetcher,
         analysis_admission=analysis_admission,
     )

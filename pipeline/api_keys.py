@@ -12,6 +12,8 @@ from pipeline.errors import InvalidOwner
 
 TOKEN_PREFIX = "aip_"  # recognised by readers and by scanners for leaked secrets
 TOKEN_BYTES = 32
+MAX_VALID_KEYS = 100  # of one owner, of those created over HTTP
+MAX_NAME_CHARS = 100
 
 # Part of the names of stored results: no slash, and no leading dot.
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -27,6 +27,8 @@ PipelineError
 │   ├── JobEnded            409
 │   ├── JobRunning          409
 │   ├── WebhookLimitReached 409
+│   ├── KeyLimitReached     409
+│   ├── KeysNotRequired     409
 │   └── LeaseLost           409  never reaches a client
 ├── BodyTooLarge            413
 ├── UnsupportedMediaType    415
@@ -177,7 +179,7 @@ class PreviewNotFound(NotFound):
 
 
 class KeyNotFound(NotFound):
-    """There is no API key {key_id}. `ai-pipeline keys list` names all there are."""
+    """There is no API key {key_id}. GET /v1/keys lists yours, and `ai-pipeline keys list` those of all owners."""
 
 
 class Conflict(PipelineError):
@@ -221,6 +223,15 @@ class DeliveryNotFound(NotFound):
 
 class WebhookLimitReached(Conflict):
     """There are {registered} webhooks already, the limit for one owner. Delete one first."""
+
+
+class KeyLimitReached(Conflict):
+    """There are {limit} valid API keys already, the limit for one owner. Revoke one first."""
+
+
+class KeysNotRequired(Conflict):
+    """This service runs without API keys, so none is created or revoked here. Its operator can require keys: create the
+    first one by `ai-pipeline keys create`, and start the service with `--keys`."""
 
 
 class RouteNotFound(NotFound):

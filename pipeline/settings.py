@@ -318,7 +318,7 @@ class WebhookSettings(_Settings):
 
     allow_private_addresses: bool = False
     """Deliver to non-public networks as well: clients that may register webhooks can then reach every host that this
-    machine can reach."""
+    machine can reach, and read the beginning of its responses."""
     timeout_s: Annotated[float, Field(gt=0)] = 15.0
     """Of a whole request."""
     retry_after_s: tuple[Annotated[float, Field(ge=0)], ...] = (5, 30, 120, 600, 3600, 3 * 3600, 8 * 3600)

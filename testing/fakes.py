@@ -34,6 +34,7 @@ from pipeline.settings import AutomaticMaskSettings, DrawingSettings, Sam3Settin
 
 LABELS = ("apple", "plate", "cup", "bowl", "bottle", "table")
 DIMENSIONS = 8
+MAX_TOKENS = 77
 
 
 class FakeWorkers:
@@ -87,7 +88,7 @@ class FakeWorkers:
 
     async def count_tokens(self, model: TextModelName, texts: Sequence[str]) -> Sequence[int]:
         await self._begin("count_tokens")
-        return [2 + len(text.split()) for text in texts]
+        return [min(MAX_TOKENS, 2 + len(text.split())) for text in texts]
 
     async def segment(
         self, image: SharedImage, parameters: AutomaticMaskSettings, background: bool

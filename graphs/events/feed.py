@@ -57,6 +57,7 @@ class Subscription:
     owner: str
     types: Collection[str]
     job_id: str | None
+    request_id: str | None
     opened_at: int  # the last sequence number delivered before
     waiting: asyncio.Queue[EventRecord | None] = field(default_factory=asyncio.Queue)  # None: too slow
 
@@ -66,6 +67,7 @@ class Subscription:
             record.owner == self.owner
             and (not self.types or record.type in self.types)
             and (self.job_id is None or record.job_id == self.job_id)
+            and (self.request_id is None or record.payload.get("request_id") == self.request_id)
         )
 
     async def records(self, after: int | None = None) -> AsyncGenerator[EventRecord, None]:
@@ -86,7 +88,14 @@ class Subscription:
                 yield waiting
 
     def _page(self, after: int) -> Sequence[EventRecord]:
-        return self.log.read(owner=self.owner, after=after, limit=PAGE, types=self.types, job_id=self.job_id)
+        return self.log.read(
+            owner=self.owner,
+            after=after,
+            limit=PAGE,
+            types=self.types,
+            job_id=self.job_id,
+            request_id=self.request_id,
+        )
 
 
 class EventFeed:
@@ -171,11 +180,13 @@ class EventFeed:
 
     @asynccontextmanager
     async def stream(
-        self, owner: str, *, types: Collection[str] = (), job_id: str | None = None
+        self, owner: str, *, types: Collection[str] = (), job_id: str | None = None, request_id: str | None = None
     ) -> AsyncIterator[Subscription]:
-        """Subscribe to an owner's events, of these types or all, of this job or all."""
+        """Subscribe to an owner's events, of these types or all, of this job or request or all."""
         await self.start()
-        stream = Subscription(log=self._log, owner=owner, types=types, job_id=job_id, opened_at=self._at)
+        stream = Subscription(
+            log=self._log, owner=owner, types=types, job_id=job_id, request_id=request_id, opened_at=self._at
+        )
         newest = self._newest.get(job_id or "")
         if newest is not None and stream.wants(newest):
             stream.waiting.put_nowait(newest)
@@ -186,10 +197,19 @@ class EventFeed:
             self._streams.discard(stream)
 
     async def follow(
-        self, owner: str, *, after: int | None = None, types: Collection[str] = (), job_id: str | None = None
+        self,
+        owner: str,
+        *,
+        after: int | None = None,
+        types: Collection[str] = (),
+        job_id: str | None = None,
+        request_id: str | None = None,
     ) -> AsyncGenerator[EventRecord, None]:
         """Yield the events of a subscription, which ends with the iterator; see `Subscription.records`."""
-        async with self.stream(owner, types=types, job_id=job_id) as stream, aclosing(stream.records(after)) as records:
+        async with (
+            self.stream(owner, types=types, job_id=job_id, request_id=request_id) as stream,
+            aclosing(stream.records(after)) as records,
+        ):
             self._followed.add(stream)
             try:
                 async for record in records:
@@ -197,15 +217,25 @@ class EventFeed:
             finally:
                 self._followed.discard(stream)
 
-    async def past(self, owner: str, *, after: int, types: Collection[str] = ()) -> AsyncGenerator[EventRecord, None]:
+    async def past(
+        self, owner: str, *, after: int, types: Collection[str] = (), request_id: str | None = None
+    ) -> AsyncGenerator[EventRecord, None]:
         """Yield what was logged after a sequence number until now, and end."""
         newest = await asyncio.to_thread(self._log.newest)
-        while page := await asyncio.to_thread(self._log.read, owner=owner, after=after, limit=PAGE, types=types):
+        while page := await self.page(owner, after=after, limit=PAGE, types=types, request_id=request_id):
             for record in page:
                 after = record.sequence or after
                 if after > newest:
                     return
                 yield record
+
+    async def page(
+        self, owner: str, *, after: int, limit: int, types: Collection[str] = (), request_id: str | None = None
+    ) -> Sequence[EventRecord]:
+        """Return up to `limit` logged events after a sequence number, oldest first."""
+        return await asyncio.to_thread(
+            self._log.read, owner=owner, after=after, limit=limit, types=types, request_id=request_id
+        )
 
     def _wake_up(self) -> None:
         self._grown.set()

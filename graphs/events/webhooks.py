@@ -120,10 +120,6 @@ class WebhookDispatcher:
         """List an owner's webhooks."""
         return await asyncio.to_thread(self._store.list, owner, page)
 
-    async def count(self, owner: str) -> int:
-        """Return the number of an owner's webhooks."""
-        return await asyncio.to_thread(self._store.count, owner)
-
     async def get(self, webhook_id: str, owner: str) -> Webhook:
         """Read a webhook.
 
@@ -399,10 +395,11 @@ def cloudevent_body(record: EventRecord, subject: str | None, public_url: str | 
         public_url: where clients reach the service; URLs are relative if None.
     """
     base = (public_url or "").rstrip("/")
-    about = {"job_id": record.job_id, "image_id": record.image_id}
+    image_id = record.image_id or _made(record)
+    about = {"job_id": record.job_id, "image_id": image_id}
     if record.job_id:
         about["job_url"] = f"{base}/v1/jobs/{record.job_id}"
-    if image_id := record.image_id or _made(record):
+    if image_id:
         about["image_url"] = f"{base}/v1/images/{image_id}/content"
     references = {name: value for name, value in about.items() if value is not None}
     event = {

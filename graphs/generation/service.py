@@ -16,7 +16,7 @@ from graphs.generation.job_worker import JobWorker
 from graphs.generation.requests import GenerationJobSpec
 from graphs.images import ImageRepository
 from pipeline.answer_warnings import warnings_of
-from pipeline.errors import JobEnded, JobRunning, from_problem
+from pipeline.errors import JobEnded, JobRunning, PipelineError, from_problem
 from pipeline.event_records import EventRecord
 from pipeline.jobs import ANNOTATIONS, AREA, ENDED, PREVIEWS, IdempotencyKey, Job, JobOrder, JobState, Submitted
 from pipeline.records import AnswerWarning, Description, GenerationRequest, ImageRecord
@@ -102,7 +102,7 @@ class GenerationService:
         """
         async with task_group() as group:
             tasks = [group.create_task(self._run_job(spec)) for spec in specs]
-        return [await self._generated(task.result(), describe=describe) for task in tasks]
+        return await self._all_generated([task.result() for task in tasks], describe=describe)
 
     async def finished_within(self, jobs: Sequence[Job], seconds: float) -> list[GeneratedImage] | None:
         """Return what jobs have made, once all have ended; None if they haven't within so many seconds.
@@ -116,7 +116,7 @@ class GenerationService:
                 tasks = [group.create_task(self._jobs.wait_finished(job.job_id, job.order.owner)) for job in jobs]
         except TimeoutError:
             return None
-        return [await self._generated(task.result(), describe=False) for task in tasks]
+        return await self._all_generated([task.result() for task in tasks], describe=False)
 
     async def stream(
         self, specs: Sequence[GenerationJobSpec], *, previews: bool = True, describe: bool = False
@@ -133,7 +133,7 @@ class GenerationService:
                     jobs[number] = item
                 else:
                     yield item
-        yield [await self._generated(jobs[number], describe=describe) for number in range(len(specs))]
+        yield await self._all_generated([jobs[number] for number in range(len(specs))], describe=describe)
 
     async def stream_job(
         self, job_id: str, owner: str, after: int = 0
@@ -252,6 +252,19 @@ class GenerationService:
         )
         with span("accept job", job_id=job_id):
             return await self._jobs.submit(order, spec.key)
+
+    async def _all_generated(self, jobs: Sequence[Job], *, describe: bool) -> list[GeneratedImage]:
+        """Return the images that the finished jobs of one request made.
+
+        Raises:
+            PipelineError: what one failed with; its `image_ids` are those of the images that were made.
+        """
+        try:
+            return [await self._generated(job, describe=describe) for job in jobs]
+        except PipelineError as error:
+            if len(jobs) > 1:
+                error.facts["image_ids"] = [job.result["image_id"] for job in jobs if job.result]
+            raise
 
     async def _generated(self, job: Job, *, describe: bool) -> GeneratedImage:
         """Return the image that a finished job made.

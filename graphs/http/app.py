@@ -11,7 +11,19 @@ from graphs.http.auth import AccessControl
 from graphs.http.errors import add_exception_handlers
 from graphs.http.middleware import RequestMiddleware
 from graphs.http.openapi import DESCRIPTION, LICENSE, TAGS, TITLE, complete_openapi, operation_id
-from graphs.http.routes import analysis, events, generation, images, jobs, legacy, openai, regions, system, webhooks
+from graphs.http.routes import (
+    analysis,
+    events,
+    generation,
+    images,
+    jobs,
+    keys,
+    legacy,
+    openai,
+    regions,
+    system,
+    webhooks,
+)
 from graphs.services import Services
 
 
@@ -44,6 +56,7 @@ def build_http_app(services: Services, access_control: AccessControl | None = No
         jobs.router,
         events.router,
         webhooks.router,
+        keys.router,
         legacy.router,
         system.router,
     ):

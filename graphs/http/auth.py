@@ -23,7 +23,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from graphs.http.context import ANONYMOUS_OWNER, RequestContext, path_of
-from pipeline.api_keys import token_digest
+from pipeline.api_keys import ApiKey, token_digest
 from pipeline.errors import ConcurrencyLimited, RateLimited, Unauthorized
 from pipeline.settings import OwnerLimits
 from pipeline.store import KeyStore
@@ -63,7 +63,8 @@ class AccessControl:
             yield
             return
         context = RequestContext.of(scope)
-        context.owner = owner = await self._authenticate(scope)
+        context.key = await self._authenticate(scope)
+        context.owner = owner = ANONYMOUS_OWNER if context.key is None else context.key.owner
         context.reauthenticate = partial(self._authenticate, scope)
         if self._rate is not None:
             allowance = self._rate.hit(owner)
@@ -73,16 +74,16 @@ class AccessControl:
         with self._slot(owner):
             yield
 
-    async def _authenticate(self, scope: Scope) -> str:
+    async def _authenticate(self, scope: Scope) -> ApiKey | None:
         if self._api_keys is None:
-            return ANONYMOUS_OWNER  # whatever the header says: OpenAI's client always sends one
+            return None  # whatever the header says: OpenAI's client always sends one
         scheme, token = get_authorization_scheme_param(Headers(scope=scope).get("authorization"))
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized(problem="This needs an API key.")
-        owner = await self._api_keys.owner_of(token)
-        if owner is None:
+        key = await self._api_keys.authenticate(token)
+        if key is None:
             raise Unauthorized(problem="The service does not know this API key, or it was revoked.")
-        return owner
+        return key
 
     @contextmanager
     def _slot(self, owner: str) -> Iterator[None]:
@@ -98,30 +99,30 @@ class AccessControl:
 
 
 class ApiKeyCache:
-    """Caches the owner of each valid token for 10 s, so that not every request queries the database.
+    """Caches the key of each valid token for 10 s, so that not every request queries the database.
 
     Only valid tokens are cached: a new key works at once, and guesses take no memory.
     """
 
     def __init__(self, keys: KeyStore) -> None:
         self._keys = keys
-        self._known: TLRUCache[str, tuple[str, float]] = TLRUCache(  # owner and expiry, by digest
+        self._known: TLRUCache[str, tuple[ApiKey, float]] = TLRUCache(  # key and expiry, by digest
             MAX_KNOWN, ttu=lambda _, known, __: known[1], timer=lambda: time.monotonic()
         )
 
     def __len__(self) -> int:
         return len(self._known)
 
-    async def owner_of(self, token: str) -> str | None:
-        """Return the owner of a token; None if it is unknown or revoked."""
+    async def authenticate(self, token: str) -> ApiKey | None:
+        """Return the key of a token; None if it is unknown or revoked."""
         digest, now = token_digest(token), time.monotonic()
         known = self._known.get(digest)
         if known is not None:
             return known[0]
-        owner = await asyncio.to_thread(self._keys.owner_of, token)
-        if owner is not None:
-            self._known[digest] = owner, now + KNOWN_FOR_S  # of the time before the lookup: it was valid then
-        return owner
+        key = await asyncio.to_thread(self._keys.authenticate, token)
+        if key is not None:
+            self._known[digest] = key, now + KNOWN_FOR_S  # of the time before the lookup: it was valid then
+        return key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,7 @@ from starlette.types import Scope
 
 from graphs.generation.requests import GenerationJobSpec
 from graphs.services import Services
+from pipeline.api_keys import ApiKey
 from pipeline.errors import InvalidRequest, PipelineError
 from pipeline.jobs import IdempotencyKey
 from pipeline.records import NO_ANNOTATIONS, Annotations, EditArea, GenerationRequest
@@ -60,6 +61,7 @@ class RequestContext:
     deadline: asyncio.Timeout  # ends the request; streams reschedule it
     started: float = field(default_factory=time.monotonic)
     owner: str = ANONYMOUS_OWNER
+    key: ApiKey | None = None  # None where the service runs without keys
     reauthenticate: Callable[[], Awaitable[object]] = _always_authenticated  # raises once the key is revoked
     headers: dict[str, str] = field(default_factory=dict)  # of the response, whatever it is
     status: int = 0  # of the response, once it has begun

@@ -63,8 +63,8 @@ def add_exception_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(PipelineError)
     async def pipeline_error(request: Request, error: PipelineError) -> Response:
-        errors = error.facts.get("errors")
-        return error_response(request.scope, error, **({} if errors is None else {"errors": errors}))
+        extra = {name: error.facts[name] for name in ("errors", "image_ids") if name in error.facts}
+        return error_response(request.scope, error, **extra)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

@@ -92,4 +92,5 @@ async def created_images(
             for each in generated
         ]
     images = [task.result() for task in tasks]
-    return CreatedImages(request_id=caller.request_id, data=images, images=images)
+    older = [image.without_included() for image in images]
+    return CreatedImages(request_id=caller.request_id, data=images, images=older)

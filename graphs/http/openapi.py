@@ -11,6 +11,8 @@ from fastapi.routing import APIRoute
 
 from graphs.http import deprecation
 from graphs.http.errors import error_responses
+from graphs.http.event_catalogue import cloud_event_schema, webhook_operations
+from graphs.http.openapi_examples import add_examples
 from graphs.http.schemas import common as schemas
 
 TITLE = "ai-pipeline API"
@@ -26,6 +28,7 @@ TAGS = [
     {"name": "jobs", "description": "Follow, cancel and retry the durable jobs that make images."},
     {"name": "events", "description": "Stream what happens to your images and jobs, resumable."},
     {"name": "webhooks", "description": "Receive events by signed HTTP requests."},
+    {"name": "keys", "description": "API keys, limits and usage."},
     {"name": "OpenAI", "description": "OpenAI's Images, Embeddings and Models API, for its clients."},
     {
         "name": "legacy",
@@ -76,8 +79,11 @@ def _complete(document: dict[str, Any]) -> None:
         operation["responses"] = dict(sorted(responses.items()))
         if operation.get("deprecated"):
             _add_headers(operation["responses"], deprecation.HEADERS)
+    components["CloudEvent"] = cloud_event_schema()
+    document["webhooks"] = webhook_operations()
     for name in _VALIDATION:
         components.pop(name, None)
+    add_examples(components)
 
 
 def _add_headers(responses: dict[str, Any], headers: dict[str, Any]) -> None:

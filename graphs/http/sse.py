@@ -109,7 +109,9 @@ def as_event(item: EventRecord | Response) -> bytes:
     if isinstance(item, Response):
         return format_sse_event(event=FINISHED, data_str=bytes(item.body).decode())
     sequence = None if item.sequence is None else str(item.sequence)
-    return format_sse_event(event=item.type, data_str=orjson.dumps(facts(item)).decode(), id=sequence)
+    return format_sse_event(
+        event=item.type, data_str=orjson.dumps(facts(item), option=orjson.OPT_UTC_Z).decode(), id=sequence
+    )
 
 
 def _encode_error(scope: Scope, error: Exception) -> bytes:

@@ -20,6 +20,7 @@ from pipeline.errors import (
     ImageNotFound,
     InvalidRequest,
     JobNotFound,
+    KeyNotFound,
     NotFound,
     UnsupportedMediaType,
     WebhookNotFound,
@@ -34,6 +35,7 @@ _NOT_FOUND: Mapping[str, type[NotFound]] = {
     "job_id": JobNotFound,
     "webhook_id": WebhookNotFound,
     "delivery_id": DeliveryNotFound,
+    "key_id": KeyNotFound,
 }
 
 

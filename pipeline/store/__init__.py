@@ -11,6 +11,7 @@ from pipeline.store.pages import PageQuery
 from pipeline.store.search import ImageFilter
 from pipeline.store.statistics import StoreStatistics
 from pipeline.store.store import Store
+from pipeline.store.usage import OwnerUsage, UsageStore
 from pipeline.store.webhooks import WebhookStore
 
 __all__ = [
@@ -19,9 +20,11 @@ __all__ = [
     "ImageFilter",
     "JobStore",
     "KeyStore",
+    "OwnerUsage",
     "PageQuery",
     "Store",
     "StoreStatistics",
+    "UsageStore",
     "WebhookStore",
     "new_id",
     "open_database",

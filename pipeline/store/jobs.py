@@ -217,10 +217,10 @@ class JobStore:
         with self.log.writing() as connection:
             job = read_job(connection, job_id, owner)
             if job.state is JobState.QUEUED:
-                settle_row(connection, jobs.c.job_id == job_id, JobState.CANCELLED, {}, owner, job_id)
+                settle_row(connection, jobs.c.job_id == job_id, JobState.CANCELLED, {})
             elif job.state is JobState.RUNNING:
                 connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(cancel_requested=True))
-                log(connection, CANCEL_REQUESTED, owner, job_id=job_id, payload={})
+                _log(connection, CANCEL_REQUESTED, job.order)
             return read_job(connection, job_id, owner)
 
     def retry(self, job_id: str, owner: str, max_unfinished: int | None = None) -> Job:
@@ -308,7 +308,7 @@ def accept(connection: Connection, order: JobOrder, *, waits: bool) -> Job:
     row |= {"request": dict(order.request), "sessions": list(order.sessions), "created_at": datetime.now(UTC)}
     row |= {"state": JobState.QUEUED, "attempts": 0, "cancel_requested": False}
     accepted = connection.execute(insert(jobs).values(row).returning(jobs)).one()
-    log(connection, "job.submitted", order.owner, job_id=order.job_id, payload={"kind": order.kind, "waits": waits})
+    _log(connection, "job.submitted", order, kind=order.kind, waits=waits)
     return as_job(accepted)
 
 
@@ -317,7 +317,7 @@ def begin_again(connection: Connection, job: Job) -> Job:
     fresh = {"state": JobState.QUEUED, "attempts": 0, "cancel_requested": False}
     fresh |= {"problem": None, "started_at": None, "finished_at": None, "is_waited_for": False}
     row = connection.execute(update(jobs).where(jobs.c.job_id == job.job_id).values(fresh).returning(jobs)).one()
-    log(connection, "job.retried", job.order.owner, job_id=job.job_id, payload={})
+    _log(connection, "job.retried", job.order)
     return as_job(row)
 
 
@@ -335,20 +335,23 @@ def begin(connection: Connection, job_id: str, holder: str, until: float) -> tup
         )
         .returning(jobs)
     ).one()
-    log(connection, "job.started", row.owner, job_id=job_id, payload={"attempt": row.attempts})
+    _log(connection, "job.started", row, attempt=row.attempts)
     return as_job(row), Lease(job_id=job_id, holder=holder, attempt=row.attempts)
 
 
-def settle_row(
-    connection: Connection, where: Any, state: JobState, values: dict[str, Any], owner: str, job_id: str
-) -> None:
+def _log(connection: Connection, type_: str, job: JobOrder | Row[Any], **facts: Any) -> None:
+    """Log an event of a job."""
+    log(connection, type_, job.owner, job_id=job.job_id, payload={"request_id": job.request_id, **facts})
+
+
+def settle_row(connection: Connection, where: Any, state: JobState, values: dict[str, Any]) -> None:
     """Settle a job, and log its final state."""
     settled = {"state": state, "finished_at": datetime.now(UTC), "holder": None, "lease_until": None}
-    connection.execute(update(jobs).where(where).values(settled | values))
+    row = connection.execute(update(jobs).where(where).values(settled | values).returning(jobs)).one()
     payload = {name: value for name, value in values.items() if value is not None}
     if "problem" in payload:
         payload["problem"] = {name: value for name, value in payload["problem"].items() if name != "facts"}
-    log(connection, f"job.{state.value}", owner, job_id=job_id, payload=payload)
+    _log(connection, f"job.{state.value}", row, **payload)
 
 
 def requeue(connection: Connection, row: Row[Any], attempts: int) -> None:
@@ -358,18 +361,18 @@ def requeue(connection: Connection, row: Row[Any], attempts: int) -> None:
         .where(jobs.c.job_id == row.job_id)
         .values(state=JobState.QUEUED, attempts=attempts, holder=None, lease_until=None)
     )
-    log(connection, "job.requeued", row.owner, job_id=row.job_id, payload={"attempt": row.attempts})
+    _log(connection, "job.requeued", row, attempt=row.attempts)
 
 
 def lost(connection: Connection, row: Row[Any], problem: Problem) -> None:
     """Requeue a running job whose worker was lost, or settle it if it was cancelled or has no attempt left."""
     if row.cancel_requested:
-        settle_row(connection, jobs.c.job_id == row.job_id, JobState.CANCELLED, {}, row.owner, row.job_id)
+        settle_row(connection, jobs.c.job_id == row.job_id, JobState.CANCELLED, {})
     elif row.attempts < MAX_ATTEMPTS:
         requeue(connection, row, attempts=row.attempts)
     else:
         values = {"problem": dict(problem)}
-        settle_row(connection, jobs.c.job_id == row.job_id, JobState.DEAD, values, row.owner, row.job_id)
+        settle_row(connection, jobs.c.job_id == row.job_id, JobState.DEAD, values)
 
 
 def held(connection: Connection, lease: Lease) -> Row[Any]:
@@ -442,6 +445,6 @@ def settle(
     Raises:
         LeaseLost: another holder has the lease by now, or the job is settled.
     """
-    row = held(connection, lease)
+    held(connection, lease)
     values = {"result": None if result is None else dict(result), "problem": None if problem is None else dict(problem)}
-    settle_row(connection, jobs.c.job_id == lease.job_id, state, values, row.owner, lease.job_id)
+    settle_row(connection, jobs.c.job_id == lease.job_id, state, values)

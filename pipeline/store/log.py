@@ -50,6 +50,7 @@ class EventLog:
         owner: str | None = None,
         types: Collection[str] = (),
         job_id: str | None = None,
+        request_id: str | None = None,
     ) -> Sequence[EventRecord]:
         """Read the events after a sequence number, oldest first.
 
@@ -59,6 +60,7 @@ class EventLog:
             owner: only of this owner; of all if None.
             types: only these; all if empty.
             job_id: only of this job.
+            request_id: only of this request.
         """
         query = select(events).where(events.c.sequence > after).order_by(events.c.sequence).limit(limit)
         if owner is not None:
@@ -67,6 +69,8 @@ class EventLog:
             query = query.where(events.c.type.in_(types))
         if job_id is not None:
             query = query.where(events.c.job_id == job_id)
+        if request_id is not None:
+            query = query.where(events.c.payload["request_id"].as_string() == request_id)
         with self.engine.connect() as connection:
             return [as_event_record(row) for row in connection.execute(query)]
 

@@ -81,11 +81,6 @@ class WebhookStore:
             rows = connection.execute(page.apply(query, webhooks.c.webhook_id, webhooks.c.created_at))
             return [_webhook(row) for row in rows]
 
-    def count(self, owner: str) -> int:
-        """Return the number of an owner's webhooks."""
-        with self.log.engine.connect() as connection:
-            return _count(connection, owner)
-
     def get(self, webhook_id: str, owner: str) -> Webhook:
         """Read a webhook.
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from testing.debian import ensure
 from testing.ports import quiet_port
 from testing.service_process import ROOT, RunningService, wait_until
 
+API_GUIDE = (ROOT / "docs" / "api.md").read_text()
 RECEIVED = r"(?:job\.succeeded|job\.cancelled|image\.created) [0-9a-f-]{36} {"  # as the receiver prints it
 
 
@@ -55,21 +57,53 @@ def test_the_jobs_walk_through_runs_as_documented(service: RunningService, tmp_p
     assert len(re.findall(r"^event: job\.(succeeded|cancelled)$", output(), re.M)) >= 3
 
 
-def test_the_resources_walk_through_runs_as_documented(service: RunningService, tmp_path: Path):
-    script = script_of("## Images as resources").replace("localhost:8000", service.url.removeprefix("http://"))
-    subprocess.run(["bash", "-euc", script], cwd=tmp_path, check=True, timeout=300)
+def test_the_walk_through_of_images_runs_as_documented(service: RunningService, tmp_path: Path):
+    for program in ("curl", "jq"):
+        ensure(program, lambda program=program: shutil.which(program))
+    guide = API_GUIDE[: API_GUIDE.index("## Jobs, events and webhooks")]
+    script = "".join(re.findall(r"```bash\n(.*?)```", guide, re.DOTALL))
+    script = script.replace("curl -s", "curl -sf").replace("localhost:8000", service.url.removeprefix("http://"))
+    run = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
 
     answers = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
-    assert len(answers["made"]["images"]) == 2
+    (made,) = answers["made"]["data"]
+    assert made["labels"][0]["label"] == "apple"
+    assert "apple" in [region["label"] for region in made["regions"]]
+    assert [image["image_id"] for image in answers["found"]["data"]] == [made["image_id"]]
     assert answers["coco"]["annotations"]
-    assert answers["apple"]["segments"][0]["labels"][0]["label"] == "apple"
+    assert answers["apple"]["data"][0]["label"] == "apple"
     assert answers["labels"]["labels"][0]["label"] == "apple"
     assert answers["concepts"]["matches"][0]["share"] > 0.9
-    assert answers["edited"]["images"][0]["request"]["prompt"] == "a green apple"
-    assert len(answers["like_it"]["images"]) == 3
-    assert "green" in answers["green"]["images"][0]["request"]["prompt"]
-    with Image.open(tmp_path / "green.webp") as thumbnail:
+    assert answers["edited"]["data"][0]["parameters"]["prompt"] == "a green apple"
+    assert len(answers["like_it"]["data"]) == 3
+    assert answers["point"]["data"][0]["region_id"] >= 1_000_000
+    assert '["fruit","red"]' in run.stdout.replace(" ", "")
+    assert "event: generation.finished" in run.stdout
+    with Image.open(tmp_path / "apple.webp") as thumbnail, Image.open(tmp_path / "cutout.png") as cutout:
         assert max(thumbnail.size) == 64
+        assert cutout.mode == "RGBA"
+    with Image.open(tmp_path / "mask.png") as mask, Image.open(tmp_path / "apple.png") as whole:
+        assert mask.size == whole.size == (256, 256)
+
+
+def test_the_walk_through_of_webhooks_and_keys_runs_as_documented(service: RunningService, tmp_path: Path):
+    for program in ("curl", "jq"):
+        ensure(program, lambda program=program: shutil.which(program))
+    script = script_of("## Webhooks, keys and limits")
+    script = script.replace("curl -s", "curl -sf").replace("localhost:8000", service.url.removeprefix("http://"))
+    run = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+    answers = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    assert (answers["paused"]["enabled"], answers["enabled"]["enabled"]) == (False, True)
+    assert answers["enabled"]["types"] == ["image.created", "job.failed"]
+    assert answers["rotated"]["secret"] != answers["hook"]["secret"]
+    assert answers["again"]["type"] == "webhook.tested"
+    assert [each["delivery_id"] for each in answers["undelivered"]["data"]] == [answers["again"]["delivery_id"]]
+    assert (answers["me"]["owner"], answers["me"]["usage"]["webhooks"]) == ("public", 0)
+    assert answers["keys"]["data"] == []
+    assert '"generation"' in run.stdout
 
 
 def test_the_openai_client_example_runs(service: RunningService, tmp_path: Path):
@@ -83,8 +117,7 @@ def test_the_openai_client_example_runs(service: RunningService, tmp_path: Path)
 
 
 def script_of(title: str) -> str:
-    """Return the first script of a section of the guide."""
-    guide = (ROOT / "docs" / "guide.md").read_text()
-    found = re.search(r"```bash\n(.*?)```", guide[guide.index(title) :], re.DOTALL)
+    """Return the first script of a section of the guide to the API."""
+    found = re.search(r"```bash\n(.*?)```", API_GUIDE[API_GUIDE.index(title) :], re.DOTALL)
     assert found
     return found[1]

@@ -19,6 +19,8 @@ from graphs.http.errors import error_responses
 from graphs.http.pagination import split_commas
 from graphs.http.responses import RegionIdPath, V1Route, json_response
 from graphs.http.schemas.analysis import (
+    MAX_LABEL_CHARS,
+    MAX_LABEL_TEXTS,
     ConceptsBody,
     ImageConcepts,
     ImageLabels,
@@ -33,13 +35,10 @@ from pipeline.answer_warnings import image_warnings
 from pipeline.errors import InvalidRequest
 from pipeline.records import ImageRecord
 
-MAX_TEXTS = 256  # labels times templates
-MAX_LABEL_CHARS = 100
-
 Labels = Annotated[
     Sequence[PlainText],
     Query(
-        max_length=MAX_TEXTS,
+        max_length=MAX_LABEL_TEXTS,
         description="Your own labels, instead of the model's; repeat it for several. A single one is split at commas.",
     ),
 ]
@@ -177,8 +176,10 @@ async def _written(record: ImageRecord, found: FoundRegions, format_: SegmentFor
 
 
 def _check_prompts(labels: Sequence[str], templates: Sequence[str]) -> None:
-    if len(labels) * len(templates) > MAX_TEXTS:
-        raise InvalidRequest(problem=f"{len(labels)} labels in {len(templates)} templates: send {MAX_TEXTS} at most.")
+    if len(labels) * len(templates) > MAX_LABEL_TEXTS:
+        raise InvalidRequest(
+            problem=f"{len(labels)} labels in {len(templates)} templates: send {MAX_LABEL_TEXTS} at most."
+        )
     if any("{label}" not in template for template in templates):
         raise InvalidRequest(problem="A template lacks {label}. Send one such as 'a photo of a {label}'.")
     if any(len(text) > MAX_LABEL_CHARS for text in (*labels, *templates)):

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import AfterValidator
 from starlette.responses import Response
 
 from graphs.http.context import CallerDep, ServicesDep
 from graphs.http.errors import error_responses
-from graphs.http.responses import V1Route
-from graphs.http.sse import EVENT_STREAM, live_sse_response
+from graphs.http.pagination import MAX_PAGE, SplitCommas
+from graphs.http.responses import V1Route, json_response
+from graphs.http.schemas.events import Event, EventList
+from graphs.http.schemas.generation import PlainText
+from graphs.http.sse import EVENT_STREAM, facts, live_sse_response
 from graphs.http.validation import REFUSALS
-from pipeline.errors import InvalidRequest
-from pipeline.event_records import STEPPED, TYPES
+from pipeline.event_records import STEPPED, TYPES, EventRecord
 
 MAX_SEQUENCE = 2**63 - 1
+ALL_TYPES = (*TYPES, STEPPED)
 
 router = APIRouter(prefix="/v1", route_class=V1Route, tags=["events"], dependencies=REFUSALS)
 
@@ -34,32 +39,61 @@ async def get_resumption(
 Resume = Annotated[int | None, Depends(get_resumption)]
 
 
+def _known_types(types: Sequence[str]) -> Sequence[str]:
+    if unknown := set(types).difference(ALL_TYPES):
+        raise ValueError(f"no event is a {' or '.join(sorted(unknown))}; send types of {', '.join(ALL_TYPES)}")
+    return types
+
+
+Types = Annotated[
+    Sequence[str],
+    SplitCommas,
+    AfterValidator(_known_types),
+    Query(alias="type", description="Only these types, such as `image.created`; repeat it for several."),
+]
+
+
 @router.get(
     "/events",
     response_class=Response,
-    responses=error_responses(401, 422, 429, 503) | {200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
+    responses=error_responses(401, 422, 429, 503)
+    | {200: {"model": EventList, "content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
 )
 async def stream_events(
     request: Request,
     services: ServicesDep,
     caller: CallerDep,
     after: Resume,
-    types: Annotated[str, Query(alias="type", description="Only these, such as `image.created,job.failed`.")] = "",
+    types: Types = (),
+    request_id: Annotated[
+        PlainText | None, Query(max_length=128, description="Only those of this request, by its `X-Request-ID`.")
+    ] = None,
     follow: Annotated[
         bool, Query(description="`false`: only what has happened so far, and `stream.finished` as the last event.")
     ] = True,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Number of events on a page of the list.")] = MAX_PAGE,
 ) -> Response:
     """Stream the events of your images and jobs, from now on or from `Last-Event-ID` on; 0 is the beginning.
 
     Each logged event is sent once, in order, with its sequence number as `id`. Steps (`generation.stepped`) have none:
-    they are sent while they happen, or not at all.
+    they are sent while they happen, or not at all. With `Accept: application/json` the response is a page of the log
+    instead, oldest first.
     """
-    wanted = frozenset(name.strip() for name in types.split(",") if name.strip())
-    if unknown := wanted.difference(TYPES, [STEPPED]):
-        there_are = ", ".join((*TYPES, STEPPED))
-        raise InvalidRequest(problem=f"No event is a {' or '.join(sorted(unknown))}. Send types of {there_are}.")
+    wanted = frozenset(types)
+    if "application/json" in request.headers.get("accept", ""):
+        page = await services.feed.page(
+            caller.owner, after=after or 0, types=wanted, request_id=request_id, limit=limit + 1
+        )
+        return json_response(_listed(page, limit))
     if not follow:
-        past = services.feed.past(caller.owner, after=after or 0, types=wanted)
+        past = services.feed.past(caller.owner, after=after or 0, types=wanted, request_id=request_id)
         return live_sse_response(request.scope, past, after or 0, says_end=True)
     begin = await services.feed.latest_sequence() if after is None else after
-    return live_sse_response(request.scope, services.feed.follow(caller.owner, after=begin, types=wanted), begin)
+    items = services.feed.follow(caller.owner, after=begin, types=wanted, request_id=request_id)
+    return live_sse_response(request.scope, items, begin)
+
+
+def _listed(found: Sequence[EventRecord], limit: int) -> EventList:
+    shown = [Event(**facts(record)) for record in found[:limit]]
+    has_more = len(found) > limit
+    return EventList(data=shown, has_more=has_more, next=shown[-1].event_id if has_more else None)

@@ -116,7 +116,7 @@ async def list_images(
     records = await services.images.history(caller.owner, page, wanted)
     shown, fields = split_page(records, page, lambda record: record.image_id)
     images = [await _listed(services, record, include) for record in shown]
-    return json_response(ImageList(data=images, images=images, **fields))
+    return json_response(ImageList(data=images, images=[image.without_included() for image in images], **fields))
 
 
 @router.get("/{image_id}", response_model=Image, responses=error_responses(401, 404, 422, 429, 500, 503, 504))

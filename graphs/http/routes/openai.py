@@ -27,6 +27,8 @@ from graphs.http.errors import EDITS, EMBEDDINGS, GENERATIONS, MODELS, openai_er
 from graphs.http.responses import JsonRoute, json_response
 from graphs.http.schemas.analysis import Embeddings, EmbeddingsBody, ImageReference, embeddings
 from graphs.http.schemas.common import base64_text
+from graphs.http.schemas.generation import MAX_PROMPT_CHARS
+from graphs.http.schemas.models import ModelDetails
 from graphs.http.schemas.openai import (
     EditsForm,
     GenerationsBody,
@@ -41,7 +43,8 @@ from graphs.http.schemas.openai import (
 )
 from graphs.http.sse import EVENT_STREAM, sse_response
 from graphs.services import Services
-from pipeline.errors import InvalidRequest, InvalidUpload, ModelNotFound
+from graphs.workers.handles import TextModelName
+from pipeline.errors import InvalidRequest, InvalidUpload, ModelNotFound, PipelineError
 from pipeline.event_records import STEPPED, EventRecord
 from pipeline.imaging.codecs import decode_png
 from pipeline.imaging.masks import Mask
@@ -54,6 +57,7 @@ NOT_STORED_YET = ""  # the id of a picture until its request is known to be good
 EDIT_STRENGTH = 0.8  # without a mask: enough to change what is there, and to keep where it is
 OWNED_BY = "ai-pipeline"
 MAX_FIELDS = 64
+LONG_TEXT = "a " * (MAX_PROMPT_CHARS // 2)
 
 _PROBLEMS = openai_error_responses(400, 401, 404, 409, 413, 429, 500, 503, 504)
 _ANSWERS: dict[int | str, dict[str, Any]] = _PROBLEMS | {
@@ -129,15 +133,34 @@ async def openai_list_models(services: ServicesDep, _: CallerDep) -> Response:
     return json_response(Models(data=[*_models(services).values()]))
 
 
-@router.get(f"{MODELS}/{{model}}", response_model=Model, responses=openai_error_responses(401, 404, 429, 503))
+@router.get(f"{MODELS}/{{model}}", response_model=ModelDetails, responses=openai_error_responses(401, 404, 429, 503))
 async def openai_get_model(
-    model: Annotated[str, Path(description="Name of the model.")], services: ServicesDep, _: CallerDep
+    model: Annotated[str, Path(description="Name of the model.")], services: ServicesDep, caller: CallerDep
 ) -> Response:
-    """Return one model."""
+    """Return one model with its capabilities, defaults, limits, schedulers and labels."""
     known = _models(services)
     if model not in known:
         raise ModelNotFound(model=model, known=" or ".join(known), param="model")
-    return json_response(known[model])
+    makes_images = model in _image_models(services)
+    part: TextModelName = "Diffusion" if makes_images else "Clip"
+    describe = ModelDetails.of_images if makes_images else ModelDetails.of_embeddings
+    status = (await services.models.statuses())[part]
+    details = describe(
+        known[model],
+        services.profile,
+        services.settings,
+        fingerprint=status.fingerprint or None,
+        max_prompt_tokens=await _max_tokens(services, part, caller) if status.ready else None,
+    )
+    return json_response(details)
+
+
+async def _max_tokens(services: Services, part: TextModelName, caller: Caller) -> int | None:
+    """Return the number of tokens that a model makes of a text that is longer than it reads; None if it is lost."""
+    try:
+        return await services.queries.count_tokens(part, [LONG_TEXT], caller.request_id)
+    except PipelineError:
+        return None
 
 
 def _image_models(services: Services) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ from graphs.http.schemas.segments import DECIMALS, Label
 from pipeline.records import AnswerWarning, Vectors
 
 MAX_CONCEPTS = 50
+MAX_LABEL_TEXTS = 256  # labels times templates
+MAX_LABEL_CHARS = 100
 MAX_INPUTS = 256
 
 

@@ -163,7 +163,10 @@ class Generated(Answer):
 
 class SegmentationSummary(BaseModel):
     masks: list[str] = Field(examples=[["region_0", "region_1"]], description="Names of the regions.")
-    polygons: list[Polygon] = Field(description="Outlines of each region, in the order of the names.")
+    polygons: list[Polygon] = Field(
+        examples=[[[[[40, 60], [120, 44], [200, 60]]]]],
+        description="Outlines of each region, in the order of the names.",
+    )
 
 
 class Analysis(Answer):
@@ -270,6 +273,9 @@ class Problem(BaseModel):
     code: str = Field(description="Stable name of the kind of problem, for programs.")
     request_id: str = Field(description="Id of the request, as in `X-Request-ID`.")
     errors: list[dict[str, Any]] | None = Field(None, description="Each wrong field or parameter, with its problem.")
+    image_ids: list[str] | None = Field(
+        None, description="Of a request for several images: those that were made, and are kept."
+    )
 
 
 class OpenAIErrorObject(BaseModel):

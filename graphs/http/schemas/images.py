@@ -18,6 +18,8 @@ from graphs.http.schemas.regions import Region
 from graphs.http.schemas.segments import Label
 from pipeline.records import AnswerWarning, ImageRecord
 
+AS_DATA = "The same as `data`, without what is included."
+
 
 class ImageOrigin(StrEnum):
     """Where an image is from."""
@@ -61,6 +63,10 @@ class Image(BaseModel):
     content: str = Field(description="The same as `content_url`.", deprecated=True)
     request: GenerationParameters | None = Field(description="The same as `parameters`.", deprecated=True)
 
+    def without_included(self) -> Self:
+        """Return the image without what was included: for older fields that repeat it."""
+        return self.model_copy(update={"labels": None, "regions": None, "content_b64": None})
+
     @classmethod
     def of(
         cls,
@@ -102,7 +108,7 @@ class ImageList(PageFields):
     """A page of images."""
 
     data: list[Image] = Field(description="Images of this page.")
-    images: list[Image] = Field(description="The same as `data`.", deprecated=True)
+    images: list[Image] = Field(description=AS_DATA, deprecated=True)
 
 
 class CreatedImages(BaseModel):
@@ -110,7 +116,7 @@ class CreatedImages(BaseModel):
 
     request_id: str = Field(description="Id of the request, as in `X-Request-ID`.")
     data: list[Image] = Field(description="The new images.")
-    images: list[Image] = Field(description="The same as `data`.", deprecated=True)
+    images: list[Image] = Field(description=AS_DATA, deprecated=True)
 
 
 class FinishedJob(CreatedImages):

@@ -89,7 +89,7 @@ class RegionWithAliases(Region):
         return cls(**facts, score=facts["match"], polygon=facts["polygons"], mask=facts["mask_b64"])
 
 
-class RegionList(Answer, PageFields):
+class RegionList(PageFields, Answer):
     """The regions of an image, most confident first, or best match first for a text."""
 
     width: int = Field(description="Of the image, in pixels.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -176,6 +176,22 @@ class DeliveryList(PageFields):
 
     data: list[Delivery] = Field(description="Deliveries of this page.")
     deliveries: list[Delivery] = Field(description="The same as `data`.", deprecated=True)
+
+
+class CloudEvent(BaseModel):
+    """What a webhook's receiver gets: an event as a CloudEvent 1.0 in structured JSON."""
+
+    specversion: Literal["1.0"] = Field(description="Version of CloudEvents.")
+    id: str = Field(examples=["1042"], description="The event's number in the log.")
+    source: str = Field(description="URL of the service, or `urn:ai-pipeline` if it isn't configured.")
+    type: str = Field(examples=["image.created"], description="Type of the event; new types may come.")
+    subject: str | None = Field(None, description="Id of the image or job; left out where there is none.")
+    time: datetime = Field(description="When it happened.")
+    datacontenttype: Literal["application/json"] = Field(description="Media type of `data`.")
+    data: dict[str, Any] = Field(
+        description="Facts of the event, with `job_id`, `job_url`, `image_id` and `image_url` where there are any. An "
+        "event of more than 20 kB has these only."
+    )
 
 
 def _shown(webhook: webhooks.Webhook) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def test_a_key_is_created_shown_once_listed_and_revoked(tmp_path: Path):
     assert "this once" in output
     store = open_store(ServiceSettings(data_dir=tmp_path, storage=StorageSettings()))
     (key,) = store.keys.list()
-    assert (store.keys.owner_of(token), key.name) == ("ann", "my [laptop]")
+    assert (store.keys.authenticate(token), key.owner, key.name) == (key, "ann", "my [laptop]")
 
     code, output = command("keys", "list", *here)
     assert code == 0
@@ -48,7 +48,7 @@ def test_a_key_is_created_shown_once_listed_and_revoked(tmp_path: Path):
     code, output = command("keys", "revoke", key.key_id, *here)
     assert code == 0
     assert "10 s" in output
-    assert store.keys.owner_of(token) is None
+    assert store.keys.authenticate(token) is None
     store.log.engine.dispose()
 
 

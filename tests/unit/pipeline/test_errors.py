@@ -17,6 +17,9 @@ from pipeline.errors import (
     from_problem,
     to_problem,
 )
+from pipeline.settings import PROJECT_ROOT
+
+ERRORS_PAGE = PROJECT_ROOT / "docs" / "errors.md"
 
 FACTS = {
     "problem": "steps is 0: send 1 to 100.",
@@ -132,3 +135,47 @@ def test_errors_are_restored_from_their_record(error):
 
 def test_an_error_of_an_unknown_class_is_restored_as_an_internal_error():
     assert type(from_problem({"code": "of_another_version", "facts": {"why": 1}})) is InternalError
+
+
+NEVER_ANSWERED = {
+    "pipeline_error",  # kinds of errors: only more specific ones are raised
+    "not_found",
+    "conflict",
+    "too_many_requests",
+    "unavailable",
+    "lease_lost",  # between workers
+    "invalid_owner",  # of the command line
+}
+
+
+def documented() -> dict[str, tuple[int, str]]:
+    """Return status and retry by the codes of docs/errors.md."""
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (\w+) \| [^|]+ \| [^|]+ \|$", ERRORS_PAGE.read_text(), re.MULTILINE)
+    assert len({code for code, *_ in rows}) == len(rows)
+    return {code: (int(status), retry) for code, status, retry in rows}
+
+
+def test_the_page_of_errors_has_every_code_with_its_status():
+    known = {made(kind).code: kind.status for kind in CLASSES}
+    assert known.keys() > NEVER_ANSWERED
+    assert {code: status for code, (status, _) in documented().items()} == {
+        code: status for code, status in known.items() if code not in NEVER_ANSWERED
+    }
+
+
+def test_the_page_of_errors_says_where_a_retry_helps():
+    for kind in CLASSES:
+        code = made(kind).code
+        if code not in NEVER_ANSWERED:
+            _, retry = documented()[code]
+            assert (retry == "yes") == (kind.retry_after_s is not None), code
+            assert retry in ("yes", "perhaps", "no"), code
+            assert (retry == "no") <= (kind.status < 500), code
+
+
+def test_the_service_raises_no_error_without_an_entry():
+    sources = [path for folder in ("graphs", "deployments") for path in (PROJECT_ROOT / folder).rglob("*.py")]
+    raised = {name for path in sources for name in re.findall(r"\braise (\w+)", path.read_text())}
+    codes = {made(kind).code for kind in CLASSES if kind.__name__ in raised}
+    assert len(codes) > 10
+    assert codes <= documented().keys()

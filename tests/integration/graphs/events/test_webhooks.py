@@ -276,7 +276,7 @@ async def test_a_secret_of_the_client_signs(client, receiver):
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ({"url": "https://example.com", "types": ["image.made"]}, "image.created, image.deleted"),
+        ({"url": "https://example.com", "types": ["image.made"]}, "image.created, image.updated, image.deleted"),
         ({"url": "https://example.com", "secret": "whsec_c2hvcnQ="}, "24 to 64 bytes"),
         ({"url": "https://example.com", "secret": "geheim"}, "whsec_"),
         ({"url": "ftp://example.com"}, "https://"),
@@ -375,6 +375,7 @@ async def test_deliveries_are_filtered(tmp_path, receiver):
     async with client_of(bench) as client, working(bench):
         webhook = await registered(client, receiver.url)
         await bench.image()
+        await settled(client, webhook, len(AN_IMAGE))
         await client.post(f"/v1/webhooks/{webhook['webhook_id']}/test")
         await settled(client, webhook, len(AN_IMAGE) + 1)
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from docs.write_api import document
+from docs.openapi import document
 from testing.harness import Bench
 from tests.integration.clients import client_of, is_problem
 

@@ -42,6 +42,11 @@ PROTECTED = [
     ("POST", f"/v1/jobs/{SOME_ID}/cancel"),
     ("POST", f"/v1/jobs/{SOME_ID}/retry"),
     ("GET", "/v1/events"),
+    ("GET", "/v1/webhooks"),
+    ("GET", "/v1/me"),
+    ("GET", "/v1/keys"),
+    ("POST", "/v1/keys"),
+    ("DELETE", f"/v1/keys/{SOME_ID}"),
     ("GET", "/nowhere"),
 ]
 PUBLIC = ["/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"]
@@ -168,15 +173,15 @@ async def test_a_revoked_key_is_rejected_within_ten_seconds_and_a_new_one_accept
 async def test_keys_are_looked_up_once_in_ten_seconds_and_the_cache_is_bounded(bench, clock, monkeypatch):
     monkeypatch.setattr(auth, "MAX_KNOWN", 3)
     lookups = []
-    keys = SimpleNamespace(owner_of=lambda token: lookups.append(token) or (None if token == "bad" else "ann"))
+    keys = SimpleNamespace(authenticate=lambda token: lookups.append(token) or (None if token == "bad" else "ann"))
     cache = ApiKeyCache(keys)
     for token in ("a", "a", "bad", "bad", "b", "c", "a"):
-        await cache.owner_of(token)
+        await cache.authenticate(token)
     assert lookups == ["a", "bad", "bad", "b", "c"]
-    assert await cache.owner_of("d") == "ann"
+    assert await cache.authenticate("d") == "ann"
     assert len(cache) == 3
     clock.now_s += KNOWN_FOR_S
-    await cache.owner_of("b")
+    await cache.authenticate("b")
     assert lookups[-2:] == ["d", "b"]
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from docs.write_api import document
+from docs.openapi import document
 from graphs.http.deprecation import DEPRECATION
 from tests.integration.clients import client_of
 

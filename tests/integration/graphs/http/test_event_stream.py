@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections import Counter
 from collections.abc import AsyncGenerator
 
 import cv2
@@ -169,3 +170,37 @@ async def test_resuming_skips_deleted_events(bench: Bench):
     assert events[-1].event == "stream.finished"
     assert [event.event for event in events[:-1]] == ["job.submitted", "job.started", "image.created", "job.succeeded"]
     assert [int(event.id) for event in events[:-1]] == [last + number for number in range(1, 5)]
+
+
+async def test_events_are_also_listed_page_by_page(bench: Bench):
+    headers = {"Accept": "application/json"}
+    async with client_of(bench) as client:
+        image = (await client.post("/v1/images", json=PROMPT)).json()["data"][0]
+        first = (await client.get("/v1/events?limit=3", headers=headers)).json()
+        rest = (await client.get(f"/v1/events?after={first['next']}", headers=headers)).json()
+        by_type = (await client.get("/v1/events?type=job.succeeded&type=image.created", headers=headers)).json()
+        streamed = (await client.get("/v1/events?after=0&follow=false&type=job.succeeded,image.created")).text
+        unknown = await client.get("/v1/events?type=image.made", headers=headers)
+        own = {"X-Request-ID": "mine"}
+        await client.post("/v1/images", json=PROMPT | {"seeds": [2, 3]} | {"seed": None}, headers=own)
+        of_request = (await client.get("/v1/events?request_id=mine", headers=headers)).json()["data"]
+        stream = (await client.get("/v1/events?after=0&follow=false&request_id=mine")).text
+
+    assert [event["type"] for event in first["data"] + rest["data"]] == [
+        "job.submitted",
+        "job.started",
+        "image.created",
+        "job.succeeded",
+    ]
+    assert (first["has_more"], rest["has_more"], rest["next"]) == (True, False, None)
+    assert Counter(event["type"] for event in of_request) == dict.fromkeys(
+        ("job.submitted", "job.started", "image.created", "job.succeeded"), 2
+    )
+    assert stream.count("event: job.succeeded") == 2
+    assert [event["image_id"] for event in by_type["data"]] == [image["image_id"]] * 2
+    sent = [json.loads(line.removeprefix("data: ")) for line in streamed.splitlines() if line.startswith('data: {"')]
+    assert [(event["type"], event["event_id"]) for event in sent] == [
+        (event["type"], event["event_id"]) for event in by_type["data"]
+    ]
+    assert is_problem(unknown, 422, "invalid_request")
+    assert "image.created" in unknown.json()["detail"]

@@ -1,4 +1,4 @@
-"""A client generated from the OpenAPI document, without warnings, makes, downloads and segments an image."""
+"""Clients generated from the OpenAPI document, without warnings, make, download and segment an image."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from docs.write_api import document
+from docs.openapi import document
 from graphs.http.app import build_http_app
 from pipeline.settings import PROJECT_ROOT
 from testing.debian import ensure
 from testing.harness import Bench
 from tests.integration.clients import served
 
-GENERATOR = PROJECT_ROOT / ".tools" / "bin" / "openapi-python-client"
+TOOLS = PROJECT_ROOT / ".tools"
+GENERATOR = TOOLS / "bin" / "openapi-python-client"
+NODE_TOOLS = TOOLS / "node_modules"
+TYPESCRIPT = Path(__file__).with_name("generated_client.ts")
 PROGRAM = """
 import sys
 
@@ -55,14 +58,42 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the TypeScript program, compiled with the generated types."""
+    ensure("openapi-typescript", lambda: NODE_TOOLS if (NODE_TOOLS / "openapi-typescript").exists() else None)
+    folder = tmp_path_factory.mktemp("typescript")
+    (folder / "openapi.json").write_text(json.dumps(document()))
+    (folder / "node_modules").symlink_to(NODE_TOOLS)
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / "program.ts").write_text(TYPESCRIPT.read_text().replace("./api.ts", "./api.js"))
+    for command in (
+        "openapi-typescript openapi.json --default-non-nullable=false --output api.ts",
+        "tsc --strict --target es2022 --module nodenext --moduleResolution nodenext program.ts",
+    ):
+        name, *options = command.split()
+        run = subprocess.run([NODE_TOOLS / ".bin" / name, *options], cwd=folder, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert "warn" not in (run.stdout + run.stderr).lower(), run.stdout
+    return folder
+
+
 @pytest.mark.anyio
-async def test_a_generated_client_makes_downloads_and_segments_an_image(bench: Bench, generated: Path):
+async def test_a_generated_python_client_makes_downloads_and_segments_an_image(bench: Bench, generated: Path):
+    assert (await output_of(bench, generated, sys.executable, "-c", PROGRAM)).endswith("all done\n")
+
+
+@pytest.mark.anyio
+async def test_a_generated_typescript_client_makes_downloads_and_segments_an_image(bench: Bench, compiled: Path):
+    assert (await output_of(bench, compiled, "node", "program.js")).endswith("all done\n")
+
+
+async def output_of(bench: Bench, folder: Path, *command: str) -> str:
+    """Run a program with the URL of the service; return what it prints."""
     async with served(build_http_app(bench.services)) as url:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", PROGRAM, url),
-            cwd=generated,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            *command, url, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
         output = (await process.communicate())[0].decode()
-    assert output.endswith("all done\n"), output
+    print(output)
+    return output

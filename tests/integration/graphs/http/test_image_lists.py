@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 from collections.abc import AsyncIterator
@@ -11,7 +12,11 @@ import httpx
 import pytest
 from PIL import Image
 
+from pipeline.errors import StageFailed
+from pipeline.events import ImageCreated
+from pipeline.records import StepProgress
 from testing.harness import Bench
+from testing.waiting import PATIENCE_S, until
 from tests.integration.clients import client_of, is_problem
 from tests.integration.graphs.http.test_images import NO_IMAGE, a_png
 
@@ -134,7 +139,7 @@ async def test_a_response_includes_content_labels_and_regions(client: httpx.Asyn
     regions = (await client.get(f"{image['url']}/regions?as=rle")).json()["data"]
 
     assert (picture.format, picture.size) == ("WEBP", (image["width"], image["height"]))
-    assert [each["label"] for each in image["labels"]] == [each["label"] for each in analysis["labels"][:5]]
+    assert image["labels"][0]["label"] == analysis["labels"][0]["label"]
     assert image["regions"] == regions
     read = (await client.get(image["url"], params={"include": "content,labels,regions"})).json()
     assert (read["labels"], read["regions"]) == (image["labels"], regions)
@@ -201,3 +206,52 @@ async def test_jobs_are_found_by_their_request(client: httpx.AsyncClient):
     await created(client)
     jobs = (await client.get("/v1/jobs?request_id=batch-7")).json()["data"]
     assert [job["request_id"] for job in jobs] == ["batch-7"] * 2
+
+
+@pytest.mark.parametrize("prefer", ["", "wait=20"])
+async def test_a_failure_of_one_image_names_those_that_were_made(bench: Bench, client: httpx.AsyncClient, prefer: str):
+    generate = bench.workers.generate
+
+    async def failing_for_seed_2(request, *args):
+        if request.seed == 2:
+            raise StageFailed(stage="generate", reason="it can't")
+        async for item in generate(request, *args):
+            yield item
+
+    bench.workers.generate = failing_for_seed_2
+    body = {"prompt": "pear", "steps": 1, "seeds": [1, 2, 3]}
+    response = await client.post("/v1/images", json=body, headers={"Prefer": prefer} if prefer else {})
+
+    assert is_problem(response, 500, "stage_failed")
+    assert sorted(response.json()["image_ids"]) == sorted(await found(client))
+    assert len(response.json()["image_ids"]) == 2
+
+
+async def test_a_poller_sees_the_progress_and_the_newest_preview(bench: Bench, client: httpx.AsyncClient):
+    may_go_on = asyncio.Event()
+    generate = bench.workers.generate
+
+    async def pausing(request, *args):
+        async for item in generate(request, *args):
+            yield item
+            if isinstance(item, StepProgress) and item.step == 3:
+                await may_go_on.wait()
+
+    bench.workers.generate = pausing
+    accepted = await client.post("/v1/images", json={"prompt": "pear", "steps": 4}, headers={"Prefer": "respond-async"})
+    (job,) = accepted.json()["data"]
+    async with asyncio.timeout(PATIENCE_S):
+        while job["step"] != 3:
+            job = (await client.get(job["url"])).json()
+    preview = await client.get(job["preview_url"])
+    may_go_on.set()
+    await until(lambda: bench.of(ImageCreated))
+    async with asyncio.timeout(PATIENCE_S):
+        while job["state"] != "succeeded":
+            job = (await client.get(job["url"])).json()
+
+    assert (job["num_steps"], job["step"], job["preview_url"]) == (None, None, None)
+    assert job["created_at"] <= job["started_at"] <= job["finished_at"]
+    assert preview.headers["content-type"] == "image/png"
+    assert Image.open(io.BytesIO(preview.content)).getpixel((0, 0)) == (3, 3, 3)
+    assert is_problem(await client.get(f"{job['url']}/preview.png"), 404, "preview_not_found")

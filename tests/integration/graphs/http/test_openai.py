@@ -17,7 +17,8 @@ from PIL import Image
 
 from graphs.http.app import build_http_app
 from pipeline.imaging.codecs import encode_png
-from pipeline.settings import AdmissionSettings
+from pipeline.records import Scheduler
+from pipeline.settings import AdmissionSettings, ModelSource, Sam3Settings, ZeroShotSettings
 from testing.harness import Bench, make_bench, working
 from tests.integration.clients import client_of
 
@@ -258,6 +259,80 @@ async def test_models_have_names_and_aliases(bench: Bench):
     assert [model["id"] for model in listed["data"]] == ["mini", "gpt-image-2", "mini-clip"]
     assert (one["object"], one["id"]) == ("model", "mini-clip")
     assert response.status_code == 200
+
+
+async def test_a_model_describes_what_it_can_do(bench: Bench, client: httpx.AsyncClient):
+    listed = {model["id"]: model for model in (await client.get("/v1/models")).json()["data"]}
+    model = (await client.get("/v1/models/mini")).json()
+    assert list(model)[:4] == ["id", "object", "created", "owned_by"]
+    assert {name: model[name] for name in listed["mini"]} == listed["mini"]
+    profile, admission = bench.services.profile, bench.settings.admission
+    assert model["capabilities"] == [
+        "generation",
+        "variations",
+        "edits",
+        "segmentation",
+        "text_search",
+        "classification",
+    ]
+    assert model["defaults"] == profile.diffusion.defaults.model_dump()
+    assert profile.diffusion.limits.model_dump().items() <= model["limits"].items()
+    assert model["schedulers"] == [each.value for each in Scheduler]
+    assert model["labels"] == list(profile.clip.labelling.names)
+    assert model["num_labels"] == len(model["labels"])
+    assert model["fingerprint"] == bench.workers.model
+    assert model["limits"]["max_prompt_tokens"] == 77
+    assert model["limits"]["max_upload_bytes"] == admission.max_upload_bytes
+    assert None not in model["limits"].values()
+
+    vectors = (await client.get("/v1/models/mini-clip")).json()
+    assert vectors["capabilities"] == ["embeddings", "classification"]
+    assert (vectors["defaults"], vectors["schedulers"], vectors["limits"]["max_steps"]) == (None, [], None)
+    assert vectors["labels"] == model["labels"]
+
+
+async def test_the_limits_of_a_model_are_those_that_are_enforced(client: httpx.AsyncClient):
+    limits = (await client.get("/v1/models/mini")).json()["limits"]
+
+    async def is_accepted(body: dict) -> bool:
+        response = await client.post(
+            "/v1/images", json={"prompt": "pear", "steps": 2, "width": 64, "height": 64} | body
+        )
+        return response.status_code == 201
+
+    assert limits["max_body_bytes"] == 10_000
+    assert await is_accepted({"width": limits["min_side"], "height": limits["min_side"]})
+    assert not await is_accepted({"width": limits["max_side"] + limits["side_multiple"]})
+    assert not await is_accepted({"steps": limits["max_steps"] + 1})
+    assert not await is_accepted({"guidance": limits["max_guidance"] + 1})
+    assert not await is_accepted({"n": limits["max_images"] + 1})
+    assert await is_accepted({"prompt": "x" * limits["max_prompt_chars"]})
+    assert not await is_accepted({"prompt": "x" * (limits["max_prompt_chars"] + 1)})
+    page = await client.get("/v1/images", params={"limit": limits["max_page"] + 1})
+    assert page.status_code == 422
+
+
+async def test_a_model_that_is_not_ready_has_no_fingerprint(bench: Bench, client: httpx.AsyncClient):
+    bench.workers.reason = "still loading"
+    model = (await client.get("/v1/models/mini")).json()
+    assert (model["fingerprint"], model["limits"]["max_prompt_tokens"]) == (None, None)
+
+
+async def test_a_profile_s_models_add_capabilities_and_many_labels_are_only_counted(bench: Bench):
+    profile = bench.services.profile
+    labels = tuple(f"label {number}" for number in range(1001))
+    profile = profile.model_copy(
+        update={
+            "sam3": Sam3Settings(model=ModelSource(source="/weights/sam3.pt")),
+            "diffusion": profile.diffusion.model_copy(update={"safety_checker": True}),
+            "clip": profile.clip.model_copy(update={"labelling": ZeroShotSettings(labels=labels)}),
+        }
+    )
+    transport = httpx.ASGITransport(build_http_app(replace(bench.services, profile=profile)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        model = (await client.get("/v1/models/mini")).json()
+    assert {"safety_checker", "text_segmentation"} < set(model["capabilities"])
+    assert (model["labels"], model["num_labels"]) == (None, 1001)
 
 
 async def test_embeddings_of_texts_and_images(bench: Bench, client: httpx.AsyncClient):

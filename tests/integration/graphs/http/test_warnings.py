@@ -92,7 +92,7 @@ async def test_images_jobs_and_last_events_have_the_warnings(client: httpx.Async
     several = await last_event(client, "POST", "/v1/images", json=BEACH, headers=STREAM)
     ended = (await client.get(legacy["url"])).json()
 
-    responses = [*generated["images"], *accepted["jobs"], legacy, finished, streamed, ended]
+    responses = [*generated["images"], *accepted["jobs"], legacy, *finished["data"], streamed, ended]
     assert [warned(response) for response in [*responses, *several["images"]]] == [{"unknown_words": WORDS}] * 8
     assert warned(varied.json()["images"][0]) == {"unknown_words": ["dog", "beach"]}  # the image's own prompt
     assert warned(edited.json()["images"][0]) == {"unknown_words": ["zebra"]}

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import Engine, select
 
 from pipeline.api_keys import TOKEN_PREFIX, check_owner, token_digest
-from pipeline.errors import InvalidOwner, KeyNotFound
+from pipeline.errors import InvalidOwner, KeyLimitReached, KeyNotFound
 from pipeline.store import EventLog, KeyStore, new_id, open_database
+from pipeline.store.pages import PageQuery
 from pipeline.store.tables import api_keys
 
 OpenKeys = Callable[[], KeyStore]
@@ -38,14 +39,14 @@ def test_a_token_authenticates_its_owner_in_every_process(keys: KeyStore, open_k
     key, token = keys.create("ann", "laptop")
     assert token.startswith(TOKEN_PREFIX)
     assert (key.owner, key.name, key.revoked_at) == ("ann", "laptop", None)
-    assert open_keys().owner_of(token) == "ann"
+    assert open_keys().authenticate(token).owner == "ann"
     assert open_keys().list() == [key]
 
 
 @pytest.mark.parametrize("token", ["", "aip_", "aip_" + "A" * 43, "ann", "%"])
 def test_an_unknown_token_has_no_owner(keys: KeyStore, token: str):
     keys.create("ann")
-    assert keys.owner_of(token) is None
+    assert keys.authenticate(token) is None
 
 
 def test_stored_values_are_not_valid_tokens(keys: KeyStore, engine: Engine):
@@ -54,14 +55,14 @@ def test_stored_values_are_not_valid_tokens(keys: KeyStore, engine: Engine):
         row = connection.execute(select(api_keys)).one()
     assert row.digest == token_digest(token)
     assert token not in map(str, row)
-    assert all(keys.owner_of(str(value)) is None for value in row)
+    assert all(keys.authenticate(str(value)) is None for value in row)
 
 
 def test_a_revoked_key_is_invalid_and_the_owner_s_other_keys_stay_valid(keys: KeyStore):
-    (first, lost), (_, good) = keys.create("ann", "lost"), keys.create("ann", "good")
+    (first, lost), (kept, good) = keys.create("ann", "lost"), keys.create("ann", "good")
     revoked = keys.revoke(first.key_id)
     assert revoked.revoked_at >= first.created_at
-    assert (keys.owner_of(lost), keys.owner_of(good)) == (None, "ann")
+    assert (keys.authenticate(lost), keys.authenticate(good)) == (None, kept)
     assert keys.revoke(first.key_id) == revoked
     with pytest.raises(KeyNotFound):
         keys.revoke(new_id())
@@ -72,6 +73,33 @@ def test_keys_are_listed_by_owner_oldest_first(keys: KeyStore):
     assert keys.list() == made
     assert keys.list("ann") == [made[0], made[2]]
     assert keys.list("nobody") == []
+
+
+def test_valid_keys_of_an_owner_are_paginated(keys: KeyStore):
+    made = [keys.create("ann")[0] for _ in range(4)]
+    keys.create("bob")
+    keys.revoke(made[1].key_id)
+    first = keys.page("ann", PageQuery(limit=2))
+    assert first == [made[3], made[2]]
+    assert keys.page("ann", PageQuery(limit=2, after=first[-1].key_id)) == [made[0]]
+    assert keys.page("ann", PageQuery(limit=9, is_ascending=True)) == [made[0], made[2], made[3]]
+
+
+def test_valid_keys_of_an_owner_are_limited(keys: KeyStore):
+    keys.create("bob")
+    key, _ = keys.create("ann", max_valid=1)
+    with pytest.raises(KeyLimitReached):
+        keys.create("ann", max_valid=1)
+    keys.revoke(key.key_id)
+    keys.create("ann", max_valid=1)
+
+
+def test_an_owner_revokes_no_other_s_key(keys: KeyStore):
+    key, token = keys.create("ann")
+    with pytest.raises(KeyNotFound):
+        keys.revoke(key.key_id, "bob")
+    assert keys.authenticate(token) == key
+    assert keys.revoke(key.key_id, "ann").revoked_at is not None
 
 
 @pytest.mark.parametrize("owner", ["a", "0", "ann.b_c-D", "x" * 64])
