@@ -14,7 +14,7 @@ import pytest
 from ai_pipeline_client import AsyncClient, AsyncImage, AsyncRegion, Client, Image, Picture, Region
 from pipeline.settings import PROJECT_ROOT
 
-NAMESPACES = ("images", "jobs", "events", "webhooks", "models")
+NAMESPACES = ("images", "jobs", "events", "webhooks", "keys", "models")
 PARTS = [type(getattr(kind("http://test"), name)) for kind in (Client, AsyncClient) for name in NAMESPACES]
 CLASSES = (Client, AsyncClient, Image, AsyncImage, Region, AsyncRegion, Picture, *PARTS)
 WRONG = """
