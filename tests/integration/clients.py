@@ -67,7 +67,8 @@ class Awaited:
     def __eq__(self, other: object) -> bool:
         return bool(self.target == _blocking(other))
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash(self.target)
 
     async def first(self, name: str, number: int | None = None, *args: Any, **kwargs: Any) -> list[Any]:
         """Return the first items of an iterator, or all; the name may be one such as `images.list`."""

@@ -36,6 +36,7 @@ from graphs.http.app import build_http_app
 from graphs.http.auth import AccessControl
 from pipeline.jobs import MAX_ATTEMPTS
 from pipeline.settings import WebhookSettings
+from testing.fakes import LABELS
 from testing.harness import Bench, make_bench, working
 from testing.waiting import until
 from testing.webhook_receiver import Receiver
@@ -150,7 +151,11 @@ async def test_what_is_included_comes_with_the_image(client, bench):
     assert [region.label for region in await image.regions()] == ["apple", "plate"]
     assert (await image.numpy()).shape == (image.height, image.width, 3)
     assert len(bench.events) == num_requests  # without another request
-    assert image.raw["labels"][0]["label"] == "apple"
+    assert [label.label for label in image.included_labels] == list(LABELS[:5])
+    assert [region.labels[0].label for region in image.included_labels.regions] == ["apple", "plate"]
+    without = await client.images.get(image)
+    assert (without.included_content, without.included_labels) == (None, None)
+    assert {image, without} == {image}
 
 
 async def test_events_of_other_jobs_are_ignored(client, bench):
