@@ -43,7 +43,8 @@ RUN --mount=type=secret,id=apt.conf,target=/etc/apt/apt.conf \
     && /opt/uv/bin/pip install --no-cache-dir "uv==$UV_VERSION" \
     && python3 -m venv --without-pip .venv
 
-# requirements.lock pins; what is installed is what pyproject.toml asks for, without the tools of development. torch and
+# requirements.lock pins; what is installed is what pyproject.toml asks for, without the tools of development; the client is
+# that of the checkout. torch and
 # torchvision must come from one build, and from TORCH_INDEX nothing else. Then go tests, what needs a compiler or Java,
 # and, for a CPU, what only a GPU ever loads; the rest of CUDA is linked to the registry's torch.
 COPY pyproject.toml requirements.lock ./

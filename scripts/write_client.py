@@ -31,6 +31,7 @@ NAMES = {
     "AsyncImage": "Image",
     "AsyncImages": "Images",
     "AsyncJobs": "Jobs",
+    "AsyncKeys": "Keys",
     "AsyncModels": "Models",
     "AsyncRegion": "Region",
     "AsyncWebhooks": "Webhooks",

@@ -180,7 +180,7 @@ class Dashboard:
             image = await self._client.images.get(visit["image_id"])
             regions = await image.regions()
             overlay = await image.overlay()
-            spotlights = await asyncio.gather(*(region.spotlight() for region in regions))
+            spotlights = [await region.spotlight() for region in regions]
             shown = views.picture(await image.bytes())
         masks = views.masks(regions)
         lit = gr.AnnotatedImage((shown, masks), color_map=views.colours([label for _, label in masks]))

@@ -19,6 +19,7 @@ from ai_pipeline_client.aio.image import AsyncImage
 from ai_pipeline_client.aio.images import AsyncImages
 from ai_pipeline_client.aio.io import Http, Transport, pause
 from ai_pipeline_client.aio.jobs import AsyncJobs
+from ai_pipeline_client.aio.keys import AsyncKeys
 from ai_pipeline_client.aio.legacy import AsyncFlatMethods
 from ai_pipeline_client.aio.models import AsyncModels
 from ai_pipeline_client.aio.webhooks import AsyncWebhooks
@@ -27,7 +28,7 @@ from ai_pipeline_client.connection import Timeout, connection_options
 from ai_pipeline_client.decoding import decoded
 from ai_pipeline_client.errors import ConnectionFailed, NotFound, ServiceUnavailable, UnexpectedAnswer
 from ai_pipeline_client.errors import Timeout as NotInTime
-from ai_pipeline_client.results import About, Readiness
+from ai_pipeline_client.results import About, Me, Readiness
 from ai_pipeline_client.retries import Retries
 from ai_pipeline_client.vectors import Vectors
 
@@ -130,6 +131,11 @@ class AsyncClient(AsyncFlatMethods):
         return AsyncWebhooks(self._connection)
 
     @property
+    def keys(self) -> AsyncKeys:
+        """Your API keys: create, list, delete."""
+        return AsyncKeys(self._connection)
+
+    @property
     def models(self) -> AsyncModels:
         """The service's models: list, get."""
         return AsyncModels(self._connection)
@@ -151,6 +157,10 @@ class AsyncClient(AsyncFlatMethods):
     async def about(self) -> About:
         """Get the service's status and device, and the profile's defaults and limits."""
         return await self._connection.get("/", partial(decoded, About))
+
+    async def me(self) -> Me:
+        """Get the owner and the API key of this client, with the owner's limits and usage."""
+        return await self._connection.get("/v1/me", partial(decoded, Me))
 
     async def ready(self) -> Readiness:
         """Get whether the service is ready, which is true if every model is loaded, and why models aren't."""

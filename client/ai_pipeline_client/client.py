@@ -20,6 +20,7 @@ from ai_pipeline_client.blocking.image import Image
 from ai_pipeline_client.blocking.images import Images
 from ai_pipeline_client.blocking.io import Http, Transport, pause
 from ai_pipeline_client.blocking.jobs import Jobs
+from ai_pipeline_client.blocking.keys import Keys
 from ai_pipeline_client.blocking.legacy import FlatMethods
 from ai_pipeline_client.blocking.models import Models
 from ai_pipeline_client.blocking.webhooks import Webhooks
@@ -28,7 +29,7 @@ from ai_pipeline_client.connection import Timeout, connection_options
 from ai_pipeline_client.decoding import decoded
 from ai_pipeline_client.errors import ConnectionFailed, NotFound, ServiceUnavailable, UnexpectedAnswer
 from ai_pipeline_client.errors import Timeout as NotInTime
-from ai_pipeline_client.results import About, Readiness
+from ai_pipeline_client.results import About, Me, Readiness
 from ai_pipeline_client.retries import Retries
 from ai_pipeline_client.vectors import Vectors
 
@@ -131,6 +132,11 @@ class Client(FlatMethods):
         return Webhooks(self._connection)
 
     @property
+    def keys(self) -> Keys:
+        """Your API keys: create, list, delete."""
+        return Keys(self._connection)
+
+    @property
     def models(self) -> Models:
         """The service's models: list, get."""
         return Models(self._connection)
@@ -152,6 +158,10 @@ class Client(FlatMethods):
     def about(self) -> About:
         """Get the service's status and device, and the profile's defaults and limits."""
         return self._connection.get("/", partial(decoded, About))
+
+    def me(self) -> Me:
+        """Get the owner and the API key of this client, with the owner's limits and usage."""
+        return self._connection.get("/v1/me", partial(decoded, Me))
 
     def ready(self) -> Readiness:
         """Get whether the service is ready, which is true if every model is loaded, and why models aren't."""

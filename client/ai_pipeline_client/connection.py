@@ -19,6 +19,7 @@ SERVER_VARIABLES = ("AI_PIPELINE_URL", "PIPELINE_SERVER")  # the older name last
 API_KEY_VARIABLES = ("AI_PIPELINE_API_KEY", "PIPELINE_API_KEY")
 SESSION_HEADER = "X-Session-ID"
 CONNECT_WITHIN_S = 5.0
+MAX_PORT = 65535
 HEARTBEAT_WITHIN_S = 30.0  # of a stream: the service sends one every 10 s
 DEFAULT_TIMEOUT = httpx.Timeout(ANSWER_WITHIN_S, connect=CONNECT_WITHIN_S)
 
@@ -120,8 +121,10 @@ def server_url(server: str) -> str:
         raise ValueError(f"{server!r} is no URL of a service ({error}). {_EXAMPLE}") from None
     if url.scheme not in ("http", "https"):
         raise ValueError(f"{server!r} is no URL of a service: it is of {url.scheme}. {_EXAMPLE}")
-    if not url.host or any(character.isspace() for character in url.host) or port == 0:
+    if not url.host or any(character.isspace() for character in text):
         raise ValueError(f"{server!r} is no URL of a service: it names no host. {_EXAMPLE}")
+    if port is not None and not 0 < port <= MAX_PORT:
+        raise ValueError(f"{server!r} is no URL of a service: there is no port {port}. {_EXAMPLE}")
     if url.query or url.fragment:
         raise ValueError(f"{server!r} is no URL of a service: it has a query or a fragment. {_EXAMPLE}")
     return str(url).rstrip("/")

@@ -17,6 +17,7 @@ from ai_pipeline_client.results import (
     GenerationRequest,
     ImageModel,
     Label,
+    Labels,
     Origin,
     Polygon,
     RunLengths,
@@ -88,6 +89,14 @@ class ImageFields:
         """The picture's encoded bytes, if they were requested with `include`."""
         encoded = self.raw.get("content_b64")
         return None if encoded is None else b64decode(encoded)
+
+    @property
+    def included_labels(self) -> Optional[Labels]:
+        """The best classes it shows, if requested with `include`; those of its regions, if these were, too."""
+        if self.raw.get("labels") is None:
+            return None
+        facts = {name: self.raw.get(name) or [] for name in ("labels", "regions", "warnings")}
+        return decoded(Labels, {**facts, "image_id": self.image_id})
 
     def html(self, content: Optional[bytes]) -> str:
         """Return the image and its facts for a notebook."""

@@ -20,6 +20,20 @@ JobState = Union[Literal["queued", "running", "succeeded", "failed", "cancelled"
 DeliveryState = Union[Literal["pending", "delivered", "failed"], str]
 Origin = Union[Literal["generated", "uploaded"], str]
 Scheduler = Union[Literal["pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "lcm", "unipc"], str]
+Capability = Union[
+    Literal[
+        "generation",
+        "variations",
+        "edits",
+        "segmentation",
+        "text_search",
+        "text_segmentation",
+        "classification",
+        "safety_checker",
+        "embeddings",
+    ],
+    str,
+]
 EventType = Union[
     Literal[
         "job.submitted",
@@ -347,11 +361,12 @@ class Event:
     job_id: Optional[str]
     image_id: Optional[str]
     facts: Mapping[str, Any] = field(repr=False)  # the whole payload as received
+    event_id: Optional[str] = None  # as `after` of a stream or list; None for events that aren't stored
 
     @classmethod
     def of(cls, type: str, facts: Mapping[str, Any]) -> Event:
         """Return an event by its payload."""
-        ids = {name: facts.get(name) for name in ("sequence", "job_id", "image_id")}
+        ids = {name: facts.get(name) for name in ("sequence", "event_id", "job_id", "image_id")}
         return cls(type=type, facts=facts, **ids)
 
     @property
@@ -401,12 +416,61 @@ class Readiness:
 
 @dataclass(frozen=True)
 class Model:
-    """A model of the service."""
+    """A model of the service. What follows `owned_by` is known of a model from `client.models.get` alone."""
 
     id: str
     created: int  # Unix time in seconds
     owned_by: str
-    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)  # the JSON object: capabilities …
+    capabilities: Tuple[Capability, ...] = ()
+    defaults: Optional[Defaults] = None  # None for a model that makes no images
+    limits: Mapping[str, Any] = field(default_factory=dict, repr=False)  # of requests, such as `max_side`
+    schedulers: Tuple[Scheduler, ...] = ()
+    labels: Optional[Tuple[str, ...]] = field(default=None, repr=False)  # of classification; None if they are too many
+    num_labels: int = 0
+    fingerprint: Optional[str] = None  # of the weights; None while the model isn't ready
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)  # the JSON object
+
+
+@dataclass(frozen=True)
+class Key:
+    """An API key."""
+
+    key_id: str
+    name: str
+    created_at: datetime
+    token: Optional[str] = field(default=None, repr=False)  # only of a key that was just created
+
+
+@dataclass(frozen=True)
+class OwnerLimits:
+    """Limits of one owner; None is no limit."""
+
+    requests_per_minute: Optional[int]  # to each replica of the service
+    concurrent_requests: Optional[int]
+    unfinished_jobs: Optional[int]
+    webhooks: Optional[int]
+    bytes: Optional[int]  # of stored images; beyond it the oldest are deleted
+    retention_s: Optional[float]  # after which images and their events are deleted
+
+
+@dataclass(frozen=True)
+class OwnerUsage:
+    """What an owner has."""
+
+    images: int
+    bytes: int  # of stored images
+    unfinished_jobs: int
+    webhooks: int
+
+
+@dataclass(frozen=True)
+class Me:
+    """The caller: the owner of everything that its requests create."""
+
+    owner: str
+    key: Optional[Key]  # of the request; None where the service requires none
+    limits: OwnerLimits
+    usage: OwnerUsage
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ai_pipeline_client import AsyncClient, Client, Image, Page, Progress, Regio
 from ai_pipeline_client.blocking.events import Events
 from ai_pipeline_client.blocking.images import Images
 from ai_pipeline_client.blocking.jobs import Jobs
+from ai_pipeline_client.blocking.keys import Keys
 from ai_pipeline_client.blocking.models import Models
 from ai_pipeline_client.blocking.webhooks import Webhooks
 from graphs.http.app import build_http_app
@@ -26,7 +27,7 @@ from pipeline.settings import AdmissionSettings
 from testing.harness import Bench, with_admission
 from testing.waiting import until
 
-PARTS = (Events, Images, Jobs, Models, Webhooks)  # of the blocking client
+PARTS = (Events, Images, Jobs, Keys, Models, Webhooks)  # of the blocking client
 AT_ONCE = Retries(first_pause_s=0.0)
 ADMISSION = AdmissionSettings(max_body_bytes=10_000, deadline_s=600)
 
@@ -66,7 +67,8 @@ class Awaited:
     def __eq__(self, other: object) -> bool:
         return bool(self.target == _blocking(other))
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash(self.target)
 
     async def first(self, name: str, number: int | None = None, *args: Any, **kwargs: Any) -> list[Any]:
         """Return the first items of an iterator, or all; the name may be one such as `images.list`."""

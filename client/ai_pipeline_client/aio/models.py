@@ -22,7 +22,7 @@ class AsyncModels:
         return await self._connection.get("/v1/models", lambda payload: [_model(model) for model in payload["data"]])
 
     async def get(self, model: Union[Model, str]) -> Model:
-        """Get a model; its `raw` has its capabilities, defaults, limits, schedulers and labels.
+        """Get a model with its capabilities, defaults, limits, schedulers and labels.
 
         Args:
             model: the model, or its id.

@@ -23,7 +23,7 @@ class Models:
         return self._connection.get("/v1/models", lambda payload: [_model(model) for model in payload["data"]])
 
     def get(self, model: Union[Model, str]) -> Model:
-        """Get a model; its `raw` has its capabilities, defaults, limits, schedulers and labels.
+        """Get a model with its capabilities, defaults, limits, schedulers and labels.
 
         Args:
             model: the model, or its id.

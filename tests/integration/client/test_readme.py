@@ -37,7 +37,7 @@ except ImportError as error:
 else:
     raise AssertionError("numpy is here")
 from ai_pipeline_client import AsyncClient, AsyncImage, AsyncRegion, Image, Region
-parts = [type(getattr(client, name)) for name in ("images", "jobs", "events", "webhooks", "models")]
+parts = [type(getattr(client, name)) for name in ("images", "jobs", "events", "webhooks", "keys", "models")]
 for kind in (Client, AsyncClient, Image, Region, AsyncImage, AsyncRegion, *parts):
     for name in dir(kind):
         if callable(getattr(kind, name)) and not name.startswith("_"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -14,20 +15,26 @@ from ai_pipeline_client import (
     Client,
     Conflict,
     ConnectionFailed,
+    DeadlineExceeded,
+    ImageRefused,
     InvalidRequest,
+    LimitReached,
     NotFound,
     Overloaded,
     PipelineError,
+    QuotaExceeded,
     RateLimited,
+    RequestTooLarge,
     Retries,
     ServiceFailed,
     ServiceUnavailable,
+    Timeout,
     Unauthorized,
     UnexpectedAnswer,
     retries,
 )
 from ai_pipeline_client.blocking import connection
-from ai_pipeline_client.decoding import decoded, wire
+from ai_pipeline_client.decoding import decoded, moment, wire
 from ai_pipeline_client.errors import error_of
 from ai_pipeline_client.subscription import Subscription
 from scripts import write_client
@@ -213,6 +220,11 @@ def test_the_blocking_client_is_generated_from_the_other_one():
         (answer(409, {"detail": "No.", "code": "job_ended"}), Conflict, "Conflict", "No."),
         (answer(429, {"detail": "No.", "code": "rate_limited"}), RateLimited, "Too Many Requests", "No."),
         (answer(429, "slow down"), Overloaded, "Too Many Requests", "slow down"),
+        (answer(429, {"detail": "No.", "code": "job_limit_reached"}), QuotaExceeded, "Too Many Requests", "No."),
+        (answer(409, {"detail": "No.", "code": "webhook_limit_reached"}), LimitReached, "Conflict", "No."),
+        (answer(422, {"detail": "No.", "code": "image_refused"}), ImageRefused, "Unprocessable Entity", "No."),
+        (answer(413, {"detail": "No.", "code": "body_too_large"}), RequestTooLarge, "Request Entity Too Large", "No."),
+        (answer(504, {"detail": "No.", "code": "deadline_exceeded"}), DeadlineExceeded, "Gateway Timeout", "No."),
         (answer(500, {"detail": "No.", "code": "stage_failed"}), ServiceFailed, "Internal Server Error", "No."),
         (answer(500, "Internal Server Error"), ServiceUnavailable, "Internal Server Error", "Internal Server Error"),
         (answer(502, ""), ServiceUnavailable, "Bad Gateway", "The service answered 502 and no more."),
@@ -223,6 +235,35 @@ def test_error_responses_map_to_exceptions(response, kind, title, detail):
     error = error_of(response)
     assert (type(error), error.title, error.detail) == (kind, title, detail)
     assert error.status == response.status_code
+
+
+def test_an_error_s_text_has_its_code_status_and_request():
+    error = error_of(answer(404, {"title": "Not there", "detail": "No.", "code": "job_not_found", "request_id": "r"}))
+    assert str(error) == "job_not_found (404): No. [request r]"
+    assert repr(error) == "NotFound('job_not_found (404): No. [request r]')"
+    assert str(error_of(answer(502, "away"))) == "Bad Gateway (502): away"
+    copied = pickle.loads(pickle.dumps(error))
+    assert (type(copied), vars(copied)) == (NotFound, vars(error))
+
+
+def test_a_timeout_is_caught_as_such_and_as_what_it_was_before():
+    error = error_of(answer(504, {"detail": "No.", "code": "deadline_exceeded"}))
+    assert isinstance(error, Timeout)
+    assert isinstance(error, ServiceUnavailable)
+    assert error.is_passing
+
+
+def test_times_have_any_number_of_decimals():
+    assert moment("2026-01-02T03:04:05.1Z") == datetime(2026, 1, 2, 3, 4, 5, 100_000, tzinfo=UTC)
+    assert moment("2026-01-02T03:04:05.1234567+00:00") == datetime(2026, 1, 2, 3, 4, 5, 123_456, tzinfo=UTC)
+    with pytest.raises(ValueError, match="is no time"):
+        moment("2026-01-02")
+
+
+def test_nothing_that_matches_is_found():
+    regions = {"data": [], "next": None}
+    _, found = sent(lambda client: client.images.get("i").find("zebra"), answer(200, IMAGE), answer(200, regions))
+    assert found is None
 
 
 def test_retry_after_may_be_a_date_and_invalid_values_are_ignored():
