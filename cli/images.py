@@ -13,7 +13,7 @@ import orjson
 import typer
 from rich.markup import escape
 
-from ai_pipeline_client import Image, Label, Region
+from ai_pipeline_client import Image, Region
 from cli.console import console, error_console
 from cli.progress import step_bars
 from cli.service import (
@@ -343,7 +343,7 @@ def _print_one(image: Image, *, as_json: bool, quiet: bool) -> None:
 
 
 def _row(image: Image) -> tuple[str, ...]:
-    shown: Sequence[Label] = image.labels_known
+    shown = image.included_labels
     return (
         image.image_id,
         f"{image.created_at:%Y-%m-%d %H:%M:%S}",

@@ -47,7 +47,7 @@ def present(image: Image, folder: Path) -> None:
 
 def _labels(image: Image) -> Table:
     table = Table("label", "confidence", title="What it shows")
-    for label in image.labels_known[:TOP]:
+    for label in list(image.included_labels or ())[:TOP]:
         table.add_row(escape(label.label), f"{label.confidence:.2%}")
     return table
 

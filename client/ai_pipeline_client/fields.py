@@ -80,11 +80,6 @@ class ImageFields:
         return None if self.parameters is None else self.parameters.seed
 
     @property
-    def labels_known(self) -> Tuple[Label, ...]:
-        """The best labels, best first, if they were requested with `include` and are known; else none."""
-        return tuple(decoded(Label, label) for label in self.raw.get("labels") or ())
-
-    @property
     def included_content(self) -> Optional[bytes]:
         """The picture's encoded bytes, if they were requested with `include`."""
         encoded = self.raw.get("content_b64")

@@ -26,16 +26,16 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_prompt_generates_and_analyzes_an_image_beside_a_running_service(service: RunningService, tmp_path: Path):
-    finished = command("generate", "red apple in white plate", "--seed", "3", "--out", str(tmp_path))
+    finished = command("generate", "red apple in white plate", "--local", "--seed", "3", "--out", str(tmp_path))
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
     (folder,) = tmp_path.iterdir()
     result = json.loads((folder / "result.json").read_text())
-    assert result["prompt"] == "red apple in white plate"
-    assert result["seed"] == 3
-    assert len(result["clip_analysis"]) == 5
+    assert result["parameters"]["prompt"] == "red apple in white plate"
+    assert result["parameters"]["seed"] == 3
+    assert len(result["labels"]) == 5
     spotlights = sorted((folder / "spotlights").iterdir())
-    assert len(spotlights) == len(result["segmented_regions"]) > 0
+    assert len(spotlights) == len(result["regions"]) > 0
     for picture in (folder / "image.png", folder / "overlay.png", *spotlights):
         assert cv2.imread(str(picture)).shape == (256, 256, 3)
     with service.client() as client:

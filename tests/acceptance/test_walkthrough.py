@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -104,6 +105,40 @@ def test_the_walk_through_of_webhooks_and_keys_runs_as_documented(service: Runni
     assert (answers["me"]["owner"], answers["me"]["usage"]["webhooks"]) == ("public", 0)
     assert answers["keys"]["data"] == []
     assert '"generation"' in run.stdout
+
+
+def test_the_walk_through_of_the_command_line_runs_as_documented(service: RunningService, tmp_path: Path):
+    ensure("jq", lambda: shutil.which("jq"))
+    guide = (ROOT / "docs" / "guide.md").read_text()
+    found = re.search(r"```bash\n(.*?)```", guide[guide.index("## The command line") :], re.DOTALL)
+    assert found
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "ai-pipeline"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cli.main "$@"\n')
+    program.chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "AI_PIPELINE_URL": service.url,
+    }
+    run = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", found[1]], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    print(run.stdout, run.stderr)
+    assert run.returncode == 0, run.stderr
+
+    with Image.open(tmp_path / "last.webp") as last, Image.open(tmp_path / "green.png") as green:
+        assert max(last.size) == 64
+        assert green.size == (256, 256)
+    (cutout,) = (tmp_path / "cutouts").iterdir()
+    with Image.open(cutout) as apple, Image.open(tmp_path / "masks" / cutout.name) as mask:
+        assert apple.mode == "RGBA"
+        assert max(apple.size) < 256 == mask.width
+    assert json.loads((tmp_path / "apple.json").read_text())["annotations"]
+    assert len(list((tmp_path / "varied").iterdir())) == 2
+    made = [json.loads(line) for line in (tmp_path / "made.jsonl").read_text().splitlines()]
+    assert [image["parameters"]["prompt"] for image in made] == ["a pear", "a cup"]
+    assert '[2,"apple"]' in run.stdout
 
 
 def test_the_openai_client_example_runs(service: RunningService, tmp_path: Path):
