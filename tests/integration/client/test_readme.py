@@ -28,7 +28,7 @@ assert green.made_from == image.image_id and apple.mask.dtype == numpy.bool_ and
 assert Image.open("cutout.png").mode == "RGBA" and max(Image.open("apple.webp").size) <= 512
 """
 NO_IMAGES = r"""
-import typing, sys
+import asyncio, typing, sys
 assert sys.version_info[:2] == (3, 9), sys.version
 try:
     apple.mask
@@ -37,6 +37,10 @@ except ImportError as error:
 else:
     raise AssertionError("numpy is here")
 from ai_pipeline_client import AsyncClient, AsyncImage, AsyncRegion, Image, Region
+async def images():
+    async with AsyncClient() as client:
+        return [image async for image in client.images.list()]
+assert len(asyncio.run(images())) == 6
 parts = [type(getattr(client, name)) for name in ("images", "jobs", "events", "webhooks", "keys", "models")]
 for kind in (Client, AsyncClient, Image, Region, AsyncImage, AsyncRegion, *parts):
     for name in dir(kind):
