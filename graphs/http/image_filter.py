@@ -9,18 +9,19 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Query, Request
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from graphs.http.pagination import MAX_PAGE, PageDep, SplitCommas, in_utc
 from graphs.http.schemas.creation import MAX_TAGS, MetadataKey, MetadataValue, Tag
 from graphs.http.schemas.generation import PlainText
 from graphs.http.validation import KEYED_PARAMETER
+from graphs.images import MAX_METADATA
 from pipeline.errors import InvalidRequest
 from pipeline.store import ImageFilter, PageQuery
 
 METADATA_PARAMETER = "metadata[key]"
 
-_METADATA = TypeAdapter(dict[MetadataKey, MetadataValue])
+_METADATA = TypeAdapter(Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA)])
 
 
 async def get_metadata(
@@ -43,7 +44,7 @@ async def get_metadata(
     except ValidationError:
         raise InvalidRequest(
             problem="A metadata parameter can't be used. Send metadata[order]=7, with a key of 1 to 40 letters, digits "
-            "or any of '_', '.', ':', '-', and a value of 500 characters at most."
+            f"or any of '_', '.', ':', '-', and a value of 500 characters at most; {MAX_METADATA} at most."
         ) from None
 
 

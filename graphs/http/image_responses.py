@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import Query
@@ -19,6 +20,7 @@ from graphs.http.schemas.regions import MaskForm, Region, regions_of
 from graphs.http.schemas.segments import labels_of
 from graphs.services import Services
 from pipeline.answer_warnings import image_warnings
+from pipeline.errors import PipelineError
 from pipeline.records import Description, Encoding, ImageFormat, ImageRecord
 
 Included = Annotated[
@@ -26,6 +28,16 @@ Included = Annotated[
     SplitCommas,
     Query(description="What the response has beside how the image was made; repeat it for several."),
 ]
+
+
+@contextmanager
+def naming(records: Sequence[ImageRecord]) -> Iterator[None]:
+    """Name images, which are stored, in the error of a block that includes what they show."""
+    try:
+        yield
+    except PipelineError as error:
+        error.facts["image_ids"] = [record.image_id for record in records]
+        raise
 
 
 async def image_response(
@@ -86,11 +98,12 @@ async def created_images(
     format_: ImageFormat = ImageFormat.PNG,
 ) -> CreatedImages:
     """Return new images with what is included."""
-    async with task_group() as group:
-        tasks = [
-            group.create_task(image_response(services, each.record, caller, include, format_, each.description))
-            for each in generated
-        ]
+    with naming([each.record for each in generated]):
+        async with task_group() as group:
+            tasks = [
+                group.create_task(image_response(services, each.record, caller, include, format_, each.description))
+                for each in generated
+            ]
     images = [task.result() for task in tasks]
     older = [image.without_included() for image in images]
     return CreatedImages(request_id=caller.request_id, data=images, images=older)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from graphs.http.context import Caller, CallerDep, KeyHeader, ServicesDep, idempotency_key
 from graphs.http.errors import error_responses
 from graphs.http.image_filter import FilterDep, ImagePageDep, MetadataDep, TagParameters
-from graphs.http.image_responses import Included, image_response
+from graphs.http.image_responses import Included, image_response, naming
 from graphs.http.pagination import SplitCommas, split_page
 from graphs.http.responses import (
     BYTES,
@@ -96,7 +96,8 @@ async def upload_image(
         key=idempotency_key(request, key, picture),
         annotations=NO_ANNOTATIONS.changed(metadata, tag),
     )
-    image = await image_response(services, uploaded, caller, include)
+    with naming([uploaded]):
+        image = await image_response(services, uploaded, caller, include)
     kept = json_response(Uploaded(request_id=caller.request_id, **dict(image)), status_code=201)
     kept.headers["Location"] = image.url
     return kept

@@ -274,7 +274,7 @@ class Problem(BaseModel):
     request_id: str = Field(description="Id of the request, as in `X-Request-ID`.")
     errors: list[dict[str, Any]] | None = Field(None, description="Each wrong field or parameter, with its problem.")
     image_ids: list[str] | None = Field(
-        None, description="Of a request for several images: those that were made, and are kept."
+        None, description="Images that the request has made all the same; they are kept."
     )
 
 

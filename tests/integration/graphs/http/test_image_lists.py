@@ -227,6 +227,16 @@ async def test_a_failure_of_one_image_names_those_that_were_made(bench: Bench, c
     assert len(response.json()["image_ids"]) == 2
 
 
+async def test_a_failure_of_what_is_included_names_the_image(bench: Bench, client: httpx.AsyncClient):
+    bench.workers.deaths["segment"] = 99
+    made = await client.post("/v1/images", json={"prompt": "pear", "steps": 1, "include": ["regions"]})
+    uploaded = await client.post("/v1/images/upload?include=regions", content=a_png(), headers=PNG)
+
+    assert is_problem(made, 503, "worker_lost")
+    assert is_problem(uploaded, 503, "worker_lost")
+    assert await found(client) == [*uploaded.json()["image_ids"], *made.json()["image_ids"]]
+
+
 async def test_a_poller_sees_the_progress_and_the_newest_preview(bench: Bench, client: httpx.AsyncClient):
     may_go_on = asyncio.Event()
     generate = bench.workers.generate
