@@ -14,7 +14,10 @@ from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
+from graphs.http.context import RequestContext
+from graphs.http.deprecation import DEPRECATION
 from pipeline.errors import (
     DeliveryNotFound,
     ImageNotFound,
@@ -40,12 +43,16 @@ _NOT_FOUND: Mapping[str, type[NotFound]] = {
 
 
 async def reject_unknown_parameters(request: Request) -> None:
-    """Refuse a query parameter that the route doesn't have; as a dependency of a router.
+    """Refuse a query parameter that the route doesn't have, and announce a deprecated one; as a dependency of a router.
 
     Raises:
         InvalidRequest: there is one; names those that the route has.
     """
-    known = query_parameters(request.scope["route"])
+    parameters = _query_parameters(request.scope["route"].dependant)
+    is_deprecated = {name: bool(field.deprecated) for name, field in parameters}
+    known = list(is_deprecated)
+    if any(is_deprecated.get(name) for name in request.query_params):
+        RequestContext.of(request.scope).headers["Deprecation"] = DEPRECATION
     problems = [
         {"field": f"query.{name}", "problem": f"there is no such parameter{suggestion(name, known)}"}
         for name in dict.fromkeys(request.query_params)
@@ -92,11 +99,12 @@ def media_type_of(request: Request) -> str:
 
 def query_parameters(route: APIRoute) -> list[str]:
     """Return the names of a route's query parameters."""
-    return list(dict.fromkeys(_query_parameters(route.dependant)))
+    return list(dict.fromkeys(name for name, _ in _query_parameters(route.dependant)))
 
 
-def _query_parameters(dependant: Dependant) -> Iterator[str]:
-    yield from (parameter.alias for parameter in dependant.query_params)
+def _query_parameters(dependant: Dependant) -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the names of query parameters, and what is known of them."""
+    yield from ((parameter.alias, parameter.field_info) for parameter in dependant.query_params)
     for dependency in dependant.dependencies:
         yield from _query_parameters(dependency)
 

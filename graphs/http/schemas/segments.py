@@ -107,7 +107,7 @@ class CocoAnnotation(BaseModel):
     bbox: tuple[float, float, float, float] = Field(description="x, y, width and height in pixels.")
     area: float = Field(description="In pixels.")
     iscrowd: int = Field(description="Always 0.")
-    score: float = Field(description="The region's predicted IoU.")
+    score: float = Field(description="Match with the text of the request; the predicted IoU without a text.")
 
 
 class CocoCategory(BaseModel):
@@ -146,7 +146,7 @@ class CocoDocument(BaseModel):
                     bbox=_bbox(regions[chosen.row].box),
                     area=area_of(regions[chosen.row].rle, size),
                     iscrowd=0,
-                    score=round(regions[chosen.row].predicted_iou, DECIMALS),
+                    score=round(regions[chosen.row].predicted_iou if chosen.score is None else chosen.score, DECIMALS),
                 )
                 for chosen in sorted(found.chosen, key=lambda each: each.row)
             ],

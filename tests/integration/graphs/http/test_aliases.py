@@ -127,11 +127,13 @@ async def test_parameters_are_the_same_by_both_names(
     first = (await client.get(path, params={"limit": 1})).json()
     values = {"next": first["next"], "time": image["created_at"]}
 
-    async def listed(names: Json) -> Json:
-        return (await client.get(path, params={name: values[kind] for name, kind in names.items()})).json()
+    async def listed(names: Json) -> httpx.Response:
+        return await client.get(path, params={name: values[kind] for name, kind in names.items()})
 
-    assert await listed(older) == await listed(newer)
-    assert len((await listed(newer))["data"]) == 1
+    old, new = await listed(older), await listed(newer)
+    assert old.json() == new.json()
+    assert len(new.json()["data"]) == 1
+    assert ("deprecation" in old.headers, "deprecation" in new.headers) == (True, False)
 
 
 async def test_both_names_of_a_cursor_at_once_are_refused(client: httpx.AsyncClient, image: Json):
