@@ -291,6 +291,8 @@ def regions(
 ) -> None:
     """List the regions of an image, those that match a text, or the one at points or in a box; save their pictures."""
     with connected(server, api_key) as client:
+        if coco is not None and (point or box):
+            raise ValueError("--coco has all regions, or those of --text: leave --point and --box out.")
         found_image = image_of(client, image)
         if point or box:
             points = [_point(each) for each in point or ()]

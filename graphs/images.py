@@ -184,7 +184,13 @@ class ImageRepository:
         return await asyncio.to_thread(self._store.history, owner, page, wanted)
 
     async def annotate(
-        self, image_id: str, *, owner: str, metadata: Mapping[str, str | None], tags: Sequence[str] | None
+        self,
+        image_id: str,
+        *,
+        owner: str,
+        metadata: Mapping[str, str | None],
+        tags: Sequence[str] | None,
+        request_id: str,
     ) -> ImageRecord:
         """Change an image's annotations.
 
@@ -203,7 +209,7 @@ class ImageRepository:
                 raise InvalidRequest(problem=f"metadata would have {number} keys: {MAX_METADATA} at most.")
             return changed
 
-        return await asyncio.to_thread(self._store.annotate, image_id, owner, change)
+        return await asyncio.to_thread(self._store.annotate, image_id, owner, change, request_id)
 
     async def png(self, record: ImageRecord) -> bytes:
         """Return an image's PNG: from memory if this process has just stored it, else from the store."""
@@ -246,7 +252,7 @@ class ImageRepository:
         Raises:
             ImageNotFound: the owner has none with this id.
         """
-        await asyncio.to_thread(self._store.delete, image_id, owner)
+        await asyncio.to_thread(self._store.delete, image_id, owner, request_id)
         self._emit(ImageDeleted(request_id=request_id, image_id=image_id))
 
     async def find(self, image_id: str | None, *, owner: str, session: str) -> ImageRecord:

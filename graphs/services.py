@@ -125,7 +125,7 @@ def build_services(
     edits = EditRequests(profile, images, stages, regions)
     jobs = JobWorker(
         store.jobs,
-        {GENERATE: GenerateImageJob(workers, images, edits, feed, emit, traces)},
+        {GENERATE: GenerateImageJob(workers, images, edits, analysis_admission, feed, emit, traces)},
         capacity=settings.admission.max_generations,
         max_waiting=settings.admission.max_waiting_jobs,
         max_unfinished=settings.limits.unfinished_jobs,

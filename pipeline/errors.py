@@ -163,7 +163,7 @@ class ImageNotFound(NotFound):
 
 
 class RegionNotFound(NotFound):
-    """There is no region {region_id} in this image. GET /v1/images/{image_id}/segments lists its regions."""
+    """There is no region {region_id} in this image. GET /v1/images/{image_id}/regions lists its regions."""
 
 
 class ModelNotFound(NotFound):

@@ -32,6 +32,7 @@ MAX_ENDED = 1000  # jobs whose steps may still be on their way from another proc
 MAX_WAITING = 1000  # events of one stream; steps pass it by from half of that on
 
 STARTED = "job.started"
+AGAIN = frozenset({STARTED, "job.requeued", "job.retried"})  # types of events after which a job has no steps yet
 AFTER_STEPS = ENDED | {"image.created"}  # types of events that follow the last step of their job
 
 logger = logging.getLogger("ai_pipeline")
@@ -252,7 +253,7 @@ class EventFeed:
             return  # its image arrived first from another process
         if record.sequence is None and record.job_id:
             self._newest[record.job_id] = record
-        elif record.type in ENDED:
+        elif record.type in ENDED or record.type in AGAIN:
             self._newest.pop(str(record.job_id), None)
         for stream in [stream for stream in self._streams if stream.wants(record)]:
             if record.sequence is None and stream.waiting.qsize() >= MAX_WAITING // 2:

@@ -336,7 +336,9 @@ class WebhookDispatcher:
             self._store.delivered(delivery.delivery_id, status, exchange)
         elif status == HTTPStatus.GONE:
             self._store.put_off(delivery, None, status=status, error=error, exchange=exchange)
-            self._store.disable(delivery.webhook_id, "The receiver answered 410: it wants no more.")
+            self._store.disable(
+                delivery.webhook_id, exchange.request.url, "The receiver answered 410: it wants no more."
+            )
         else:
             after_s = backoff_s(self._settings.retry_after_s, delivery.attempts, self._random.random())
             self._store.put_off(delivery, after_s, status=status, error=error, exchange=exchange)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from opentelemetry.trace import get_current_span
 
+from graphs.concurrency import AdmissionLimiter
 from graphs.events.feed import EventFeed
 from graphs.generation.edits import EditRequests
 from graphs.images import ImageRepository
@@ -40,6 +41,7 @@ class GenerateImageJob:
         workers: Workers,
         images: ImageRepository,
         edits: EditRequests,
+        analysis_admission: AdmissionLimiter,
         feed: EventFeed,
         emit: Callable[[DomainEvent], None],
         traces: Traces,
@@ -47,6 +49,7 @@ class GenerateImageJob:
         self._workers = workers
         self._images = images
         self._edits = edits
+        self._analysis_admission = analysis_admission
         self._feed = feed
         self._emit = emit
         self._traces = traces
@@ -76,7 +79,8 @@ class GenerateImageJob:
         if request.source is not None:
             record = await self._images.find(request.source.image_id, owner=job.order.owner, session="")
             if job.area is not None:
-                request = await self._edits.within(request, job.area, record, request_id)
+                with self._analysis_admission.hold(request_id):  # the job was admitted: its area isn't refused any more
+                    request = await self._edits.within(request, job.area, record, request_id)
         self._emit(
             GenerationStarted(
                 request_id=request_id,

@@ -34,6 +34,8 @@ PROBLEM_JSON = "application/problem+json"
 GENERATIONS, EDITS, EMBEDDINGS, MODELS = "/v1/images/generations", "/v1/images/edits", "/v1/embeddings", "/v1/models"
 
 BAD_REQUEST = 400
+MAX_ERRORS = 20  # of one response
+MAX_ECHOED_CHARS = 100  # of what was sent
 
 
 def error_response(scope: Scope, error: PipelineError, **extra: Any) -> Response:
@@ -74,7 +76,7 @@ def add_exception_handlers(app: FastAPI) -> None:
         if not_found := malformed_id(error.errors()):
             return error_response(request.scope, not_found)
         known = body_fields(request.scope.get("route"))
-        errors = [{"field": _field(e), "problem": _sentence(e, known)} for e in error.errors()]
+        errors = [{"field": _field(e), "problem": _sentence(e, known)} for e in error.errors()[:MAX_ERRORS]]
         sentence = "; ".join(f"{e['field']}: {e['problem']}" for e in errors)
         return error_response(request.scope, InvalidRequest(problem=f"{sentence}."), errors=errors)
 
@@ -93,16 +95,17 @@ def add_exception_handlers(app: FastAPI) -> None:
 
 def _sentence(error: dict[str, Any], known: Sequence[str]) -> str:
     if error["type"] == "extra_forbidden":
-        name = str(error["loc"][-1])
+        name = str(error["loc"][-1])[:MAX_ECHOED_CHARS]
         return f"there is no such field{suggestion(name, known if len(error['loc']) == 2 else ())}"
     if error["type"] == "enum":
         values = re.findall(r"'(\w+)'", error["ctx"]["expected"])
-        return f"{error['input']!r} is none of {error['ctx']['expected']}{suggestion(str(error['input']), values)}"
+        sent = str(error["input"])[:MAX_ECHOED_CHARS]
+        return f"{sent!r} is none of {error['ctx']['expected']}{suggestion(sent, values)}"
     return str(error["msg"]).removeprefix("Value error, ")
 
 
 def _field(error: dict[str, Any]) -> str:
-    return ".".join(str(part) for part in error["loc"] if part != "body") or "body"
+    return ".".join(str(part)[:MAX_ECHOED_CHARS] for part in error["loc"] if part != "body") or "body"
 
 
 def is_openai_route(scope: Scope) -> bool:

@@ -9,10 +9,10 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Query, Request
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from graphs.http.pagination import MAX_PAGE, PageDep, SplitCommas, in_utc
-from graphs.http.schemas.creation import MAX_TAGS, MetadataKey, MetadataValue, Tag
+from graphs.http.schemas.creation import MAX_TAGS, MetadataKey, MetadataValue, Tag, unique
 from graphs.http.schemas.generation import PlainText
 from graphs.http.validation import KEYED_PARAMETER
 from graphs.images import MAX_METADATA
@@ -50,7 +50,10 @@ async def get_metadata(
 
 MetadataDep = Annotated[Mapping[str, str], Depends(get_metadata)]
 TagParameters = Annotated[
-    Sequence[Tag], SplitCommas, Query(max_length=MAX_TAGS, description="Your own tags; repeat it for several.")
+    Sequence[Tag],
+    SplitCommas,
+    AfterValidator(unique),
+    Query(max_length=MAX_TAGS, description="Your own tags; repeat it for several."),
 ]
 
 

@@ -38,8 +38,8 @@ class Preferences:
 
 def preferences_of(request: Request) -> Preferences:
     """Return a request's preferences; those that are unknown or malformed are ignored, as the RFC says."""
-    header = ", ".join(request.headers.getlist("prefer"))
-    given = {name.lower(): value for name, value in parse_dict_header(re.sub(r";[^,]*", "", header)).items()}
+    headers = [parse_dict_header(re.sub(r";[^,]*", "", header)) for header in request.headers.getlist("prefer")]
+    given = {name.lower(): value for header in reversed(headers) for name, value in reversed(header.items())}
     wait = given.get(WAIT) or ""
     return Preferences(
         respond_async=RESPOND_ASYNC in given,

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Row, func, insert, select, update
 
 from pipeline.api_keys import ApiKey, check_owner, new_token, token_digest
-from pipeline.errors import KeyLimitReached, KeyNotFound
+from pipeline.errors import KeyLimitReached, KeyNotFound, Unauthorized
 from pipeline.store.common import new_id
 from pipeline.store.log import EventLog, as_utc
 from pipeline.store.pages import PageQuery
@@ -22,21 +22,29 @@ class KeyStore:
     def __init__(self, log: EventLog) -> None:
         self._log = log
 
-    def create(self, owner: str, name: str = "", max_valid: int | None = None) -> tuple[ApiKey, str]:
+    def create(
+        self, owner: str, name: str = "", max_valid: int | None = None, by: str | None = None
+    ) -> tuple[ApiKey, str]:
         """Create a key; return its stored metadata, and its token, which isn't stored.
 
         Args:
             owner: of the images and jobs that the key gives access to.
             name: a label.
             max_valid: limit of valid keys of this owner.
+            by: id of the key that creates it, if any.
 
         Raises:
             InvalidOwner: the owner's name is invalid.
+            Unauthorized: the key that creates it was revoked.
             KeyLimitReached: the owner's limit is reached.
         """
         token = new_token()
         row = {"key_id": new_id(), "owner": check_owner(owner), "name": name, "created_at": datetime.now(UTC)}
         with self._log.writing() as connection:
+            if by is not None:
+                of_creator = select(api_keys.c.key_id).where(api_keys.c.key_id == by, _VALID)
+                if connection.execute(of_creator).first() is None:
+                    raise Unauthorized
             valid = select(func.count()).select_from(api_keys).where(api_keys.c.owner == owner, _VALID)
             if max_valid is not None and connection.execute(valid).scalar_one() >= max_valid:
                 raise KeyLimitReached(limit=max_valid)

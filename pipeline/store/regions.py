@@ -10,10 +10,12 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
-from pipeline.errors import RegionNotFound
+from pipeline.errors import ImageNotFound, RegionNotFound
 from pipeline.records import FIRST_SELECTED_REGION, RegionSelector
 from pipeline.store.log import EventLog
-from pipeline.store.tables import image_regions
+from pipeline.store.tables import image_regions, images
+
+MAX_REGION_ID = 2**31 - 1  # what the column holds on PostgreSQL
 
 
 class RegionStore:
@@ -23,12 +25,18 @@ class RegionStore:
         self._log = log
 
     def add(self, image_id: str, selectors: Sequence[RegionSelector]) -> list[int]:
-        """Return the ids of regions, in their order; one that was requested before has its id already."""
+        """Return the ids of regions, in their order; one that was requested before has its id already.
+
+        Raises:
+            ImageNotFound: the image was deleted meanwhile.
+        """
         rows = [_as_row(image_id, selector) for selector in selectors]
         with self._log.engine.connect() as connection:
             known = _known(connection, image_id)
         if not known.keys() >= {row["selector_digest"] for row in rows}:
             with self._log.writing() as connection:
+                if connection.execute(select(images.c.image_id).where(images.c.image_id == image_id)).first() is None:
+                    raise ImageNotFound(image_id=image_id)  # deleted meanwhile
                 known = _known(connection, image_id)
                 for row in rows:
                     if row["selector_digest"] not in known:
@@ -43,6 +51,8 @@ class RegionStore:
         Raises:
             RegionNotFound: the image has no region with this id.
         """
+        if region_id > MAX_REGION_ID:
+            raise RegionNotFound(region_id=region_id, image_id=image_id)
         wanted = select(image_regions.c.selector).where(
             image_regions.c.image_id == image_id, image_regions.c.region_id == region_id
         )

@@ -153,7 +153,9 @@ class Store:
         with self.log.engine.connect() as connection:
             return [_record(row) for row in connection.execute(query)]
 
-    def annotate(self, image_id: str, owner: str, change: Callable[[Annotations], Annotations]) -> ImageRecord:
+    def annotate(
+        self, image_id: str, owner: str, change: Callable[[Annotations], Annotations], request_id: str = ""
+    ) -> ImageRecord:
         """Change an image's annotations, and log it.
 
         Args:
@@ -168,7 +170,8 @@ class Store:
             if changed != record:
                 row = _annotated(changed.annotations)
                 connection.execute(update(images).where(images.c.image_id == image_id).values(row))
-                log(connection, IMAGE_UPDATED, owner, image_id=image_id, payload=asdict(changed.annotations))
+                facts = {"request_id": request_id, **asdict(changed.annotations)}
+                log(connection, IMAGE_UPDATED, owner, image_id=image_id, payload=facts)
         return changed
 
     def label(self, owner: str, digest: str, labels: Mapping[str, float]) -> None:
@@ -176,8 +179,11 @@ class Store:
         with self.log.writing() as connection:
             label_picture(connection, owner, digest, labels)
 
-    def delete(self, image_id: str, owner: str) -> None:
+    def delete(self, image_id: str, owner: str, request_id: str | None = None) -> None:
         """Delete an image and everything stored for it.
+
+        Args:
+            request_id: of the request; None if retention deletes it.
 
         Raises:
             ImageNotFound: the owner has no such image.
@@ -190,7 +196,8 @@ class Store:
                 raise ImageNotFound(image_id=image_id)
             connection.execute(delete(sessions).where(sessions.c.image_id == image_id))
             forget_image(connection, image_id)
-            log(connection, "image.deleted", owner, image_id=image_id, payload={})
+            facts = {} if request_id is None else {"request_id": request_id}
+            log(connection, "image.deleted", owner, image_id=image_id, payload=facts)
             same = select(images.c.image_id).where(images.c.owner == owner, images.c.digest == deleted.digest)
             last_of_its_kind = connection.execute(same.limit(1)).one_or_none() is None
             if last_of_its_kind:

@@ -358,10 +358,12 @@ class WebhookStore:
             )
             connection.execute(update(deliveries).where(*is_held).values(values))
 
-    def disable(self, webhook_id: str, reason: str) -> None:
-        """Disable a webhook until its owner enables it; its pending deliveries fail."""
+    def disable(self, webhook_id: str, url: str, reason: str) -> None:
+        """Disable a webhook that still has this URL until its owner enables it; its pending deliveries fail."""
         with self.log.writing() as connection:
-            _disable(connection, webhook_id, reason)
+            of_url = select(webhooks.c.webhook_id).where(webhooks.c.webhook_id == webhook_id, webhooks.c.url == url)
+            if connection.execute(of_url).first() is not None:
+                _disable(connection, webhook_id, reason)
 
 
 def _newest(connection: Connection) -> int:

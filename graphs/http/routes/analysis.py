@@ -64,7 +64,7 @@ async def get_labels(
     template: Templates = (),
 ) -> Response:
     """Classify an image and each of its regions, by the profile's labels or your own."""
-    own = split_commas([label[0]]) if len(label) == 1 else label
+    own = split_commas([label[0]]) if len(label) == 1 else [each for each in label if each]
     return await _classified(image, services, caller, own, template)
 
 

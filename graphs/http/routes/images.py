@@ -88,13 +88,15 @@ async def upload_image(
 ) -> Response:
     """Upload an image: PNG, JPEG or WebP, as the body or as a form's file."""
     picture = await _picture(request)
+    annotations = NO_ANNOTATIONS.changed(metadata, tag)
+    sent = picture + repr(annotations).encode() if annotations != NO_ANNOTATIONS else picture
     uploaded = await services.images.upload(
         picture,
         owner=caller.owner,
         sessions=caller.sessions,
         request_id=caller.request_id,
-        key=idempotency_key(request, key, picture),
-        annotations=NO_ANNOTATIONS.changed(metadata, tag),
+        key=idempotency_key(request, key, sent),
+        annotations=annotations,
     )
     with naming([uploaded]):
         image = await image_response(services, uploaded, caller, include)
@@ -133,7 +135,9 @@ async def get_image(
 @router.patch("/{image_id}", response_model=Image, responses=error_responses(400, 401, 404, 413, 415, 422, 429, 503))
 async def update_image(image_id: ImageIdPath, body: ImageChanges, services: ServicesDep, caller: CallerDep) -> Response:
     """Change an image's metadata and tags."""
-    record = await services.images.annotate(str(image_id), owner=caller.owner, metadata=body.metadata, tags=body.tags)
+    record = await services.images.annotate(
+        str(image_id), owner=caller.owner, metadata=body.metadata, tags=body.tags, request_id=caller.request_id
+    )
     description = await services.stages.describe_known(record)
     return json_response(await image_response(services, record, caller, description=description))
 

@@ -52,7 +52,10 @@ async def create_key(body: KeyBody, request: Request, services: ServicesDep, cal
     response is lost, revoke its key. The operator creates an owner's first key, by `ai-pipeline keys create`.
     """
     _require_keys(request)
-    key, token = await asyncio.to_thread(services.keys.create, caller.owner, body.name, MAX_VALID_KEYS)
+    own = RequestContext.of(request.scope).key
+    key, token = await asyncio.to_thread(
+        services.keys.create, caller.owner, body.name, MAX_VALID_KEYS, None if own is None else own.key_id
+    )
     created = json_response(KeyWithToken(**dict(Key.of(key)), token=token), status_code=201)
     created.headers["Cache-Control"] = "no-store"
     return created

@@ -61,6 +61,10 @@ class JobStatus(BaseModel):
     attempts: int = Field(description="Times it was begun; it is begun again when a worker dies under it.")
     cancel_requested: bool = Field(description="Whether a cancellation was requested; a running job stops soon after.")
     parameters: GenerationParameters = Field(description="What the job makes.")
+    area: dict[str, Any] | None = Field(
+        description="Of an edit: what to find and change, as `region_ids`, `text` or `prompt`; null of other jobs.",
+        examples=[{"region_ids": [1], "text": None, "prompt": None}],
+    )
     metadata: dict[str, str] = Field(description="Your own values by key, for the image.")
     tags: list[str] = Field(description="Your own tags, for the image.")
     step: int | None = Field(description="Denoising steps done; null unless it is running.")
@@ -88,6 +92,7 @@ class JobStatus(BaseModel):
             attempts=job.attempts,
             cancel_requested=job.cancel_requested,
             parameters=parameters,
+            area=None if job.area is None else asdict(job.area),
             metadata=dict(job.annotations.metadata),
             tags=list(job.annotations.tags),
             step=step.get("step"),

@@ -23,6 +23,7 @@ from graphs.http.schemas.generation import (
 from graphs.http.schemas.segments import MAX_POINTS, Box, Point, PointsAndBoxFields
 from graphs.images import MAX_METADATA
 from pipeline.records import NO_ANNOTATIONS, Annotations, EditArea, GenerationRequest, ImageFormat
+from pipeline.store.regions import MAX_REGION_ID
 
 MAX_MASK_CHARS = 1_000_000
 MAX_TAGS = 20
@@ -43,11 +44,12 @@ MetadataValue = Annotated[PlainText, Field(max_length=500)]
 Tag = Annotated[str, StringConstraints(pattern=r"^[\w.:/ -]{1,64}$", strip_whitespace=True)]
 
 
-def _unique(tags: list[str]) -> list[str]:
-    return list(dict.fromkeys(tags))
+def unique(values: Sequence[str]) -> list[str]:
+    """Return values without repetitions, in their order."""
+    return list(dict.fromkeys(values))
 
 
-Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS), AfterValidator(_unique)]
+Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS), AfterValidator(unique)]
 
 
 class NewImageFields(RequestBody):
@@ -60,7 +62,9 @@ class NewImageFields(RequestBody):
         examples=[{"order": "7"}],
     )
     tags: Tags = Field([], description="Your own tags, to find the images by.", examples=[["fruit"]])
-    include: list[Include] = Field([], description="What the response has of each image, beside how it was made.")
+    include: list[Include] = Field(
+        [], max_length=len(Include), description="What the response has of each image, beside how it was made."
+    )
     output_format: ImageFormat = Field(ImageFormat.PNG, description="Format of the content that is included.")
 
     @property
@@ -126,7 +130,7 @@ class AreaFields(PointsAndBoxFields):
         str | None,
         Field(max_length=MAX_MASK_CHARS, description="Base64 picture of the image's size, white where it may change."),
     ] = None
-    region_ids: list[Annotated[int, Field(ge=0)]] = Field(
+    region_ids: list[Annotated[int, Field(ge=0, le=MAX_REGION_ID)]] = Field(
         [], max_length=MAX_AREA_REGIONS, description="Ids of regions."
     )
     text: Annotated[Prompt | None, Field(description="What to find and change, such as `apple`.")] = None
@@ -164,7 +168,9 @@ class EditsBody(Parameters, SeveralImages):
     area: Annotated[AreaFields | None, Field(description="The part; the whole image if left out.")] = None
     strength: Strength = 1.0
     mask: Annotated[str | None, Field(max_length=MAX_MASK_CHARS, description="`area.mask`.", deprecated=True)] = None
-    region: Annotated[int | None, Field(ge=0, description="`area.region_ids`.", deprecated=True)] = None
+    region: Annotated[int | None, Field(ge=0, le=MAX_REGION_ID, description="`area.region_ids`.", deprecated=True)] = (
+        None
+    )
     concept: Annotated[Prompt | None, Field(description="`area.text`.", deprecated=True)] = None
     points: list[Point] = Field([], max_length=MAX_POINTS, description="`area.points`.", deprecated=True)
     box: Annotated[Box | None, Field(description="`area.box`.", deprecated=True)] = None

@@ -63,7 +63,10 @@ class SourceImage(BaseModel):
 
     image_id: str = Field(description="Its id; it may have been deleted.")
     strength: float = Field(description="Share of the steps that were run, above 0 to 1; 1 ignores the source.")
-    mask: RunLengths | None = Field(description="Where it could change, at the new image's size; null: everywhere.")
+    mask: RunLengths | None = Field(
+        description="Where it could change, at the new image's size; null: everywhere, or in a job whose `area` is "
+        "found when it runs."
+    )
 
 
 class GenerationParameters(BaseModel):

@@ -120,7 +120,9 @@ class RegionsBody(PointsAndBoxFields):
     )
 
     text: Annotated[Prompt | None, Field(description="Finds the regions that match it.")] = None
-    as_: list[MaskForm] = Field([MaskForm.POLYGONS], alias="as", description="Forms of the masks.")
+    as_: list[MaskForm] = Field(
+        [MaskForm.POLYGONS], alias="as", max_length=len(MaskForm), description="Forms of the masks."
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

@@ -80,7 +80,8 @@ def test_the_command_line_reads_every_variable(name: str, command: str, monkeypa
         monkeypatch.setenv(variable, f"postgresql+psycopg://{variable}")
     of_settings = {v for v in ("PIPELINE_DATABASE", "PIPELINE_BLOBS") if v in str(ServiceSettings().storage)}
     options = get_command(app).commands[command].params  # type: ignore[attr-defined]
-    read = {option.envvar for option in options} | (of_settings if command == "serve" else set())
+    named = [[option.envvar] if isinstance(option.envvar, str) else option.envvar or [] for option in options]
+    read = {variable for names in named for variable in names} | (of_settings if command == "serve" else set())
     assert {variable for variable in environment(name) if variable.startswith("PIPELINE_")} <= read
 
 

@@ -261,7 +261,7 @@ def test_a_disabled_webhook_receives_nothing_until_enabled(store):
     expand(store)
     (first, *_) = claim(store, limit=1)
     store.put_off(first.delivery, None, status=410, error="gone")
-    store.disable(webhook.webhook_id, "its receiver is gone")
+    store.disable(webhook.webhook_id, webhook.url, "its receiver is gone")
     publish(store, "c")
     expand(store)
     disabled = store.get(webhook.webhook_id, "public")
@@ -295,9 +295,15 @@ def test_a_paused_webhook_receives_nothing_until_enabled(store):
     assert subjects(claim(store)) == ["c"]
 
 
+def test_the_receiver_of_an_older_url_disables_nothing(store):
+    webhook = register(store)
+    store.disable(webhook.webhook_id, "https://example.com/older", "its receiver is gone")
+    assert store.get(webhook.webhook_id, webhook.owner).disabled_at is None
+
+
 def test_pausing_keeps_why_a_webhook_was_disabled_before(store):
     webhook = register(store)
-    store.disable(webhook.webhook_id, "its receiver is gone")
+    store.disable(webhook.webhook_id, webhook.url, "its receiver is gone")
     assert store.update(webhook.webhook_id, "public", enabled=False).disabled_reason == "its receiver is gone"
 
 

@@ -6,6 +6,7 @@ import base64
 import io
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 
 import httpx
 import numpy as np
@@ -91,6 +92,20 @@ async def test_an_unknown_region_is_named_as_the_field_that_is_wrong(client: htt
         response = await client.post(f"{url}/edits", json={"prompt": "pear", "region": region})
         assert is_problem(response, 422, "invalid_request")
         assert response.json()["errors"][0]["field"] == "area.region_ids"
+
+
+async def test_an_edit_is_not_refused_by_busy_analyses(bench: Bench, client: httpx.AsyncClient, url: str):
+    admission = bench.services.analysis_admission
+    with ExitStack() as stack:
+        for number in range(bench.settings.admission.max_stages):
+            stack.enter_context(admission.admit(f"other-{number}"))
+        edit = await client.post(f"{url}/edits", json={"prompt": "pear", "area": {"points": [{"x": 19, "y": 19}]}})
+    assert edit.status_code == 201, edit.text
+
+
+async def test_huge_region_ids_are_refused(client: httpx.AsyncClient, url: str):
+    response = await client.post(f"{url}/edits", json={"prompt": "pear", "area": {"region_ids": [2**63]}})
+    assert is_problem(response, 422, "invalid_request")
 
 
 @pytest.mark.parametrize("area", [{"region": 0, "concept": "apple"}, {"region": 0, "points": [{"x": 1, "y": 1}]}])

@@ -67,10 +67,13 @@ async def test_jobs_pass_metadata_and_tags_on_to_their_images(client: httpx.Asyn
 async def test_an_update_merges_metadata_and_replaces_tags(client: httpx.AsyncClient):
     (image,) = await created(client, metadata={"order": "7", "shelf": "2"}, tags=["fruit"])
 
-    changed = await client.patch(image["url"], json={"metadata": {"order": None, "note": "ripe"}})
+    own = {"X-Request-ID": "update-1"}
+    changed = await client.patch(image["url"], json={"metadata": {"order": None, "note": "ripe"}}, headers=own)
     retagged = await client.patch(image["url"], json={"tags": []})
 
     assert changed.status_code == 200
+    events = (await client.get("/v1/events?request_id=update-1", headers={"Accept": "application/json"})).json()["data"]
+    assert [event["type"] for event in events] == ["image.updated"]
     assert (changed.json()["metadata"], changed.json()["tags"]) == ({"shelf": "2", "note": "ripe"}, ["fruit"])
     assert (retagged.json()["metadata"], retagged.json()["tags"]) == ({"shelf": "2", "note": "ripe"}, [])
     assert is_problem(await client.patch(f"/v1/images/{NO_IMAGE}", json={"tags": []}), 404, "image_not_found")
@@ -235,6 +238,31 @@ async def test_a_failure_of_what_is_included_names_the_image(bench: Bench, clien
     assert is_problem(made, 503, "worker_lost")
     assert is_problem(uploaded, 503, "worker_lost")
     assert await found(client) == [*uploaded.json()["image_ids"], *made.json()["image_ids"]]
+
+
+async def test_a_key_of_an_upload_is_bound_to_its_tags(client: httpx.AsyncClient):
+    key = PNG | {"Idempotency-Key": "photo"}
+    first = await client.post("/v1/images/upload?tag=a&tag=a", content=a_png(), headers=key)
+    again = await client.post("/v1/images/upload?tag=a", content=a_png(), headers=key)
+    other = await client.post("/v1/images/upload?tag=b", content=a_png(), headers=key)
+    assert first.json()["tags"] == ["a"]
+    assert again.json()["image_id"] == first.json()["image_id"]
+    assert is_problem(other, 422, "idempotency_mismatch")
+
+
+async def test_the_first_of_two_preferences_counts(bench: Bench, client: httpx.AsyncClient):
+    bench.workers.gate.clear()
+    headers = [("Prefer", "wait=0"), ("Prefer", "wait=50, respond-async")]
+    response = await client.post("/v1/images", json={"prompt": "pear"}, headers=headers)
+    bench.workers.gate.set()
+    assert (response.status_code, response.headers["preference-applied"]) == (202, "wait=0")
+
+
+async def test_a_body_with_thousands_of_mistakes_is_answered_in_short(client: httpx.AsyncClient):
+    for body in ({"include": ["b" * 50] * 150}, {f"{number}": 1 for number in range(900)}):
+        response = await client.post("/v1/images", json={"prompt": "pear"} | body)
+        assert is_problem(response, 422, "invalid_request")
+        assert len(response.content) < 20_000
 
 
 async def test_a_poller_sees_the_progress_and_the_newest_preview(bench: Bench, client: httpx.AsyncClient):

@@ -123,6 +123,8 @@ async def test_a_text_lists_the_regions_that_match_it(bench: Bench, client: http
     [
         ("/regions/7", 404, "region_not_found"),
         ("/regions/7/mask.png", 404, "region_not_found"),
+        (f"/regions/{2**31}", 404, "region_not_found"),
+        (f"/regions/{10**30}/mask.png", 404, "region_not_found"),
         ("/regions/7/cutout.png", 404, "region_not_found"),
         ("/regions/0/cutout.png?padding=-1", 422, "invalid_request"),
         ("/regions?as=png", 422, "invalid_request"),
