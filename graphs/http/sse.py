@@ -130,4 +130,4 @@ def facts(record: EventRecord) -> dict[str, Any]:
         "created_at": record.created_at,
         "time": record.created_at,
     }
-    return about | dict(record.payload)
+    return {name: value for name, value in about.items() if value is not None} | dict(record.payload)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
+import orjson
 from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import AfterValidator
 from starlette.responses import Response
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from graphs.http.context import CallerDep, ServicesDep
 from graphs.http.errors import error_responses
 from graphs.http.pagination import MAX_PAGE, SplitCommas
-from graphs.http.responses import V1Route, json_response
+from graphs.http.responses import V1Route
 from graphs.http.schemas.events import Event, EventList
 from graphs.http.schemas.generation import PlainText
 from graphs.http.sse import EVENT_STREAM, facts, live_sse_response
@@ -84,7 +85,7 @@ async def stream_events(
         page = await services.feed.page(
             caller.owner, after=after or 0, types=wanted, request_id=request_id, limit=limit + 1
         )
-        return json_response(_listed(page, limit))
+        return _listed(page, limit)
     if not follow:
         past = services.feed.past(caller.owner, after=after or 0, types=wanted, request_id=request_id)
         return live_sse_response(request.scope, past, after or 0, says_end=True)
@@ -93,7 +94,11 @@ async def stream_events(
     return live_sse_response(request.scope, items, begin)
 
 
-def _listed(found: Sequence[EventRecord], limit: int) -> EventList:
+def _listed(found: Sequence[EventRecord], limit: int) -> Response:
+    """Return a page of events, each as streams have it: without what it doesn't have."""
     shown = [Event(**facts(record)) for record in found[:limit]]
     has_more = len(found) > limit
-    return EventList(data=shown, has_more=has_more, next=shown[-1].event_id if has_more else None)
+    page = EventList(data=shown, has_more=has_more, next=shown[-1].event_id if has_more else None)
+    written = page.model_dump(mode="json")
+    written["data"] = [event.model_dump(mode="json", exclude_none=True) for event in shown]
+    return Response(orjson.dumps(written), media_type="application/json")
