@@ -32,7 +32,7 @@ from httpx_sse import connect_sse
 
 from pipeline.imaging import codecs as images
 from pipeline.jobs import MAX_ATTEMPTS, Job, JobState
-from pipeline.store import EventLog, JobStore, open_database
+from pipeline.store import EventLog, JobStore, PageQuery, open_database
 from testing.service_process import GONE_WITHIN_S, SETTLE_WITHIN_S, RunningService, changed_config, serving, wait_until
 from tests.chaos.clients import BusyClient, Countdown
 from tests.chaos.killer import Killer, made_images, num_unfinished, submit
@@ -121,7 +121,7 @@ def lives(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config,
         seen.left_over = interrupt(service)
 
     log = EventLog(open_database(f"sqlite:///{folder / 'data' / 'truth.sqlite'}"))
-    seen.given_back = JobStore(log).list("public", limit=10, states=[JobState.QUEUED, JobState.RUNNING])
+    seen.given_back = JobStore(log).list("public", PageQuery(limit=10), states=[JobState.QUEUED, JobState.RUNNING])
     log.engine.dispose()
     return seen
 
