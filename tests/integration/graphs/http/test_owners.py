@@ -77,7 +77,7 @@ class LoadGenerator:
         job_id = response.json()["job_id"]
         owner.add(owner.jobs, job_id)
         if self.random.random() < 0.2:
-            await self._send(owner, "POST", f"/v1/jobs/{job_id}/cancel", 200)
+            await self._send(owner, "POST", f"/v1/jobs/{job_id}/cancel", 200, 202)  # 202 while it is still running
 
     async def _image(self, owner: Owner, other: Owner) -> None:
         if owner.images:
