@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sysconfig
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -275,6 +276,11 @@ class RetentionSettings(_Settings):
     max_age_days: float = 30.0
     max_bytes_per_owner: int = 10 << 30
     sweep_interval_s: Annotated[float, Field(gt=0)] = 600.0  # between deletions of what exceeds these limits
+
+    @property
+    def max_age_s(self) -> float:
+        """`max_age_days` in seconds."""
+        return timedelta(days=self.max_age_days).total_seconds()
 
 
 def _environment(name: str) -> str | None:

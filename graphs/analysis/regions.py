@@ -147,6 +147,20 @@ class ImageRegions:
             ),
         )
 
+    async def matching(self, record: ImageRecord, text: str | None, request_id: str) -> FoundRegions:
+        """Return all regions of automatic segmentation, or those that match a text."""
+        if text is None:
+            return await self.all(record, request_id)
+        return await self.find(record, text, request_id)
+
+    async def requested(
+        self, record: ImageRecord, prompt: PointsAndBox | None, text: str | None, request_id: str
+    ) -> FoundRegions:
+        """Return the region at points or in a box, or those that match a text; one of the two is given."""
+        if prompt is not None:
+            return await self.cut_out(record, prompt, request_id)
+        return await self.find(record, str(text), request_id)
+
     async def spotlight(self, record: ImageRecord, region_id: int, request_id: str) -> bytes:
         """Draw the image with everything outside of a region dimmed, as PNG.
 

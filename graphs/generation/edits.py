@@ -138,10 +138,7 @@ class EditRequests:
         if area.region_ids:
             masks = [await self._region_mask(record, region_id, request_id) for region_id in area.region_ids]
             return await asyncio.to_thread(lambda: _with_rim(np.logical_or.reduce(masks)))
-        if area.prompt is not None:
-            found = await self._regions.cut_out(record, area.prompt, request_id)
-        else:
-            found = await self._regions.find(record, str(area.text), request_id)
+        found = await self._regions.requested(record, area.prompt, area.text, request_id)
         if not found.chosen:
             raise ConceptNotFound(concept=area.text)
         return await asyncio.to_thread(_union, found.segmentation, [chosen.row for chosen in found.chosen])

@@ -125,11 +125,7 @@ async def list_segments(
 )
 async def find_segments(image: ImageDep, body: SegmentsBody, services: ServicesDep, caller: CallerDep) -> Response:
     """Segment what lies at points or in a box, or find the regions of a text; none, if it isn't there."""
-    prompt = body.prompt_of(image)
-    if prompt is not None:
-        found = await services.regions.cut_out(image, prompt, caller.request_id)
-    else:
-        found = await services.regions.find(image, str(body.text), caller.request_id)
+    found = await services.regions.requested(image, body.prompt_of(image), body.text, caller.request_id)
     return await _written(image, found, body.format, caller)
 
 

@@ -46,10 +46,7 @@ async def list_regions(
     as_: Forms = (MaskForm.POLYGONS,),
 ) -> Response:
     """List the regions that automatic segmentation finds, or those that match a text."""
-    if text is None:
-        found = await services.regions.all(image, caller.request_id)
-    else:
-        found = await services.regions.find(image, text, caller.request_id)
+    found = await services.regions.matching(image, text, caller.request_id)
     return await _written(image, found, as_, caller)
 
 
@@ -58,11 +55,7 @@ async def list_regions(
 )
 async def create_regions(image: ImageDep, body: RegionsBody, services: ServicesDep, caller: CallerDep) -> Response:
     """Segment what lies at points or in a box, or what matches a text. The regions are kept with the image."""
-    prompt = body.prompt_of(image)
-    if prompt is not None:
-        found = await services.regions.cut_out(image, prompt, caller.request_id)
-    else:
-        found = await services.regions.find(image, str(body.text), caller.request_id)
+    found = await services.regions.requested(image, body.prompt_of(image), body.text, caller.request_id)
     return await _written(image, found, body.as_, caller, status_code=201)
 
 
@@ -106,10 +99,7 @@ async def get_region_spotlight(
 @coco_router.get("/regions.coco.json", response_model=CocoDocument, responses=ANALYSIS_PROBLEMS)
 async def get_coco_document(image: ImageDep, services: ServicesDep, caller: CallerDep, text: Text = None) -> Response:
     """Return the regions in COCO's object detection format."""
-    if text is None:
-        found = await services.regions.all(image, caller.request_id)
-    else:
-        found = await services.regions.find(image, text, caller.request_id)
+    found = await services.regions.matching(image, text, caller.request_id)
     return json_response(await asyncio.to_thread(CocoDocument.of, image, found))
 
 

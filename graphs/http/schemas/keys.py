@@ -15,8 +15,6 @@ from pipeline import api_keys
 from pipeline.settings import ServiceSettings
 from pipeline.store import OwnerUsage
 
-DAY_S = 24 * 3600
-
 
 def _not_empty(name: str) -> str:
     if not name:
@@ -75,7 +73,7 @@ class Limits(BaseModel):
     @classmethod
     def of(cls, settings: ServiceSettings) -> Self:
         retention = settings.storage.retention
-        retention_s = retention.max_age_days * DAY_S
+        retention_s = retention.max_age_s
         return cls(
             requests_per_minute=settings.limits.requests_per_minute,
             concurrent_requests=settings.limits.concurrent_requests,

@@ -20,7 +20,6 @@ from pipeline.records import Scheduler
 from pipeline.settings import GenerationDefaults, Profile, ServiceSettings
 
 MAX_LISTED_LABELS = 1000
-DAY_S = 24 * 3600
 
 
 class Capability(StrEnum):
@@ -74,7 +73,7 @@ class ModelLimits(BaseModel):
             max_prompt_tokens: of the model.
             generation: the limits of new images, by the names of the fields; None for all where there are none.
         """
-        retention_s = settings.storage.retention.max_age_days * DAY_S
+        retention_s = settings.storage.retention.max_age_s
         return cls(
             **generation,
             max_prompt_chars=MAX_PROMPT_CHARS,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field
 
 from graphs.analysis.regions import ChosenRegion, FoundRegions
 from graphs.http.pagination import PageFields
 from graphs.http.schemas.common import Answer
-from graphs.http.schemas.generation import Prompt, RunLengths
-from graphs.http.schemas.segments import DECIMALS, Label, PointsAndBoxFields, area_of, corners_of, labels_of, mask_png
+from graphs.http.schemas.generation import RunLengths
+from graphs.http.schemas.segments import DECIMALS, Label, SelectorFields, area_of, corners_of, labels_of, mask_png
 from pipeline.records import Description, ImageRecord, Polygon
 from pipeline.records import Region as RegionRecord
 
@@ -109,26 +109,12 @@ class RegionList(PageFields, Answer):
         )
 
 
-class RegionsBody(PointsAndBoxFields):
-    """What to segment: what lies at points or in a box, or what a text names."""
+class RegionsBody(SelectorFields):
+    """What to segment, and the forms of its masks."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [{"text": "apple"}, {"points": [{"x": 64, "y": 64}], "box": [20, 20, 100, 100]}]
-        },
-    )
-
-    text: Annotated[Prompt | None, Field(description="Finds the regions that match it.")] = None
     as_: list[MaskForm] = Field(
         [MaskForm.POLYGONS], alias="as", max_length=len(MaskForm), description="Forms of the masks."
     )
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        if (self.text is None) == (not self.points and self.box is None):
-            raise ValueError("send points and a box, or one of them, or a text alone")
-        return self
 
 
 def regions_of(image_id: str, found: FoundRegions, forms: Collection[MaskForm]) -> list[Region]:

@@ -218,8 +218,8 @@ class PointsAndBoxFields(RequestBody):
             )
 
 
-class SegmentsBody(PointsAndBoxFields):
-    """What is to be cut out: what lies at points or in a box, or what a text names."""
+class SelectorFields(PointsAndBoxFields):
+    """What to segment: what lies at points or in a box, or what matches a text."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -228,16 +228,19 @@ class SegmentsBody(PointsAndBoxFields):
         },
     )
 
-    text: Annotated[
-        Prompt | None, Field(description="Finds what it names among the image's regions, if it is there.")
-    ] = None
-    format: SegmentFormat = Field(SegmentFormat.POLYGONS, description="Form of the masks.")
+    text: Annotated[Prompt | None, Field(description="Finds the regions that match it.")] = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if (self.text is None) == (not self.points and self.box is None):
+        if (self.text is not None) == self.has_prompt:
             raise ValueError("send points and a box, or one of them, or a text alone")
         return self
+
+
+class SegmentsBody(SelectorFields):
+    """What to segment, and one form of its masks."""
+
+    format: SegmentFormat = Field(SegmentFormat.POLYGONS, description="Form of the masks.")
 
 
 def segments_of(found: FoundRegions, *forms: SegmentFormat) -> list[Segment]:
